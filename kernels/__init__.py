@@ -1,0 +1,1 @@
+"""The scalar formulas of the library, and the fused loops made of them for each device."""

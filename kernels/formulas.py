@@ -1,0 +1,277 @@
+"""Every formula once, as a scalar function: activations, losses, update rules, random draws.
+
+A formula is straight-line Python over scalars with one `return` at its end. `specialise` inlines it into the
+loops of `host` and `cuda`, types its float literals, and swaps the elementary functions it calls (exp, log1p,
+erf, ...) for those of the target and dtype. Here they are Python's own, so that a formula can also be called
+and tested as it stands.
+
+A formula chooses with ``a if condition else b`` and computes both sides, as a vector unit does. Comparisons
+are written so that a NaN passes through.
+"""
+
+from __future__ import annotations
+
+from math import erf, exp, expm1, log1p, sqrt, tanh
+
+# ---------------------------------------------------------------------------------------------------------
+# Activations: a = f(z). A derivative's parameter says what it is computed from: z, the value before the
+# activation, or a, the value after it, which spares keeping z.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def identity(z):
+    return z
+
+
+def identity_derivative(a):
+    return 1.0
+
+
+def sigmoid(z):
+    e = exp(-abs(z))
+    return (1.0 if z >= 0.0 else e) / (1.0 + e)
+
+
+def sigmoid_derivative(a):
+    return a * (1.0 - a)
+
+
+def hyperbolic_tangent(z):
+    return tanh(z)
+
+
+def hyperbolic_tangent_derivative(a):
+    return 1.0 - a * a
+
+
+def relu(z):
+    return 0.0 if z < 0.0 else z
+
+
+def relu_derivative(a):
+    return 1.0 if a > 0.0 else 0.0
+
+
+def leaky_relu(z):
+    """Maas et al. 2013, with slope 0.01 below zero."""
+    return 0.01 * z if z < 0.0 else z
+
+
+def leaky_relu_derivative(a):
+    return 1.0 if a > 0.0 else 0.01
+
+
+def elu(z):
+    """Clevert et al. 2015 (arXiv:1511.07289), with alpha = 1."""
+    below = expm1(0.0 if z > 0.0 else z)
+    return below if z < 0.0 else z
+
+
+def elu_derivative(a):
+    return 1.0 if a > 0.0 else a + 1.0
+
+
+def gelu(z):
+    """Hendrycks and Gimpel 2016 (arXiv:1606.08415), the exact form: z Φ(z)."""
+    return 0.5 * z * (1.0 + erf(z * 0.7071067811865476))
+
+
+def gelu_derivative(z):
+    density = 0.3989422804014327 * exp(-0.5 * z * z)
+    return 0.5 * (1.0 + erf(z * 0.7071067811865476)) + z * density
+
+
+def silu(z):
+    """z σ(z): Elfwing et al. 2017 (arXiv:1702.03118), also known as Swish."""
+    return z * sigmoid(z)
+
+
+def silu_derivative(z):
+    s = sigmoid(z)
+    return s * (1.0 + z * (1.0 - s))
+
+
+def softplus(z):
+    positive = 0.0 if z < 0.0 else z
+    return positive + log1p(exp(-abs(z)))
+
+
+def softplus_derivative(z):
+    return sigmoid(z)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Losses of one output: the value, and its derivative by the output. `y` is the output (a logit where the loss
+# has a link of its own), `t` the target.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def mse(y, t):
+    """½(y − t)²."""
+    d = y - t
+    return 0.5 * d * d
+
+
+def mse_derivative(y, t):
+    return y - t
+
+
+def mae(y, t):
+    return abs(y - t)
+
+
+def mae_derivative(y, t):
+    d = y - t
+    return (1.0 if d > 0.0 else 0.0) - (1.0 if d < 0.0 else 0.0)
+
+
+def huber(y, t, delta):
+    """Huber 1964: quadratic within delta, linear outside."""
+    d = abs(y - t)
+    return 0.5 * d * d if d <= delta else delta * (d - 0.5 * delta)
+
+
+def huber_derivative(y, t, delta):
+    d = y - t
+    low = -delta if d < -delta else d
+    return delta if low > delta else low
+
+
+def poisson(y, t):
+    """e^y − t y, the negative log-likelihood of a Poisson rate e^y without its constant log t!.
+
+    Beyond y = 60 the exponential goes on as its tangent, so that no finite output overflows float32.
+    """
+    inside = 60.0 if y > 60.0 else y
+    rate = exp(inside)
+    return rate + rate * (y - inside) - t * y
+
+
+def poisson_derivative(y, t):
+    return exp(60.0 if y > 60.0 else y) - t
+
+
+def binary_cross_entropy(y, t, label_smoothing):
+    """−t log σ(y) − (1 − t) log(1 − σ(y)), from the logit: max(y, 0) − t y + log(1 + e^−|y|)."""
+    smoothed = t + label_smoothing * (0.5 - t)
+    positive = 0.0 if y < 0.0 else y
+    return positive - smoothed * y + log1p(exp(-abs(y)))
+
+
+def binary_cross_entropy_derivative(y, t, label_smoothing):
+    return sigmoid(y) - (t + label_smoothing * (0.5 - t))
+
+
+# Softmax cross-entropy is a loss of a whole row; its loop reduces the row, these are its terms.
+
+
+def smoothed_indicator(is_class, label_smoothing, classes):
+    """The target probability of a class under label smoothing (Szegedy et al. 2015, arXiv:1512.00567)."""
+    uniform = label_smoothing / classes
+    return uniform + (1.0 - label_smoothing if is_class else 0.0)
+
+
+def smoothed_probability(t, label_smoothing, classes):
+    return t + label_smoothing * (1.0 / classes - t)
+
+
+def cross_entropy_term(log_probability, t):
+    return 0.0 if t == 0.0 else -t * log_probability
+
+
+def cross_entropy_derivative(probability, t, mass):
+    """The derivative by the class's logit, for targets that sum to `mass`."""
+    return probability * mass - t
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Update rules: one weight w, its gradient g, its state; they return the new weight and the new state.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def sgd(w, g, learning_rate):
+    return w - learning_rate * g
+
+
+def momentum(w, g, learning_rate, velocity, momentum):
+    """Polyak 1964, in the form of Sutskever et al. 2013 whose velocity does not contain the rate."""
+    v = momentum * velocity + g
+    return w - learning_rate * v, v
+
+
+def nesterov(w, g, learning_rate, velocity, momentum):
+    """Nesterov's momentum as Sutskever et al. 2013 rewrite it, the weights kept at the look-ahead point."""
+    v = momentum * velocity + g
+    return w - learning_rate * (g + momentum * v), v
+
+
+def adagrad(w, g, learning_rate, squares, epsilon):
+    """Duchi et al. 2011."""
+    s = squares + g * g
+    return w - learning_rate * g / (sqrt(s) + epsilon), s
+
+
+def rmsprop(w, g, learning_rate, squares, decay, epsilon):
+    """Tieleman and Hinton 2012."""
+    s = decay * squares + (1.0 - decay) * (g * g)
+    return w - learning_rate * g / (sqrt(s) + epsilon), s
+
+
+def adam(w, g, learning_rate, first_moment, second_moment, beta1, beta2, epsilon, correction1, correction2):
+    """Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1; the corrections are those of `adam_corrections`."""
+    m = beta1 * first_moment + (1.0 - beta1) * g
+    v = beta2 * second_moment + (1.0 - beta2) * (g * g)
+    return w - learning_rate * correction1 * m / (sqrt(v) * correction2 + epsilon), m, v
+
+
+def adam_corrections(step, beta1, beta2):
+    """1/(1 − β₁ᵗ) and 1/√(1 − β₂ᵗ): the bias corrections of step t, counted from 1."""
+    return 1.0 / (1.0 - beta1**step), 1.0 / sqrt(1.0 - beta2**step)
+
+
+def decoupled_decay(w, learning_rate, weight_decay):
+    """Loshchilov and Hutter 2017 (arXiv:1711.05101)."""
+    return w - learning_rate * weight_decay * w
+
+
+def penalty(w, l1, l2):
+    """l1 |w| + ½ l2 w²."""
+    return l1 * abs(w) + 0.5 * l2 * w * w
+
+
+def penalty_derivative(w, l1, l2):
+    return l1 * ((1.0 if w > 0.0 else 0.0) - (1.0 if w < 0.0 else 0.0)) + l2 * w
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Random draws: functions of a counter and a key, with no state (Salmon et al. 2011, "Parallel random numbers:
+# as easy as 1, 2, 3"). A draw takes four consecutive elements of a row at once, each row beginning a new
+# block.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def u32(x):
+    return int(x) & 0xFFFFFFFF
+
+
+def u64(x):
+    return int(x) & 0xFFFFFFFFFFFFFFFF
+
+
+def philox(c0, c1, c2, c3, k0, k1):
+    """Philox4x32-10: four random 32-bit words from a counter of four and a key of two."""
+    for _ in range(10):
+        p0 = u64(c0) * u64(0xD2511F53)
+        p1 = u64(c2) * u64(0xCD9E8D57)
+        c0 = u32(u32(p1 >> u64(32)) ^ c1 ^ k0)
+        c2 = u32(u32(p0 >> u64(32)) ^ c3 ^ k1)
+        c1 = u32(p1)
+        c3 = u32(p0)
+        k0 = u32(k0 + u32(0x9E3779B9))
+        k1 = u32(k1 + u32(0xBB67AE85))
+    return c0, c1, c2, c3
+
+
+def uniform(word):
+    """A number in (0, 1) with 24 random bits, exact in float32: (⌊word / 2⁸⌋ + ½) 2⁻²⁴."""
+    return (float(u32(word) >> 8) + 0.5) * 5.9604644775390625e-08

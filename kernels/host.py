@@ -1,0 +1,416 @@
+"""The fused loops for the CPU: filling a batch, forward, loss, backward, then the passes over the arena.
+
+Each function is a template for `specialise`: upper-case names are flags it folds, and `activation`, `value`,
+`rule` and their like are formulas it inlines. A loop's inner index runs over contiguous memory and its arrays
+are distinct, so that LLVM vectorises it. Shapes: (rows, columns); `rows` may be fewer than the nominal batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from nnkit.kernels import elementary
+from nnkit.kernels.formulas import (
+    cross_entropy_derivative,
+    cross_entropy_term,
+    decoupled_decay,
+    penalty,
+    penalty_derivative,
+    philox,
+    smoothed_indicator,
+    smoothed_probability,
+    u32,
+)
+from nnkit.kernels.layout import (
+    BATCH,
+    EPOCH,
+    LOSS_SUM,
+    LOSS_WEIGHT,
+    PENALTY_SUM,
+    SEGMENT_DECAYS,
+    SEGMENT_START,
+    SEGMENT_STOP,
+    SHUFFLE,
+    SQUARED_NORM,
+    STEP,
+    WEIGHT_SUM,
+)
+from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
+
+__all__ = ["TEMPLATES", "kernel"]
+
+# What `specialise` folds or inlines; the names stand here for the reader and the linter.
+ACCUMULATE = BIAS = CLIP = CODES = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = SCALED = False
+SHUFFLED = TARGETS = WEIGHTED = False
+SLOTS = 0
+label_smoothing = 0.0
+TINY = 0.0
+
+
+def activation(z):
+    """Stand for the layer's activation."""
+
+
+def activation_derivative(x):
+    """Stand for its derivative, from z or from a."""
+
+
+def value(y, t):
+    """Stand for the loss of one output."""
+
+
+def derivative(y, t):
+    """Stand for its derivative."""
+
+
+def rule(w, g, learning_rate, *state):
+    """Stand for the optimizer's rule."""
+
+
+def prepare(step):
+    """Stand for what the rule needs once a step, in float64."""
+
+
+def real(x):
+    """Cast to the working type."""
+
+
+def double(x):
+    """Cast to float64."""
+
+
+def u8(x):
+    """Cast to uint8."""
+
+
+def exp(x):
+    """Stand for the target's exponential."""
+
+
+def log(x):
+    """Stand for the target's logarithm."""
+
+
+def sqrt(x):
+    """Stand for the target's square root."""
+
+
+def gather(
+    source,
+    codes,
+    offsets,
+    shift,
+    scale,
+    targets,
+    weights,
+    order,
+    counters,
+    batch_size,
+    inputs,
+    labels,
+    batch_weights,
+):
+    """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights."""
+    first = counters[BATCH] * batch_size
+    columns = source.shape[1]
+    for i in range(inputs.shape[0]):
+        row = order[first + i] if SHUFFLED else first + i
+        from_row = source[row]
+        to_row = inputs[i]
+        for j in range(columns):
+            x = real(from_row[j])
+            to_row[j] = (x - shift[j]) * scale[j] if SCALED else x
+        if CODES:
+            to_row[columns:] = 0.0
+            for k in range(codes.shape[1]):
+                to_row[columns + offsets[k] + codes[row, k]] = 1.0
+        if TARGETS:
+            if INDICES:
+                labels[i] = targets[row]
+            else:
+                for j in range(targets.shape[1]):
+                    labels[i, j] = targets[row, j]
+        if WEIGHTED:
+            batch_weights[i] = weights[row]
+
+
+def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale):
+    """Bias, activation, dropout; in place, unless the derivative needs z and `a` is an array of its own."""
+    columns = z.shape[1]
+    blocks = (columns + 3) // 4
+    for i in range(z.shape[0]):
+        z_row = z[i]
+        if DROPOUT:
+            mask_row = mask[i]
+            for b in range(blocks):
+                word0, word1, word2, word3 = philox(
+                    u32(i * blocks + b),
+                    u32(layer),
+                    u32(counters[BATCH]),
+                    u32(counters[EPOCH]),
+                    u32(key0),
+                    u32(key1),
+                )
+                mask_row[4 * b] = u8(word0 >= u32(threshold))
+                mask_row[4 * b + 1] = u8(word1 >= u32(threshold))
+                mask_row[4 * b + 2] = u8(word2 >= u32(threshold))
+                mask_row[4 * b + 3] = u8(word3 >= u32(threshold))
+        if KEEP_Z:
+            a_row = a[i]
+        for j in range(columns):
+            x = z_row[j] + bias[j] if BIAS else z_row[j]
+            y = activation(x)
+            if DROPOUT:
+                y = 0.0 if mask_row[j] == 0 else y * kept_scale
+            if KEEP_Z:
+                z_row[j] = x
+                a_row[j] = y
+            else:
+                z_row[j] = y
+
+
+def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
+    """Turn the derivative by the stage's output into that by z, in place; sum its columns for the bias."""
+    columns = delta.shape[1]
+    if BIAS:
+        bias_gradient[:] = 0.0
+    for i in range(delta.shape[0]):
+        row = delta[i]
+        if FROM_Z:
+            z_row = z[i]
+        else:
+            a_row = a[i]
+        if DROPOUT:
+            mask_row = mask[i]
+        for j in range(columns):
+            d = row[j]
+            if DROPOUT:
+                d = 0.0 if mask_row[j] == 0 else d * kept_scale
+            if FROM_Z:
+                d = d * activation_derivative(z_row[j])
+            else:
+                d = d * activation_derivative(a_row[j] * keep if DROPOUT else a_row[j])
+            row[j] = d
+            if BIAS:
+                bias_gradient[j] += d
+
+
+def elementwise_loss(outputs, bias, labels, batch_weights, gradient, bias_gradient, scalars, batch_size):
+    """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size."""
+    columns = outputs.shape[1]
+    per_output = 1.0 / real(columns)
+    factor = per_output / real(batch_size)
+    total = double(0.0)
+    weight_total = double(0.0)
+    if BIAS and GRADIENT:
+        bias_gradient[:] = 0.0
+    for i in range(outputs.shape[0]):
+        w = batch_weights[i] if WEIGHTED else real(1.0)
+        row_total = double(0.0)
+        for j in range(columns):
+            y = outputs[i, j] + bias[j] if BIAS else outputs[i, j]
+            t = labels[i, j]
+            row_total += value(y, t)
+            if GRADIENT:
+                d = derivative(y, t) * (w * factor)
+                gradient[i, j] = d
+                if BIAS:
+                    bias_gradient[j] += d
+        total += double(w) * row_total
+        weight_total += double(w)
+    scalars[WEIGHT_SUM] = weight_total + (scalars[WEIGHT_SUM] if ACCUMULATE else double(0.0))
+    scalars[LOSS_SUM] += total * double(per_output)
+    scalars[LOSS_WEIGHT] += weight_total
+
+
+def softmax_loss(outputs, bias, labels, batch_weights, gradient, bias_gradient, scalars, batch_size):
+    """The same for softmax cross-entropy, a loss of whole rows, from class indices or from probabilities."""
+    columns = outputs.shape[1]
+    classes = real(columns)
+    factor = 1.0 / real(batch_size)
+    total = double(0.0)
+    weight_total = double(0.0)
+    if BIAS and GRADIENT:
+        bias_gradient[:] = 0.0
+    for i in range(outputs.shape[0]):
+        y = outputs[i]
+        e = gradient[i]
+        if BIAS:
+            for j in range(columns):
+                e[j] = y[j] + bias[j]
+        else:
+            for j in range(columns):
+                e[j] = y[j]
+        peak = e[0]
+        for j in range(columns):
+            peak = peak if peak > e[j] else e[j]
+        row_total = double(0.0)
+        mass = real(0.0)
+        partition = real(0.0)
+        for j in range(columns):
+            partition += exp(e[j] - peak)
+        log_partition = log(partition)
+        for j in range(columns):
+            if INDICES:
+                t = smoothed_indicator(labels[i] == j, label_smoothing, classes)
+            else:
+                t = smoothed_probability(labels[i, j], label_smoothing, classes)
+            mass += t
+            row_total += cross_entropy_term(e[j] - peak - log_partition, t)
+        w = batch_weights[i] if WEIGHTED else real(1.0)
+        if GRADIENT:
+            for j in range(columns):
+                if INDICES:
+                    t = smoothed_indicator(labels[i] == j, label_smoothing, classes)
+                else:
+                    t = smoothed_probability(labels[i, j], label_smoothing, classes)
+                d = cross_entropy_derivative(exp(e[j] - peak) / partition, t, mass) * (w * factor)
+                e[j] = d
+                if BIAS:
+                    bias_gradient[j] += d
+        total += double(w) * row_total
+        weight_total += double(w)
+    scalars[WEIGHT_SUM] = weight_total + (scalars[WEIGHT_SUM] if ACCUMULATE else double(0.0))
+    scalars[LOSS_SUM] += total
+    scalars[LOSS_WEIGHT] += weight_total
+
+
+def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
+    """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is."""
+    scale = real(scalars[WEIGHT_SUM] / batch_size)
+    total = double(0.0)
+    for s in range(segments.shape[0]):
+        if segments[s, SEGMENT_DECAYS] != 0:
+            w = values[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
+            g = gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
+            for k in range(w.size):
+                total += double(penalty(w[k], l1, l2))
+                g[k] += scale * penalty_derivative(w[k], l1, l2)
+    scalars[PENALTY_SUM] += total * scalars[WEIGHT_SUM]
+
+
+def squared_norm(gradients, segments, scalars):
+    """Sum the squares of the gradient over all segments that train."""
+    total = double(0.0)
+    for s in range(segments.shape[0]):
+        g = gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
+        for k in range(g.size):
+            total += double(g[k]) * double(g[k])
+    scalars[SQUARED_NORM] = total
+
+
+def update(
+    values, gradients, state0, state1, segments, counters, rates, scalars, batch_size, clip_norm, weight_decay
+):
+    """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step."""
+    weight_sum = scalars[WEIGHT_SUM]
+    if weight_sum > double(0.0):
+        factor = batch_size / weight_sum
+        if CLIP:
+            norm = sqrt(scalars[SQUARED_NORM]) * factor
+            if norm > clip_norm:
+                factor = factor * (clip_norm / norm)
+        scale = real(factor)
+        learning_rate = real(rates[counters[BATCH]])
+        if PREPARED:
+            wide1, wide2 = prepare(double(counters[STEP] + 1))
+            correction1 = real(wide1)
+            correction2 = real(wide2)
+        for s in range(segments.shape[0]):
+            start = segments[s, SEGMENT_START]
+            stop = segments[s, SEGMENT_STOP]
+            decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
+            w = values[start:stop]
+            g = gradients[start:stop]
+            if SLOTS > 0:
+                first = state0[start:stop]
+            if SLOTS > 1:
+                second = state1[start:stop]
+            for k in range(w.size):
+                old = decoupled_decay(w[k], learning_rate, decay)
+                if SLOTS == 0:
+                    w[k] = rule(old, g[k] * scale, learning_rate)
+                if SLOTS == 1:
+                    w[k], state = rule(old, g[k] * scale, learning_rate, first[k])
+                    first[k] = 0.0 if abs(state) < TINY else state
+                if SLOTS == 2:
+                    w[k], state, other = rule(old, g[k] * scale, learning_rate, first[k], second[k])
+                    first[k] = 0.0 if abs(state) < TINY else state
+                    second[k] = 0.0 if abs(other) < TINY else other
+        counters[STEP] += 1
+    counters[BATCH] += 1
+
+
+def shuffle(order, epoch, key0, key1):
+    """Fill `order` with the epoch's permutation: Fisher and Yates's, each draw 53 bits of one counter."""
+    for i in range(order.size):
+        order[i] = i
+    for i in range(order.size - 1, 0, -1):
+        high, low, word2, word3 = philox(u32(i), u32(i >> 32), u32(epoch), u32(SHUFFLE), u32(key0), u32(key1))
+        fraction = (double(high >> u32(5)) * double(67108864.0) + double(low >> u32(6))) * double(
+            1.1102230246251565e-16
+        )
+        j = int(fraction * double(i + 1))
+        order[i], order[j] = order[j], order[i]
+
+
+TEMPLATES: Mapping[str, Callable] = {
+    template.__name__: template
+    for template in (
+        gather,
+        forward,
+        backward,
+        elementwise_loss,
+        softmax_loss,
+        penalise,
+        squared_norm,
+        update,
+        shuffle,
+    )
+}
+
+# Numba's default error model checks each division, which blocks vectorising. Contraction allows fused
+# multiply-add and nothing that would reorder a sum or assume that there are no NaN.
+_DECORATOR = 'njit(cache=True, error_model="numpy", fastmath={"contract"}, nogil=True)'
+# A sum of squares may be reordered into a vector's lanes: it is the same order at every run.
+_REDUCTION = 'njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)'
+_IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
+_CASTS = {
+    "u8": "np.uint8",
+    "u32": "np.uint32",
+    "u64": "np.uint64",
+    "int32": "np.int32",
+    "float32": "np.float32",
+}
+
+
+def _target(dtype: str, decorator: str) -> Target:
+    own = elementary.FLOAT32 if dtype == "float32" else {}
+    functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
+    native = {name: f"math.{name}" for name in functions if name not in own}
+    casts = {**_CASTS, "real": f"np.{dtype}", "double": "np.float64"}
+    return Target(f"host_{dtype}", _IMPORTS, decorator, f"np.{dtype}", {**native, **casts}, own)
+
+
+def kernel(
+    name: str, dtype: np.dtype, formulas: Mapping[str, Callable] | None = None, **constants: Constant
+) -> Kernel:
+    """Return the loop of that name, specialised.
+
+    Parameters
+    ----------
+    name : str
+        One of `TEMPLATES`.
+    dtype : dtype
+        float32 or float64: the type of the arrays and of the arithmetic.
+    formulas : mapping of str to function
+        The formulas for the template's placeholders.
+    **constants
+        Its flags, and the formulas' fixed parameters.
+    """
+    reduction = name in ("penalise", "squared_norm")
+    target = _target(np.dtype(dtype).name, _REDUCTION if reduction else _DECORATOR)
+    constants = {"TINY": float(np.finfo(dtype).tiny), **constants}
+    return load_kernel(TEMPLATES[name], formulas or {}, constants, target)

@@ -1,0 +1,27 @@
+"""Where a step keeps its figures in device memory: places in `counters`, `scalars` and the segments."""
+
+from __future__ import annotations
+
+# counters: int64
+EPOCH = 0  # from 0
+BATCH = 1  # the batch's index in its epoch; it drives the order, the draws and the learning rate
+STEP = 2  # updates done; it drives the optimizer, and falls behind BATCH where an update is skipped
+COUNTERS = 3
+
+# scalars: float64
+WEIGHT_SUM = 0  # Σw of the present batch
+LOSS_SUM = 1  # Σ w·loss since the host last asked
+LOSS_WEIGHT = 2  # Σw since the host last asked
+PENALTY_SUM = 3  # Σ over batches of penalty · Σw since the host last asked
+SQUARED_NORM = 4  # of the present batch's gradient, before the correction by batch / Σw
+SCALARS = 5
+
+# a segment's row: int64
+SEGMENT_START = 0
+SEGMENT_STOP = 1
+SEGMENT_DECAYS = 2
+SEGMENT_COLUMNS = 3
+
+# The last counter word of a draw says what it is for; dropout's is the epoch, which stays far below these.
+SHUFFLE = 0x4F524445  # "ORDE"
+WEIGHTS = 0x57454947  # "WEIG"

@@ -1,0 +1,405 @@
+"""Make a kernel's source of a template and the formulas it calls, and load it: inline, write, import.
+
+A template is an ordinary Python function over arrays. It calls formulas by placeholder names (`activation`,
+`rule`, ...) and branches on upper-case flags. `specialise` binds the flags, drops the branches and parameters
+they leave unused, inlines every formula down to native calls, and gives each float literal the kernel's
+dtype. The text that results is all that the kernel is made of: it is written under its own hash and imported
+from there, so Numba's disk cache, which watches the file of the function alone, is right about it. An edited
+formula is another text and another file.
+
+Reference: why Numba's cache cannot see through closures and calls, numba.readthedocs.io, "Notes on Caching".
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import copy
+import hashlib
+import importlib.util
+import inspect
+import logging
+import os
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import numpy as np
+
+from nnkit.errors import ConfigError
+from nnkit.files import write_whole
+
+__all__ = ["Kernel", "Target", "cache_folder", "load_kernel", "specialise"]
+
+logger = logging.getLogger("nnkit")
+
+Formulas = Mapping[str, Callable]
+Constant = bool | int | float
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a kernel is written for: its imports, its decorator, and what elementary names mean.
+
+    Parameters
+    ----------
+    name : str
+        Short name for the file, such as ``host_float32``.
+    imports : str
+        The lines at the top of the generated module.
+    decorator : str
+        The decorator's expression.
+    real : str
+        The expression of the working type that float literals take, such as ``np.float32``.
+    native : mapping of str to str
+        Names that become other expressions, such as ``exp`` to ``math.exp``.
+    formulas : mapping of str to function
+        Elementary functions that are inlined as formulas.
+    wide : frozenset of str
+        Placeholders whose formulas compute in float64 whatever the dtype.
+    """
+
+    name: str
+    imports: str
+    decorator: str
+    real: str
+    native: Mapping[str, str]
+    formulas: Formulas
+    wide: frozenset[str] = frozenset({"prepare"})
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A specialised kernel: its entry, the parameters that are left, and where its source lies."""
+
+    name: str
+    entry: Callable
+    parameters: tuple[str, ...]
+    path: Path
+
+
+def specialise(
+    template: Callable, formulas: Formulas, constants: Mapping[str, Constant], target: Target
+) -> str:
+    """Return the source of one module with one function: the template with everything bound and inlined.
+
+    Parameters
+    ----------
+    template : function
+        The loop.
+    formulas : mapping of str to function
+        What each placeholder that the template calls stands for.
+    constants : mapping of str to bool, int or float
+        The template's upper-case flags and the formulas' fixed parameters.
+    target : Target
+        The device and dtype.
+    """
+    inliner = _Inliner(formulas, constants, target, template)
+    function = copy.deepcopy(_parsed(template))
+    function.body = inliner.block(function.body)
+    used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    parameters = [argument for argument in function.args.args if argument.arg in used]
+    function.args = _arguments([ast.arg(argument.arg) for argument in parameters])
+    function.decorator_list = [_expression(target.decorator)]
+    function.returns = None
+    literals = [f'{name} = {kind}("{value!r}")' for (kind, value), name in inliner.literals.items()]
+    body = ast.unparse(ast.fix_missing_locations(function))
+    return "\n".join([target.imports, *literals, "", "", body, ""])
+
+
+def load_kernel(
+    template: Callable, formulas: Formulas, constants: Mapping[str, Constant], target: Target
+) -> Kernel:
+    """Specialise, write the source to the cache unless it lies there, and import it."""
+    source = specialise(template, formulas, constants, target)
+    digest = hashlib.sha256(source.encode()).hexdigest()[:24]
+    name = f"{template.__name__}_{target.name}_{digest}"
+    path = cache_folder() / "kernels" / f"{name}.py"
+    if not path.exists():
+        write_whole(path, source.encode())
+    if not any((path.parent / "__pycache__").glob(f"{name}.*.nbi")):
+        _announce_compiling()
+    module = _imported(name, path)
+    entry = getattr(module, template.__name__)
+    return Kernel(template.__name__, entry, tuple(_parameter_names(source, template.__name__)), path)
+
+
+def cache_folder() -> Path:
+    """Where kernels and downloads are kept: ``NNKIT_CACHE``, or ``nnkit`` in the user's cache folder."""
+    if "NNKIT_CACHE" in os.environ:
+        return Path(os.environ["NNKIT_CACHE"]).expanduser()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if os.access(_nearest_existing(home), os.W_OK):
+        return home / "nnkit"
+    return Path(tempfile.gettempdir()) / f"nnkit-{os.getuid()}"
+
+
+@cache
+def _announce_compiling() -> None:
+    logger.info(f"compiling kernels, once for this kind of network; they are kept in {cache_folder()}")
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _imported(name: str, path: Path) -> ModuleType:
+    full = f"nnkit_kernel_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[full] = module
+        spec.loader.exec_module(module)
+    return sys.modules[full]
+
+
+def _parameter_names(source: str, function: str) -> list[str]:
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return [argument.arg for argument in node.args.args]
+    raise AssertionError(function)
+
+
+@cache
+def _parsed(function: Callable) -> ast.FunctionDef:
+    if not isinstance(function, FunctionType):
+        raise ConfigError(f"a formula must be a plain Python function, not {function!r}")
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError, IndentationError) as error:
+        raise ConfigError(
+            f"the source of the formula {function.__name__!r} cannot be read ({error}); "
+            "define it with `def` in a file"
+        ) from error
+    node = tree.body[0]
+    if not isinstance(node, ast.FunctionDef):
+        raise ConfigError(f"the formula {function.__name__!r} must be written with `def`")
+    return node
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    return [
+        node for node in body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    ]
+
+
+def _arguments(arguments: list[ast.arg]) -> ast.arguments:
+    return ast.arguments(posonlyargs=[], args=arguments, kwonlyargs=[], kw_defaults=[], defaults=[])
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """One function being rewritten: what its locals are called now, and what its other names mean."""
+
+    function: str
+    names: Mapping[str, str]
+    namespace: Mapping[str, object]
+    constants: Mapping[str, Constant]
+    placeholders: Formulas
+
+
+class _Inliner(ast.NodeTransformer):
+    """Rewrites statements: binds constants, folds branches, inlines formulas, types float literals."""
+
+    def __init__(
+        self, formulas: Formulas, constants: Mapping[str, Constant], target: Target, template: Callable
+    ) -> None:
+        self.literals: dict[tuple[str, float], str] = {}
+        self._real = target.real
+        self._constants = constants
+        self._target = target
+        self._template_locals = _locals(_parsed(template))
+        own = {name: name for name in self._template_locals}
+        self._scope = _Scope(template.__name__, own, template.__globals__, constants, formulas)
+        self._before: list[ast.stmt] = []
+        self._inlined = 0
+
+    def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
+        """Rewrite statements; what an inlined formula computes comes before the statement that calls it."""
+        rewritten: list[ast.stmt] = []
+        for statement in _without_docstring(statements):
+            outer, self._before = self._before, []
+            new = self._statement(statement)
+            rewritten += self._before + new
+            self._before = outer
+        return rewritten
+
+    def _statement(self, node: ast.stmt) -> list[ast.stmt]:
+        if isinstance(node, ast.If):
+            test = self.visit(node.test)
+            if isinstance(test, ast.Constant):
+                return self.block(node.body if test.value else node.orelse)
+            return [ast.If(test, self.block(node.body) or [ast.Pass()], self.block(node.orelse))]
+        if isinstance(node, ast.For):
+            target, iterator = self.visit(node.target), self.visit(node.iter)
+            return [ast.For(target, iterator, self.block(node.body), [])]
+        if isinstance(node, (ast.While, ast.With, ast.Try)):
+            kind = type(node).__name__.lower()
+            raise ConfigError(f"the formula {self._scope.function!r} cannot hold a {kind} block")
+        return [self.visit(node)]
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id in self._scope.names:
+            return ast.Name(self._scope.names[node.id], node.ctx)
+        if node.id in self._scope.constants:
+            return self._constant(self._scope.constants[node.id])
+        if node.id in self._target.native and self._is_the_targets(node.id):
+            return _expression(self._target.native[node.id])
+        value = self._scope.namespace.get(node.id)
+        if isinstance(value, bool | int | float | np.number):
+            return self._constant(value)
+        if isinstance(value, ModuleType) and value.__name__ in _MODULES:
+            return ast.Name(_MODULES[value.__name__], ast.Load())
+        if getattr(value, "__module__", None) in _MODULES:
+            return _expression(f"{_MODULES[value.__module__]}.{value.__name__}")  # type: ignore[union-attr]
+        if hasattr(builtins, node.id):
+            return ast.Name(node.id, node.ctx)
+        raise ConfigError(
+            f"the formula {self._scope.function!r} uses {node.id!r}, which is no number, no function and no "
+            "function of math or numpy"
+        )
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        return self._constant(node.value)
+
+    def _constant(self, value: object) -> ast.expr:
+        if isinstance(value, np.number):
+            value = value.item()
+        if isinstance(value, float):
+            return ast.Name(
+                self.literals.setdefault((self._real, value), f"C{len(self.literals)}"), ast.Load()
+            )
+        return ast.Constant(value)  # type: ignore[arg-type]
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """Fold a difference of constants in float64: 1 − β₂ loses five digits in float32."""
+        left, right = self.visit(node.left), self.visit(node.right)
+        values = {name: value for (kind, value), name in self.literals.items() if kind == self._real}
+        names = [side.id for side in (left, right) if isinstance(side, ast.Name) and side.id in values]
+        if isinstance(node.op, ast.Sub) and len(names) == 2:
+            return self._constant(values[names[0]] - values[names[1]])
+        return ast.BinOp(left, node.op, right)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        operand = self.visit(node.operand)
+        if isinstance(node.op, ast.Not) and isinstance(operand, ast.Constant):
+            return ast.Constant(not operand.value)
+        return ast.UnaryOp(node.op, operand)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
+        decides = isinstance(node.op, ast.Or)
+        values = [self.visit(value) for value in node.values]
+        known = [bool(value.value) for value in values if isinstance(value, ast.Constant)]
+        unknown = [value for value in values if not isinstance(value, ast.Constant)]
+        if decides in known or not unknown:
+            return ast.Constant(decides if decides in known else not decides)
+        return unknown[0] if len(unknown) == 1 else ast.BoolOp(node.op, unknown)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        left, right = self.visit(node.left), [self.visit(value) for value in node.comparators]
+        compared = ast.Compare(left, node.ops, right)
+        if all(isinstance(value, ast.Constant) for value in (left, *right)):
+            return ast.Constant(_truth(compared))
+        return compared
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        test = self.visit(node.test)
+        if isinstance(test, ast.Constant):
+            return self.visit(node.body if test.value else node.orelse)
+        return ast.IfExp(test, self.visit(node.body), self.visit(node.orelse))
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if node.keywords:
+            raise ConfigError(
+                f"the formula {self._scope.function!r} must give values by position, "
+                f"not by name: {ast.unparse(node)}"
+            )
+        arguments = [self.visit(argument) for argument in node.args]
+        if isinstance(node.func, ast.Name) and node.func.id not in self._scope.names:
+            formula = self._formula(node.func.id)
+            if formula is not None:
+                outer = self._real
+                self._real = "np.float64" if node.func.id in self._target.wide else outer
+                result = self._inline(formula, arguments)
+                self._real = outer
+                return result
+        return ast.Call(self.visit(node.func), arguments, [])
+
+    def _formula(self, name: str) -> Callable | None:
+        if name in self._scope.placeholders:
+            return self._scope.placeholders[name]
+        if self._is_the_targets(name):
+            if name in self._target.native:
+                return None
+            if name in self._target.formulas:
+                return self._target.formulas[name]
+        value = self._scope.namespace.get(name)
+        return value if isinstance(value, FunctionType) else None
+
+    def _is_the_targets(self, name: str) -> bool:
+        """Whether a name may mean the target's function: a user's module may use it for something else."""
+        if name not in self._scope.namespace:
+            return True
+        module = getattr(self._scope.namespace[name], "__module__", None) or ""
+        return module in _MODULES or module.startswith("nnkit.kernels.")
+
+    def _inline(self, formula: Callable, arguments: list[ast.expr]) -> ast.expr:
+        definition = copy.deepcopy(_parsed(formula))
+        *body, last = _without_docstring(definition.body) or [ast.Pass()]
+        returns = sum(isinstance(node, ast.Return) for node in ast.walk(definition))
+        if not isinstance(last, ast.Return) or last.value is None or returns != 1:
+            raise ConfigError(f"the formula {definition.name!r} must end with its one `return`")
+        self._inlined += 1
+        parameters = [argument.arg for argument in definition.args.args]
+        # What the call does not give is a constant or a variable of the template's, by the same name.
+        known = {*self._constants, *self._template_locals}
+        fixed = {name for name in parameters[len(arguments) :] if name in known}
+        if len(arguments) + len(fixed) != len(parameters):
+            raise ConfigError(
+                f"the formula {definition.name!r} takes {', '.join(parameters)}; "
+                f"{len(arguments)} values were given"
+            )
+        names = {name: f"{name}_{self._inlined}" for name in _locals(definition) - fixed}
+        constants = {name: self._constants[name] for name in fixed if name in self._constants}
+        for name, argument in zip(parameters, arguments, strict=False):
+            self._before.append(_assign(names[name], argument))
+        names.update({name: name for name in fixed if name not in constants})
+        namespace = {**formula.__globals__, **inspect.getclosurevars(formula).nonlocals}
+        outer, self._scope = self._scope, _Scope(definition.name, names, namespace, constants, {})
+        result = f"result_{self._inlined}"
+        for statement in body:
+            self._before += self.block([statement])
+        value = self.visit(last.value)
+        self._scope = outer
+        self._before.append(_assign(result, value))
+        return ast.Name(result, ast.Load())
+
+
+_MODULES = {"math": "math", "numpy": "np"}
+
+
+def _locals(function: ast.FunctionDef) -> set[str]:
+    stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return stored | {argument.arg for argument in function.args.args}
+
+
+def _truth(comparison: ast.Compare) -> bool:
+    compiled = compile(ast.fix_missing_locations(ast.Expression(comparison)), "<flags>", "eval")
+    return bool(eval(compiled, {"__builtins__": {}}))
+
+
+def _assign(name: str, value: ast.expr) -> ast.stmt:
+    return ast.Assign([ast.Name(name, ast.Store())], value)
+
+
+def _expression(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body

@@ -1,0 +1,67 @@
+"""nnkit: dense neural networks at hardware speed, on NumPy or on a CUDA GPU.
+
+The public names are loaded when they are first used, so that importing nnkit costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnkit.core.activations import register_activation as register_activation
+    from nnkit.core.layers import Activation as Activation
+    from nnkit.core.layers import Dense as Dense
+    from nnkit.core.layers import Dropout as Dropout
+    from nnkit.core.losses import register_loss as register_loss
+    from nnkit.core.network import Network as Network
+    from nnkit.core.optimizers import SGD as SGD
+    from nnkit.core.optimizers import AdaGrad as AdaGrad
+    from nnkit.core.optimizers import Adam as Adam
+    from nnkit.core.optimizers import AdamW as AdamW
+    from nnkit.core.optimizers import Momentum as Momentum
+    from nnkit.core.optimizers import Nesterov as Nesterov
+    from nnkit.core.optimizers import RMSprop as RMSprop
+    from nnkit.data.sources import load_dataset as load_dataset
+    from nnkit.errors import NnkitError as NnkitError
+    from nnkit.model import Model as Model
+    from nnkit.model import load as load
+    from nnkit.training.callbacks import Callback as Callback
+    from nnkit.training.callbacks import Figures as Figures
+    from nnkit.training.history import History as History
+    from nnkit.training.progress import ProgressDisplay as ProgressDisplay
+    from nnkit.training.trainer import Trainer as Trainer
+
+_HOMES = {
+    "nnkit.core.activations": ("register_activation",),
+    "nnkit.core.layers": ("Activation", "Dense", "Dropout"),
+    "nnkit.core.losses": ("register_loss",),
+    "nnkit.core.network": ("Network",),
+    "nnkit.core.optimizers": ("AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "SGD"),
+    "nnkit.data.sources": ("load_dataset",),
+    "nnkit.errors": ("NnkitError",),
+    "nnkit.model": ("Model", "load"),
+    "nnkit.training.callbacks": ("Callback", "Figures"),
+    "nnkit.training.history": ("History",),
+    "nnkit.training.progress": ("ProgressDisplay",),
+    "nnkit.training.trainer": ("Trainer",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nnkit")
+    if name not in _HOME:
+        raise AttributeError(f"module 'nnkit' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

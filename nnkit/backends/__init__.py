@@ -1,0 +1,77 @@
+"""The devices by name: a registry that third parties extend through the entry points ``nnkit.backends``.
+
+An entry point is named for its device, as in ``cuda``, and points to a function that takes what the user
+wrote, as in ``cuda:1``, and returns a `nnkit.backends.protocol.Backend` or raises `nnkit.errors.DeviceError`,
+saying the mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from nnkit.backends.protocol import Backend
+from nnkit.errors import DeviceError
+
+__all__ = ["Selection", "available", "select"]
+
+ENTRY_POINT_GROUP = "nnkit.backends"
+_OWN = {"cpu": "nnkit.backends.numpy:create"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The backend that was chosen, and the one line that says why."""
+
+    backend: Backend
+    reason: str
+
+
+def available() -> dict[str, Callable[[str], Backend]]:
+    """Return the factories of all devices that are installed, whether or not they work here."""
+    factories = {name: _lazily(path) for name, path in _OWN.items()}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        factories.setdefault(point.name, _lazily(point.value))
+    return factories
+
+
+def select(device: str = "auto") -> Selection:
+    """Return the backend for what the user wrote.
+
+    Parameters
+    ----------
+    device : str
+        ``auto`` takes CUDA if it works and else the CPU; ``cpu``, ``cuda``, ``cuda:1``, or a third party's
+        name.
+
+    Raises
+    ------
+    DeviceError
+        If the device is unknown, or was asked for by name and cannot be used.
+    """
+    factories = available()
+    if device == "auto":
+        return _automatic(factories)
+    kind = device.partition(":")[0]
+    if kind not in factories:
+        known = ", ".join(sorted({"auto", *factories}))
+        missing = "this version of nnkit has no CUDA backend" if kind == "cuda" else "there is no such device"
+        raise DeviceError(f"device {device!r}: {missing}; choose one of {known}")
+    return Selection(factories[kind](device), f"device {device}")
+
+
+def _automatic(factories: dict[str, Callable[[str], Backend]]) -> Selection:
+    if "cuda" not in factories:
+        return Selection(factories["cpu"]("cpu"), "device cpu (no CUDA backend is installed)")
+    try:
+        backend = factories["cuda"]("cuda")
+    except DeviceError as error:
+        return Selection(factories["cpu"]("cpu"), f"device cpu ({error})")
+    return Selection(backend, f"device {backend.name}")
+
+
+def _lazily(path: str) -> Callable[[str], Backend]:
+    module, _, attribute = path.partition(":")
+    return lambda device: getattr(import_module(module), attribute)(device)

@@ -1,0 +1,340 @@
+"""The command line: parse, call, print. Order: the commands, what they print, `main` and its exit codes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nnkit.errors import NnkitError
+
+if TYPE_CHECKING:
+    from nnkit.config import Config
+    from nnkit.model import Model
+    from nnkit.training.run import Outcome, Run
+    from nnkit.training.trainer import Trainer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="nnkit",
+    help="Train dense neural networks at hardware speed: NumPy on the CPU, CuPy on a CUDA GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Precision(StrEnum):
+    """What a device computes in."""
+
+    fp32 = "fp32"
+    fp64 = "fp64"
+    tf32 = "tf32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+@app.command()
+def train(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .toml config, a data file or folder, or a built-in's name.", show_default="digits"
+        ),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Column to predict, by name or number.")] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths of the hidden layers.", show_default="256,128")
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="Of the hidden layers.", show_default="relu")] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Share of hidden units dropped.", show_default="0")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="auto follows from the target.", show_default="auto")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="How weights are updated.", show_default="adam")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Base rate.", show_default="1e-3")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Of the rate.", show_default="constant")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay.", show_default="0")] = None,
+    l1: Annotated[float | None, typer.Option(help="Penalty on |w|.", show_default="0")] = None,
+    l2: Annotated[float | None, typer.Option(help="Penalty on ½w².", show_default="0")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", show_default="20")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step.", show_default="128")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Share of rows held out, 0 for none, or a file.", show_default="0.1")
+    ] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a gain.", show_default="never")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="auto")
+    ] = None,
+    precision: Annotated[Precision | None, typer.Option(show_default="fp32")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.", show_default="0")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME", file_okay=False)
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
+    ] = None,
+) -> None:
+    """Train a network and leave a run folder: config.toml, metrics.jsonl, model.safetensors."""
+    given = {
+        "data.target": target,
+        "model.hidden": None if hidden is None else f"[{hidden}]",
+        "model.activation": activation,
+        "model.dropout": dropout,
+        "training.loss": loss,
+        "training.optimizer": optimizer,
+        "training.learning_rate": learning_rate,
+        "training.schedule": schedule,
+        "training.weight_decay": weight_decay,
+        "training.l1": l1,
+        "training.l2": l2,
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "data.validation": validation,
+        "training.early_stopping": early_stopping,
+        "run.device": device,
+        "run.precision": None if precision is None else precision.value,
+        "run.seed": seed,
+        "run.out": None if out is None else str(out),
+    }
+    config = _config(source).with_overrides(
+        [*(f"{key}={value}" for key, value in given.items() if value is not None), *(assignments or [])]
+    )
+    with _notes():
+        from nnkit.training.progress import ProgressDisplay
+        from nnkit.training.run import Run
+
+        run = Run(config)
+        _print_run(run)
+        display = ProgressDisplay()
+        try:
+            with _ended_by_signals(run.trainer) as ended:
+                outcome = run.train([display])
+        finally:
+            display.close()
+    _print_outcome(run, outcome)
+    if ended:
+        typer.echo(f"stopped by {signal.Signals(ended[0]).name}; the model so far is saved", err=True)
+        raise typer.Exit(128 + ended[0])
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
+    data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a model on labelled rows (a source with a test set of its own: on that)."""
+    from nnkit.data.sources import load_dataset
+    from nnkit.errors import DataError
+
+    loaded = _load(model)
+    dataset = load_dataset(data, target=list(loaded.target.names) or None)
+    examples = dataset.train if dataset.test is None else dataset.test
+    if examples.target is None:
+        raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")
+    metrics = loaded.evaluate(examples.features, examples.target)
+    if as_json:
+        _print_json({"metrics": metrics, "rows": len(examples)})
+    else:
+        _print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
+    data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv, .parquet or .npy file; else printed as CSV.")
+    ] = None,
+    proba: Annotated[bool, typer.Option(help="Probabilities of the classes instead of labels.")] = False,
+) -> None:
+    """Predict labels or values, one row each."""
+    from nnkit.data.predictions import write_predictions
+    from nnkit.data.sources import load_dataset
+
+    loaded = _load(model)
+    names = list(loaded.target.names) or None
+    dataset = load_dataset(data, target=names, require_target=False)
+    features = (dataset.train if dataset.test is None else dataset.test).features
+    values = loaded.predict_proba(features) if proba else loaded.predict(features)
+    count = write_predictions(values, loaded.target, proba, out)
+    if out is not None:
+        typer.echo(f"{count:,} predictions written to {out}")
+
+
+@app.command()
+def info(
+    model: Annotated[
+        Path | None, typer.Argument(help="A model file, or the run folder that holds it.")
+    ] = None,
+) -> None:
+    """Show the devices, the BLAS and the versions; or a model's summary."""
+    if model is not None:
+        _print_table(_summary(_load(model)))
+        return
+    from nnkit.machine import describe_machine
+
+    _print_table(describe_machine())
+
+
+def _config(source: str | None) -> Config:
+    from nnkit.config import Config, DataConfig, load_config
+
+    if source is not None and source.endswith(".toml"):
+        return load_config(source)
+    return Config(data=DataConfig(train="digits" if source is None else source))
+
+
+def _load(path: Path) -> Model:
+    from nnkit.model import load
+
+    return load(path / "model.safetensors" if path.is_dir() else path)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print what the library logs, a line each."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("nnkit")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def _ended_by_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM end a training between two steps; a second one ends it at once."""
+    ended: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(number)
+        trainer.stop()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_run(run: Run) -> None:
+    model, trainer = run.model, run.trainer
+    kind = model.task if model.classes is None else f"{model.task}, {len(model.classes)} classes"
+    held_out = f", {run.held_out_rows:,} held out" if run.held_out_rows else ""
+    test = "" if run.dataset.test is None else f", {len(run.dataset.test):,} to test on"
+    layers = " → ".join(
+        [str(model.preprocessor.width), *(_layer_words(layer) for layer in model.network.layers)]
+    )
+    typer.echo(
+        f"data     {run.dataset.name}: {run.training_rows:,} rows to train on{held_out}{test} ({kind})"
+    )
+    typer.echo(f"network  {layers}")
+    typer.echo(
+        f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
+        f"batches of {run.config.training.batch_size}, {trainer.precision}"
+    )
+
+
+def _layer_words(layer: Any) -> str:
+    if hasattr(layer, "units"):
+        return f"{layer.units}" if layer.activation == "identity" else f"{layer.units} {layer.activation}"
+    return f"dropout {layer.rate:g}" if hasattr(layer, "rate") else str(layer.name)
+
+
+def _print_outcome(run: Run, outcome: Outcome) -> None:
+    history = run.trainer.history
+    if not len(history):
+        typer.echo("no epoch was finished")
+    elif run.trainer.restore_best and history.best_epoch != len(history):
+        typer.echo(f"the weights are those of epoch {history.best_epoch}, the best of {len(history)}")
+    _print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows")
+    if run.hint:
+        typer.echo(run.hint)
+    typer.echo(f"model    {outcome.model_path}")
+
+
+def _print_metrics(metrics: dict[str, float], what: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"on {what}", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in metrics.items():
+        table.add_row(name.replace("_", " "), f"{value:,.4f}")
+    Console(soft_wrap=True).print(table)
+
+
+def _print_table(rows: dict[str, str]) -> None:
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import json
+    import math
+
+    metrics = {name: number if math.isfinite(number) else None for name, number in value["metrics"].items()}
+    typer.echo(json.dumps({**value, "metrics": metrics}))
+
+
+def _summary(model: Model) -> dict[str, str]:
+    parameters = sum(values.size for values in model.network.parameters().values())
+    names = model.preprocessor.input_names
+    classes = [] if model.classes is None else [str(label) for label in model.classes.tolist()]
+    rows = {
+        "task": model.task,
+        "target": ", ".join(model.target.names) or "(not named)",
+        "classes": ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else ""),
+        "columns": "" if names is None else ", ".join(names),
+        "inputs": str(model.network.inputs),
+        "layers": " → ".join(_layer_words(layer) for layer in model.network.layers),
+        "parameters": f"{parameters:,} {model.network.arena.dtype.name}",
+        "loss": model.loss.name,
+    }
+    details = {key: value for key, value in model.details.items() if value not in (None, "", {}, [])}
+    for rows_name, metrics in details.pop("metrics", {}).items():
+        rows[f"{rows_name} metrics"] = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.items())
+    rows |= {key.replace("_", " "): str(value) for key, value in details.items()}
+    return {name: value for name, value in rows.items() if value}
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with 2 and a line or two, an interrupt with 130."""
+    try:
+        app(standalone_mode=True)
+    except NnkitError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except MemoryError:
+        typer.echo("error: there is not enough memory; lower training.batch_size or model.hidden", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

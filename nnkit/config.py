@@ -1,0 +1,688 @@
+"""The TOML file that describes a training: its schema, and mistakes told with the line they stand in.
+
+Order: what a key may hold, the four sections, the whole, reading and overriding, mistakes in words, writing.
+A file is data and nothing in it is executed. This module imports pydantic (0.2 s); nothing that `import
+nnkit` loads may import it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+from nnkit.core.initializers import initializer_from
+from nnkit.core.losses import loss_from
+from nnkit.core.metrics import get_metric
+from nnkit.core.optimizers import optimizer_from
+from nnkit.core.periods import Period, parse_period
+from nnkit.core.schedules import Schedule, schedule_from
+from nnkit.errors import ConfigError, FileError, unknown_name
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "load_config",
+]
+
+_LARGEST_FILE = 2**20  # a config is read by people
+_LARGEST_STATEMENT = 500  # lines of one value that a mistake is looked for in
+_LARGEST_LAYER = 2**24
+
+
+# --- what a key may hold ---
+
+
+class _KeyMistake(ValueError):
+    """A mistake in one key of a table that is checked as a whole."""
+
+    def __init__(self, key: str, message: object) -> None:
+        super().__init__(str(message))
+        self.key = key
+
+
+def _shown(value: object) -> str:
+    """Return a value as its file shows it, cut short."""
+    text = _toml_value(value, strict=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN; a whole number in TOML may be of any size
+
+
+def _optional(check: Callable[[object], Any]) -> PlainValidator:
+    """Return the validator of a key that Python may also give as None."""
+    return PlainValidator(lambda value: None if value is None else check(value))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"must be a text in quotes, not {_shown(value)}")
+    return value
+
+
+def _share_or_file(value: Any) -> float | str:
+    if isinstance(value, str) and value.strip():
+        return value
+    if _is_number(value) and 0 <= float(value) < 1:
+        return float(value)
+    raise ValueError(f"must be a share of the samples from 0 up to 1, or a file's path, not {_shown(value)}")
+
+
+def _dropout(value: Any) -> float | list[float]:
+    rates = value if isinstance(value, list) else [value]
+    for rate in rates:
+        if not _is_number(rate) or not 0 <= rate < 1:
+            raise ValueError(
+                f"must be from 0 up to 1, or a list of such for the hidden layers, not {_shown(rate)}"
+            )
+    return [float(rate) for rate in rates] if isinstance(value, list) else float(value)
+
+
+def _columns(value: Any) -> str | int | list[str | int]:
+    for name in value if isinstance(value, list) else [value]:
+        if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
+            raise ValueError(f"must be a column's name or number, or a list of such, not {_shown(name)}")
+    return value
+
+
+def _some_columns(value: Any) -> str | int | list[str | int]:
+    if value == []:
+        raise ValueError("must name at least one column")
+    return _columns(value)
+
+
+def _named(what: str, example: str, check: Callable[[Any], object]) -> PlainValidator:
+    """Return the validator of a key that holds a name, or a table of a name and its parameters."""
+
+    def validate(value: Any) -> str | dict[str, Any]:
+        name = value.get("name") if isinstance(value, dict) else value
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f"must be {what}'s name or a table with one, such as {example}, not {_shown(value)}"
+            )
+        for key, entry in value.items() if isinstance(value, dict) else ():
+            for item in entry if isinstance(entry, list) else [entry]:
+                if not isinstance(item, (str, bool)) and not _is_number(item):
+                    raise _KeyMistake(key, f"must be a number, a text or true or false, not {_shown(item)}")
+            try:
+                check({"name": name, key: entry})
+            except ConfigError as error:
+                raise _KeyMistake(key, error) from None
+        check(value)
+        return value
+
+    return PlainValidator(validate)
+
+
+def _unless_auto(check: Callable[[Any], object]) -> Callable[[Any], object]:
+    return lambda value: None if value == "auto" else check(value)
+
+
+def _class_weight(value: Any) -> str | dict[str, float]:
+    if value == "balanced":
+        return "balanced"
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f'must be "balanced" or a table {{class = weight, ...}}, not {_shown(value)}')
+    for name, weight in value.items():
+        if not _is_number(weight) or weight < 0:
+            raise _KeyMistake(name, f"must be a weight of at least 0, not {_shown(weight)}")
+    return {name: float(weight) for name, weight in value.items()}
+
+
+def _warmup(value: object) -> int | Period:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**53:
+        return value
+    period = None
+    if isinstance(value, (str, Period)):
+        period = parse_period(value)
+    if period is None or period.seconds is not None:
+        raise ValueError(f'must be a number of steps, or such as "2 epochs", not {_shown(value)}')
+    return int(period.value) if period.unit == "steps" else period
+
+
+def _device(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*(:[0-9]{1,4})?", value, re.ASCII):
+        raise ValueError(f'must be "auto", "cpu", "cuda" or one device such as "cuda:1", not {_shown(value)}')
+    return value
+
+
+def _known_metric(value: str) -> str:
+    get_metric(value)
+    return value
+
+
+_Period = Annotated[Period, PlainValidator(parse_period), PlainSerializer(str)]
+_Warmup = Annotated[
+    int | Period, PlainValidator(_warmup), PlainSerializer(lambda v: v if isinstance(v, int) else str(v))
+]
+_Text = Annotated[str, PlainValidator(_text)]
+_Named = str | dict[str, Any]
+_Layer = Annotated[int, Field(ge=1, le=_LARGEST_LAYER)]
+_Penalty = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+# --- the sections ---
+
+
+class DataConfig(_Section):
+    """[data]: what to train on.
+
+    Parameters
+    ----------
+    train, test : str, optional
+        A file, a folder or a built-in's name.
+    validation : float or str
+        The share of the training samples held out, 0 for none, or a file.
+    target : str, int or list of these, optional
+        The column or columns to predict.
+    features, drop : str, int or list of these, optional
+        The columns to learn from; those to leave out.
+    task : {"auto", "classification", "binary", "multiclass", "multilabel", "regression"}
+    scaling : {"auto", "standardize", "unit", "none"}
+    """
+
+    train: Annotated[str | None, _optional(_text)] = None
+    validation: Annotated[float | str, PlainValidator(_share_or_file)] = 0.1
+    test: Annotated[str | None, _optional(_text)] = None
+    target: Annotated[str | int | list[str | int] | None, _optional(_some_columns)] = None
+    features: Annotated[str | int | list[str | int] | None, _optional(_some_columns)] = None
+    drop: Annotated[str | int | list[str | int] | None, _optional(_columns)] = None
+    task: Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"] = "auto"
+    scaling: Literal["auto", "standardize", "unit", "none"] = "auto"
+
+
+class ModelConfig(_Section):
+    """[model]: the network.
+
+    Parameters
+    ----------
+    hidden : list of int
+        The hidden layers' widths; empty for a linear model.
+    activation : str
+        Of the hidden layers; a registered one's name is known to the network alone, so it is checked there.
+    dropout : float or list of float
+        Rates in [0, 1), after every hidden layer or after each.
+    initializer : str or table
+        "auto" takes the activation's own.
+    output : str
+        What the network's outputs are passed through; "auto" leaves it to the loss.
+    """
+
+    hidden: list[_Layer] = Field(default=[256, 128])
+    activation: _Text = "relu"
+    dropout: Annotated[float | list[float], PlainValidator(_dropout)] = 0.0
+    initializer: Annotated[
+        _Named, _named("an initializer", '{name = "normal", std = 0.01}', _unless_auto(initializer_from))
+    ] = "auto"
+    output: _Text = "auto"
+
+    @field_validator("dropout")
+    @classmethod
+    def _one_rate_a_layer(cls, value: float | list[float], info: ValidationInfo) -> float | list[float]:
+        hidden = info.data.get("hidden")
+        if isinstance(value, list) and hidden is not None and len(value) != len(hidden):
+            raise ValueError(f"has {len(value)} rates for {len(hidden)} hidden layers")
+        return value
+
+
+class TrainingConfig(_Section):
+    """[training]: how the network learns.
+
+    Parameters
+    ----------
+    epochs, batch_size : int
+    optimizer : str or table
+        See `nnkit.core.optimizers`.
+    learning_rate : float
+        In (0, 100].
+    schedule : str or table
+        See `nnkit.core.schedules`.
+    warmup : int or Period
+        Steps, or "2 epochs".
+    loss : str or table
+        "auto" takes the task's; see `nnkit.core.losses`.
+    class_weight : "balanced" or table, optional
+    weight_decay, l1, l2 : float
+    clip_norm : float, optional
+        The greatest norm of the gradient.
+    early_stopping : int
+        Stop after so many epochs without improvement; 0 for never.
+    restore_best : bool
+        Whether the best epoch's parameters are the result.
+    metrics : list of str
+        Empty for the task's own.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 20
+    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 128
+    optimizer: Annotated[_Named, _named("an optimizer", '{name = "adam", beta1 = 0.9}', optimizer_from)] = (
+        "adam"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 1e-3
+    schedule: Annotated[_Named, _named("a schedule", '{name = "step", every = 10}', schedule_from)] = (
+        "constant"
+    )
+    warmup: _Warmup = 0
+    loss: Annotated[_Named, _named("a loss", '{name = "huber", delta = 1.0}', _unless_auto(loss_from))] = (
+        "auto"
+    )
+    class_weight: Annotated[str | dict[str, float] | None, _optional(_class_weight)] = None
+    weight_decay: _Penalty = 0.0
+    l1: _Penalty = 0.0
+    l2: _Penalty = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    early_stopping: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    restore_best: bool = True
+    metrics: list[Annotated[_Text, AfterValidator(_known_metric)]] = Field(default=[])
+
+    @field_validator("warmup")
+    @classmethod
+    def _one_warmup(cls, value: int | Period, info: ValidationInfo) -> int | Period:
+        schedule = info.data.get("schedule")
+        if value and isinstance(schedule, dict) and not {"warmup", "warmup_epochs"}.isdisjoint(schedule):
+            raise ValueError("has been given in the schedule's table too; keep one of them")
+        return value
+
+    def schedule_with_warmup(self) -> Schedule:
+        """Return the schedule with its warm-up, as the trainer takes it."""
+        options: dict[str, Any] = (
+            {"name": self.schedule} if isinstance(self.schedule, str) else dict(self.schedule)
+        )
+        if isinstance(self.warmup, Period):
+            options["warmup_epochs"] = self.warmup.value
+        elif self.warmup:
+            options["warmup"] = self.warmup
+        return schedule_from(options)
+
+
+class RunConfig(_Section):
+    """[run]: where and how it runs.
+
+    Parameters
+    ----------
+    device : str
+        "auto", "cpu", "cuda", "cuda:1", or another backend's name, known where devices are.
+    precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}
+    seed : int
+        In [0, 2**64).
+    out : str, optional
+        The run's folder.
+    checkpoint_every : Period
+    data_placement : {"auto", "device", "pinned", "mmap"}
+    """
+
+    device: Annotated[str, PlainValidator(_device)] = "auto"
+    precision: Literal["fp32", "fp64", "tf32", "fp16", "bf16"] = "fp32"
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
+    out: Annotated[str | None, _optional(_text)] = None
+    checkpoint_every: _Period = Period(1, "epochs")
+    data_placement: Literal["auto", "device", "pinned", "mmap"] = "auto"
+
+
+# --- the whole ---
+
+
+class Config(_Section):
+    """A training, described whole.
+
+    Parameters
+    ----------
+    data : DataConfig
+    model : ModelConfig
+    training : TrainingConfig
+    run : RunConfig
+    """
+
+    paths: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("data", "train"),
+        ("data", "validation"),
+        ("data", "test"),
+        ("run", "out"),
+    )
+    """The keys that may hold a path."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    run: RunConfig = Field(default_factory=RunConfig)
+
+    def with_overrides(self, overrides: Iterable[str]) -> Config:
+        """Return the config with keys replaced, as ``--set section.key=value`` does.
+
+        Parameters
+        ----------
+        overrides : iterable of str
+            ``"training.epochs=5"``: the value as TOML, or a bare word for a text. Relative paths are relative
+            to the working directory.
+
+        Raises
+        ------
+        ConfigError
+            If one of them is no such assignment, or its key or value is wrong.
+        """
+        raw = self.model_dump(exclude_unset=True)
+        given: dict[tuple[str, ...], str] = {}
+        for text in overrides:
+            path, value = _assignment(text)
+            _assign(raw, path, value)
+            if path[:2] in Config.paths:
+                _resolve_path(raw, path[:2], Path.cwd())
+            given[path] = text
+        return _validated(raw, lambda location: _override_place(given, location))
+
+    def to_toml(self) -> str:
+        """Return the config as a TOML file, every key written out; `load_config` reads it back equal."""
+        sections = []
+        for section, keys in self.model_dump().items():
+            lines = [f"{key} = {_toml_value(value)}" for key, value in keys.items() if value is not None]
+            sections.append("\n".join([f"[{section}]", *lines]) + "\n")
+        return "\n".join(sections)
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """Read a config.
+
+    Relative paths in it become absolute: they are relative to the file's own folder. A bare word that is no
+    file there, such as ``train = "digits"``, stays a built-in's name.
+
+    Parameters
+    ----------
+    path : path-like
+        A TOML file.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    ConfigError
+        If it is not TOML, or a key or a value is wrong: the message names the file, the line and the mend.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(f"{path}: larger than 1 MiB, so it is not a config; pass data files as they are")
+    text, raw = _parse(content, str(path))
+    folder = Path(os.path.abspath(path)).parent
+    config = _validated(raw, lambda location: _file_place(str(path), text, location))
+    resolved = config.model_dump(exclude_unset=True)
+    for key in Config.paths:
+        _resolve_path(resolved, key, folder)
+    return Config.model_validate(resolved)
+
+
+def _parse(content: bytes, path: str) -> tuple[str, dict[str, Any]]:
+    """Return a file's text and its tables, or say in which line it stops being TOML."""
+    try:
+        # A byte order mark is what some editors on Windows begin a file with.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+    try:
+        return text, tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: values are nested too deeply") from None
+    except ValueError as error:
+        message = str(error)
+        found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+        # "At end of document" is the last line that says anything.
+        line = int(found[1]) if found else text.rstrip().count("\n") + 1
+        message = re.sub(r" \(at .*\)$", "", message)
+        hint = "; a text wants quotes" if message == "Invalid value" else ""
+        source = text.split("\n")[line - 1].strip()[:80]
+        shown = "".join(sign if sign.isprintable() else "�" for sign in source)
+        raise ConfigError(f"{path}, line {line}: not valid TOML: {message}{hint}\n    {shown}") from None
+
+
+def _resolve_path(raw: dict[str, Any], key: tuple[str, ...], folder: Path) -> None:
+    """Make a path absolute, unless it is a bare word that may be a built-in's name."""
+    section, name = key
+    value = raw.get(section, {}).get(name)
+    if not isinstance(value, str) or "://" in value or "\0" in value:
+        return
+    path = folder / os.path.expanduser(value)
+    bare = re.fullmatch(r"[\w-]+", value) is not None and key != ("run", "out")
+    if not bare or os.path.exists(path):
+        raw[section][name] = os.path.abspath(path)
+
+
+def _assignment(text: str) -> tuple[tuple[str, ...], Any]:
+    """Return the key and the value of an override."""
+    name, equals, value = text.partition("=")
+    path = tuple(part.strip() for part in name.split("."))
+    if len(path) == 1 and equals:
+        homes = [section for section, kind in _sections() if path[0] in kind.model_fields]
+        mend = f"write {homes[0]}.{path[0]}=..." if homes else "write section.key=value"
+        raise ConfigError(f"--set {text}: the key's section is missing; {mend}")
+    if not equals or not all(path):
+        raise ConfigError(f"--set {text}: not of the form section.key=value, such as training.epochs=5")
+    value = value.strip()
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        if value[:1] in ("[", "{", '"', "'"):
+            raise ConfigError(f"--set {text}: the value is not valid TOML") from None
+        return path, value
+    # A line break in the value could begin another key.
+    return path, parsed["value"] if len(parsed) == 1 else value
+
+
+def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set a key in nested tables; a name that gets a parameter becomes a table with that name."""
+    table = raw
+    for depth, part in enumerate(path[:-1]):
+        inner = table.get(part)
+        if depth == 0:
+            inner = inner if inner is not None else {}
+        elif inner is None and depth == 1:
+            kind = dict(_sections()).get(path[0])
+            default = kind.model_fields[part].default if kind and part in kind.model_fields else None
+            inner = {"name": default} if isinstance(default, str) else {}
+        elif isinstance(inner, str):
+            inner = {"name": inner}
+        table[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        table = table[part]
+    table[path[-1]] = value
+
+
+def _sections() -> Iterator[tuple[str, type[_Section]]]:
+    for name, item in Config.model_fields.items():
+        section = item.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, _Section)
+        yield name, section
+
+
+# --- mistakes in words ---
+
+
+def _validated(raw: dict[str, Any], place: Callable[[tuple[str, ...]], tuple[int, str]]) -> Config:
+    """Return the config, or raise the first two mistakes, each on a line that begins with its place."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        mistakes: dict[str, tuple[int, str]] = {}
+        for detail in error.errors(include_url=False):
+            location = tuple(part for part in detail["loc"] if isinstance(part, str))
+            cause = detail.get("ctx", {}).get("error")
+            if isinstance(cause, _KeyMistake):
+                location = (*location, cause.key)
+            order, where = place(location)
+            mistakes.setdefault(f"{where}{_mistake(detail, location)}", (order, where))
+        lines = sorted(mistakes, key=lambda line: mistakes[line][0])
+        more = len(lines) - 2
+        shown = (
+            [*lines[:1], f"{lines[1]} (and {more} more)" if more > 0 else lines[1]] if lines[1:] else lines
+        )
+        raise ConfigError("\n".join(shown)) from None
+
+
+def _mistake(detail: ErrorDetails, location: tuple[str, ...]) -> str:
+    """Return what is wrong with a key, and what would be right."""
+    key = ".".join(location)
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(location)
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key} is a section: write [{key}] and its keys below it, not {key} = {_shown(value)}"
+    if kind == "literal_error":
+        allowed = _allowed(location)
+        near = re.search("; did you mean .*?\\?", str(unknown_name("", str(value), allowed)))
+        return f"{key} must be one of {', '.join(allowed)}, not {_shown(value)}{near[0] if near else ''}"
+    if kind == "value_error":
+        message = str(context.get("error", detail["msg"]))
+        return f"{key} {message}" if message.startswith(("must", "has")) else f"{key}: {message}"
+    element = "each element of " if any(isinstance(part, int) for part in detail["loc"]) else ""
+    limits = {
+        "greater_than_equal": "at least {ge}",
+        "less_than_equal": "at most {le}",
+        "greater_than": "greater than {gt}",
+    }
+    types = {"int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list in [ ]"}
+    numbers = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
+    wanted = limits[kind].format(**numbers) if kind in limits else types.get(kind.split("_")[0], "")
+    if kind == "finite_number":
+        wanted = "a finite number"
+    return f"{element}{key} must be {wanted}, not {_shown(value)}" if wanted else f"{key}: {detail['msg']}"
+
+
+def _unknown_key(location: tuple[str, ...]) -> str:
+    """Return what to write instead of a key that is not in the schema."""
+    sections = dict(_sections())
+    if len(location) == 1:
+        homes = [name for name, kind in sections.items() if location[0] in kind.model_fields]
+        if homes:
+            return f"{location[0]} stands outside its section: write it below [{homes[0]}]"
+        return str(unknown_name("section", location[0], sections))
+    section, key = location[:2]
+    homes = [name for name, kind in sections.items() if key in kind.model_fields]
+    if homes:
+        return f"{key} belongs to [{homes[0]}], not to [{section}]"
+    return str(unknown_name("key", key, sections[section].model_fields, f"in [{section}]"))
+
+
+def _allowed(location: tuple[str, ...]) -> tuple[str, ...]:
+    return get_args(dict(_sections())[location[0]].model_fields[location[1]].annotation)
+
+
+def _override_place(given: Mapping[tuple[str, ...], str], location: tuple[str, ...]) -> tuple[int, str]:
+    """Return the order and the words for the override that a mistake is in."""
+    for order, (path, text) in enumerate(given.items()):
+        if path[: len(location)] == location or location[: len(path)] == path:
+            return order, f"--set {text}: "
+    return len(given), "after the overrides, "
+
+
+def _file_place(path: str, text: str, location: tuple[str, ...]) -> tuple[int, str]:
+    """Return the order and the words for the line that a mistake is in."""
+    lines = _lines_of_keys(text)
+    for end in range(len(location), 0, -1):
+        if location[:end] in lines:
+            line = lines[location[:end]]
+            return line, f"{path}, line {line}: "
+    return 0, f"{path}: "
+
+
+def _lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
+    """Return the line, counted from 1, in which each key of a valid TOML text is set.
+
+    Each statement (a header, or a key and its value, of one line or of several) is parsed by itself: what it
+    sets, it sets in its first line.
+    """
+    found: dict[tuple[str, ...], int] = {}
+    header: tuple[str, ...] = ()
+    statement, first = "", 1
+    # Only these end a line in TOML; str.splitlines knows many more.
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not statement:
+            first = number
+        statement += line + "\n"
+        try:
+            table = tomllib.loads(statement)
+        except (ValueError, RecursionError):
+            if number - first < _LARGEST_STATEMENT:
+                continue
+            break
+        is_header = statement.lstrip().startswith("[")
+        paths = [path[: -1 if path[-1] == "" else None] for path in _paths(table)]
+        if is_header and paths:
+            header = paths[-1]
+            found.setdefault(header, first)
+        for path in () if is_header else paths:
+            for end in range(1, len(path) + 1):
+                found.setdefault(header + path[:end], first)
+        if is_header:
+            for end in range(1, len(header)):
+                found.setdefault(header[:end], first)
+        statement = ""
+    return found
+
+
+def _paths(table: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the path to each innermost key; of an array of tables, to the array."""
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from ((key, *path) for path in _paths(value))
+        else:
+            yield (key,)
+
+
+# --- writing ---
+
+
+def _toml_value(value: object, *, strict: bool = True) -> str:
+    """Return a value in TOML; one that TOML lacks is an error, or its repr where not `strict`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return repr(value) if value.bit_length() < 1024 else hex(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        # JSON's escapes are all TOML's too, but for the delete character, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml_value(item, strict=strict) for item in value)}]"
+    if isinstance(value, Mapping):
+        pairs = (f"{_toml_key(key)} = {_toml_value(item, strict=strict)}" for key, item in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if strict:
+        raise ConfigError(f"{value!r} cannot be written to a config")
+    return str(value)
+
+
+def _toml_key(key: object) -> str:
+    text = str(key)
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text, re.ASCII) else _toml_value(text)

@@ -1,0 +1,129 @@
+"""The rows a device holds, and the batch they are gathered into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.backends.protocol import Array, Backend, Operation
+from nnkit.core.features import Features
+
+__all__ = ["Batch", "Rows"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step reads.
+
+    Parameters
+    ----------
+    inputs : array of shape (capacity, width)
+        In the working dtype.
+    labels : array or None
+        (capacity,) int32 class indices, or (capacity, outputs) targets in the working dtype.
+    weights : array of shape (capacity,) or None
+        Sample weights; None stands for ones.
+    slot : int
+        Which of several batches in flight this is.
+    """
+
+    inputs: Array
+    labels: Array | None
+    weights: Array | None
+    slot: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """The nominal number of rows."""
+        return int(self.inputs.shape[0])
+
+    def first(self, rows: int) -> Batch:
+        """Return the same buffers, cut to a smaller batch."""
+        labels = None if self.labels is None else self.labels[:rows]
+        weights = None if self.weights is None else self.weights[:rows]
+        return Batch(self.inputs[:rows], labels, weights, self.slot)
+
+
+class Rows:
+    """A data set on the device, in its smallest type.
+
+    Parameters
+    ----------
+    backend : Backend
+        The device.
+    dtype : dtype
+        The working type.
+    features : Features
+        The inputs.
+    targets : ndarray or None
+        (samples,) int32 class indices, or (samples, outputs) numbers.
+    weights : ndarray of shape (samples,) or None
+        Sample weights.
+    shuffled : bool
+        Whether batches follow an order of the epoch (see `order`) or the rows as they lie.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        dtype: DTypeLike,
+        features: Features,
+        targets: NDArray | None = None,
+        weights: NDArray | None = None,
+        shuffled: bool = False,
+    ) -> None:
+        self.backend = backend
+        self.dtype = np.dtype(dtype)
+        self.count = len(features)
+        self.width = features.width
+        indices = targets is not None and np.issubdtype(targets.dtype, np.integer) and targets.ndim == 1
+        self._arrays: dict[str, Array] = {"source": backend.from_host(features.dense)}
+        self._constants = {
+            "SHUFFLED": shuffled,
+            "SCALED": features.shift is not None or features.scale is not None,
+            "CODES": features.codes is not None,
+            "TARGETS": targets is not None,
+            "INDICES": indices,
+            "WEIGHTED": weights is not None,
+        }
+        if self._constants["SCALED"]:
+            self._place(
+                "shift", np.zeros(features.dense.shape[1]) if features.shift is None else features.shift
+            )
+            self._place(
+                "scale", np.ones(features.dense.shape[1]) if features.scale is None else features.scale
+            )
+        if features.codes is not None:
+            self._place("codes", features.codes, np.int32)
+            self._place("offsets", np.cumsum((0, *features.cardinalities[:-1])), np.int64)
+        if targets is not None:
+            self._place("targets", targets, np.int32 if indices else self.dtype)
+        if weights is not None:
+            self._place("weights", weights)
+        if shuffled:
+            self._arrays["order"] = backend.zeros(self.count, np.int64)
+
+    def _place(self, name: str, array: NDArray, dtype: DTypeLike | None = None) -> None:
+        self._arrays[name] = self.backend.from_host(np.ascontiguousarray(array, dtype or self.dtype))
+
+    @property
+    def order(self) -> Array:
+        """The epoch's order, (samples,) int64 on the device; written anew at each epoch."""
+        return self._arrays["order"]
+
+    def batch(self, capacity: int) -> Batch:
+        """Return an empty batch for these rows."""
+        targets = self._arrays.get("targets")
+        labels = (
+            None if targets is None else self.backend.empty((capacity, *targets.shape[1:]), targets.dtype)
+        )
+        weights = self.backend.empty(capacity, self.dtype) if "weights" in self._arrays else None
+        return Batch(self.backend.empty((capacity, self.width), self.dtype), labels, weights)
+
+    def gather(self, batch: Batch, counters: Array, batch_size: int) -> Operation:
+        """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size`` on."""
+        buffers = {"inputs": batch.inputs, "labels": batch.labels, "batch_weights": batch.weights}
+        arguments = {**self._arrays, **buffers, "counters": counters, "batch_size": batch_size}
+        return self.backend.kernel("gather", self.dtype, {}, self._constants, arguments)

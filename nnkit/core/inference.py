@@ -1,0 +1,71 @@
+"""The forward pass alone, over any number of rows, in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.core.batch import Rows
+from nnkit.core.layers import Stage
+from nnkit.core.losses import Loss
+from nnkit.core.parameters import Arena
+from nnkit.core.passes import Passes
+from nnkit.kernels.layout import BATCH, COUNTERS, LOSS_SUM, LOSS_WEIGHT, SCALARS
+
+__all__ = ["Inference"]
+
+_CHUNK = 1024
+
+
+class Inference:
+    """A network's outputs, and its loss, on rows that are there.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        The network.
+    arena : Arena
+        Its parameters, read anew at each call.
+    rows : Rows
+        The data, in the order they lie.
+    loss : Loss or None
+        What `run` averages over the rows' weights; the rows then need targets.
+    """
+
+    def __init__(self, stages: Sequence[Stage], arena: Arena, rows: Rows, loss: Loss | None = None) -> None:
+        backend = arena.backend
+        self._arena = arena
+        self._count = rows.count
+        self._chunk = max(1, min(_CHUNK, rows.count))
+        self._counters = backend.zeros(COUNTERS, np.int64)
+        self._scalars = backend.zeros(SCALARS, np.float64)
+        self._passes = Passes(stages, arena, self._chunk, training=False)
+        self._batch = rows.batch(self._chunk)
+        self._programs = {}
+        for count in {self._chunk if rows.count >= self._chunk else 0, rows.count % self._chunk} - {0}:
+            batch = self._batch.first(count)
+            operations = [rows.gather(batch, self._counters, self._chunk)]
+            operations += self._passes.forward(batch, self._counters, seed=0)
+            if loss is not None:
+                operations.append(self._passes.loss(loss, batch, self._scalars, self._chunk))
+            self._programs[count] = backend.program(operations)
+
+    def run(self) -> tuple[NDArray, float]:
+        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
+        backend = self._arena.backend
+        backend.write(self._scalars, 0.0)
+        outputs = None
+        for first in range(0, self._count, self._chunk):
+            count = min(self._chunk, self._count - first)
+            backend.write(self._counters[BATCH : BATCH + 1], first // self._chunk)
+            self._programs[count].run()
+            part = backend.to_host(self._passes.outputs(count))
+            if outputs is None:
+                outputs = np.empty((self._count, part.shape[1]), part.dtype)
+            outputs[first : first + count] = part
+        assert outputs is not None
+        scalars = backend.to_host(self._scalars)
+        weight = float(scalars[LOSS_WEIGHT])
+        return outputs, float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")

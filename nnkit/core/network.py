@@ -1,0 +1,237 @@
+"""A network: a list of layers and, once the number of inputs is known, its parameters on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from nnkit.backends.protocol import Backend
+from nnkit.core.batch import Rows
+from nnkit.core.features import Features, features_from
+from nnkit.core.inference import Inference
+from nnkit.core.initializers import default_initializer, initialize
+from nnkit.core.layers import Dense, Layer, Stage, layer_from_json, layer_to_json, stages_of
+from nnkit.core.losses import Loss, loss_from
+from nnkit.core.parameters import Arena, segments_for
+from nnkit.core.step import Objective, Penalty
+from nnkit.core.targets import loss_targets, loss_weights
+from nnkit.errors import ConfigError, DataError
+
+__all__ = ["Network"]
+
+
+class Network:
+    """A dense network.
+
+    Parameters
+    ----------
+    layers : sequence of Dense, Dropout or Activation
+        From the inputs to the outputs. The outputs are raw: softmax and sigmoid belong to the loss.
+    inputs : int, optional
+        The number of inputs. Where it is not given, training finds it from the data.
+    seed : int
+        Draws the initial weights, which then begin to exist if `inputs` is given.
+
+    Raises
+    ------
+    ConfigError
+        If there is no `Dense` layer.
+
+    Examples
+    --------
+    >>> from nnkit import Network, Dense, Dropout
+    >>> net = Network([Dense(512, "relu"), Dropout(0.2), Dense(10)], inputs=784)
+    >>> net.parameters()["layers.0.weight"].shape
+    (784, 512)
+    """
+
+    def __init__(self, layers: Sequence[Layer], inputs: int | None = None, seed: int = 0) -> None:
+        self.layers = tuple(layers)
+        if not any(isinstance(layer, Dense) for layer in self.layers):
+            raise ConfigError("a network needs at least one Dense layer")
+        self._inputs: int | None = None
+        self._stages: tuple[Stage, ...] = ()
+        self._arena: Arena | None = None
+        if inputs is not None:
+            self.initialize(inputs, seed)
+
+    def __repr__(self) -> str:
+        inputs = "" if self._inputs is None else f", inputs={self._inputs}"
+        return f"Network([{', '.join(map(repr, self.layers))}]{inputs})"
+
+    @property
+    def inputs(self) -> int | None:
+        """The number of inputs, or None before it is known."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return next(layer.units for layer in reversed(self.layers) if isinstance(layer, Dense))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The fused stages; empty before the number of inputs is known."""
+        return self._stages
+
+    @property
+    def arena(self) -> Arena:
+        """The parameters where they live; raises `ConfigError` before they exist."""
+        if self._arena is None:
+            raise ConfigError("the network has no parameters yet: train it, or call net.initialize(inputs)")
+        return self._arena
+
+    def initialize(
+        self, inputs: int, seed: int = 0, dtype: DTypeLike = np.float32, backend: Backend | None = None
+    ) -> None:
+        """Draw new weights, in float64 on the host, and put them on a device; biases begin at zero.
+
+        Parameters
+        ----------
+        inputs : int
+            The number of inputs.
+        seed : int
+            In [0, 2**64).
+        dtype : dtype
+            float32 or float64.
+        backend : Backend, optional
+            The device; the CPU if not given.
+        """
+        self._inputs = inputs
+        self._stages = stages_of(self.layers, inputs)
+        dense = [layer for layer in self.layers if isinstance(layer, Dense)]
+        values: dict[str, NDArray] = {}
+        for stage in self._stages:
+            if stage.layer is not None:
+                chosen = dense[stage.layer].initializer or default_initializer(stage.activation)
+                weights = initialize(chosen, stage.inputs, stage.outputs, seed, stage.layer, dtype)
+                values[f"layers.{stage.layer}.weight"] = weights
+        self._create(values, dtype, backend)
+
+    def place(self, backend: Backend, dtype: DTypeLike) -> None:
+        """Move the parameters to a device and a dtype."""
+        arena = self.arena
+        if arena.backend is not backend or arena.dtype != np.dtype(dtype):
+            self._create(arena.to_host(), dtype, backend)
+
+    def _create(self, values: Mapping[str, NDArray], dtype: DTypeLike, backend: Backend | None) -> None:
+        if backend is None:
+            from nnkit.backends.numpy import NumpyBackend
+
+            backend = NumpyBackend()
+        self._arena = Arena(segments_for(self._stages), backend, dtype)
+        self._write(values)
+
+    def _write(self, values: Mapping[str, NDArray]) -> None:
+        for name, value in values.items():
+            self.arena.backend.write(self.arena.view(name), np.asarray(value, self.arena.dtype))
+
+    def parameters(self) -> dict[str, NDArray]:
+        """Return copies on the host: ``layers.0.weight`` (in, out), ``layers.0.bias`` (out,), ..."""
+        return self.arena.to_host()
+
+    def set_parameters(self, values: Mapping[str, ArrayLike]) -> None:
+        """Copy values into parameters, by name; those not named stay.
+
+        Raises
+        ------
+        ConfigError
+            If a name is unknown or a shape differs.
+        """
+        shapes = {segment.name: segment.shape for segment in self.arena.segments}
+        arrays = {name: np.asarray(value) for name, value in values.items()}
+        for name, array in arrays.items():
+            if name not in shapes:
+                raise ConfigError(f"the network has no parameter {name!r}; it has {', '.join(shapes)}")
+            if array.shape != shapes[name]:
+                raise ConfigError(f"parameter {name!r} has shape {shapes[name]}, not {array.shape}")
+        self._write(arrays)
+
+    def predict(self, X: ArrayLike | Features) -> NDArray:
+        """Return the raw outputs (logits).
+
+        Parameters
+        ----------
+        X : array_like of shape (samples, inputs), or Features
+            uint8 values are pixels and are divided by 255, as in training.
+
+        Returns
+        -------
+        ndarray of shape (samples, outputs)
+            In the network's dtype.
+        """
+        arena = self.arena
+        features = features_from(X, arena.dtype)
+        self.check_width(features)
+        return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run()[0]
+
+    def gradients(
+        self,
+        X: ArrayLike | Features,
+        y: ArrayLike,
+        loss: str | Mapping[str, Any] | Loss,
+        *,
+        sample_weight: ArrayLike | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> dict[str, NDArray]:
+        """Return the gradient of the mean loss over all rows by every parameter, without dropout.
+
+        Parameters
+        ----------
+        X : array_like of shape (samples, inputs), or Features
+            The inputs.
+        y : array_like
+            Class indices of shape (samples,), or targets of shape (samples,) or (samples, outputs).
+        loss : str, mapping or Loss
+            As `Trainer` takes it.
+        sample_weight : array_like of shape (samples,), optional
+            The weights of the mean.
+        l1, l2 : float
+            Penalties, as `Trainer` takes them.
+
+        Returns
+        -------
+        dict of str to ndarray
+            With the names and shapes of `parameters`.
+        """
+        arena = self.arena
+        features = features_from(X, arena.dtype)
+        self.check_width(features)
+        chosen = loss_from(loss)
+        targets = loss_targets(y, chosen, self.outputs, len(features), arena.dtype)
+        weights = loss_weights(sample_weight, len(features), arena.dtype)
+        rows = Rows(arena.backend, arena.dtype, features, targets, weights)
+        batch = rows.batch(rows.count)
+        stages = [replace(stage, dropout=0.0) for stage in self._stages]
+        objective = Objective(stages, arena, chosen, Penalty(l1, l2), rows.count, seed=0)
+        operations = [rows.gather(batch, objective.counters, rows.count), *objective.operations(batch)]
+        arena.backend.program(operations).run()
+        weight = objective.read().weight
+        host = arena.to_host(objective.passes.gradients)
+        return {name: gradient * arena.dtype.type(rows.count / weight) for name, gradient in host.items()}
+
+    def check_width(self, features: Features) -> None:
+        """Raise `DataError` unless the features have the network's number of inputs."""
+        if features.width != self._inputs:
+            raise DataError(f"the data have {features.width} features, and the network takes {self._inputs}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description, without the parameters."""
+        return {"inputs": self._inputs, "layers": [layer_to_json(layer) for layer in self.layers]}
+
+    @classmethod
+    def from_json(
+        cls, value: Mapping[str, Any], parameters: Mapping[str, NDArray], dtype: DTypeLike
+    ) -> Network:
+        """Return the network described, with these parameters."""
+        network = cls([layer_from_json(layer) for layer in value["layers"]])
+        network._inputs = int(value["inputs"])
+        network._stages = stages_of(network.layers, network._inputs)
+        network._create({}, dtype, None)
+        network.set_parameters(parameters)
+        return network

@@ -1,0 +1,186 @@
+"""The optimizers, from plain descent to Adam: each a rule of `formulas`, its state, its hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from nnkit.errors import ConfigError, unknown_name
+from nnkit.kernels import formulas
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nesterov",
+    "Optimizer",
+    "RMSprop",
+    "optimizer_from",
+    "optimizer_names",
+]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What all optimizers share.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The base rate, which the schedule multiplies.
+    weight_decay : float
+        Decoupled decay: weights (not biases) shrink by ``learning_rate * weight_decay`` of themselves at each
+        step, apart from the gradient (Loshchilov and Hutter 2017, arXiv:1711.05101).
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+
+    name: ClassVar[str] = ""
+    rule: ClassVar[Callable]
+    prepare: ClassVar[Callable | None] = None
+    state: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for key, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ConfigError(f"{self.name}: {key} = {value!r} is not a finite number of at least 0")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"{self.name}: learning_rate = {self.learning_rate!r} must be greater than 0")
+        for key in ("momentum", "decay", "beta1", "beta2"):
+            if not getattr(self, key, 0.0) < 1:
+                raise ConfigError(f"{self.name}: {key} = {getattr(self, key)!r} must be in [0, 1)")
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The rule's hyperparameters, which the kernel holds as literals."""
+        shared = {field.name for field in fields(Optimizer)}
+        return {key: float(value) for key, value in asdict(self).items() if key not in shared}
+
+    @property
+    def formulas(self) -> dict[str, Callable]:
+        """What the update kernel inlines."""
+        prepare = type(self).prepare
+        return {"rule": type(self).rule} | ({} if prepare is None else {"prepare": prepare})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the name and fields, as `optimizer_from` takes them."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Gradient descent: w ← w − η g."""
+
+    learning_rate: float = 1e-2
+    name: ClassVar[str] = "sgd"
+    rule: ClassVar[Callable] = formulas.sgd
+
+
+@dataclass(frozen=True)
+class Momentum(Optimizer):
+    """Gradient descent with momentum: v ← μ v + g, w ← w − η v."""
+
+    learning_rate: float = 1e-2
+    momentum: float = 0.9
+    name: ClassVar[str] = "momentum"
+    rule: ClassVar[Callable] = formulas.momentum
+    state: ClassVar[tuple[str, ...]] = ("velocity",)
+
+
+@dataclass(frozen=True)
+class Nesterov(Momentum):
+    """Nesterov's momentum: v ← μ v + g, w ← w − η (g + μ v)."""
+
+    name: ClassVar[str] = "nesterov"
+    rule: ClassVar[Callable] = formulas.nesterov
+
+
+@dataclass(frozen=True)
+class AdaGrad(Optimizer):
+    """Duchi et al. 2011: s ← s + g², w ← w − η g / (√s + ε)."""
+
+    learning_rate: float = 1e-2
+    epsilon: float = 1e-10
+    name: ClassVar[str] = "adagrad"
+    rule: ClassVar[Callable] = formulas.adagrad
+    state: ClassVar[tuple[str, ...]] = ("squares",)
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """Tieleman and Hinton 2012: s ← ρ s + (1 − ρ) g², w ← w − η g / (√s + ε)."""
+
+    decay: float = 0.9
+    epsilon: float = 1e-8
+    name: ClassVar[str] = "rmsprop"
+    rule: ClassVar[Callable] = formulas.rmsprop
+    state: ClassVar[tuple[str, ...]] = ("squares",)
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    name: ClassVar[str] = "adam"
+    rule: ClassVar[Callable] = formulas.adam
+    prepare: ClassVar[Callable | None] = formulas.adam_corrections
+    state: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay on by default (Loshchilov and Hutter 2017, arXiv:1711.05101)."""
+
+    weight_decay: float = 1e-2
+    name: ClassVar[str] = "adamw"
+
+
+_REGISTRY: Mapping[str, type[Optimizer]] = {
+    optimizer.name: optimizer for optimizer in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW)
+}
+
+
+def optimizer_from(value: str | Mapping[str, Any] | Optimizer, **overrides: float | None) -> Optimizer:
+    """Return the optimizer for a name, for a table such as ``{"name": "adam", "beta1": 0.8}``, or as it is.
+
+    Parameters
+    ----------
+    value : str, mapping or Optimizer
+        What the user wrote.
+    **overrides : float or None
+        Fields given elsewhere, such as ``learning_rate``; None leaves the default.
+
+    Raises
+    ------
+    ConfigError
+        If the name or a field is unknown, or a value is out of its range.
+    """
+    table = (
+        value.to_json()
+        if isinstance(value, Optimizer)
+        else {"name": value}
+        if isinstance(value, str)
+        else dict(value)
+    )
+    table.update({key: number for key, number in overrides.items() if number is not None})
+    name = str(table.pop("name", ""))
+    if name not in _REGISTRY:
+        raise unknown_name("optimizer", name, _REGISTRY)
+    kind = _REGISTRY[name]
+    known = [field.name for field in fields(kind)]
+    for key in table:
+        if key not in known:
+            raise unknown_name("parameter", key, known, f"of the optimizer {name}")
+    return kind(**table)
+
+
+def optimizer_names() -> tuple[str, ...]:
+    """Return the names of all optimizers."""
+    return tuple(_REGISTRY)

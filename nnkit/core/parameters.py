@@ -1,0 +1,129 @@
+"""The arena: all weights and biases in one flat array, and the table that says what each stretch is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.backends.protocol import Array, Backend
+from nnkit.core.layers import Stage
+from nnkit.kernels.layout import SEGMENT_COLUMNS, SEGMENT_DECAYS, SEGMENT_START, SEGMENT_STOP
+
+__all__ = ["Arena", "Segment", "segments_for"]
+
+_ALIGNMENT = (
+    32  # elements: a segment starts at a multiple of 128 bytes in float32, and of 64 in half precision
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the arena.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``layers.0.weight``.
+    offset : int
+        Its first element.
+    shape : tuple of int
+        The logical shape.
+    leading_dimension : int
+        The distance between rows; at least the last of `shape`.
+    role : {"weight", "bias"}
+        What it is.
+    decays : bool
+        Whether L1, L2 and weight decay touch it.
+    trains : bool
+        Whether updates touch it.
+    """
+
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+    leading_dimension: int
+    role: Literal["weight", "bias"]
+    decays: bool
+    trains: bool = True
+
+    @property
+    def size(self) -> int:
+        """The elements it takes, padding between rows included."""
+        return prod(self.shape[:-1]) * self.leading_dimension
+
+
+def segments_for(stages: Sequence[Stage]) -> tuple[Segment, ...]:
+    """Lay out the parameters of the stages, weights before biases, each start aligned."""
+    segments: list[Segment] = []
+    offset = 0
+    for stage in stages:
+        if stage.layer is None:
+            continue
+        shapes: list[tuple[Literal["weight", "bias"], tuple[int, ...]]] = [
+            ("weight", (stage.inputs, stage.outputs))
+        ]
+        if stage.bias:
+            shapes.append(("bias", (stage.outputs,)))
+        for role, shape in shapes:
+            name = f"layers.{stage.layer}.{role}"
+            segments.append(Segment(name, offset, shape, stage.outputs, role, decays=role == "weight"))
+            offset += -(-segments[-1].size // _ALIGNMENT) * _ALIGNMENT
+    return tuple(segments)
+
+
+class Arena:
+    """The parameters of a network on one device.
+
+    Parameters
+    ----------
+    segments : sequence of Segment
+        The layout.
+    backend : Backend
+        Where they live.
+    dtype : dtype
+        float32 or float64.
+
+    Attributes
+    ----------
+    values : array of shape (size,)
+        All parameters; the gaps between segments hold zeros.
+    """
+
+    def __init__(self, segments: Sequence[Segment], backend: Backend, dtype: DTypeLike) -> None:
+        self.segments = tuple(segments)
+        self.backend = backend
+        self.dtype = np.dtype(dtype)
+        last = self.segments[-1]
+        self.size = last.offset + -(-last.size // _ALIGNMENT) * _ALIGNMENT
+        self.values = self.like_values()
+
+    def like_values(self) -> Array:
+        """Return zeros in the arena's layout: a gradient, or a slot of optimizer state."""
+        return self.backend.zeros(self.size, self.dtype)
+
+    def view(self, name: str, flat: Array | None = None) -> Array:
+        """Return the segment of that name in its logical shape, a view into `flat` (default: the values)."""
+        segment = next(segment for segment in self.segments if segment.name == name)
+        flat = self.values if flat is None else flat
+        stretch = flat[segment.offset : segment.offset + segment.size]
+        rows = stretch.reshape((*segment.shape[:-1], segment.leading_dimension))
+        return rows[..., : segment.shape[-1]]
+
+    def table(self) -> NDArray[np.int64]:
+        """Return the segments that train as the kernels read them, shape (segments, columns)."""
+        training = [segment for segment in self.segments if segment.trains]
+        table = np.zeros((len(training), SEGMENT_COLUMNS), np.int64)
+        table[:, SEGMENT_START] = [segment.offset for segment in training]
+        table[:, SEGMENT_STOP] = [segment.offset + segment.size for segment in training]
+        table[:, SEGMENT_DECAYS] = [segment.decays for segment in training]
+        return table
+
+    def to_host(self, flat: Array | None = None) -> dict[str, NDArray]:
+        """Return every segment by name, copied to the host."""
+        host = self.backend.to_host(self.values if flat is None else flat)
+        return {segment.name: np.array(self.view(segment.name, host)) for segment in self.segments}

@@ -1,0 +1,200 @@
+"""The forward and the backward pass of a network as lists of operations over preallocated buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from nnkit.backends.protocol import Array, Operation
+from nnkit.core.activations import activation_function
+from nnkit.core.batch import Batch
+from nnkit.core.layers import Stage
+from nnkit.core.losses import Loss
+from nnkit.core.parameters import Arena
+
+__all__ = ["Passes"]
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """What one stage leaves behind for its backward pass."""
+
+    z: Array  # the product; the activation too, where its derivative does not ask for z
+    a: Array  # the stage's output
+    mask: Array | None  # which outputs dropout kept, rows padded to whole draws
+
+
+class Passes:
+    """Buffers for batches of up to `capacity` rows, and the operations that run a network over them.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        The network.
+    arena : Arena
+        Its parameters.
+    capacity : int
+        The nominal batch.
+    training : bool
+        Whether dropout drops, and what the backward pass needs is kept.
+    """
+
+    def __init__(self, stages: Sequence[Stage], arena: Arena, capacity: int, training: bool) -> None:
+        self._stages = stages
+        self._arena = arena
+        self._backend = arena.backend
+        self._capacity = capacity
+        self._training = training
+        self._buffers = [self._allocate(stage) for stage in stages]
+        if training:
+            self.gradients = arena.like_values()
+            # The gradient of one stage's output and of its input are alive at once: two buffers, taken in
+            # turn.
+            widest = max(stage.outputs for stage in stages)
+            self._deltas = [self._backend.empty(capacity * widest, arena.dtype) for _ in range(2)]
+
+    def _allocate(self, stage: Stage) -> _Buffers:
+        shape = (self._capacity, stage.outputs)
+        z = self._backend.empty(shape, self._arena.dtype)
+        separate = self._training and activation_function(stage.activation).needs_z
+        a = self._backend.empty(shape, self._arena.dtype) if separate else z
+        masked = self._training and stage.dropout > 0
+        padded = (self._capacity, -(-stage.outputs // 4) * 4)
+        return _Buffers(z, a, self._backend.empty(padded, np.uint8) if masked else None)
+
+    def outputs(self, rows: int) -> Array:
+        """The network's outputs, (rows, outputs)."""
+        return self._buffers[-1].a[:rows]
+
+    def forward(self, batch: Batch, counters: Array, seed: int) -> list[Operation]:
+        """Prepare the forward pass.
+
+        Parameters
+        ----------
+        batch : Batch
+            Its rows are the pass's.
+        counters : array
+            The step's counters, which the dropout draws read.
+        seed : int
+            The key of the draws.
+        """
+        rows = batch.capacity
+        x = batch.inputs
+        operations: list[Operation] = []
+        for stage, buffers in zip(self._stages, self._buffers, strict=True):
+            z = buffers.z[:rows]
+            if stage.layer is None:
+                operations.append(self._backend.copy(x, z))
+            else:
+                operations.append(self._backend.matmul(x, self._weight(stage), z))
+            dropout = stage.dropout if self._training else 0.0
+            if stage.activation != "identity" or dropout > 0 or (stage.bias and not self._fused(stage)):
+                operations.append(self._forward_kernel(stage, buffers, rows, counters, seed, dropout))
+            x = buffers.a[:rows]
+        return operations
+
+    def loss(
+        self, loss: Loss, batch: Batch, scalars: Array, nominal: int, accumulate: bool = False
+    ) -> Operation:
+        """Prepare the loss of the batch and, when training, its gradient by the outputs."""
+        rows = batch.capacity
+        last = self._stages[-1]
+        fused = self._fused(last)
+        outputs = self.outputs(rows)
+        # Without training the softmax still needs a row to work in.
+        gradient = (
+            self._delta(last, rows) if self._training else self._backend.empty(outputs.shape, outputs.dtype)
+        )
+        constants = {
+            "BIAS": fused,
+            "GRADIENT": self._training,
+            "WEIGHTED": batch.weights is not None,
+            "INDICES": batch.labels is not None and batch.labels.ndim == 1,
+            "ACCUMULATE": accumulate,
+            **loss.constants,
+        }
+        arguments = {
+            "outputs": outputs,
+            "bias": self._bias(last) if fused else None,
+            "bias_gradient": self._bias(last, self.gradients) if fused else None,
+            "labels": batch.labels,
+            "batch_weights": batch.weights,
+            "gradient": gradient,
+            "scalars": scalars,
+            "batch_size": nominal,
+        }
+        return self._backend.kernel(loss.kernel, self._arena.dtype, loss.formulas, constants, arguments)
+
+    def backward(self, batch: Batch) -> list[Operation]:
+        """Prepare the backward pass, from the gradient that `loss` leaves to that of every parameter."""
+        rows = batch.capacity
+        operations: list[Operation] = []
+        lowest = next(stage for stage in self._stages if stage.layer is not None)
+        inputs = [batch.inputs, *(buffers.a[:rows] for buffers in self._buffers)]
+        below: dict[int, Stage] = {stage.index: before for before, stage in pairwise(self._stages)}
+        for stage in reversed(self._stages[lowest.index :]):
+            delta = self._delta(stage, rows)
+            if not stage.plain or (stage.bias and not self._fused(stage)):
+                operations.append(self._backward_kernel(stage, delta, rows))
+            if stage.layer is not None:
+                gradient = self._weight(stage, self.gradients)
+                operations.append(self._backend.matmul(inputs[stage.index].T, delta, gradient))
+            if stage is lowest:
+                break
+            onto = self._delta(below[stage.index], rows)
+            if stage.layer is None:
+                operations.append(self._backend.copy(delta, onto))
+            else:
+                operations.append(self._backend.matmul(delta, self._weight(stage).T, onto))
+        return operations
+
+    def _fused(self, stage: Stage) -> bool:
+        """Whether the loss kernel adds this stage's bias and sums its gradient."""
+        return self._training and stage is self._stages[-1] and stage.plain and stage.bias
+
+    def _delta(self, stage: Stage, rows: int) -> Array:
+        return self._deltas[stage.index % 2][: rows * stage.outputs].reshape(rows, stage.outputs)
+
+    def _weight(self, stage: Stage, flat: Array | None = None) -> Array:
+        return self._arena.view(f"layers.{stage.layer}.weight", flat)
+
+    def _bias(self, stage: Stage, flat: Array | None = None) -> Array | None:
+        return self._arena.view(f"layers.{stage.layer}.bias", flat) if stage.bias else None
+
+    def _forward_kernel(
+        self, stage: Stage, buffers: _Buffers, rows: int, counters: Array, seed: int, dropout: float
+    ) -> Operation:
+        constants = {"BIAS": stage.bias, "DROPOUT": dropout > 0, "KEEP_Z": buffers.a is not buffers.z}
+        arguments = {
+            "z": buffers.z[:rows],
+            "a": buffers.a[:rows],
+            "bias": self._bias(stage),
+            "mask": None if buffers.mask is None else buffers.mask[:rows],
+            "counters": counters,
+            "layer": stage.index,
+            "key0": seed & 0xFFFFFFFF,
+            "key1": seed >> 32,
+            "threshold": round(dropout * 2**32),
+            "kept_scale": 1.0 / (1.0 - dropout),
+        }
+        formulas = {"activation": activation_function(stage.activation).value}
+        return self._backend.kernel("forward", self._arena.dtype, formulas, constants, arguments)
+
+    def _backward_kernel(self, stage: Stage, delta: Array, rows: int) -> Operation:
+        function = activation_function(stage.activation)
+        buffers = self._buffers[stage.index]
+        constants = {"BIAS": stage.bias, "DROPOUT": stage.dropout > 0, "FROM_Z": function.needs_z}
+        arguments = {
+            "delta": delta,
+            "z": buffers.z[:rows],
+            "a": buffers.a[:rows],
+            "mask": None if buffers.mask is None else buffers.mask[:rows],
+            "bias_gradient": self._bias(stage, self.gradients),
+            "kept_scale": 1.0 / (1.0 - stage.dropout),
+            "keep": 1.0 - stage.dropout,
+        }
+        formulas = {"activation_derivative": function.derivative}
+        return self._backend.kernel("backward", self._arena.dtype, formulas, constants, arguments)

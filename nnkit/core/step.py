@@ -1,0 +1,246 @@
+"""A training step: gather, forward, loss, backward, penalties, update; prepared once, then only run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.protocol import Operation, Program
+from nnkit.core.batch import Batch, Rows
+from nnkit.core.layers import Stage
+from nnkit.core.losses import Loss
+from nnkit.core.optimizers import Optimizer
+from nnkit.core.parameters import Arena
+from nnkit.core.passes import Passes
+from nnkit.kernels.layout import (
+    BATCH,
+    COUNTERS,
+    EPOCH,
+    LOSS_SUM,
+    LOSS_WEIGHT,
+    PENALTY_SUM,
+    SCALARS,
+    SQUARED_NORM,
+    STEP,
+)
+
+__all__ = ["Objective", "Penalty", "Step", "StepFigures"]
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases), added to the batch's weighted mean loss."""
+
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.l1 > 0 or self.l2 > 0
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """What the steps of an epoch have come to so far.
+
+    Parameters
+    ----------
+    loss_sum : float
+        Σ w·loss.
+    penalty_sum : float
+        Σ over batches of the penalty, times the batch's Σw.
+    weight : float
+        Σw.
+    """
+
+    loss_sum: float = 0.0
+    penalty_sum: float = 0.0
+    weight: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """The weighted mean loss, penalties included; NaN before the first step."""
+        return (self.loss_sum + self.penalty_sum) / self.weight if self.weight > 0 else float("nan")
+
+    def since(self, earlier: StepFigures) -> StepFigures:
+        """Return the figures of the steps after an earlier reading."""
+        return StepFigures(
+            self.loss_sum - earlier.loss_sum,
+            self.penalty_sum - earlier.penalty_sum,
+            self.weight - earlier.weight,
+        )
+
+
+class Objective:
+    """A network's loss with its gradient: what a training step and a full-batch optimizer share.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        The network.
+    arena : Arena
+        Its parameters.
+    loss : Loss
+        Averaged over each batch's sample weights.
+    penalty : Penalty
+        Added to it.
+    batch_size : int
+        The nominal batch, by which the backward pass divides.
+    seed : int
+        The key of the dropout draws, in [0, 2**64).
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], arena: Arena, loss: Loss, penalty: Penalty, batch_size: int, seed: int
+    ) -> None:
+        backend = arena.backend
+        self.arena = arena
+        self.batch_size = batch_size
+        self.passes = Passes(stages, arena, batch_size, training=True)
+        self.counters = backend.zeros(COUNTERS, np.int64)
+        self.scalars = backend.zeros(SCALARS, np.float64)
+        self.segments = backend.from_host(arena.table())
+        self._loss = loss
+        self._penalty = penalty
+        self._seed = seed
+
+    def operations(self, batch: Batch, accumulate: bool = False) -> list[Operation]:
+        """Prepare the loss of a filled batch and its gradient by every parameter, times Σw / batch_size."""
+        passes = self.passes
+        operations = passes.forward(batch, self.counters, self._seed)
+        operations.append(passes.loss(self._loss, batch, self.scalars, self.batch_size, accumulate))
+        operations += passes.backward(batch)
+        if self._penalty:
+            operations.append(self._penalise())
+        return operations
+
+    def _penalise(self) -> Operation:
+        arguments = {
+            "values": self.arena.values,
+            "gradients": self.passes.gradients,
+            "segments": self.segments,
+            "scalars": self.scalars,
+            "batch_size": self.batch_size,
+            "l1": float(self._penalty.l1),
+            "l2": float(self._penalty.l2),
+        }
+        return self.arena.backend.kernel("penalise", self.arena.dtype, {}, {}, arguments)
+
+    def read(self) -> StepFigures:
+        """Wait for the device and return the sums so far; reading does not disturb them."""
+        scalars = self.arena.backend.to_host(self.scalars)
+        return StepFigures(float(scalars[LOSS_SUM]), float(scalars[PENALTY_SUM]), float(scalars[LOSS_WEIGHT]))
+
+
+class Step(Objective):
+    """A network, a loss, an optimizer and a batch size on a device, with every buffer in place.
+
+    Parameters
+    ----------
+    stages, arena, loss, penalty, batch_size, seed
+        As for `Objective`.
+    optimizer : Optimizer
+        Its rule and its decay; the rates come with each epoch.
+    rows : Rows
+        The training data.
+    clip_norm : float or None
+        The greatest norm of a batch's gradient over all parameters, penalties included; a longer one is
+        scaled down (Pascanu et al. 2013, arXiv:1211.5063).
+
+    Attributes
+    ----------
+    state : dict of str to array of shape (size,)
+        The optimizer's state, in the arena's layout.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        arena: Arena,
+        loss: Loss,
+        penalty: Penalty,
+        batch_size: int,
+        seed: int,
+        optimizer: Optimizer,
+        rows: Rows,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(stages, arena, loss, penalty, batch_size, seed)
+        self.steps_per_epoch = -(-rows.count // batch_size)
+        self.state = {name: arena.like_values() for name in optimizer.state}
+        self.rates = arena.backend.zeros(self.steps_per_epoch, np.float64)
+        self._rows = rows
+        self._optimizer = optimizer
+        self._clip_norm = clip_norm
+        self._batch = rows.batch(batch_size)
+        self._full = rows.count // batch_size
+        self._programs: dict[int, Program] = {}
+        for count in {batch_size if self._full else 0, rows.count % batch_size} - {0}:
+            self._programs[count] = self._program(count)
+
+    def _program(self, count: int) -> Program:
+        batch = self._batch.first(count)
+        operations = [self._rows.gather(batch, self.counters, self.batch_size), *self.operations(batch)]
+        if self._clip_norm is not None:
+            operations.append(self._update_kernel("squared_norm", {}, {}))
+        slots = len(self.state)
+        constants = {
+            "SLOTS": slots,
+            "CLIP": self._clip_norm is not None,
+            "PREPARED": type(self._optimizer).prepare is not None,
+            **self._optimizer.constants,
+        }
+        operations.append(self._update_kernel("update", self._optimizer.formulas, constants))
+        return self.arena.backend.program(operations)
+
+    def _update_kernel(self, name: str, formulas: dict, constants: dict) -> Operation:
+        arguments = {
+            "values": self.arena.values,
+            "gradients": self.passes.gradients,
+            "segments": self.segments,
+            "counters": self.counters,
+            "scalars": self.scalars,
+            "rates": self.rates,
+            "batch_size": self.batch_size,
+            "clip_norm": np.float64(self._clip_norm or 0.0),
+            "weight_decay": float(self._optimizer.weight_decay),
+            **{f"state{slot}": state for slot, state in enumerate(self.state.values())},
+        }
+        return self.arena.backend.kernel(name, self.arena.dtype, formulas, constants, arguments)
+
+    def begin_epoch(self, epoch: int, order: NDArray[np.int64], rates: NDArray[np.float64]) -> None:
+        """Give the device an epoch's order and learning rates; its sums begin at zero.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0; the dropout draws are a function of it.
+        order : ndarray of shape (samples,)
+            A permutation of the rows.
+        rates : ndarray of shape (steps_per_epoch,)
+            The learning rate of each batch.
+        """
+        backend = self.arena.backend
+        backend.write(self._rows.order, order)
+        backend.write(self.rates, rates)
+        backend.write(self.counters[EPOCH : EPOCH + 1], epoch)
+        backend.write(self.scalars, 0.0)
+
+    def run(self, first: int, count: int) -> None:
+        """Train on the batches ``first .. first + count - 1`` of the epoch; the last one may be smaller."""
+        self.arena.backend.write(self.counters[BATCH : BATCH + 1], first)
+        full = max(0, min(first + count, self._full) - first)
+        if full:
+            self._programs[self.batch_size].run(full)
+        if count > full:
+            self._programs[self._rows.count % self.batch_size].run(1)
+
+    def updates(self) -> int:
+        """The number of updates done; waits for the device."""
+        return int(self.arena.backend.to_host(self.counters)[STEP])
+
+    def gradient_norm(self) -> float:
+        """The norm of the last batch's gradient before clipping; waits for the device; needs `clip_norm`."""
+        return float(self.arena.backend.to_host(self.scalars)[SQUARED_NORM]) ** 0.5

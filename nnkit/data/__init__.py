@@ -1,0 +1,1 @@
+"""From a file, a folder or a frame to encoded rows: sources, preprocessing, targets, splitting, batches."""

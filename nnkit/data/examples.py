@@ -1,0 +1,65 @@
+"""Rows as they come from a source, before preprocessing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Dataset", "Examples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Features and target of the same rows.
+
+    Parameters
+    ----------
+    features : pyarrow.Table or ndarray of shape (samples, p)
+        Named columns, or numbers in their own dtype (pixels stay uint8).
+    target : ndarray of shape (samples,) or (samples, k), or None
+        Raw: strings (as objects), integers, floats or booleans.
+    """
+
+    features: pa.Table | NDArray
+    target: NDArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, rows: NDArray[np.integer]) -> Examples:
+        """Return the given rows, copied."""
+        target = None if self.target is None else self.target[rows]
+        if isinstance(self.features, np.ndarray):
+            return Examples(self.features[rows], target)
+        from nnkit.data.columns import arrow_array
+
+        return Examples(self.features.take(arrow_array(rows)), target)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a source holds: the rows to train on, and the test set that came with them.
+
+    Parameters
+    ----------
+    name : str
+        The file's or the folder's name without its suffix, or the built-in's name.
+    train : Examples
+    test : Examples or None
+    target_names : tuple of str
+        The target's columns; empty where the source has no target.
+    image_shape : tuple of int, or None
+        The shape of one row where the rows are flattened images.
+    """
+
+    name: str
+    train: Examples
+    test: Examples | None = None
+    target_names: tuple[str, ...] = ()
+    image_shape: tuple[int, ...] | None = None

@@ -1,0 +1,120 @@
+"""The operations of preprocessing, declared as data: JSON in and out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.data import json_fields
+from nnkit.errors import ModelFileError
+
+__all__ = ["ArrayColumns", "CategoryColumn", "NumberColumn", "Operation", "operation_from_json"]
+
+_MOST_COLUMNS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """A column of numbers, or of dates and times in seconds: ``(value or fill - shift) * scale``."""
+
+    column: str
+    kind: str
+    fill: float
+    shift: float
+    scale: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the operation as JSON values."""
+        return {
+            "operation": "scale",
+            "column": self.column,
+            "kind": self.kind,
+            "fill": self.fill,
+            "shift": self.shift,
+            "scale": self.scale,
+        }
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A column of texts, one-hot: a place for each value, and the last for the missing and the never seen."""
+
+    column: str
+    values: tuple[str, ...]
+
+    @property
+    def places(self) -> int:
+        """The number of one-hot places."""
+        return len(self.values) + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the operation as JSON values."""
+        return {"operation": "one_hot", "column": self.column, "values": list(self.values)}
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayColumns:
+    """All columns of an array: ``(value - shift) * scale``.
+
+    Parameters
+    ----------
+    count : int
+        The number of columns.
+    pixels : bool
+        Whether the columns are uint8 and stay so until a batch is gathered.
+    shift, scale : float, or ndarray of shape (count,), float64
+    """
+
+    count: int
+    pixels: bool
+    shift: float | NDArray[np.float64]
+    scale: float | NDArray[np.float64]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the operation as JSON values."""
+        return {
+            "operation": "scale_array",
+            "columns": self.count,
+            "pixels": self.pixels,
+            "shift": np.asarray(self.shift).tolist(),
+            "scale": np.asarray(self.scale).tolist(),
+        }
+
+
+Operation = NumberColumn | CategoryColumn | ArrayColumns
+
+
+def operation_from_json(data: Any) -> Operation:
+    """Read one operation; anything else than what `to_json` writes is a ModelFileError."""
+    data = json_fields.mapping(data, "operation")
+    name = json_fields.choice(data, "operation", ("scale", "one_hot", "scale_array"))
+    if name == "scale":
+        kind = json_fields.choice(data, "kind", ("number", "time"))
+        values = (json_fields.number(data, key) for key in ("fill", "shift", "scale"))
+        return NumberColumn(json_fields.text(data, "column"), kind, *values)
+    if name == "one_hot":
+        values_ = json_fields.texts(data, "values", distinct=True)
+        if not values_:
+            raise ModelFileError("the model file is damaged: a category column has no values")
+        return CategoryColumn(json_fields.text(data, "column"), values_)
+    count = json_fields.whole(data, "columns", 1, _MOST_COLUMNS)
+    return ArrayColumns(
+        count,
+        json_fields.flag(data, "pixels"),
+        _per_column(data, "shift", count),
+        _per_column(data, "scale", count),
+    )
+
+
+def _per_column(data: dict[str, Any], key: str, count: int) -> float | NDArray[np.float64]:
+    if not isinstance(data.get(key), list):
+        return json_fields.number(data, key)
+    values = json_fields.numbers(data, key)
+    if len(values) != count:
+        raise ModelFileError(
+            f"the model file is damaged: {key!r} has {len(values)} values for {count} columns"
+        )
+    return np.array(values)

@@ -1,0 +1,86 @@
+"""Write predictions as CSV, Parquet or NPY, or print them."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.data.targets import TargetEncoder
+from nnkit.errors import ConfigError
+from nnkit.files import write_whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["write_predictions"]
+
+_SUFFIXES = (".csv", ".parquet", ".npy")
+
+
+def write_predictions(values: NDArray, target: TargetEncoder, proba: bool, path: Path | None) -> int:
+    """Write one row for each prediction.
+
+    Parameters
+    ----------
+    values : ndarray of shape (samples,) or (samples, columns)
+        Labels, values, or probabilities.
+    target : TargetEncoder
+        Names the columns.
+    proba : bool
+        Whether the values are probabilities of classes.
+    path : Path or None
+        A .csv, .parquet or .npy file, written whole or not at all; None prints CSV.
+
+    Returns
+    -------
+    int
+        The number of rows.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is none of these.
+    FileError
+        If the file cannot be written.
+    """
+    if path is not None and path.suffix not in _SUFFIXES:
+        raise ConfigError(
+            f"{path}: predictions are written as {', '.join(_SUFFIXES)}; end the name with one of them"
+        )
+    buffer = io.BytesIO()
+    if path is not None and path.suffix == ".npy":
+        np.save(buffer, values.astype(str) if values.dtype == object else values, allow_pickle=False)
+    else:
+        from pyarrow import csv, parquet
+
+        table = _table(values, target, proba)
+        (parquet.write_table if path is not None and path.suffix == ".parquet" else csv.write_csv)(
+            table, buffer
+        )
+    if path is None:
+        sys.stdout.write(buffer.getvalue().decode())
+    else:
+        write_whole(path, buffer.getvalue())
+    return len(values)
+
+
+def _table(values: NDArray, target: TargetEncoder, proba: bool) -> pa.Table:
+    from pyarrow import Table
+
+    from nnkit.data.columns import arrow_array
+
+    columns = values[:, None] if values.ndim == 1 else values
+    if proba and target.classes is not None and target.task != "multilabel":
+        names = [f"probability_{label}" for label in target.classes.tolist()]
+    elif len(target.names) == columns.shape[1]:
+        names = [f"probability_{name}" if proba else name for name in target.names]
+    else:
+        names = (
+            [f"prediction_{i}" for i in range(columns.shape[1])] if columns.shape[1] > 1 else ["prediction"]
+        )
+    return Table.from_arrays([arrow_array(columns[:, i]) for i in range(columns.shape[1])], names=names)

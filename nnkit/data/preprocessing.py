@@ -1,0 +1,184 @@
+"""Preprocessing: what the training rows say about the columns, and how any rows become a network's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.core.features import Features
+from nnkit.data import json_fields
+from nnkit.data.array_encoding import encode_array, fit_array
+from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, Operation, operation_from_json
+from nnkit.errors import ConfigError, DataError, ModelFileError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["SCALINGS", "Preprocessor", "Scaling"]
+
+Scaling = Literal["auto", "standardize", "unit", "none"]
+SCALINGS: tuple[Scaling, ...] = ("auto", "standardize", "unit", "none")
+_DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessor:
+    """Declared operations that turn rows into a network's inputs.
+
+    Parameters
+    ----------
+    operations : tuple
+        A `NumberColumn` or a `CategoryColumn` for each column of a table, in the table's order; or one
+        `ArrayColumns`.
+    dtype : {"float32", "float64"}
+        In which numbers are stored; pixels stay uint8.
+    notes : tuple of str
+        Words for the user on what was dropped or filled in.
+    """
+
+    operations: tuple[Operation, ...]
+    dtype: str = "float32"
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def fit(
+        cls,
+        features: Any,
+        *,
+        rows: NDArray[np.integer] | None = None,
+        scaling: str = "auto",
+        dtype: DTypeLike = np.float32,
+    ) -> Preprocessor:
+        """Read the statistics of the training rows.
+
+        Parameters
+        ----------
+        features : array of shape (samples, p), or a table (Arrow, pandas, Polars)
+            The numbers of a table are filled in with the median; texts, categories and booleans become codes;
+            empty and constant columns, free text and identifiers are dropped.
+        rows : ndarray of integers, optional
+            The training rows; without it, all. Cheaper than to take them out first, and mistakes are then
+            reported with their place in the whole.
+        scaling : {"auto", "standardize", "unit", "none"}
+            "standardize" to mean 0 and standard deviation 1, "unit" to between 0 and 1, "none" not at all.
+            "auto" divides uint8 pixels by 255 (by 16 where none is larger, as in digits; by 1 where all are 0
+            or 1) and standardises everything else.
+        dtype : numpy dtype
+            float32 or float64.
+
+        Raises
+        ------
+        DataError
+            Where a value is infinite, NaN in an array or a text among numbers, or no column is left.
+        """
+        if scaling not in SCALINGS:
+            raise ConfigError(f"scaling {scaling!r} is unknown: choose {', '.join(SCALINGS)}")
+        name = np.dtype(dtype).name
+        if name not in _DTYPES:
+            raise ConfigError(f"features are stored as float32 or float64, not {name}")
+        if isinstance(features, np.ndarray):
+            return cls((fit_array(features, rows, scaling),), name)
+        from nnkit.data.table_encoding import fit_table
+        from nnkit.data.tables import as_table
+
+        operations, notes = fit_table(as_table(features), rows, scaling)
+        return cls(operations, name, notes)
+
+    def transform(self, features: Any, rows: NDArray[np.integer] | None = None) -> Features:
+        """Encode rows.
+
+        Parameters
+        ----------
+        features : array of shape (samples, p), or a table
+            A table's columns are matched by name, in any order, and others are ignored. A model that was
+            trained on an array takes a table of as many columns of numbers, in their order.
+        rows : ndarray of integers, optional
+            The rows to encode; without it, all.
+
+        Raises
+        ------
+        DataError
+            Where columns are missing, their number differs, or a value cannot be encoded.
+        """
+        dtype = np.dtype(self.dtype)
+        array = self._array
+        if isinstance(features, np.ndarray):
+            if array is None:
+                wanted = ", ".join(repr(name) for name in (self.input_names or ())[:10])
+                raise DataError(
+                    f"the model was trained on a table with named columns ({wanted}), not on an array"
+                )
+            return encode_array(features, array, rows, dtype)
+        from nnkit.data.table_encoding import encode_table, table_as_array
+        from nnkit.data.tables import as_table
+
+        table: pa.Table = as_table(features)
+        if array is not None:
+            return encode_array(table_as_array(table, array.count), array, rows, dtype)
+        return encode_table(
+            table, cast("Sequence[NumberColumn | CategoryColumn]", self.operations), rows, dtype
+        )
+
+    @property
+    def _array(self) -> ArrayColumns | None:
+        first = self.operations[0]
+        return first if isinstance(first, ArrayColumns) else None
+
+    @property
+    def input_names(self) -> tuple[str, ...] | None:
+        """The columns it wants of a table, by name; None where it wants an array."""
+        if self._array is not None:
+            return None
+        return tuple(
+            operation.column for operation in self.operations if not isinstance(operation, ArrayColumns)
+        )
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """A name for each of the network's inputs, in their order: the numbers, then the one-hot places."""
+        array = self._array
+        if array is not None:
+            return tuple(str(column) for column in range(array.count))
+        numbers = [operation.column for operation in self.operations if isinstance(operation, NumberColumn)]
+        places = [
+            f"{operation.column}={value}"
+            for operation in self.operations
+            if isinstance(operation, CategoryColumn)
+            for value in (*operation.values, "(other)")
+        ]
+        return (*numbers, *places)
+
+    @property
+    def width(self) -> int:
+        """The number of the network's inputs."""
+        return sum(
+            operation.count
+            if isinstance(operation, ArrayColumns)
+            else operation.places
+            if isinstance(operation, CategoryColumn)
+            else 1
+            for operation in self.operations
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        operations = [operation.to_json() for operation in self.operations]
+        return {"dtype": self.dtype, "operations": operations, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Preprocessor:
+        """Read what `to_json` wrote; anything else is a ModelFileError."""
+        data = json_fields.mapping(data, "preprocessing")
+        operations = tuple(operation_from_json(item) for item in json_fields.sequence(data, "operations"))
+        columns = [operation.column for operation in operations if not isinstance(operation, ArrayColumns)]
+        arrays = len(operations) - len(columns)
+        if not operations or len(set(columns)) < len(columns) or (arrays and len(operations) > 1):
+            raise ModelFileError(
+                "the model file is damaged: its preprocessing names no columns, or one twice"
+            )
+        dtype = json_fields.choice(data, "dtype", _DTYPES)
+        return cls(operations, dtype, json_fields.texts(data, "notes"))

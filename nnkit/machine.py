@@ -1,0 +1,56 @@
+"""What this machine is: devices, BLAS and versions, for `nnkit info` and for the records of benchmarks."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from nnkit.backends import available, select
+from nnkit.errors import DeviceError
+
+__all__ = ["describe_machine"]
+
+_PACKAGES = (
+    "nnkit",
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-learn",
+    "cupy-cuda12x",
+    "numba-cuda",
+    "nvmath-python",
+)
+
+
+def describe_machine() -> dict[str, str]:
+    """Return names and values, in the order to show them."""
+    rows = {"system": platform.platform(), "processor": _processor()}
+    for name in available():
+        try:
+            backend = select(name).backend
+        except DeviceError as error:
+            rows[f"device {name}"] = f"not usable: {error}"
+            continue
+        rows[f"device {name}"] = f"precisions {', '.join(backend.precisions)}"
+        rows |= {f"  {key}": value for key, value in backend.describe().items()}
+    if "cuda" not in available():
+        rows["device cuda"] = "this version of nnkit has no CUDA backend"
+    rows["python"] = platform.python_version()
+    return rows | {package: _version(package) for package in _PACKAGES}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,196 @@
+"""A trained model: the network, the preprocessing and the classes, in one object and one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nnkit.core.links import predicted
+from nnkit.core.losses import Loss, loss_from
+from nnkit.core.metrics import evaluate_metrics, metrics_for
+from nnkit.core.network import Network
+from nnkit.core.tensorfile import read_tensors, write_tensors
+from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.targets import TargetEncoder
+from nnkit.errors import DataError, ModelFileError, NnkitError
+
+__all__ = ["Model", "load"]
+
+_KIND = "nnkit.model"
+_VERSION = 1
+
+
+@dataclass
+class Model:
+    """What `nnkit train` writes and `nnkit.load` reads.
+
+    Parameters
+    ----------
+    network : Network
+        With its parameters.
+    preprocessor : Preprocessor
+        From rows as the user has them to the network's inputs.
+    target : TargetEncoder
+        The task, the classes or the units.
+    loss : Loss
+        What it was trained with.
+    details : dict
+        JSON values for the reader: the data's name, the versions, the figures at the end of training.
+    """
+
+    network: Network
+    preprocessor: Preprocessor
+    target: TargetEncoder
+    loss: Loss
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        """One of binary, multiclass, multilabel and regression."""
+        return self.target.task
+
+    @property
+    def classes(self) -> NDArray | None:
+        """The labels, in the order of `predict_proba`'s columns; None for a regression."""
+        return self.target.classes
+
+    def outputs(self, X: Any) -> NDArray:
+        """Return the network's raw outputs, shape (samples, outputs), for rows as the user has them."""
+        return self.network.predict(self.preprocessor.transform(X))
+
+    def predict(self, X: Any, threshold: float = 0.5) -> NDArray:
+        """Return labels in their own type, or a regression's values in their own units.
+
+        Parameters
+        ----------
+        X : array of shape (samples, features), or table (Arrow, pandas, Polars)
+            Rows as they were trained on; a table's columns are matched by name.
+        threshold : float
+            The probability above which binary and multilabel answer yes.
+
+        Returns
+        -------
+        ndarray of shape (samples,) or (samples, outputs)
+
+        Raises
+        ------
+        DataError
+            If the columns do not match the model's.
+        """
+        return self._decoded(self.outputs(X), threshold)
+
+    def _decoded(self, outputs: NDArray, threshold: float = 0.5) -> NDArray:
+        regression = self.task == "regression"
+        return self.target.predict(predicted(outputs, self.loss.link) if regression else outputs, threshold)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each class, shape (samples, classes); of each label for multilabel.
+
+        Raises
+        ------
+        DataError
+            If the model is a regression, or the columns do not match the model's.
+        """
+        return self.target.probabilities(self.outputs(X))
+
+    def evaluate(
+        self,
+        X: Any,
+        y: ArrayLike,
+        metrics: Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        """Return metrics by name.
+
+        Parameters
+        ----------
+        X : array or table
+            As for `predict`.
+        y : array_like
+            The truth: labels, or values in their own units.
+        metrics : sequence of str, optional
+            Which; all that apply to the task, where not given.
+        sample_weight : array_like of shape (samples,), optional
+            Weights of the samples.
+
+        Raises
+        ------
+        DataError
+            If the rows do not match the model, or a label is unknown to it.
+        """
+        outputs = self.outputs(X)
+        encoded = self.target.transform(y, np.float64)
+        if len(encoded) != len(outputs):
+            raise DataError(f"there are {len(outputs)} rows of features and {len(encoded)} targets")
+        if self.task == "regression":
+            values = self._decoded(outputs).reshape(len(outputs), -1)
+            truth = self.target.predict(encoded).reshape(len(outputs), -1)
+        else:
+            values, truth = predicted(outputs, self.loss.link), encoded.astype(np.int64)
+        names = metrics_for(self.target.task) if metrics is None else metrics
+        return evaluate_metrics(names, self.target.task, truth, values, sample_weight)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, whole or not at all; nothing in it is code.
+
+        Raises
+        ------
+        FileError
+            If it cannot be written.
+        """
+        metadata = {
+            "network": self.network.to_json(),
+            "dtype": self.network.arena.dtype.name,
+            "preprocessing": self.preprocessor.to_json(),
+            "target": self.target.to_json(),
+            "loss": self.loss.to_json(),
+            "details": self.details,
+        }
+        write_tensors(path, _KIND, _VERSION, self.network.parameters(), metadata)
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a model file, wherever it was trained; its parameters are put on the CPU.
+
+    Parameters
+    ----------
+    path : path-like
+        What `Model.save` or `nnkit train` wrote.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    ModelFileError
+        If it is truncated, altered, or not one of ours.
+    """
+    tensors, metadata = read_tensors(path, _KIND, _VERSION)
+    try:
+        return _model(tensors, metadata)
+    except NnkitError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
+        raise ModelFileError(
+            f"{path}: what the file describes is no model ({error!r}); train it anew"
+        ) from error
+
+
+def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model:
+    dtype = {"float32": np.float32, "float64": np.float64}[metadata["dtype"]]
+    network = Network.from_json(metadata["network"], tensors, dtype)
+    preprocessor = Preprocessor.from_json(metadata["preprocessing"])
+    target = TargetEncoder.from_json(metadata["target"])
+    if preprocessor.width != network.inputs or target.outputs != network.outputs:
+        raise ModelFileError(
+            "the network does not fit the preprocessing and the target that the file describes"
+        )
+    return Model(network, preprocessor, target, loss_from(metadata["loss"]), dict(metadata["details"]))

@@ -1,0 +1,258 @@
+"""The record of a training: one row of figures an epoch, read by column, kept as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.errors import DataError, FileError, unknown_name
+
+__all__ = ["History"]
+
+_WHOLE = ("epoch", "step")
+_SHOWN = 12
+
+
+class History:
+    """What happened in a training, a row an epoch.
+
+    ``history["loss"]`` is a column, ``history.rows[-1]`` the last row, ``for row in history`` goes over the
+    rows.
+
+    Parameters
+    ----------
+    monitor : str, optional
+        The column that says which epoch was best; by default validation_loss where there is one, else loss.
+    greater_is_better : bool
+        Whether a greater value of it is better.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Each has "epoch" (counted from 1), "step", "loss", "learning_rate", "seconds", "samples_per_second"
+        and, where there was a validation, "validation_loss" and each metric as "validation_<name>".
+    """
+
+    def __init__(self, monitor: str | None = None, greater_is_better: bool = False) -> None:
+        self.monitor = monitor
+        self.greater_is_better = greater_is_better
+        self.rows: list[dict[str, float]] = []
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add an epoch's figures: numbers by name, "epoch" among them.
+
+        Raises
+        ------
+        DataError
+            If the epoch does not come after the last one, or a figure is no number.
+        """
+        self.rows.append(_row(row, self.rows[-1]["epoch"] if self.rows else 0))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in the order they came."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row))
+
+    def __getitem__(self, column: str) -> NDArray:
+        """Return a column, shape (epochs,): int64 for epoch and step, else float64, NaN where a row lacks it.
+
+        Raises
+        ------
+        KeyError
+            If no row has it.
+        """
+        if column not in self.columns:
+            raise KeyError(str(unknown_name("column of the history", str(column), self.columns)))
+        values = [row.get(column, math.nan) for row in self.rows]
+        whole = column in _WHOLE and all(isinstance(value, int) for value in values)
+        return np.array(values, dtype=np.int64 if whole else np.float64)
+
+    def __contains__(self, column: object) -> bool:
+        return column in self.columns
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        return iter(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch (counted from 1) with the best value, the first of equals; None where there is none."""
+        name = self._monitored()
+        if name not in self:
+            return None
+        values = self[name] * (-1.0 if self.greater_is_better else 1.0)
+        if np.all(np.isnan(values)):
+            return None
+        return int(self["epoch"][np.nanargmin(values)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the history as a JSON object; numbers that JSON lacks (NaN, infinities) become null."""
+        return {
+            "monitor": self.monitor,
+            "greater_is_better": self.greater_is_better,
+            "rows": [_json_row(row) for row in self.rows],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> History:
+        """Return the history that `to_json` wrote; null is read as NaN.
+
+        Raises
+        ------
+        DataError
+            If it is not such an object.
+        """
+        rows = value.get("rows") if isinstance(value, Mapping) else None
+        if not isinstance(rows, list) or not isinstance(value.get("monitor"), (str, type(None))):
+            raise DataError('not a training history: "rows" and "monitor" are missing or of the wrong type')
+        history = cls(value.get("monitor"), bool(value.get("greater_is_better", False)))
+        for row in rows:
+            history.append(_from_json_row(row))
+        return history
+
+    def append_jsonl(self, path: str | os.PathLike[str]) -> None:
+        """Add the last row to a file of one JSON object a line, and flush it to the disk.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be written.
+        """
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(_line(self.rows[-1]))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def write_jsonl(self, path: str | os.PathLike[str]) -> None:
+        """Write all rows, whole or not at all: what a resumed training does before it appends.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be written.
+        """
+        path = Path(path)
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+            ) as file:
+                try:
+                    file.writelines(_line(row) for row in self.rows)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    os.replace(file.name, path)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    @classmethod
+    def from_jsonl(
+        cls, path: str | os.PathLike[str], monitor: str | None = None, greater_is_better: bool = False
+    ) -> History:
+        """Read what `append_jsonl` wrote; a last line that was cut off while it was written is left out.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        DataError
+            If another line is not a row; it names the file and the line.
+        """
+        try:
+            lines = Path(path).read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+        history = cls(monitor, greater_is_better)
+        for number, line in enumerate(lines, start=1):
+            try:
+                history.append(_from_json_row(json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                if number == len(lines) and not line.endswith(b"\n"):
+                    break
+                raise DataError(
+                    f"{path}, line {number}: not a row of a training's figures: {error}"
+                ) from None
+        return history
+
+    def _monitored(self) -> str:
+        return self.monitor or ("validation_loss" if "validation_loss" in self else "loss")
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epochs)"
+        head = f"History({len(self)} epoch{'s' if len(self) > 1 else ''}"
+        best = self.best_epoch
+        if best is not None:
+            name = self._monitored()
+            value = self[name][list(self["epoch"]).index(best)]
+            head += f", best {best}: {name.replace('_', ' ')} {value:.4g}"
+        columns = [name for name in self.columns if name not in ("step", "seconds", "samples_per_second")]
+        rows: list[list[str]] = [[_cell(row.get(name)) for name in columns] for row in self.rows]
+        if len(rows) > _SHOWN:
+            half = _SHOWN // 2
+            rows = [*rows[:half], ["..."] * len(columns), *rows[-half:]]
+        table = [[name.replace("_", " ") for name in columns], *rows]
+        widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+        lines = [
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in table
+        ]
+        return "\n".join([head + ")", *lines])
+
+
+def _row(row: Mapping[str, float], last_epoch: float) -> dict[str, float]:
+    """Return a row of plain Python numbers, or say what is wrong with it."""
+    epoch = row.get("epoch")
+    if not isinstance(epoch, (int, np.integer)) or epoch <= last_epoch:
+        raise DataError(
+            f"a row's epoch must be a whole number greater than the last one's {last_epoch}, not {epoch!r}"
+        )
+    plain: dict[str, float] = {}
+    for name, value in row.items():
+        try:
+            plain[name] = int(value) if isinstance(value, (int, np.integer)) else float(value)
+        except (TypeError, ValueError):
+            raise DataError(f"the figure {name!r} of epoch {epoch} is no number: {value!r}") from None
+    return plain
+
+
+def _json_row(row: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+
+
+def _from_json_row(row: Any) -> dict[str, float]:
+    if not isinstance(row, dict):
+        raise DataError("a row is a JSON object")
+    for name, value in row.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+            raise DataError(f"{name!r} is no number")
+    return {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def _line(row: Mapping[str, float]) -> str:
+    return json.dumps(_json_row(row), allow_nan=False) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.4g}"

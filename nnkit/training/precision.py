@@ -1,0 +1,66 @@
+"""Precisions by name: the type a training computes in on a device, and what is said where it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from nnkit.backends.protocol import Backend
+from nnkit.errors import ConfigError
+
+__all__ = ["Precision", "Resolved", "resolve_precision"]
+
+Precision = Literal["fp32", "fp64", "tf32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A precision that the device has.
+
+    Parameters
+    ----------
+    name : str
+        fp32 or fp64 (or, where the device has them, tf32, fp16, bf16).
+    dtype : dtype
+        Of the parameters.
+    note : str
+        One line for the user where this is not what they asked for, else empty.
+    """
+
+    name: str
+    dtype: np.dtype
+    note: str = ""
+
+
+def resolve_precision(precision: str, backend: Backend, automatic: bool) -> Resolved:
+    """Return the precision to train in.
+
+    Parameters
+    ----------
+    precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}
+        What the user asked for.
+    backend : Backend
+        The device.
+    automatic : bool
+        Whether the device was chosen by ``auto``, which falls back to fp32 where the device lacks the
+        precision.
+
+    Raises
+    ------
+    ConfigError
+        If the precision is unknown, or the device asked for by name does not have it.
+    """
+    known = get_args(Precision)
+    if precision not in known:
+        raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(known)}")
+    if precision in backend.precisions:
+        return Resolved(precision, np.dtype(np.float64 if precision == "fp64" else np.float32))
+    if automatic:
+        note = f"device {backend.name} has no {precision}: training in fp32"
+        return Resolved("fp32", np.dtype(np.float32), note)
+    has = ", ".join(backend.precisions)
+    raise ConfigError(
+        f"device {backend.name} has no precision {precision!r}; it has {has}. Or use device 'auto'"
+    )

@@ -1,0 +1,348 @@
+"""A training as a config describes it: data, preprocessing, network, trainer, and the folder it leaves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.config import Config
+from nnkit.core.layers import Dense, Dropout, Layer
+from nnkit.core.losses import Loss, loss_for_task, loss_from
+from nnkit.core.network import Network
+from nnkit.core.optimizers import optimizer_from
+from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.sources import Dataset, Examples, load_dataset
+from nnkit.data.splitting import split_rows
+from nnkit.data.targets import TargetEncoder
+from nnkit.errors import ConfigError, DataError, DivergenceError, unknown_name
+from nnkit.files import write_whole
+from nnkit.model import Model
+from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.trainer import Trainer
+
+__all__ = ["Outcome", "Run"]
+
+logger = logging.getLogger("nnkit")
+
+# Below this many rows a tenth held out says nothing, and the training would miss it.
+_FEWEST_ROWS_TO_SPLIT = 50
+# Adam moves a weight by about its rate an update: so few leave most weights near where they began.
+_FEW_UPDATES = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Parameters
+    ----------
+    metrics : dict of str to float
+        All that apply to the task.
+    rows : str
+        Which rows they were measured on: ``test``, ``validation`` or ``training``.
+    count : int
+        How many those are.
+    model_path : Path
+        The model file.
+    """
+
+    metrics: dict[str, float]
+    rows: str
+    count: int
+    model_path: Path
+
+
+class Run:
+    """A prepared training: everything is read and checked, nothing is written yet.
+
+    Parameters
+    ----------
+    config : Config
+        What to do. Its data may be a built-in's name; none means ``digits``.
+
+    Attributes
+    ----------
+    trainer : Trainer
+        Its `stop` ends the run early, its model saved.
+    model : Model
+        Trained in place.
+    folder : Path
+        The run folder that `train` will write.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        data = config.data
+        self.dataset = self._load(data.train or "digits", None)
+        self._training, self._validation = self._split()
+        encoder = self._encoder(self._target())
+        loss = self._loss(encoder)
+        if loss.link == "exp":
+            # A rate is learnt in its own units: its logarithm is what is linear.
+            encoder = replace(encoder, mean=np.zeros(encoder.outputs), scale=np.ones(encoder.outputs))
+        for note in encoder.notes:
+            logger.info(note)
+        network = Network(self._layers(encoder.outputs))
+        self.trainer = self._trainer(network, loss, encoder)
+        preprocessor = Preprocessor.fit(
+            self.dataset.train.features, rows=self._training, scaling=data.scaling, dtype=self.trainer.dtype
+        )
+        for note in preprocessor.notes:
+            logger.info(note)
+        self.model = Model(network, preprocessor, encoder, loss)
+        self.folder = self._folder()
+
+    def _load(self, source: str, test: str | None) -> Dataset:
+        data = self.config.data
+        return load_dataset(
+            source,
+            target=data.target,
+            features=_listed(data.features),
+            drop=_listed(data.drop),
+            test=data.test if test is None else test,
+        )
+
+    def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Return the rows to train on, and those held out if a share is."""
+        validation, count = self.config.data.validation, len(self.dataset.train)
+        everything = np.arange(count)
+        if isinstance(validation, str) or validation == 0:
+            return everything, None
+        if count < _FEWEST_ROWS_TO_SPLIT and "validation" not in self.config.data.model_fields_set:
+            logger.info(
+                f"{count} rows are too few to hold some out: the figures are those of the training rows"
+            )
+            return everything, None
+        target = self.dataset.train.target
+        assert target is not None
+        encoder = self._encoder(target)
+        classes = encoder.codes(target) if encoder.task in ("binary", "multiclass") else None
+        return split_rows(count, validation, self.config.run.seed, classes)
+
+    def _target(self) -> NDArray:
+        target = self.dataset.train.target
+        assert target is not None
+        return target[self._training]
+
+    def _encoder(self, target: NDArray) -> TargetEncoder:
+        task, names = self.config.data.task, self.dataset.target_names
+        if task != "classification":
+            return TargetEncoder.fit(target, task, names)
+        encoder = TargetEncoder.fit(target, "auto", names)
+        return TargetEncoder.fit(target, "multiclass", names) if encoder.task == "regression" else encoder
+
+    def _loss(self, encoder: TargetEncoder) -> Loss:
+        chosen = self.config.training.loss
+        if chosen == "auto":
+            return loss_for_task(encoder.task)
+        loss = loss_from(chosen)
+        if loss.task(encoder.outputs) != encoder.task:
+            fitting = loss_for_task(encoder.task).name
+            raise ConfigError(
+                f"loss {loss.name!r} does not fit a {encoder.task} target; use {fitting!r}, or set data.task"
+            )
+        return loss
+
+    def _layers(self, outputs: int) -> list[Layer]:
+        model = self.config.model
+        initializer = None if model.initializer == "auto" else model.initializer
+        rates = model.dropout if isinstance(model.dropout, list) else [model.dropout] * len(model.hidden)
+        layers: list[Layer] = []
+        for units, rate in zip(model.hidden, rates, strict=True):
+            layers.append(Dense(units, model.activation, initializer))
+            if rate > 0:
+                layers.append(Dropout(rate))
+        output = "identity" if model.output == "auto" else model.output
+        return [*layers, Dense(outputs, output)]
+
+    def _trainer(self, network: Network, loss: Loss, encoder: TargetEncoder) -> Trainer:
+        training, run = self.config.training, self.config.run
+        explicit = training.model_fields_set
+        optimizer = optimizer_from(
+            training.optimizer,
+            learning_rate=training.learning_rate if "learning_rate" in explicit else None,
+            weight_decay=training.weight_decay if "weight_decay" in explicit else None,
+        )
+        return Trainer(
+            network,
+            loss,
+            optimizer,
+            run.device,
+            run.precision,
+            run.seed,
+            schedule=training.schedule_with_warmup(),
+            l1=training.l1,
+            l2=training.l2,
+            clip_norm=training.clip_norm,
+            class_weight=_class_weight(training.class_weight, encoder),
+            early_stopping=training.early_stopping or None,
+            restore_best=training.restore_best,
+            metrics=training.metrics or None,
+        )
+
+    def _folder(self) -> Path:
+        if self.config.run.out is not None:
+            return Path(self.config.run.out)
+        stem = Path("runs") / f"{self.dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path, number = stem, 1
+        while path.exists():
+            number += 1
+            path = stem.with_name(f"{stem.name}-{number}")
+        return path
+
+    @property
+    def training_rows(self) -> int:
+        """How many rows are trained on."""
+        return len(self._training)
+
+    @property
+    def held_out_rows(self) -> int:
+        """How many rows of the source are held out for validation."""
+        return 0 if self._validation is None else len(self._validation)
+
+    @property
+    def hint(self) -> str:
+        """One line of advice on the finished training, or nothing."""
+        updates = int(self.trainer.history["step"][-1]) if len(self.trainer.history) else 0
+        if 0 < updates < _FEW_UPDATES:
+            return f"only {updates} updates were made; more epochs or a smaller batch may do better"
+        return ""
+
+    def resolved(self) -> Config:
+        """Return the config with what was left open filled in, as the run folder keeps it."""
+        optimizer = self.trainer.optimizer
+        training = self.config.training.model_copy(
+            update={
+                "learning_rate": optimizer.learning_rate,
+                "weight_decay": optimizer.weight_decay,
+                "loss": self.trainer.loss.to_json(),
+            }
+        )
+        held_out = self._validation is not None or isinstance(self.config.data.validation, str)
+        data = self.config.data.model_copy(update={} if held_out else {"validation": 0.0})
+        run = self.config.run.model_copy(update={"out": str(self.folder.absolute())})
+        return self.config.model_copy(update={"training": training, "data": data, "run": run})
+
+    def train(self, callbacks: Iterable[Callback] = ()) -> Outcome:
+        """Train, write the run folder, and measure the model.
+
+        Parameters
+        ----------
+        callbacks : iterable of Callback
+            Called on the way.
+
+        Returns
+        -------
+        Outcome
+            Measured on the test set where there is one, else on the validation or the training rows.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss is no longer finite; the best weights so far are saved first.
+        NnkitError
+            If the data or a setting do not fit.
+        """
+        examples, encoder, preprocessor = self.dataset.train, self.model.target, self.model.preprocessor
+        features = preprocessor.transform(examples.features, self._training)
+        targets = encoder.transform(self._target(), self.trainer.dtype)
+        held_out = self._held_out()
+        validation = None
+        if held_out is not None and held_out.target is not None:
+            encoded = encoder.transform(held_out.target, self.trainer.dtype)
+            validation = (preprocessor.transform(held_out.features), encoded)
+        write_whole(self.folder / "config.toml", self.resolved().to_toml().encode())
+        record = _Record(self.folder / "metrics.jsonl")
+        try:
+            self.trainer.fit(
+                features,
+                targets,
+                epochs=self.config.training.epochs,
+                batch_size=self.config.training.batch_size,
+                validation=validation,
+                callbacks=[record, *callbacks],
+                decode=self._units() if encoder.task == "regression" else None,
+            )
+        except DivergenceError:
+            self._save({})
+            raise
+        return self._finish(held_out)
+
+    def _units(self) -> Callable[[NDArray], NDArray]:
+        mean, scale = self.model.target.mean, self.model.target.scale
+        assert mean is not None
+        assert scale is not None
+        return lambda values: values.astype(np.float64) * scale + mean
+
+    def _held_out(self) -> Examples | None:
+        if self._validation is not None:
+            return self.dataset.train.take(self._validation)
+        validation = self.config.data.validation
+        return self._load(validation, None).train if isinstance(validation, str) else None
+
+    def _finish(self, held_out: Examples | None) -> Outcome:
+        rows, examples = "training", self.dataset.train
+        if self.dataset.test is not None:
+            rows, examples = "test", self.dataset.test
+        elif held_out is not None:
+            rows, examples = "validation", held_out
+        if examples.target is None:
+            raise DataError(f"the {rows} rows have no target column")
+        metrics = self.model.evaluate(examples.features, examples.target)
+        return Outcome(metrics, rows, len(examples), self._save({rows: metrics}))
+
+    def _save(self, metrics: dict[str, dict[str, float]]) -> Path:
+        finite = {rows: {k: v for k, v in m.items() if np.isfinite(v)} for rows, m in metrics.items()}
+        self.model.details = {
+            "data": self.dataset.name,
+            "image_shape": None if self.dataset.image_shape is None else list(self.dataset.image_shape),
+            "trained_rows": len(self._training),
+            "epochs": len(self.trainer.history),
+            "device": self.trainer.backend.name,
+            "precision": self.trainer.precision,
+            "seed": self.trainer.seed,
+            "nnkit": version("nnkit"),
+            "numpy": np.__version__,
+            "metrics": finite,
+        }
+        path = self.folder / "model.safetensors"
+        self.model.save(path)
+        return path
+
+
+class _Record(Callback):
+    """Writes a line of figures an epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+        """Begin with an empty file."""
+        write_whole(self._path, b"")
+
+    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
+        """Add the epoch's line."""
+        trainer.history.append_jsonl(self._path)
+
+
+def _listed(value: Any) -> list[Any] | None:
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def _class_weight(value: str | dict[str, float] | None, encoder: TargetEncoder) -> Any:
+    """Return class weights by class index, from labels as a config writes them."""
+    if not isinstance(value, dict):
+        return value
+    labels = [] if encoder.classes is None else [str(label) for label in encoder.classes.tolist()]
+    for label in value:
+        if label not in labels:
+            raise unknown_name("class", label, labels, "in training.class_weight")
+    return {labels.index(label): weight for label, weight in value.items()}

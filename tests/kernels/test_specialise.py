@@ -1,0 +1,336 @@
+"""Specialising: what a kernel's source holds, when it is compiled anew, and what a user's formula may be."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+import subprocess
+import sys
+from math import exp as exponential
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnkit.core import activations, losses
+from nnkit.core.activations import register_activation
+from nnkit.core.layers import Dense
+from nnkit.core.losses import register_loss
+from nnkit.core.network import Network
+from nnkit.core.optimizers import Adam
+from nnkit.errors import ConfigError
+from nnkit.kernels import formulas, host
+from nnkit.kernels.specialise import Kernel, Target, specialise
+from nnkit.training.trainer import Trainer
+
+SLOPE = np.float64(0.3)
+BIAS = 0.25
+PLAIN = {"BIAS": False, "DROPOUT": False, "KEEP_Z": False}
+
+
+def load(activation, dtype: str = "float64", **constants) -> Kernel:
+    return host.kernel("forward", np.dtype(dtype), {"activation": activation}, **{**PLAIN, **constants})
+
+
+def applied(activation, z: list[float], dtype: str = "float64") -> np.ndarray:
+    """Return the activation of z as its kernel computes it."""
+    values = np.array([z], dtype)
+    load(activation, dtype).entry(values)
+    return values[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The source.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_flags_are_folded_and_unused_parameters_dropped() -> None:
+    bare = load(formulas.relu)
+    assert bare.parameters == ("z",)
+    assert "if " not in re.sub(r"if z_\d+ < C\d", "", bare.path.read_text())
+    with_bias = load(formulas.relu, BIAS=True)
+    assert with_bias.parameters == ("z", "bias")
+    dropping = load(formulas.relu, DROPOUT=True)
+    assert dropping.parameters == ("z", "mask", "counters", "layer", "key0", "key1", "threshold", "kept_scale")
+    for kernel in (bare, with_bias, dropping):
+        assert not re.search(r"\b(BIAS|DROPOUT|KEEP_Z|activation)\b", kernel.path.read_text())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float_literals_take_the_working_type(dtype: str) -> None:
+    source = load(formulas.leaky_relu, dtype).path.read_text()
+    assert f'np.{dtype}("0.01")' in source
+    body = source[source.index("def forward") :]
+    assert not re.search(r"\d\.\d", body)
+
+
+def test_a_difference_of_constants_is_taken_in_float64() -> None:
+    constants = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "SLOTS": 2, "PREPARED": True}
+    rule = {"rule": formulas.adam, "prepare": formulas.adam_corrections}
+    source = host.kernel("update", np.dtype(np.float32), rule, **constants).path.read_text()
+    assert f'np.float32("{1 - 0.999!r}")' in source
+    # What is prepared once a step stays in float64.
+    assert 'np.float64("0.999")' in source
+    assert 'np.float32("0.999")' in source
+
+
+def double(x):
+    """Named as the kernels name a cast, to see that a module's own names win."""
+    y = 2.0 * x
+    return y
+
+
+def nested(z):
+    y = z + 1.0
+    x = double(y) + double(double(z))
+    return x * y
+
+
+def test_nested_formulas_with_equal_local_names_do_not_clash() -> None:
+    assert applied(nested, [-1.5, 0.0, 4.0]).tolist() == [nested(z) for z in (-1.5, 0.0, 4.0)]
+
+
+def value(z):
+    return z - BIAS
+
+
+def uses_names_of_the_kernels_own(z):
+    """`BIAS` is a flag, `value` and `mask` are names in the templates, and here they mean this module's."""
+    mask = value(z) * SLOPE
+    return mask
+
+
+def test_a_formulas_names_are_those_of_its_module() -> None:
+    assert applied(uses_names_of_the_kernels_own, [1.0]).tolist() == [0.75 * 0.3]
+    flagged = load(uses_names_of_the_kernels_own, BIAS=True)
+    z = np.ones((1, 1))
+    flagged.entry(z, np.zeros(1))
+    assert z.item() == 0.75 * 0.3
+
+
+def test_a_formula_may_close_over_numbers_and_functions() -> None:
+    shift = 0.5
+
+    def inner(x):
+        return exponential(-x) + math.sqrt(np.abs(x))
+
+    def outer(z):
+        return shift * inner(z)
+
+    expected = [0.5 * (math.exp(-2.0) + math.sqrt(2.0))]
+    np.testing.assert_allclose(applied(outer, [2.0]), expected, rtol=1e-15)
+
+
+def test_a_template_without_formulas_needs_none() -> None:
+    def template(x, unused, scale):
+        """Double, where asked to."""
+        for i in range(x.shape[0]):
+            if SCALED and not OFF:  # noqa: F821
+                x[i] = x[i] * scale
+            else:
+                x[i] = 0.5
+
+    plain = Target("plain", "import numpy as np", "staticmethod", "np.float32", {}, {})
+    scaled = specialise(template, {}, {"SCALED": True, "OFF": False}, plain)
+    halved = specialise(template, {}, {"SCALED": False, "OFF": False}, plain)
+    assert "def template(x, scale):" in scaled
+    assert "0.5" not in scaled
+    assert "Double" not in scaled
+    assert "def template(x):" in halved
+    assert 'C0 = np.float32("0.5")' in halved
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The cache.
+# ---------------------------------------------------------------------------------------------------------------------
+
+TRAINING = """
+import numpy as np
+from nnkit.core.layers import Dense, Dropout
+from nnkit.core.network import Network
+from nnkit.core.optimizers import Adam
+from nnkit.core.order import epoch_order
+net = Network([Dense(3, "tanh"), Dense(2)], inputs=4)
+gradients = net.gradients(np.ones((5, 4)), [0, 1, 0, 1, 1], "cross_entropy", l2=0.1)
+print(gradients["layers.0.weight"].tolist(), epoch_order(9, 1, 0).tolist())
+"""
+
+
+def run_python(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NNKIT_CACHE": str(cache), "NUMBA_DEBUG_CACHE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+
+
+def files(folder: Path) -> dict[Path, int]:
+    """Return when each file that is no bytecode of the import system's was written."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    first = run_python(TRAINING, tmp_path)
+    written = files(tmp_path)
+    compiled = {path for path in written if path.suffix == ".nbc"}
+    assert len(compiled) == 6  # shuffle, gather, forward, softmax_loss, backward, penalise; one source each
+    second = run_python(TRAINING, tmp_path)
+    assert files(tmp_path) == written
+    assert second.stdout.count("data loaded from") == len(compiled)
+    assert "data saved to" in first.stdout
+    assert "data saved to" not in second.stdout
+    assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+
+
+def test_an_edited_formula_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "edited_formula.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module.write_text("def helper(z):\n    return z * 2.0\n\n\ndef f(z):\n    return helper(z)\n")
+    imported = importlib.import_module("edited_formula")
+    before = load(imported.f)
+    assert applied(imported.f, [3.0]).item() == 6
+    # Only what the formula calls is edited, and the file keeps its size.
+    module.write_text(module.read_text().replace("2.0", "5.0"))
+    imported = importlib.reload(imported)
+    after = load(imported.f)
+    assert applied(imported.f, [3.0]).item() == 15
+    assert after.path != before.path
+    assert load(imported.f).path == after.path
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A user's formulas.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def no_return(z):
+    z = z * 2.0
+
+
+def only_a_docstring(z):
+    """Say nothing."""
+
+
+def early_return(z):
+    if z > 0.0:
+        return z
+    return 0.0
+
+
+def loops(z):
+    while z > 1.0:
+        z = z / 2.0
+    return z
+
+
+def two_parameters(z, slope):
+    return slope * z
+
+
+def by_name(z):
+    return two_parameters(z, slope=2.0)
+
+
+def one_value_too_many(z):
+    return double(z, 1.0)
+
+
+def unknown_thing(z):
+    return z * lookup[0]
+
+
+lookup = [1.0]
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        (lambda z: z * z, "formula '<lambda>'"),
+        (math.sin, "a plain Python function, not <built-in function sin>"),
+        (no_return, "formula 'no_return' must end with its one `return`"),
+        (only_a_docstring, "formula 'only_a_docstring' must end with its one `return`"),
+        (early_return, "formula 'early_return' must end with its one `return`"),
+        (loops, "formula 'loops' cannot hold a while block"),
+        (two_parameters, "formula 'two_parameters' takes z, slope; 1 values were given"),
+        (by_name, "formula 'by_name' must give values by position"),
+        (one_value_too_many, "formula 'double' takes x; 2 values were given"),
+        (unknown_thing, "formula 'unknown_thing' uses 'lookup'"),
+    ],
+)
+def test_a_users_mistake_is_named(formula, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(formula)
+
+
+def softsign(z):
+    return z / (1.0 + abs(z))
+
+
+def softsign_derivative(z):
+    q = 1.0 + abs(z)
+    return 1.0 / (q * q)
+
+
+def square(z):
+    return z * z
+
+
+def log_cosh(y, t, width):
+    """width² log cosh((y − t) / width), from a form that does not overflow."""
+    d = abs(y - t) / width
+    return width * width * (d + math.log1p(math.exp(-2.0 * d)) - 0.6931471805599453)
+
+
+def log_cosh_derivative(y, t, width):
+    return width * math.tanh((y - t) / width)
+
+
+@pytest.fixture
+def _own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "_REGISTRY", dict(activations._REGISTRY))
+    monkeypatch.setattr(losses, "_REGISTRY", dict(losses._REGISTRY))
+
+
+@pytest.mark.usefixtures("_own_registries")
+def test_a_users_activation_and_loss_train_and_pass_a_gradient_check() -> None:
+    register_activation("softsign", softsign, softsign_derivative)
+    register_loss("log_cosh", log_cosh, log_cosh_derivative, width=0.5)
+    random = np.random.default_rng(0)
+    X = random.normal(size=(40, 3))
+    y = np.sin(X).sum(axis=1, keepdims=True)
+    net = Network([Dense(8, "softsign"), Dense(1)])
+    net.initialize(3, dtype=np.float64)
+
+    def mean_loss() -> float:
+        parameters = net.parameters()
+        z = X @ parameters["layers.0.weight"] + parameters["layers.0.bias"]
+        a = z / (1 + abs(z))
+        outputs = a @ parameters["layers.1.weight"] + parameters["layers.1.bias"]
+        return float(np.mean(0.25 * np.log(np.cosh((outputs - y) / 0.5))))
+
+    gradients = net.gradients(X, y, "log_cosh")
+    start = net.parameters()
+    for name, at in [("layers.0.weight", (1, 2)), ("layers.0.bias", (5,)), ("layers.1.weight", (3, 0))]:
+        sides = []
+        for h in (1e-5, -1e-5):
+            moved = {name: start[name].copy()}
+            moved[name][at] += h
+            net.set_parameters(moved)
+            sides.append(mean_loss())
+        net.set_parameters(start)
+        assert gradients[name][at] == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-6)
+    before = mean_loss()
+    trainer = Trainer(net, {"name": "log_cosh", "width": 0.5}, Adam(0.02), device="cpu", precision="fp64")
+    history = trainer.fit(X, y, epochs=30, batch_size=8)
+    assert mean_loss() < before / 2
+    assert history.rows[-1]["loss"] < history.rows[0]["loss"]
+
+
+@pytest.mark.usefixtures("_own_registries")
+def test_a_derivative_must_say_what_it_is_computed_from() -> None:
+    with pytest.raises(ConfigError, match=r"activation 'square' takes \(x\); name its one parameter z"):
+        register_activation("square", square, double)
+    assert "square" not in activations.activation_names()
