@@ -114,7 +114,7 @@ def test_a_copy_is_prepared_and_then_made(backend: Backend, dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("transposed", ["none", "a", "b"])
-@pytest.mark.parametrize(("m", "k", "n"), [(5, 7, 3), (1, 4, 6), (4, 1, 6), (6, 4, 1), (1, 1, 1), (130, 65, 70)])
+@pytest.mark.parametrize(("m", "k", "n"), [(5, 7, 3), (1, 4, 6), (4, 1, 6), (6, 4, 1), (130, 65, 70)])
 def test_products(backend: Backend, random: np.random.Generator, m, k, n, transposed, dtype) -> None:
     a, b = random.normal(size=(m, k)).astype(dtype), random.normal(size=(k, n)).astype(dtype)
     left = backend.from_host(a.T).T if transposed == "a" else backend.from_host(a)

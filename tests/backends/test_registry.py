@@ -92,12 +92,12 @@ def test_an_unknown_device_is_an_error_that_names_the_choices(
     monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     install(monkeypatch, tpu="create_other")
-    with pytest.raises(DeviceError, match=f"'{device}': there is no such device; choose one of auto, cpu, tpu"):
+    with pytest.raises(DeviceError, match=f"'{device}': .* no such device; choose one of auto, cpu, tpu"):
         select(device)
 
 
 def test_the_cpu_has_no_number() -> None:
-    with pytest.raises(DeviceError, match="'cpu:1'.*use 'cpu'"):
+    with pytest.raises(DeviceError, match=r"'cpu:1'.*use 'cpu'"):
         select("cpu:1")
 
 

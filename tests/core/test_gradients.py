@@ -1,4 +1,4 @@
-"""The gradient of whole networks against differences of a loss written in NumPy, and float32's against float64's."""
+"""The gradient of whole networks against differences of a loss in NumPy; float32's against float64's."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ ACTIVATIONS: dict[str, Callable] = {
 }
 ROW_LOSSES: dict[str, Callable] = {
     "cross_entropy": lambda y, t: -special.log_softmax(y, axis=1)[np.arange(len(t)), t],
-    "binary_cross_entropy": lambda y, t: -(
-        t * special.log_expit(y) + (1 - t) * special.log_expit(-y)
-    ).mean(axis=1),
+    "binary_cross_entropy": lambda y, t: (
+        -(t * special.log_expit(y) + (1 - t) * special.log_expit(-y)).mean(axis=1)
+    ),
     "mse": lambda y, t: ((y - t) ** 2 / 2).mean(axis=1),
     "mae": lambda y, t: abs(y - t).mean(axis=1),
     "huber": lambda y, t: special.huber(1, y - t).mean(axis=1),
@@ -73,7 +73,9 @@ def network(layers: Sequence[Layer], dtype: type = np.float64) -> Network:
     net.initialize(INPUTS, seed=4, dtype=dtype)
     random = np.random.default_rng(5)
     for name, array in net.parameters().items():
-        net.set_parameters({name: random.choice([-1, 1], array.shape) * random.uniform(0.1, 0.9, array.shape)})
+        net.set_parameters(
+            {name: random.choice([-1, 1], array.shape) * random.uniform(0.1, 0.9, array.shape)}
+        )
     return net
 
 
@@ -132,7 +134,9 @@ def test_every_activation_and_loss_has_a_reference_here() -> None:
     assert set(ROW_LOSSES) <= set(loss_names())
 
 
-@pytest.mark.parametrize(("activation", "loss"), [*product(ACTIVATIONS, ["mse"]), *product(["tanh"], ROW_LOSSES)])
+@pytest.mark.parametrize(
+    ("activation", "loss"), [*product(ACTIVATIONS, ["mse"]), *product(["tanh"], ROW_LOSSES)]
+)
 def test_float32_gradients_agree_with_float64(activation: str, loss: str) -> None:
     X, targets, weights = examples(loss)
     both = []

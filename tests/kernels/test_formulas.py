@@ -1,4 +1,4 @@
-"""The scalar formulas: derivatives against differences, limits at huge logits, update rules against textbook ones."""
+"""The scalar formulas: derivatives against differences, limits, update rules against the textbook's."""
 
 from __future__ import annotations
 
@@ -198,9 +198,9 @@ def test_cross_entropy_at_huge_logits_is_finite_and_right(dtype: str) -> None:
     np.testing.assert_allclose(gradient, [[0, 0, 0], [0.5, -0.5, 0]], atol=1e-12)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Update rules, through the kernel: one decaying segment, one that does not decay, and gaps that nothing may touch.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
+# Update rules, through the kernel: a segment that decays, one that does not, and gaps to leave alone.
+# ---------------------------------------------------------------------------------------------------------
 
 SEGMENTS = np.array([[0, 5, 1], [8, 11, 0]], np.int64)
 TRAINED = np.r_[0:5, 8:11]

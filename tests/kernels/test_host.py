@@ -13,6 +13,7 @@ from nnkit.core.activations import activation_function, activation_names
 from nnkit.core.features import Features
 from nnkit.core.losses import loss_from
 from nnkit.core.order import epoch_order
+from nnkit.kernels import host
 from nnkit.kernels.layout import (
     BATCH,
     COUNTERS,
@@ -74,9 +75,9 @@ def test_every_activation_has_a_reference_here() -> None:
     assert {name for name, *_ in CASES} <= set(VALUES)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # Filling a batch.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 
 def gathered(dtype: str, features: Features, rows: int, batch: int, batch_size: int, **others) -> dict:
@@ -154,9 +155,9 @@ def test_gather_of_codes_alone() -> None:
     np.testing.assert_array_equal(result["inputs"], [[0, 0, 1], [1, 0, 0]])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # Forward and backward.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 
 def kept(rows: int, columns: int, rate: float, layer: int, batch: int, epoch: int) -> np.ndarray:
@@ -236,9 +237,9 @@ def test_dropout_keeps_the_share_it_should() -> None:
     assert buffers["z"].max() == np.float32(1 / 0.7)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # Losses.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 ELEMENTWISE = {
     "mse": (lambda y, t: (y - t) ** 2 / 2, lambda y, t: y - t),
@@ -343,9 +344,9 @@ def test_softmax_cross_entropy(soft: bool, share: float, dtype: str) -> None:
     close(sums, expected.sum(axis=0), dtype)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # Over the arena, and the order.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 SEGMENTS = np.array([[0, 40, 1], [48, 53, 0], [64, 90, 1]], np.int64)
 
@@ -392,6 +393,10 @@ def test_an_order_is_a_function_of_seed_and_epoch() -> None:
 
 
 def test_every_row_comes_to_a_position_equally_often() -> None:
-    orders = np.array([epoch_order(8, 11, epoch) for epoch in range(400)])
+    orders = np.empty((400, 8), np.int64)
+    shuffle = host.kernel("shuffle", np.dtype(np.float64)).entry
+    for epoch, order in enumerate(orders):
+        shuffle(order, epoch, 11, 0)
+    np.testing.assert_array_equal(orders[7], epoch_order(8, 11, 7))
     for position in (0, 3, 7):
         assert stats.chisquare(np.bincount(orders[:, position], minlength=8)).pvalue > 1e-3

@@ -41,9 +41,9 @@ def applied(activation, z: list[float], dtype: str = "float64") -> np.ndarray:
     return values[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # The source.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_flags_are_folded_and_unused_parameters_dropped() -> None:
@@ -53,7 +53,16 @@ def test_flags_are_folded_and_unused_parameters_dropped() -> None:
     with_bias = load(formulas.relu, BIAS=True)
     assert with_bias.parameters == ("z", "bias")
     dropping = load(formulas.relu, DROPOUT=True)
-    assert dropping.parameters == ("z", "mask", "counters", "layer", "key0", "key1", "threshold", "kept_scale")
+    assert dropping.parameters == (
+        "z",
+        "mask",
+        "counters",
+        "layer",
+        "key0",
+        "key1",
+        "threshold",
+        "kept_scale",
+    )
     for kernel in (bare, with_bias, dropping):
         assert not re.search(r"\b(BIAS|DROPOUT|KEEP_Z|activation)\b", kernel.path.read_text())
 
@@ -78,8 +87,8 @@ def test_a_difference_of_constants_is_taken_in_float64() -> None:
 
 def double(x):
     """Named as the kernels name a cast, to see that a module's own names win."""
-    y = 2.0 * x
-    return y
+    y = x + x
+    return y + 0.0 * y
 
 
 def nested(z):
@@ -98,8 +107,8 @@ def value(z):
 
 def uses_names_of_the_kernels_own(z):
     """`BIAS` is a flag, `value` and `mask` are names in the templates, and here they mean this module's."""
-    mask = value(z) * SLOPE
-    return mask
+    mask = value(z)
+    return mask * SLOPE
 
 
 def test_a_formulas_names_are_those_of_its_module() -> None:
@@ -142,9 +151,9 @@ def test_a_template_without_formulas_needs_none() -> None:
     assert 'C0 = np.float32("0.5")' in halved
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # The cache.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 TRAINING = """
 import numpy as np
@@ -161,7 +170,12 @@ print(gradients["layers.0.weight"].tolist(), epoch_order(9, 1, 0).tolist())
 def run_python(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NNKIT_CACHE": str(cache), "NUMBA_DEBUG_CACHE": "1"}
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
 
 
@@ -201,9 +215,9 @@ def test_an_edited_formula_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert load(imported.f).path == after.path
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 # A user's formulas.
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------
 
 
 def no_return(z):

@@ -1,0 +1,186 @@
+"""A network's description, its parameters, where they lie, and its predictions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nnkit.backends.numpy import NumpyBackend
+from nnkit.core import inference
+from nnkit.core.features import Features
+from nnkit.core.initializers import initialize
+from nnkit.core.layers import Activation, Dense, Dropout
+from nnkit.core.network import Network
+from nnkit.core.parameters import Arena, segments_for
+from nnkit.errors import ConfigError, DataError
+from nnkit.kernels.layout import SEGMENT_DECAYS, SEGMENT_START, SEGMENT_STOP
+
+LAYERS = (Dense(7, "relu"), Dropout(0.2), Dense(5, bias=False), Activation("tanh"), Dense(3))
+SHAPES = {
+    "layers.0.weight": (4, 7),
+    "layers.0.bias": (7,),
+    "layers.1.weight": (7, 5),
+    "layers.2.weight": (5, 3),
+    "layers.2.bias": (3,),
+}
+
+
+@pytest.fixture
+def net() -> Network:
+    return Network(LAYERS, inputs=4, seed=2)
+
+
+def test_parameters_are_numbered_over_the_layers_that_have_them(net: Network) -> None:
+    assert {name: array.shape for name, array in net.parameters().items()} == SHAPES
+    assert (net.inputs, net.outputs) == (4, 3)
+    assert all(array.dtype == np.float32 for array in net.parameters().values())
+
+
+def test_weights_are_drawn_for_the_activation_that_follows_and_biases_are_zero(net: Network) -> None:
+    parameters = net.parameters()
+    np.testing.assert_array_equal(parameters["layers.0.weight"], initialize("he_normal", 4, 7, 2, 0))
+    np.testing.assert_array_equal(parameters["layers.1.weight"], initialize("glorot_uniform", 7, 5, 2, 1))
+    assert not parameters["layers.0.bias"].any()
+    drawn = Network([Dense(3, initializer="lecun_normal")], inputs=4).parameters()["layers.0.weight"]
+    np.testing.assert_array_equal(drawn, initialize("lecun_normal", 4, 3, 0, 0))
+
+
+def test_segments_are_aligned_apart_and_only_weights_decay(net: Network) -> None:
+    segments = net.arena.segments
+    end = 0
+    for segment in segments:
+        assert segment.offset % 32 == 0
+        assert segment.offset >= end
+        assert segment.size == np.prod(segment.shape)
+        assert segment.decays == (segment.role == "weight") == segment.name.endswith("weight")
+        end = segment.offset + segment.size
+    assert end <= net.arena.size < end + 32
+    assert net.arena.values.shape == (net.arena.size,)
+
+
+def test_the_table_is_that_of_the_segments_that_train(net: Network) -> None:
+    table = net.arena.table()
+    assert table.dtype == np.int64
+    for row, segment in zip(table, net.arena.segments, strict=True):
+        assert row[SEGMENT_START] == segment.offset
+        assert row[SEGMENT_STOP] == segment.offset + np.prod(segment.shape)
+        assert row[SEGMENT_DECAYS] == segment.decays
+
+
+def test_views_are_the_arenas_memory_and_gaps_hold_zeros() -> None:
+    net = Network(LAYERS, inputs=4)
+    arena = Arena(segments_for(net.stages), NumpyBackend(), np.float64)
+    for name, shape in SHAPES.items():
+        view = arena.view(name)
+        assert view.shape == shape
+        assert np.shares_memory(view, arena.values)
+        view[...] = 1
+    assert arena.values.sum() == sum(np.prod(shape) for shape in SHAPES.values())
+    other = arena.like_values()
+    assert not other.any()
+    assert np.shares_memory(arena.view("layers.1.weight", other), other)
+
+
+def test_parameters_are_copies_and_setting_them_changes_only_those_named(net: Network) -> None:
+    before = net.parameters()
+    before["layers.0.bias"][:] = 99
+    assert not net.parameters()["layers.0.bias"].any()
+    before = net.parameters()
+    net.set_parameters({"layers.2.bias": [1, 2, 3]})
+    after = net.parameters()
+    assert after["layers.2.bias"].tolist() == [1, 2, 3]
+    for name in SHAPES.keys() - {"layers.2.bias"}:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_parameters_that_do_not_fit_are_named_and_none_is_set(net: Network) -> None:
+    before = net.parameters()
+    with pytest.raises(ConfigError, match=r"'layers.0.weight' has shape \(4, 7\), not \(7, 4\)"):
+        net.set_parameters({"layers.2.bias": np.ones(3), "layers.0.weight": np.ones((7, 4))})
+    with pytest.raises(ConfigError, match=r"no parameter 'layers\.1\.bias'; it has layers\.0\.weight"):
+        net.set_parameters({"layers.2.bias": np.ones(3), "layers.1.bias": np.ones(5)})
+    for name, array in net.parameters().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_network_survives_json(net: Network) -> None:
+    description = json.loads(json.dumps(net.to_json()))
+    again = Network.from_json(description, net.parameters(), np.float32)
+    assert again.layers == net.layers
+    X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    np.testing.assert_array_equal(again.predict(X), net.predict(X))
+
+
+def test_moving_to_another_dtype_keeps_the_values(net: Network) -> None:
+    before = net.parameters()
+    net.place(NumpyBackend(), np.float64)
+    for name, array in net.parameters().items():
+        assert array.dtype == np.float64
+        np.testing.assert_array_equal(array, before[name])
+    assert net.predict(np.ones((2, 4))).dtype == np.float64
+
+
+def test_the_description_is_readable(net: Network) -> None:
+    assert repr(Network([Dense(3)])) == (
+        "Network([Dense(units=3, activation='identity', initializer=None, bias=True)])"
+    )
+    assert repr(net).endswith("inputs=4)")
+
+
+def test_mistakes_are_named(net: Network) -> None:
+    with pytest.raises(ConfigError, match="at least one Dense layer"):
+        Network([Dropout(0.5)])
+    with pytest.raises(ConfigError, match="no parameters yet"):
+        Network([Dense(3)]).predict(np.ones((1, 4)))
+    with pytest.raises(DataError, match="5 features, and the network takes 4"):
+        net.predict(np.ones((1, 5)))
+    with pytest.raises(DataError, match=r"1 dimensions .* reshape"):
+        net.predict(np.ones(4))
+    with pytest.raises(DataError, match="no rows"):
+        net.predict(np.ones((0, 4)))
+    with pytest.raises(DataError, match="nan at row 1, column 2"):
+        net.predict([[0, 0, 0, 0], [0, 0, np.nan, 0]])
+    with pytest.raises(DataError, match="not numbers"):
+        net.predict([["a"] * 4])
+    with pytest.raises(DataError, match="5 features, and the network takes 4"):
+        net.gradients(np.ones((2, 5)), [0, 1], "cross_entropy")
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 10, 16])
+def test_predicting_in_chunks_is_predicting_at_once(net: Network, monkeypatch, chunk: int) -> None:
+    X = np.random.default_rng(1).normal(size=(10, 4)).astype(np.float32)
+    parameters = net.parameters()
+    hidden = np.maximum(X @ parameters["layers.0.weight"], 0)
+    expected = np.tanh(hidden @ parameters["layers.1.weight"]) @ parameters["layers.2.weight"]
+    monkeypatch.setattr(inference, "_CHUNK", chunk)
+    outputs = net.predict(X)
+    assert outputs.shape == (10, 3)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_inputs_are_not_changed(net: Network) -> None:
+    X = np.random.default_rng(1).normal(size=(10, 4)).astype(np.float32)
+    X.flags.writeable = False
+    held = X.copy()
+    first = Network([Activation("relu"), Dropout(0.5), Dense(3)], inputs=4)
+    first.predict(X)
+    first.gradients(X, np.zeros(10, int), "cross_entropy")
+    np.testing.assert_array_equal(X, held)
+
+
+def test_bytes_are_pixels_and_features_carry_their_own_scale() -> None:
+    net = Network([Dense(3)], inputs=4)
+    net.initialize(4, dtype=np.float64)
+    pixels = np.random.default_rng(2).integers(0, 256, (5, 4), dtype=np.uint8)
+    np.testing.assert_allclose(net.predict(pixels), net.predict(pixels / 255), rtol=1e-12)
+    encoded = Features(
+        np.array([[3.0], [5.0]]),
+        shift=np.array([4.0]),
+        scale=np.array([0.5]),
+        codes=np.array([[2], [0]], np.int32),
+        cardinalities=(3,),
+    )
+    plain = [[-0.5, 0, 0, 1], [0.5, 1, 0, 0]]
+    np.testing.assert_allclose(net.predict(encoded), net.predict(plain), rtol=1e-12)
