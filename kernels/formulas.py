@@ -122,7 +122,7 @@ def mae(y, t):
 
 def mae_derivative(y, t):
     d = y - t
-    return (1.0 if d > 0.0 else 0.0) - (1.0 if d < 0.0 else 0.0)
+    return 1.0 if d > 0.0 else (-1.0 if d < 0.0 else d)
 
 
 def huber(y, t, delta):
@@ -240,7 +240,8 @@ def penalty(w, l1, l2):
 
 
 def penalty_derivative(w, l1, l2):
-    return l1 * ((1.0 if w > 0.0 else 0.0) - (1.0 if w < 0.0 else 0.0)) + l2 * w
+    sign = 1.0 if w > 0.0 else (-1.0 if w < 0.0 else w)
+    return l1 * sign + l2 * w
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ are distinct, so that LLVM vectorises it. Shapes: (rows, columns); `rows` may be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 
@@ -410,7 +411,20 @@ def kernel(
     **constants
         Its flags, and the formulas' fixed parameters.
     """
-    reduction = name in ("penalise", "squared_norm")
-    target = _target(np.dtype(dtype).name, _REDUCTION if reduction else _DECORATOR)
+    dtype = np.dtype(dtype)
     constants = {"TINY": float(np.finfo(dtype).tiny), **constants}
-    return load_kernel(TEMPLATES[name], formulas or {}, constants, target)
+    # The types are part of the key: 1, 1.0 and True are equal, and make other kernels.
+    typed = tuple((key, type(number), number) for key, number in sorted(constants.items()))
+    return _kernel(name, dtype.name, tuple(sorted((formulas or {}).items())), typed)
+
+
+@cache
+def _kernel(
+    name: str,
+    dtype: str,
+    formulas: tuple[tuple[str, Callable], ...],
+    constants: tuple[tuple[str, type, Constant], ...],
+) -> Kernel:
+    reduction = name in ("penalise", "squared_norm")
+    target = _target(dtype, _REDUCTION if reduction else _DECORATOR)
+    return load_kernel(TEMPLATES[name], dict(formulas), {key: value for key, _, value in constants}, target)

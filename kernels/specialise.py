@@ -20,6 +20,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import stat
 import sys
 import tempfile
 import textwrap
@@ -136,7 +137,17 @@ def cache_folder() -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     if os.access(_nearest_existing(home), os.W_OK):
         return home / "nnkit"
-    return Path(tempfile.gettempdir()) / f"nnkit-{os.getuid()}"
+    return _private_folder()
+
+
+@cache
+def _private_folder() -> Path:
+    """Return a temporary folder of this user's alone: what lies in it is executed."""
+    folder = Path(tempfile.gettempdir()) / f"nnkit-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if own else Path(tempfile.mkdtemp(prefix="nnkit-"))
 
 
 @cache

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnkit.config import Config, TrainingConfig, load_config
+from nnkit.core.periods import Period
 from nnkit.core.schedules import Constant, Cosine, StepDecay
 from nnkit.errors import ConfigError, FileError
-from nnkit.core.periods import Period
 
 EVERYTHING = r"""# A config that sets every key.
 [data]

@@ -81,7 +81,7 @@ class _Sequence:
         self._operations = operations
 
     def run(self, count: int = 1) -> None:
-        # A product that overflows shows in the loss, which the trainer looks at; NumPy need not warn of it too.
+        # A product that overflows shows in the loss, which the trainer reads; NumPy need not warn of it too.
         with np.errstate(all="ignore"):
             for _ in range(count):
                 for operation in self._operations:

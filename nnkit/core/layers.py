@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 from nnkit.core.activations import activation_function
+from nnkit.core.initializers import initializer_from
 from nnkit.errors import ConfigError, ModelFileError
 
 __all__ = [
@@ -43,9 +45,12 @@ class Dense:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.units, bool) or not isinstance(self.units, int) or self.units < 1:
+        if isinstance(self.units, bool) or not isinstance(self.units, Integral) or self.units < 1:
             raise ConfigError(f"Dense: units = {self.units!r} is not a whole number of at least 1")
+        object.__setattr__(self, "units", int(self.units))
         activation_function(self.activation)
+        if self.initializer is not None:
+            initializer_from(self.initializer)
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,9 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 <= self.rate < 1:
+        if isinstance(self.rate, bool) or not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
             raise ConfigError(f"Dropout: rate = {self.rate!r} is not in [0, 1)")
+        object.__setattr__(self, "rate", float(self.rate))
 
 
 @dataclass(frozen=True)

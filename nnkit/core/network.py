@@ -19,7 +19,7 @@ from nnkit.core.losses import Loss, loss_from
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.step import Objective, Penalty
 from nnkit.core.targets import loss_targets, loss_weights
-from nnkit.errors import ConfigError, DataError
+from nnkit.errors import ConfigError, DataError, ModelFileError
 
 __all__ = ["Network"]
 
@@ -233,5 +233,9 @@ class Network:
         network._inputs = int(value["inputs"])
         network._stages = stages_of(network.layers, network._inputs)
         network._create({}, dtype, None)
+        names = {segment.name for segment in network.arena.segments}
+        if names != set(parameters):
+            differing = ", ".join(sorted(names ^ set(parameters)))
+            raise ModelFileError(f"the parameters are not those of the layers described: {differing}")
         network.set_parameters(parameters)
         return network

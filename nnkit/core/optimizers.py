@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any, ClassVar
 
 from nnkit.errors import ConfigError, unknown_name
@@ -46,8 +47,9 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         for key, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
                 raise ConfigError(f"{self.name}: {key} = {value!r} is not a finite number of at least 0")
+            object.__setattr__(self, key, float(value))
         if not self.learning_rate > 0:
             raise ConfigError(f"{self.name}: learning_rate = {self.learning_rate!r} must be greater than 0")
         for key in ("momentum", "decay", "beta1", "beta2"):

@@ -177,7 +177,7 @@ class Passes:
             "layer": stage.index,
             "key0": seed & 0xFFFFFFFF,
             "key1": seed >> 32,
-            "threshold": round(dropout * 2**32),
+            "threshold": min(round(dropout * 2**32), 2**32 - 1),
             "kept_scale": 1.0 / (1.0 - dropout),
         }
         formulas = {"activation": activation_function(stage.activation).value}

@@ -234,7 +234,7 @@ class Trainer:
         features = features_from(X, self.dtype)
         targets = loss_targets(y, self.loss, self.network.outputs, len(features), self.dtype)
         weights = loss_weights(sample_weight, len(features), self.dtype)
-        if isinstance(validation, int | float):
+        if isinstance(validation, int | float | np.number):
             kept, held_out = self._split(targets, float(validation))
             validation = (features.take(held_out), targets[held_out])
             features, targets = features.take(kept), targets[kept]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import sklearn.metrics as theirs
 
-from nnkit.errors import ConfigError, DataError
 from nnkit.core import metrics
 from nnkit.core.metrics import default_metrics, evaluate_metrics, get_metric, metrics_for
+from nnkit.errors import ConfigError, DataError
 
 SAMPLES = 157
 

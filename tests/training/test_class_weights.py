@@ -43,6 +43,8 @@ def test_classes_that_a_mapping_does_not_name_weigh_one() -> None:
     ("weight", "words"),
     [
         ("balancd", "balancd"),
+        ([1.0, 2.0, 3.0], "mapping"),
+        ({1: "heavy"}, "heavy"),
         ({3: 1.0}, "0 to 2"),
         ({-1: 1.0}, "0 to 2"),
         ({"cat": 1.0}, "cat"),

@@ -10,9 +10,9 @@ import sys
 import pytest
 from rich.console import Console
 
+from nnkit.core.periods import Period, parse_period
 from nnkit.errors import ConfigError
 from nnkit.training.callbacks import Callback, Figures
-from nnkit.core.periods import Period, parse_period
 from nnkit.training.progress import ProgressDisplay
 
 STEPS = 10
