@@ -67,7 +67,7 @@ def train(
         str | None, typer.Option(help="How weights are updated.", show_default="adam")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Base rate.", show_default="1e-3")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the rate.", show_default="constant")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Of the rate.", show_default="cosine")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay.", show_default="0")] = None,
     l1: Annotated[float | None, typer.Option(help="Penalty on |w|.", show_default="0")] = None,
     l2: Annotated[float | None, typer.Option(help="Penalty on ½w².", show_default="0")] = None,

@@ -288,9 +288,7 @@ class TrainingConfig(_Section):
         "adam"
     )
     learning_rate: Annotated[float, Field(gt=0, le=100)] = 1e-3
-    schedule: Annotated[_Named, _named("a schedule", '{name = "step", every = 10}', schedule_from)] = (
-        "constant"
-    )
+    schedule: Annotated[_Named, _named("a schedule", '{name = "step", every = 10}', schedule_from)] = "cosine"
     warmup: _Warmup = 0
     loss: Annotated[_Named, _named("a loss", '{name = "huber", delta = 1.0}', _unless_auto(loss_from))] = (
         "auto"

@@ -79,8 +79,12 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
         return Features(array, scale=np.full(array.shape[1], 1 / 255))
     if array.dtype.kind not in "biuf":
         raise DataError(f"X has dtype {array.dtype}, not numbers")
-    dense = np.ascontiguousarray(array, dtype)
+    with np.errstate(over="ignore"):
+        dense = np.ascontiguousarray(array, dtype)
     if not np.isfinite(dense.sum()) and not np.isfinite(dense).all():
         row, column = np.argwhere(~np.isfinite(dense))[0]
-        raise DataError(f"X holds {array[row, column]} at row {row}, column {column}; remove or impute it")
+        raise DataError(
+            f"X holds {array[row, column]} at row {row}, column {column}, which is no finite {dense.dtype}; "
+            "remove, impute or scale it"
+        )
     return Features(dense)

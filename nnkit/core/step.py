@@ -171,6 +171,8 @@ class Step(Objective):
         self.steps_per_epoch = -(-rows.count // batch_size)
         self.state = {name: arena.like_values() for name in optimizer.state}
         self.rates = arena.backend.zeros(self.steps_per_epoch, np.float64)
+        self._norm_scalars = arena.backend.zeros(SCALARS, np.float64)
+        self._weight_norm: Program | None = None
         self._rows = rows
         self._optimizer = optimizer
         self._clip_norm = clip_norm
@@ -240,6 +242,19 @@ class Step(Objective):
     def updates(self) -> int:
         """The number of updates done; waits for the device."""
         return int(self.arena.backend.to_host(self.counters)[STEP])
+
+    def weight_norm(self) -> float:
+        """The Euclidean norm of the parameters, not finite if one of them is not; waits for the device."""
+        if self._weight_norm is None:
+            self._weight_norm = self._norm_program()
+        self._weight_norm.run()
+        return float(self.arena.backend.to_host(self._norm_scalars)[SQUARED_NORM]) ** 0.5
+
+    def _norm_program(self) -> Program:
+        # The sum of squares does not care what it sums.
+        arguments = {"gradients": self.arena.values, "segments": self.segments, "scalars": self._norm_scalars}
+        kernel = self.arena.backend.kernel("squared_norm", self.arena.dtype, {}, {}, arguments)
+        return self.arena.backend.program([kernel])
 
     def gradient_norm(self) -> float:
         """The norm of the last batch's gradient before clipping; waits for the device; needs `clip_norm`."""

@@ -39,8 +39,10 @@ def loss_targets(y: ArrayLike, loss: Loss, outputs: int, count: int, dtype: DTyp
         probability.
     """
     array = np.asarray(y)
-    if len(array) != count:
-        raise DataError(f"there are {count} rows of features and {len(array)} targets")
+    if array.ndim == 0 or len(array) != count:
+        raise DataError(
+            f"there are {count} rows of features and {array.size if array.ndim < 2 else len(array)} targets"
+        )
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"targets of dtype {array.dtype} are not numbers; encode labels, or use a classifier that does"

@@ -64,12 +64,12 @@ class Callback:
 
     Attributes
     ----------
-    every : Period or None
-        How often `on_step_end` is called, such as ``Period(50, "steps")``; None takes the trainer's reporting
-        interval.
+    every : str, Period or None
+        How often `on_step_end` is called, such as ``"50 steps"`` or ``"5 minutes"``; None takes the trainer's
+        reporting interval.
     """
 
-    every: Period | None = None
+    every: str | Period | None = None
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Run once before the first step."""

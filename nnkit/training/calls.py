@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from nnkit.core.periods import parse_period
 from nnkit.training.callbacks import Callback, Figures
 
 __all__ = ["Calls"]
 
 # Between two looks at the clock: often enough for a display and a signal, seldom enough to cost nothing.
 _INTERVAL_SECONDS = 0.05
+
+
+@dataclass
+class _Listener:
+    """A callback that hears of steps: always, every so many steps, or after so many seconds."""
+
+    callback: Callback
+    steps: int | None
+    seconds: float | None
+    heard: float = 0.0
+
+    @classmethod
+    def of(cls, callback: Callback, steps_per_epoch: int) -> _Listener:
+        if callback.every is None:
+            return cls(callback, None, None)
+        period = parse_period(callback.every)
+        return cls(callback, period.steps(steps_per_epoch), period.seconds)
+
+    def is_due(self, step: int, seconds: float) -> bool:
+        if self.steps is not None:
+            return step % self.steps == 0
+        if self.seconds is not None:
+            if seconds - self.heard < self.seconds:
+                return False
+            self.heard = seconds
+        return True
 
 
 class Calls:
@@ -29,23 +57,16 @@ class Calls:
     def __init__(self, trainer: Any, callbacks: Sequence[Callback], steps_per_epoch: int) -> None:
         self._trainer = trainer
         self._callbacks = tuple(callbacks)
-        self._steps = {
-            i: callback.every.steps(steps_per_epoch) for i, callback in self._periodic() if callback.every
-        }
-        self._last_seconds = dict.fromkeys(range(len(self._callbacks)), 0.0)
+        self._listeners = [
+            _Listener.of(callback, steps_per_epoch)
+            for callback in self._callbacks
+            if type(callback).on_step_end is not Callback.on_step_end
+        ]
         self._stretch = 1
-
-    def _periodic(self) -> list[tuple[int, Callback]]:
-        listening = type(self)._listens
-        return [(i, callback) for i, callback in enumerate(self._callbacks) if listening(callback)]
-
-    @staticmethod
-    def _listens(callback: Callback) -> bool:
-        return type(callback).on_step_end is not Callback.on_step_end
 
     def stretch(self, step: int, left: int) -> int:
         """Return how many of the `left` steps after `step` may run before anyone is served."""
-        due = [period - step % period for period in self._steps.values() if period]
+        due = [listener.steps - step % listener.steps for listener in self._listeners if listener.steps]
         return min(self._stretch, left, *due)
 
     def measured(self, steps: int, seconds: float) -> None:
@@ -60,22 +81,11 @@ class Calls:
 
     def step_end(self, step: int, seconds: float, figures: Callable[[], Figures]) -> None:
         """Call `on_step_end` of those who are due; the figures are read only if somebody is."""
-        due = [callback for i, callback in self._periodic() if self._is_due(i, callback, step, seconds)]
+        due = [listener for listener in self._listeners if listener.is_due(step, seconds)]
         if due:
             moment = figures()
-            for callback in due:
-                callback.on_step_end(self._trainer, moment)
-
-    def _is_due(self, index: int, callback: Callback, step: int, seconds: float) -> bool:
-        if callback.every is None:
-            return True
-        period = self._steps[index]
-        if period is not None:
-            return step % period == 0
-        if seconds - self._last_seconds[index] < (callback.every.seconds or 0.0):
-            return False
-        self._last_seconds[index] = seconds
-        return True
+            for listener in due:
+                listener.callback.on_step_end(self._trainer, moment)
 
     def epoch_end(self, figures: Figures) -> None:
         """Call `on_epoch_end`."""

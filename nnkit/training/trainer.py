@@ -1,73 +1,40 @@
-"""The training loop: epochs over a compiled step, validation, the best weights, early stopping, callbacks."""
+"""The trainer: settings, checked once, and `fit`, which brings data and network to the loop."""
 
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnkit.backends import select
-from nnkit.backends.protocol import Array
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
 from nnkit.core.inference import Inference
-from nnkit.core.links import predicted
 from nnkit.core.losses import Loss, loss_from
-from nnkit.core.metrics import default_metrics, evaluate_metrics, get_metric, metrics_for
+from nnkit.core.metrics import default_metrics, get_metric, metrics_for
 from nnkit.core.network import Network
 from nnkit.core.optimizers import Optimizer, optimizer_from
-from nnkit.core.order import epoch_order
-from nnkit.core.schedules import PlateauState, ReduceOnPlateau, Schedule, schedule_from
-from nnkit.core.step import Penalty, Step, StepFigures
+from nnkit.core.schedules import Schedule, schedule_from
+from nnkit.core.step import Penalty
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.splitting import split_rows
-from nnkit.errors import ConfigError, DivergenceError
-from nnkit.training.callbacks import Callback, Figures
-from nnkit.training.calls import Calls
+from nnkit.errors import ConfigError
+from nnkit.training.callbacks import Callback
+from nnkit.training.checks import above_zero, at_least_zero, whole
 from nnkit.training.class_weights import class_weights
+from nnkit.training.evaluation import Decode, Evaluation
 from nnkit.training.history import History
+from nnkit.training.loop import Loop, TrainingState
 from nnkit.training.precision import resolve_precision
 
-__all__ = ["Trainer", "TrainingState"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger("nnkit")
 
 Validation = float | tuple[ArrayLike | Features, ArrayLike] | None
-
-
-@dataclass
-class TrainingState:
-    """Where a training stands, apart from the arrays: all that decides what the next step does.
-
-    Attributes
-    ----------
-    epoch : int
-        The current epoch, from 0.
-    batch : int
-        The next batch of it.
-    best : float
-        The best monitored value so far; infinity before the first.
-    best_epoch : int
-        Its epoch, from 1; 0 stands for the initial weights.
-    waited : int
-        Epochs since.
-    plateau : PlateauState
-        The state of a reduce-on-plateau schedule.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    best: float = math.inf
-    best_epoch: int = 0
-    waited: int = 0
-    plateau: PlateauState = field(default_factory=PlateauState)
 
 
 class Trainer:
@@ -145,11 +112,11 @@ class Trainer:
         self.loss = loss_from(loss)
         self.optimizer = optimizer_from(optimizer)
         self.schedule = schedule_from(schedule)
-        self.seed = _whole("seed", seed, 0, 2**64 - 1)
-        self.penalty = Penalty(_at_least_zero("l1", l1), _at_least_zero("l2", l2))
-        self.clip_norm = None if clip_norm is None else _above_zero("clip_norm", clip_norm)
+        self.seed = whole("seed", seed, 0, 2**64 - 1)
+        self.penalty = Penalty(at_least_zero("l1", l1), at_least_zero("l2", l2))
+        self.clip_norm = None if clip_norm is None else above_zero("clip_norm", clip_norm)
         self.class_weight = class_weight
-        self.early_stopping = None if early_stopping is None else _whole("early_stopping", early_stopping, 1)
+        self.early_stopping = None if early_stopping is None else whole("early_stopping", early_stopping, 1)
         self.restore_best = early_stopping is not None if restore_best is None else restore_best
         self.metrics = self._known_metrics(metrics)
         selection = select(device)
@@ -161,7 +128,7 @@ class Trainer:
             logger.info(resolved.note)
         self.state = TrainingState()
         self.history = History()
-        self._stopping = False
+        self.stopping = False
 
     def _known_metrics(self, metrics: Sequence[str] | None) -> tuple[str, ...]:
         task = self.loss.task(self.network.outputs)
@@ -177,7 +144,7 @@ class Trainer:
 
     def stop(self) -> None:
         """Ask a running `fit` to end after the steps under way: for callbacks and signal handlers."""
-        self._stopping = True
+        self.stopping = True
 
     def fit(
         self,
@@ -190,7 +157,7 @@ class Trainer:
         sample_weight: ArrayLike | None = None,
         shuffle: bool = True,
         callbacks: Iterable[Callback] = (),
-        decode: Callable[[NDArray], NDArray] | None = None,
+        decode: Decode | None = None,
     ) -> History:
         """Train.
 
@@ -229,8 +196,8 @@ class Trainer:
         DivergenceError
             If the loss is no longer finite; the best weights so far are kept.
         """
-        epochs = _whole("epochs", epochs, 1)
-        batch_size = _whole("batch_size", batch_size, 1, 2**24)
+        epochs = whole("epochs", epochs, 1)
+        batch_size = whole("batch_size", batch_size, 1, 2**24)
         features = features_from(X, self.dtype)
         targets = loss_targets(y, self.loss, self.network.outputs, len(features), self.dtype)
         weights = loss_weights(sample_weight, len(features), self.dtype)
@@ -243,22 +210,16 @@ class Trainer:
         weights = self._with_class_weights(targets, weights)
         rows = Rows(self.backend, self.dtype, features, targets, weights, shuffled=True)
         evaluation = None if validation is None else self._evaluation(validation, decode)
-        loop = _Loop(self, rows, evaluation, epochs, min(batch_size, rows.count), shuffle, tuple(callbacks))
-        loop.run()
+        Loop(self, rows, evaluation, epochs, min(batch_size, rows.count), shuffle, tuple(callbacks)).run()
         return self.history
 
     def _split(self, targets: NDArray, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         task = self.loss.task(self.network.outputs)
-        classes = (
-            targets.reshape(-1) if task in ("binary", "multiclass") and targets.size == len(targets) else None
-        )
-        whole = classes is not None and np.array_equal(classes, np.round(classes))
-        return split_rows(
-            len(targets),
-            share,
-            self.seed,
-            classes.astype(np.int64) if whole and classes is not None else None,
-        )
+        single = task in ("binary", "multiclass") and targets.size == len(targets)
+        # Soft targets of a binary task are probabilities, by which rows cannot be stratified.
+        classes = targets.reshape(-1).astype(np.int64) if single else None
+        hard = classes is not None and np.array_equal(classes, targets.reshape(-1))
+        return split_rows(len(targets), share, self.seed, classes if hard else None)
 
     def _prepare_network(self, features: Features) -> None:
         if self.network.inputs is None:
@@ -270,264 +231,15 @@ class Trainer:
         if self.class_weight is None:
             return weights
         by_class = class_weights(self.class_weight, targets, self.network.outputs).astype(self.dtype)
-        return by_class if weights is None else weights * by_class
+        return loss_weights(by_class if weights is None else weights * by_class, len(targets), self.dtype)
 
-    def _evaluation(self, validation: tuple[ArrayLike | Features, ArrayLike], decode: Any) -> _Evaluation:
+    def _evaluation(
+        self, validation: tuple[ArrayLike | Features, ArrayLike], decode: Decode | None
+    ) -> Evaluation:
         features = features_from(validation[0], self.dtype)
         self.network.check_width(features)
         targets = loss_targets(validation[1], self.loss, self.network.outputs, len(features), self.dtype)
         task = self.loss.task(self.network.outputs)
         rows = Rows(self.backend, self.dtype, features, targets)
         inference = Inference(self.network.stages, self.network.arena, rows, self.loss)
-        return _Evaluation(inference, self.loss, task, self.metrics, targets, decode)
-
-
-class _Evaluation:
-    """The validation rows, and what is measured on them."""
-
-    def __init__(
-        self,
-        inference: Inference,
-        loss: Loss,
-        task: Any,
-        metrics: Sequence[str],
-        targets: NDArray,
-        decode: Callable[[NDArray], NDArray] | None,
-    ) -> None:
-        self._inference = inference
-        self._loss = loss
-        self._task = task
-        self._decode = decode
-        self._cheap = [name for name in metrics if get_metric(name).cheap]
-        self._final = [name for name in metrics if not get_metric(name).cheap]
-        hard = task == "regression" or targets.ndim == 1 or np.array_equal(targets, np.round(targets))
-        truth = targets if hard else np.round(targets)
-        if task == "multiclass" and truth.ndim == 2:
-            truth = targets.argmax(axis=1)
-        self._truth = truth if task == "regression" else truth.astype(np.int64)
-        if decode is not None:
-            self._truth = decode(targets)
-
-    def run(self) -> tuple[NDArray, float]:
-        """Return the outputs on the validation rows, and their loss."""
-        return self._inference.run()
-
-    def measure(self, outputs: NDArray, last: bool) -> dict[str, float]:
-        """Return the metrics of the outputs; those that are not cheap only after the last epoch."""
-        values = predicted(outputs, self._loss.link)
-        if self._decode is not None:
-            values = self._decode(values)
-        names = [*self._cheap, *(self._final if last else [])]
-        measured = evaluate_metrics(names, self._task, self._truth, values)
-        return {f"validation_{name}": value for name, value in measured.items()}
-
-
-class _Loop:
-    """One call of `Trainer.fit`."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        rows: Rows,
-        evaluation: _Evaluation | None,
-        epochs: int,
-        batch_size: int,
-        shuffle: bool,
-        callbacks: Sequence[Callback],
-    ) -> None:
-        network = trainer.network
-        self.trainer = trainer
-        self.rows = rows
-        self.evaluation = evaluation
-        self.epochs = epochs
-        self.shuffle = shuffle
-        self.step = Step(
-            network.stages,
-            network.arena,
-            trainer.loss,
-            trainer.penalty,
-            batch_size,
-            trainer.seed,
-            trainer.optimizer,
-            rows,
-            trainer.clip_norm,
-        )
-        self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
-        self.best_values: Array = network.arena.like_values()
-        self._keep_best = trainer.backend.program(
-            [trainer.backend.copy(network.arena.values, self.best_values)]
-        )
-        self._return_to_best = trainer.backend.program(
-            [trainer.backend.copy(self.best_values, network.arena.values)]
-        )
-        self._began = 0.0
-        self._rates: NDArray[np.float64] = np.zeros(0)
-        self._reported = (0, 0.0, StepFigures())  # step, seconds and sums at the last report
-
-    def run(self) -> None:
-        """Train, from where `trainer.state` stands to the last epoch."""
-        trainer = self.trainer
-        trainer.state, trainer.history, trainer._stopping = TrainingState(), History(), False
-        self._began = time.perf_counter()
-        self._keep_best.run()
-        self.calls.train_begin(self._figures(StepFigures()))
-        last = StepFigures()
-        try:
-            while trainer.state.epoch < self.epochs and not trainer._stopping:
-                last = self._epoch()
-        finally:
-            self.calls.train_end(self._figures(last))
-        if trainer.restore_best and trainer.history.rows and trainer.state.best_epoch:
-            self._return_to_best.run()
-        trainer.backend.synchronize()
-
-    def _epoch(self) -> StepFigures:
-        state, steps = self.trainer.state, self.step.steps_per_epoch
-        self._rates = self._learning_rates()
-        order = epoch_order(self.rows.count, self.trainer.seed, state.epoch, self.shuffle)
-        self.step.begin_epoch(state.epoch, order, self._rates)
-        began = self._seconds()
-        self._reported = (self._step_number(), began, StepFigures())
-        while state.batch < steps and not self.trainer._stopping:
-            started = time.perf_counter()
-            count = self.calls.stretch(self._step_number(), steps - state.batch)
-            self.step.run(state.batch, count)
-            state.batch += count
-            sums = self.step.read()
-            self.calls.measured(count, time.perf_counter() - started)
-            self._check_finite(sums)
-            self.calls.step_end(self._step_number(), self._seconds(), partial(self._report, sums))
-        sums = self.step.read()
-        if state.batch == steps:
-            self._end_epoch(sums, self._seconds() - began)
-        return sums
-
-    def _learning_rates(self) -> NDArray[np.float64]:
-        """Return the epoch's learning rate for each batch."""
-        trainer, steps = self.trainer, self.step.steps_per_epoch
-        first = trainer.state.epoch * steps
-        factors = trainer.schedule.factors(first, steps, self.epochs * steps, steps)
-        return trainer.optimizer.learning_rate * trainer.state.plateau.factor * factors
-
-    def _end_epoch(self, sums: StepFigures, seconds: float) -> None:
-        trainer, state = self.trainer, self.trainer.state
-        epoch = state.epoch + 1
-        training_rate = self.rows.count / max(seconds, 1e-9)
-        self._check_weights()
-        measured: dict[str, float] = {}
-        if self.evaluation is None:
-            self._judge(epoch, sums.loss)
-        else:
-            outputs, loss = self.evaluation.run()
-            self._judge(epoch, loss)
-            last = epoch == self.epochs or trainer._stopping
-            measured = {"validation_loss": loss, **self.evaluation.measure(outputs, last)}
-        row = {
-            "epoch": epoch,
-            "step": epoch * self.step.steps_per_epoch,
-            "loss": sums.loss,
-            "learning_rate": float(self._rates[-1]),
-            "seconds": self._seconds(),
-            "samples_per_second": training_rate,
-            **measured,
-        }
-        trainer.history.append(row)
-        figures = self._figures(sums, training_rate, measured)
-        state.epoch, state.batch = epoch, 0
-        self.calls.epoch_end(figures)
-
-    def _judge(self, epoch: int, value: float) -> None:
-        """Keep the weights if they are the best so far; stop early; let the schedule see the value."""
-        trainer, state, schedule = self.trainer, self.trainer.state, self.trainer.schedule
-        if value < state.best:
-            state.best, state.best_epoch, state.waited = value, epoch, 0
-            self._keep_best.run()
-        else:
-            state.waited += 1
-        if trainer.early_stopping is not None and state.waited >= trainer.early_stopping:
-            trainer.stop()
-        if isinstance(schedule, ReduceOnPlateau):
-            state.plateau = schedule.observe(state.plateau, value)
-
-    def _check_finite(self, sums: StepFigures) -> None:
-        if not math.isfinite(sums.loss) and sums.weight != 0:
-            self._diverge(f"the loss became {sums.loss}")
-
-    def _check_weights(self) -> None:
-        """Look at what the epoch's last update left, which no loss has seen yet."""
-        network = self.trainer.network
-        if not np.isfinite(self.trainer.backend.to_host(network.arena.values)).all():
-            self._diverge("weights became infinite or NaN")
-
-    def _diverge(self, what: str) -> NoReturn:
-        """Return to the best weights and say what happened."""
-        trainer, state = self.trainer, self.trainer.state
-        self._return_to_best.run()
-        kept = f"those of epoch {state.best_epoch}" if state.best_epoch else "the initial ones"
-        rate = float(self._rates[min(state.batch, len(self._rates)) - 1])
-        clip = "" if trainer.clip_norm is not None else ", or clip_norm = 1.0"
-        raise DivergenceError(
-            f"{what} in epoch {state.epoch + 1} at learning rate {rate:g}; "
-            f"the weights kept are {kept}.\nTry learning_rate = {trainer.optimizer.learning_rate / 10:g}"
-            f"{clip}, and look for features of large scale."
-        )
-
-    def _report(self, sums: StepFigures) -> Figures:
-        """Return the figures since the last report."""
-        step, seconds = self._step_number(), self._seconds()
-        last_step, last_seconds, last_sums = self._reported
-        self._reported = (step, seconds, sums)
-        samples = (step - last_step) * self.step.batch_size
-        return self._figures(sums.since(last_sums), samples / max(seconds - last_seconds, 1e-9))
-
-    def _figures(
-        self, sums: StepFigures, samples_per_second: float = 0.0, metrics: Mapping[str, float] | None = None
-    ) -> Figures:
-        state, steps = self.trainer.state, self.step.steps_per_epoch
-        step = self._step_number()
-        full, batch = divmod(step, steps)
-        return Figures(
-            epoch=-(-step // steps),
-            epochs=self.epochs,
-            step=step,
-            steps_per_epoch=steps,
-            total_steps=self.epochs * steps,
-            samples=full * self.rows.count + batch * self.step.batch_size,
-            seconds=self._seconds(),
-            samples_per_second=samples_per_second,
-            learning_rate=float(self._rates[min(state.batch, len(self._rates)) - 1])
-            if len(self._rates)
-            else 0.0,
-            loss=sums.loss,
-            metrics=metrics or {},
-        )
-
-    def _step_number(self) -> int:
-        return self.trainer.state.epoch * self.step.steps_per_epoch + self.trainer.state.batch
-
-    def _seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-
-def _whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | np.integer)
-        or value < least
-        or (most and value > most)
-    ):
-        upper = f" and at most {most}" if most else ""
-        raise ConfigError(f"{name} = {value!r} must be a whole number of at least {least}{upper}")
-    return int(value)
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ConfigError(f"{name} = {value!r} must be a finite number of at least 0")
-    return float(value)
-
-
-def _above_zero(name: str, value: float) -> float:
-    if _at_least_zero(name, value) == 0:
-        raise ConfigError(f"{name} = {value!r} must be greater than 0")
-    return float(value)
+        return Evaluation(inference, self.loss, task, self.metrics, targets, decode)

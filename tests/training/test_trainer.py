@@ -201,19 +201,30 @@ class RaiseScale(Callback):
             trainer.network.set_parameters({"layers.1.bias": [np.inf, 0, 0]})
 
 
-def test_divergence_names_epoch_and_rate_and_keeps_the_weights_of_the_best_epoch() -> None:
+@pytest.mark.parametrize("validated", [True, False])
+def test_divergence_names_epoch_and_rate_and_keeps_the_best_weights(validated: bool) -> None:
     X, y = blobs()
+    validation = (X, y) if validated else None
     network, capture = classifier(), Capture()
     trainer = trainer_for(network, optimizer=SGD(0.25))
     recorder = Recorder(Period(1, "steps"))
     words = r"the loss became nan in epoch 4 at learning rate 0\.25.*\n.*0\.025"
     with pytest.raises(DivergenceError, match=words) as raised:
-        trainer.fit(X, y, epochs=6, batch_size=16, callbacks=[capture, recorder, RaiseScale(3)])
+        trainer.fit(
+            X,
+            y,
+            epochs=6,
+            batch_size=16,
+            validation=validation,
+            callbacks=[capture, recorder, RaiseScale(3)],
+        )
     assert [f.step for name, f in recorder.calls if name == "step"][-1] == 18  # seen at the first step after
     best = trainer.history.best_epoch
     assert len(trainer.history) == 3
-    assert f"the weights kept are those of epoch {best}" in str(raised.value)
-    assert_same_bits(network.parameters(), capture.weights[best - 1])
+    # A training loss is that of the weights an epoch begins with, a validation loss that of those it leaves.
+    kept, words = (best - 1, "") if validated else (best - 2, "the beginning of ")
+    assert f"the weights kept are those of {words}epoch {best}" in str(raised.value)
+    assert_same_bits(network.parameters(), capture.weights[kept])
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

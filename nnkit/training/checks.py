@@ -1,0 +1,34 @@
+"""Checks of numbers that a caller gives: each returns the plain number or says what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from nnkit.errors import ConfigError
+
+__all__ = ["above_zero", "at_least_zero", "whole"]
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return a whole number between `least` and `most`, or raise `ConfigError` naming it."""
+    proper = isinstance(value, Integral) and not isinstance(value, bool)
+    if not proper or value < least or (most is not None and value > most):
+        upper = "" if most is None else f" and at most {most}"
+        raise ConfigError(f"{name} = {value!r} must be a whole number of at least {least}{upper}")
+    return int(value)
+
+
+def at_least_zero(name: str, value: Any) -> float:
+    """Return a finite number of at least 0, or raise `ConfigError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+        raise ConfigError(f"{name} = {value!r} must be a finite number of at least 0")
+    return float(value)
+
+
+def above_zero(name: str, value: Any) -> float:
+    """Return a finite number above 0, or raise `ConfigError` naming it."""
+    if at_least_zero(name, value) == 0:
+        raise ConfigError(f"{name} = {value!r} must be greater than 0")
+    return float(value)

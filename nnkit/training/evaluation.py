@@ -1,0 +1,73 @@
+"""What a training measures on its validation rows after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.core.inference import Inference
+from nnkit.core.links import predicted
+from nnkit.core.losses import Loss, Task
+from nnkit.core.metrics import evaluate_metrics, get_metric
+
+__all__ = ["Decode", "Evaluation"]
+
+Decode = Callable[[NDArray], NDArray]
+
+
+class Evaluation:
+    """The validation rows, and what is measured on them.
+
+    Parameters
+    ----------
+    inference : Inference
+        Over the validation rows.
+    loss : Loss
+        Whose link makes predictions of outputs.
+    task : {"binary", "multiclass", "multilabel", "regression"}
+        What is learnt.
+    metrics : sequence of str
+        Names of metrics that fit the task.
+    targets : ndarray
+        As the loss kernels read them.
+    decode : function, optional
+        Turns a regression's values and targets into their own units.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        loss: Loss,
+        task: Task,
+        metrics: Sequence[str],
+        targets: NDArray,
+        decode: Decode | None,
+    ) -> None:
+        self._inference = inference
+        self._loss = loss
+        self._task = task
+        self._decode = decode
+        self._cheap = [name for name in metrics if get_metric(name).cheap]
+        self._final = [name for name in metrics if not get_metric(name).cheap]
+        hard = task == "regression" or targets.ndim == 1 or np.array_equal(targets, np.round(targets))
+        truth = targets if hard else np.round(targets)
+        if task == "multiclass" and truth.ndim == 2:
+            truth = targets.argmax(axis=1)
+        self._truth = truth if task == "regression" else truth.astype(np.int64)
+        if decode is not None:
+            self._truth = decode(targets)
+
+    def run(self) -> tuple[NDArray, float]:
+        """Return the outputs on the validation rows, and their loss."""
+        return self._inference.run()
+
+    def measure(self, outputs: NDArray, last: bool) -> dict[str, float]:
+        """Return the metrics of the outputs; those that are not cheap only after the last epoch."""
+        values = predicted(outputs, self._loss.link)
+        if self._decode is not None:
+            values = self._decode(values)
+        names = [*self._cheap, *(self._final if last else [])]
+        measured = evaluate_metrics(names, self._task, self._truth, values)
+        return {f"validation_{name}": value for name, value in measured.items()}
