@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class Kernel:
     """A specialised kernel: its entry, the parameters that are left, and where its source lies."""
 
     name: str
-    entry: Callable
+    entry: Any
     parameters: tuple[str, ...]
     path: Path
 
@@ -270,8 +271,9 @@ class _Inliner(ast.NodeTransformer):
             return self._constant(value)
         if isinstance(value, ModuleType) and value.__name__ in _MODULES:
             return ast.Name(_MODULES[value.__name__], ast.Load())
-        if getattr(value, "__module__", None) in _MODULES:
-            return _expression(f"{_MODULES[value.__module__]}.{value.__name__}")  # type: ignore[union-attr]
+        module = _MODULES.get(getattr(value, "__module__", None) or "")
+        if module is not None:
+            return _expression(f"{module}.{getattr(value, '__name__', node.id)}")
         if hasattr(builtins, node.id):
             return ast.Name(node.id, node.ctx)
         raise ConfigError(

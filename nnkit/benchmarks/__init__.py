@@ -1,0 +1,1 @@
+"""The measuring code: what `bench/` runs, usable on any machine."""

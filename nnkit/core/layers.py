@@ -33,15 +33,15 @@ class Dense:
         The number of outputs.
     activation : str
         A registered activation.
-    initializer : str or None
-        How W is drawn; None takes He's for the ReLU family and Glorot's for the rest. Biases begin at zero.
+    initializer : str, mapping or None
+        How W is drawn; a mapping gives parameters, as in ``{"name": "normal", "std": 0.02}``; None takes He's for the ReLU family and Glorot's for the rest. Biases begin at zero.
     bias : bool
         Whether there is a b.
     """
 
     units: int
     activation: str = "identity"
-    initializer: str | None = None
+    initializer: str | Mapping[str, Any] | None = None
     bias: bool = True
 
     def __post_init__(self) -> None:

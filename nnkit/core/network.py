@@ -213,7 +213,7 @@ class Network:
         arena.backend.program(operations).run()
         weight = objective.read().weight
         host = arena.to_host(objective.passes.gradients)
-        return {name: gradient * arena.dtype.type(rows.count / weight) for name, gradient in host.items()}
+        return {name: gradient * (rows.count / weight) for name, gradient in host.items()}
 
     def check_width(self, features: Features) -> None:
         """Raise `DataError` unless the features have the network's number of inputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
@@ -47,7 +48,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         for key, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
                 raise ConfigError(f"{self.name}: {key} = {value!r} is not a finite number of at least 0")
             object.__setattr__(self, key, float(value))
         if not self.learning_rate > 0:
@@ -164,14 +165,10 @@ def optimizer_from(value: str | Mapping[str, Any] | Optimizer, **overrides: floa
     ConfigError
         If the name or a field is unknown, or a value is out of its range.
     """
-    table = (
-        value.to_json()
-        if isinstance(value, Optimizer)
-        else {"name": value}
-        if isinstance(value, str)
-        else dict(value)
-    )
-    table.update({key: number for key, number in overrides.items() if number is not None})
+    if isinstance(value, Optimizer):
+        value = value.to_json()
+    table: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
+    table |= {key: number for key, number in overrides.items() if number is not None}
     name = str(table.pop("name", ""))
     if name not in _REGISTRY:
         raise unknown_name("optimizer", name, _REGISTRY)

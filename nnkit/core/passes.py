@@ -40,6 +40,11 @@ class Passes:
         The nominal batch.
     training : bool
         Whether dropout drops, and what the backward pass needs is kept.
+
+    Attributes
+    ----------
+    products : dict of int to list of Operation
+        By number of rows, the matrix products alone: the floor that a step is measured against.
     """
 
     def __init__(self, stages: Sequence[Stage], arena: Arena, capacity: int, training: bool) -> None:
@@ -49,6 +54,7 @@ class Passes:
         self._capacity = capacity
         self._training = training
         self._buffers = [self._allocate(stage) for stage in stages]
+        self.products: dict[int, list[Operation]] = {}
         if training:
             self.gradients = arena.like_values()
             # The gradient of one stage's output and of its input are alive at once: two buffers, taken in
@@ -89,7 +95,7 @@ class Passes:
             if stage.layer is None:
                 operations.append(self._backend.copy(x, z))
             else:
-                operations.append(self._backend.matmul(x, self._weight(stage), z))
+                operations.append(self._product(rows, x, self._weight(stage), z))
             dropout = stage.dropout if self._training else 0.0
             if stage.activation != "identity" or dropout > 0 or (stage.bias and not self._fused(stage)):
                 operations.append(self._forward_kernel(stage, buffers, rows, counters, seed, dropout))
@@ -141,15 +147,20 @@ class Passes:
                 operations.append(self._backward_kernel(stage, delta, rows))
             if stage.layer is not None:
                 gradient = self._weight(stage, self.gradients)
-                operations.append(self._backend.matmul(inputs[stage.index].T, delta, gradient))
+                operations.append(self._product(rows, inputs[stage.index].T, delta, gradient))
             if stage is lowest:
                 break
             onto = self._delta(below[stage.index], rows)
             if stage.layer is None:
                 operations.append(self._backend.copy(delta, onto))
             else:
-                operations.append(self._backend.matmul(delta, self._weight(stage).T, onto))
+                operations.append(self._product(rows, delta, self._weight(stage).T, onto))
         return operations
+
+    def _product(self, rows: int, a: Array, b: Array, out: Array) -> Operation:
+        operation = self._backend.matmul(a, b, out)
+        self.products.setdefault(rows, []).append(operation)
+        return operation
 
     def _fused(self, stage: Stage) -> bool:
         """Whether the loss kernel adds this stage's bias and sums its gradient."""

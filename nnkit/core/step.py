@@ -243,6 +243,10 @@ class Step(Objective):
         """The number of updates done; waits for the device."""
         return int(self.arena.backend.to_host(self.counters)[STEP])
 
+    def products(self) -> Program:
+        """Return a full batch's matrix products alone, over the same buffers, as a program of their own."""
+        return self.arena.backend.program(self.passes.products[self.batch_size])
+
     def weight_norm(self) -> float:
         """The Euclidean norm of the parameters, not finite if one of them is not; waits for the device."""
         if self._weight_norm is None:

@@ -40,9 +40,8 @@ def loss_targets(y: ArrayLike, loss: Loss, outputs: int, count: int, dtype: DTyp
     """
     array = np.asarray(y)
     if array.ndim == 0 or len(array) != count:
-        raise DataError(
-            f"there are {count} rows of features and {array.size if array.ndim < 2 else len(array)} targets"
-        )
+        given = 1 if array.ndim == 0 else len(array)
+        raise DataError(f"there are {count} rows of features and {given} targets")
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"targets of dtype {array.dtype} are not numbers; encode labels, or use a classifier that does"

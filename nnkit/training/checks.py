@@ -22,7 +22,7 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 def at_least_zero(name: str, value: Any) -> float:
     """Return a finite number of at least 0, or raise `ConfigError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
         raise ConfigError(f"{name} = {value!r} must be a finite number of at least 0")
     return float(value)
 

@@ -1,0 +1,90 @@
+"""A training step against its floor: the same step's matrix products alone, measured in turns in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnkit.backends import select
+from nnkit.benchmarks.timing import Spread, in_turns, ratio, spread
+from nnkit.core.batch import Rows
+from nnkit.core.features import Features
+from nnkit.core.layers import Dense
+from nnkit.core.losses import loss_from
+from nnkit.core.network import Network
+from nnkit.core.optimizers import Adam
+from nnkit.core.order import epoch_order
+from nnkit.core.step import Penalty, Step
+
+__all__ = ["StepTimes", "example_step", "measure_step"]
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """What a step costs.
+
+    Parameters
+    ----------
+    step, floor : Spread
+        Seconds for one step, and for its matrix products alone.
+    step_over_floor : Spread
+        Turn by turn.
+    """
+
+    step: Spread
+    floor: Spread
+    step_over_floor: Spread
+
+
+def example_step(widths: Sequence[int], batch_size: int, steps: int, device: str = "cpu") -> Step:
+    """Return a float32 step with ReLU, cross-entropy (binary for one output) and Adam on generated data.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Inputs, hidden units, outputs. 784 inputs and more are uint8 pixels, fewer are float32.
+    batch_size : int
+        Rows a step.
+    steps : int
+        Batches in the data set.
+    device : str
+        As `nnkit.backends.select` takes it.
+    """
+    backend = select(device).backend
+    inputs, *hidden, outputs = widths
+    count, generator = steps * batch_size, np.random.default_rng(0)
+    network = Network([*(Dense(width, "relu") for width in hidden), Dense(outputs)])
+    network.initialize(inputs, backend=backend)
+    if inputs >= 784:
+        pixels = generator.integers(0, 256, (count, inputs), dtype=np.uint8)
+        features = Features(pixels, scale=np.full(inputs, 1 / 255))
+    else:
+        features = Features(generator.standard_normal((count, inputs), dtype=np.float32))
+    targets = generator.integers(0, max(outputs, 2), count).astype(np.int32)
+    loss = loss_from("cross_entropy" if outputs > 1 else "binary_cross_entropy")
+    encoded = targets if outputs > 1 else targets.astype(np.float32)[:, None]
+    rows = Rows(backend, np.float32, features, encoded, shuffled=True)
+    step = Step(network.stages, network.arena, loss, Penalty(), batch_size, 0, Adam(1e-3), rows)
+    step.begin_epoch(0, epoch_order(count, 0, 0), np.full(steps, 1e-3))
+    return step
+
+
+def measure_step(
+    widths: Sequence[int], batch_size: int, steps: int, repeats: int = 30, device: str = "cpu"
+) -> StepTimes:
+    """Measure a step and its floor in turns, each turn `steps` steps long."""
+    step = example_step(widths, batch_size, steps, device)
+    products, backend = step.products(), step.arena.backend
+
+    def run_steps() -> None:
+        step.run(0, steps)
+        backend.synchronize()
+
+    def run_products() -> None:
+        products.run(steps)
+        backend.synchronize()
+
+    whole, floor = in_turns([run_steps, run_products], repeats)
+    return StepTimes(spread(whole / steps), spread(floor / steps), ratio(whole, floor))

@@ -1,0 +1,74 @@
+"""Time things in turns: medians with their spread, and ratios in which a drifting machine cancels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Spread", "in_turns", "ratio", "spread"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of several measurements and how far they lie apart.
+
+    Parameters
+    ----------
+    median, low, high : float
+        The 50th, 10th and 90th percentile.
+    repeats : int
+        How many measurements.
+    """
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    def to_json(self) -> dict[str, float]:
+        """Return the fields."""
+        return asdict(self)
+
+
+def spread(values: NDArray[np.float64]) -> Spread:
+    """Return the median, the 10th and the 90th percentile."""
+    low, median, high = np.percentile(values, [10, 50, 90])
+    return Spread(float(median), float(low), float(high), len(values))
+
+
+def ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> Spread:
+    """Return how `a` compares with `b`, measurement by measurement."""
+    return spread(a / b)
+
+
+def in_turns(
+    functions: list[Callable[[], object]], repeats: int, warmup: int = 2
+) -> list[NDArray[np.float64]]:
+    """Time functions in turns, A B A B ...
+
+    Parameters
+    ----------
+    functions : list of function
+        Each call is one measurement.
+    repeats : int
+        How many measurements of each.
+    warmup : int
+        Turns before that which are not counted.
+
+    Returns
+    -------
+    list of ndarray of shape (repeats,)
+        Seconds, for each function.
+    """
+    seconds = np.zeros((len(functions), repeats))
+    for turn in range(-warmup, repeats):
+        for i, function in enumerate(functions):
+            began = time.perf_counter()
+            function()
+            if turn >= 0:
+                seconds[i, turn] = time.perf_counter() - began
+    return list(seconds)
