@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from nnkit.config import Config
     from nnkit.model import Model
     from nnkit.training.run import Outcome, Run
-    from nnkit.training.trainer import Trainer
 
 __all__ = ["app", "main"]
 
@@ -85,7 +84,7 @@ def train(
     precision: Annotated[Precision | None, typer.Option(show_default="fp32")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.", show_default="0")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME", file_okay=False)
+        Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME")
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
@@ -124,7 +123,7 @@ def train(
         _print_run(run)
         display = ProgressDisplay()
         try:
-            with _ended_by_signals(run.trainer) as ended:
+            with _ended_by_signals(run) as ended:
                 outcome = run.train([display])
         finally:
             display.close()
@@ -225,7 +224,7 @@ def _notes() -> Iterator[None]:
 
 
 @contextmanager
-def _ended_by_signals(trainer: Trainer) -> Iterator[list[int]]:
+def _ended_by_signals(run: Run) -> Iterator[list[int]]:
     """Let Ctrl-C and SIGTERM end a training between two steps; a second one ends it at once."""
     ended: list[int] = []
 
@@ -233,7 +232,7 @@ def _ended_by_signals(trainer: Trainer) -> Iterator[list[int]]:
         if ended:
             raise KeyboardInterrupt
         ended.append(number)
-        trainer.stop()
+        run.stop()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -37,10 +37,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt leaves nothing behind either
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
 
 
 def _umask() -> int:

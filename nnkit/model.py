@@ -15,6 +15,7 @@ from nnkit.core.losses import Loss, loss_from
 from nnkit.core.metrics import evaluate_metrics, metrics_for
 from nnkit.core.network import Network
 from nnkit.core.tensorfile import read_tensors, write_tensors
+from nnkit.data import json_fields
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import DataError, ModelFileError, NnkitError
@@ -198,4 +199,9 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
         raise ModelFileError(
             "the network does not fit the preprocessing and the target that the file describes"
         )
-    return Model(network, preprocessor, target, loss_from(metadata["loss"]), dict(metadata["details"]))
+    loss = loss_from(metadata["loss"])
+    if loss.task(target.outputs) != target.task:
+        raise ModelFileError(f"the loss {loss.name!r} does not fit the {target.task} target")
+    details = json_fields.mapping(metadata["details"], "details")
+    json_fields.mapping(details.get("metrics", {}), "metrics")
+    return Model(network, preprocessor, target, loss, details)

@@ -34,7 +34,8 @@ class Dense:
     activation : str
         A registered activation.
     initializer : str, mapping or None
-        How W is drawn; a mapping gives parameters, as in ``{"name": "normal", "std": 0.02}``; None takes He's for the ReLU family and Glorot's for the rest. Biases begin at zero.
+        How W is drawn; a mapping gives parameters, as in ``{"name": "normal", "std": 0.02}``. None takes He's
+        for the ReLU family and Glorot's for the rest. Biases begin at zero.
     bias : bool
         Whether there is a b.
     """

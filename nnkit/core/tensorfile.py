@@ -59,7 +59,8 @@ def write_tensors(
     header |= {"format": kind, "format_version": str(version), "sha256": _NO_DIGEST}
     data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, header)
     digest = hashlib.sha256(data).hexdigest()
-    write_whole(path, data.replace(_NO_DIGEST.encode(), digest.encode(), 1))
+    blank, filled = (f'"sha256":"{value}"'.encode() for value in (_NO_DIGEST, digest))
+    write_whole(path, data.replace(blank, filled, 1))
 
 
 def read_tensors(
@@ -97,9 +98,10 @@ def read_tensors(
         raise ModelFileError(
             f"{path}: the file is truncated or altered (its SHA-256 does not match); restore it from a copy"
         )
-    if not header.get("format_version", "").isdigit() or int(header["format_version"]) > version:
+    found_version = header.get("format_version", "")
+    if not re.fullmatch("[0-9]{1,9}", found_version) or int(found_version) > version:
         raise ModelFileError(
-            f"{path}: format version {header.get('format_version')} is newer than this nnkit "
+            f"{path}: format version {found_version!r} is newer than this nnkit "
             f"reads ({version}); upgrade nnkit"
         )
     from safetensors import SafetensorError

@@ -70,7 +70,7 @@ def write_predictions(values: NDArray, target: TargetEncoder, proba: bool, path:
 
 
 def _table(values: NDArray, target: TargetEncoder, proba: bool) -> pa.Table:
-    from pyarrow import Table
+    from pyarrow import Table, array
 
     from nnkit.data.columns import arrow_array
 
@@ -83,4 +83,7 @@ def _table(values: NDArray, target: TargetEncoder, proba: bool) -> pa.Table:
         names = (
             [f"prediction_{i}" for i in range(columns.shape[1])] if columns.shape[1] > 1 else ["prediction"]
         )
-    return Table.from_arrays([arrow_array(columns[:, i]) for i in range(columns.shape[1])], names=names)
+    # Labels may be texts or booleans, which Arrow does not lay out as NumPy does.
+    plain = columns.dtype.kind in "iuf"
+    arrays = [arrow_array(column) if plain else array(column.tolist()) for column in columns.T]
+    return Table.from_arrays(arrays, names=names)

@@ -18,6 +18,8 @@ from nnkit.core.layers import Dense, Dropout, Layer
 from nnkit.core.losses import Loss, loss_for_task, loss_from
 from nnkit.core.network import Network
 from nnkit.core.optimizers import optimizer_from
+from nnkit.data.builtin import BUILT_INS
+from nnkit.data.idx import image_pairs
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import Dataset, Examples, load_dataset
 from nnkit.data.splitting import split_rows
@@ -71,7 +73,7 @@ class Run:
     Attributes
     ----------
     trainer : Trainer
-        Its `stop` ends the run early, its model saved.
+        Trains the network.
     model : Model
         Trained in place.
     folder : Path
@@ -80,6 +82,7 @@ class Run:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.stopping = False
         data = config.data
         self.dataset = self._load(data.train or "digits", None)
         self._training, self._validation = self._split()
@@ -216,6 +219,11 @@ class Run:
             return f"only {updates} updates were made; more epochs or a smaller batch may do better"
         return ""
 
+    def stop(self) -> None:
+        """End the run early, its model saved: after the steps under way, or before the first."""
+        self.stopping = True
+        self.trainer.stop()
+
     def resolved(self) -> Config:
         """Return the config with what was left open filled in, as the run folder keeps it."""
         optimizer = self.trainer.optimizer
@@ -227,7 +235,10 @@ class Run:
             }
         )
         held_out = self._validation is not None or isinstance(self.config.data.validation, str)
-        data = self.config.data.model_copy(update={} if held_out else {"validation": 0.0})
+        given = self.config.data
+        sources = {"train": given.train or "digits", "validation": given.validation, "test": given.test}
+        found = {key: _found_anywhere(value) for key, value in sources.items() if isinstance(value, str)}
+        data = given.model_copy(update=found if held_out else {**found, "validation": 0.0})
         run = self.config.run.model_copy(update={"out": str(self.folder.absolute())})
         return self.config.model_copy(update={"training": training, "data": data, "run": run})
 
@@ -259,8 +270,10 @@ class Run:
         if held_out is not None and held_out.target is not None:
             encoded = encoder.transform(held_out.target, self.trainer.dtype)
             validation = (preprocessor.transform(held_out.features), encoded)
+        if self.dataset.test is not None:
+            self._check(self.dataset.test)
         write_whole(self.folder / "config.toml", self.resolved().to_toml().encode())
-        record = _Record(self.folder / "metrics.jsonl")
+        record = _Record(self, self.folder / "metrics.jsonl")
         try:
             self.trainer.fit(
                 features,
@@ -275,6 +288,13 @@ class Run:
             self._save({})
             raise
         return self._finish(held_out)
+
+    def _check(self, test: Examples) -> None:
+        """Raise now what measuring on the test rows would raise after the training."""
+        if test.target is None:
+            raise DataError("the test rows have no target column")
+        self.model.preprocessor.transform(test.features)
+        self.model.target.transform(test.target)
 
     def _units(self) -> Callable[[NDArray], NDArray]:
         mean, scale = self.model.target.mean, self.model.target.scale
@@ -321,16 +341,26 @@ class Run:
 class _Record(Callback):
     """Writes a line of figures an epoch."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, run: Run, path: Path) -> None:
+        self._run = run
         self._path = path
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
-        """Begin with an empty file."""
+        """Begin with an empty file; `fit` has just forgotten a stop that was asked for before it."""
         write_whole(self._path, b"")
+        if self._run.stopping:
+            trainer.stop()
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Add the epoch's line."""
         trainer.history.append_jsonl(self._path)
+
+
+def _found_anywhere(source: str) -> str:
+    """Return a source as a config in another folder finds it: a path whole, a built-in by its name."""
+    path = Path(source).expanduser()
+    built_in = source in BUILT_INS and not path.is_file() and not (path.is_dir() and image_pairs(path))
+    return source if built_in else str(path.absolute())
 
 
 def _listed(value: Any) -> list[Any] | None:
