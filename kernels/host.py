@@ -112,11 +112,14 @@ def gather(
     inputs,
     labels,
     batch_weights,
+    count,
 ):
     """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights."""
     first = counters[BATCH] * batch_size
     columns = source.shape[1]
-    for i in range(inputs.shape[0]):
+    rows = min(inputs.shape[0], source.shape[0] - first)
+    count[0] = rows
+    for i in range(rows):
         row = order[first + i] if SHUFFLED else first + i
         from_row = source[row]
         to_row = inputs[i]
@@ -198,7 +201,9 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
                 bias_gradient[j] += d
 
 
-def elementwise_loss(outputs, bias, labels, batch_weights, gradient, bias_gradient, scalars, batch_size):
+def elementwise_loss(
+    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, scalars, batch_size
+):
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size."""
     columns = outputs.shape[1]
     per_output = 1.0 / real(columns)
@@ -207,7 +212,7 @@ def elementwise_loss(outputs, bias, labels, batch_weights, gradient, bias_gradie
     weight_total = double(0.0)
     if BIAS and GRADIENT:
         bias_gradient[:] = 0.0
-    for i in range(outputs.shape[0]):
+    for i in range(count[0]):
         w = batch_weights[i] if WEIGHTED else real(1.0)
         row_total = double(0.0)
         for j in range(columns):
@@ -221,12 +226,14 @@ def elementwise_loss(outputs, bias, labels, batch_weights, gradient, bias_gradie
                     bias_gradient[j] += d
         total += double(w) * row_total
         weight_total += double(w)
+    if GRADIENT:
+        gradient[count[0] :] = 0.0
     scalars[WEIGHT_SUM] = weight_total + (scalars[WEIGHT_SUM] if ACCUMULATE else double(0.0))
     scalars[LOSS_SUM] += total * double(per_output)
     scalars[LOSS_WEIGHT] += weight_total
 
 
-def softmax_loss(outputs, bias, labels, batch_weights, gradient, bias_gradient, scalars, batch_size):
+def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gradient, scalars, batch_size):
     """The same for softmax cross-entropy, a loss of whole rows, from class indices or from probabilities."""
     columns = outputs.shape[1]
     classes = real(columns)
@@ -235,7 +242,7 @@ def softmax_loss(outputs, bias, labels, batch_weights, gradient, bias_gradient, 
     weight_total = double(0.0)
     if BIAS and GRADIENT:
         bias_gradient[:] = 0.0
-    for i in range(outputs.shape[0]):
+    for i in range(count[0]):
         y = outputs[i]
         e = gradient[i]
         if BIAS:
@@ -273,6 +280,8 @@ def softmax_loss(outputs, bias, labels, batch_weights, gradient, bias_gradient, 
                     bias_gradient[j] += d
         total += double(w) * row_total
         weight_total += double(w)
+    if GRADIENT:
+        gradient[count[0] :] = 0.0
     scalars[WEIGHT_SUM] = weight_total + (scalars[WEIGHT_SUM] if ACCUMULATE else double(0.0))
     scalars[LOSS_SUM] += total
     scalars[LOSS_WEIGHT] += weight_total

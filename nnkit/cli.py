@@ -83,9 +83,7 @@ def train(
     ] = None,
     precision: Annotated[Precision | None, typer.Option(show_default="fp32")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.", show_default="0")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
     ] = None,

@@ -203,5 +203,7 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
     if loss.task(target.outputs) != target.task:
         raise ModelFileError(f"the loss {loss.name!r} does not fit the {target.task} target")
     details = json_fields.mapping(metadata["details"], "details")
-    json_fields.mapping(details.get("metrics", {}), "metrics")
+    for rows, metrics in json_fields.mapping(details.get("metrics", {}), "metrics").items():
+        for name in json_fields.mapping(metrics, rows):
+            json_fields.number(metrics, name)
     return Model(network, preprocessor, target, loss, details)

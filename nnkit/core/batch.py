@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,31 +20,42 @@ class Batch:
 
     Parameters
     ----------
-    inputs : array of shape (capacity, width)
-        In the working dtype.
-    labels : array or None
-        (capacity,) int32 class indices, or (capacity, outputs) targets in the working dtype.
-    weights : array of shape (capacity,) or None
-        Sample weights; None stands for ones.
+    buffers : mapping of str to array of shape (capacity, ...)
+        ``inputs`` (capacity, width) in the working dtype; where there are targets, ``labels``, (capacity,)
+        int32 class indices or (capacity, outputs) numbers; where there are sample weights, ``weights``
+        (capacity,).
+    capacity : int
+        The most rows it holds.
+    count : array of shape (1,), int64
+        On the device, the rows that it holds now; the loss gives the others no gradient.
     slot : int
         Which of several batches in flight this is.
     """
 
-    inputs: Array
-    labels: Array | None
-    weights: Array | None
+    buffers: Mapping[str, Array]
+    capacity: int
+    count: Array
     slot: int = 0
 
     @property
-    def capacity(self) -> int:
-        """The nominal number of rows."""
-        return int(self.inputs.shape[0])
+    def inputs(self) -> Array:
+        """The rows' inputs."""
+        return self.buffers["inputs"]
+
+    @property
+    def labels(self) -> Array | None:
+        """The rows' targets, or None."""
+        return self.buffers.get("labels")
+
+    @property
+    def weights(self) -> Array | None:
+        """The rows' weights, or None for ones."""
+        return self.buffers.get("weights")
 
     def first(self, rows: int) -> Batch:
-        """Return the same buffers, cut to a smaller batch."""
-        labels = None if self.labels is None else self.labels[:rows]
-        weights = None if self.weights is None else self.weights[:rows]
-        return Batch(self.inputs[:rows], labels, weights, self.slot)
+        """Return the same buffers, cut to a smaller capacity."""
+        buffers = {name: buffer[:rows] for name, buffer in self.buffers.items()}
+        return Batch(buffers, rows, self.count, self.slot)
 
 
 class Rows:
@@ -115,15 +127,23 @@ class Rows:
 
     def batch(self, capacity: int) -> Batch:
         """Return an empty batch for these rows."""
-        targets = self._arrays.get("targets")
-        labels = (
-            None if targets is None else self.backend.empty((capacity, *targets.shape[1:]), targets.dtype)
-        )
-        weights = self.backend.empty(capacity, self.dtype) if "weights" in self._arrays else None
-        return Batch(self.backend.empty((capacity, self.width), self.dtype), labels, weights)
+        backend, targets = self.backend, self._arrays.get("targets")
+        buffers = {"inputs": backend.empty((capacity, self.width), self.dtype)}
+        if targets is not None:
+            buffers["labels"] = backend.empty((capacity, *targets.shape[1:]), targets.dtype)
+        if "weights" in self._arrays:
+            buffers["weights"] = backend.empty(capacity, self.dtype)
+        return Batch(buffers, capacity, backend.zeros(1, np.int64))
 
     def gather(self, batch: Batch, counters: Array, batch_size: int) -> Operation:
         """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size`` on."""
-        buffers = {"inputs": batch.inputs, "labels": batch.labels, "batch_weights": batch.weights}
-        arguments = {**self._arrays, **buffers, "counters": counters, "batch_size": batch_size}
+        arguments = {
+            **self._arrays,
+            "inputs": batch.inputs,
+            "labels": batch.labels,
+            "batch_weights": batch.weights,
+            "count": batch.count,
+            "counters": counters,
+            "batch_size": batch_size,
+        }
         return self.backend.kernel("gather", self.dtype, {}, self._constants, arguments)

@@ -128,6 +128,7 @@ class Passes:
             "bias_gradient": self._bias(last, self.gradients) if fused else None,
             "labels": batch.labels,
             "batch_weights": batch.weights,
+            "count": batch.count,
             "gradient": gradient,
             "scalars": scalars,
             "batch_size": nominal,

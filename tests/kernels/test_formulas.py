@@ -162,6 +162,7 @@ def compiled_loss(name: str, outputs: np.ndarray, labels: np.ndarray) -> tuple[f
     arguments = {
         "outputs": outputs,
         "labels": labels,
+        "count": np.array([len(outputs)]),
         "gradient": np.empty_like(outputs),
         "scalars": scalars,
         "batch_size": len(outputs),

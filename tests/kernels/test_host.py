@@ -100,6 +100,7 @@ def gathered(dtype: str, features: Features, rows: int, batch: int, batch_size: 
         "order": order,
         "counters": counters,
         "batch_size": batch_size,
+        "count": np.zeros(1, np.int64),
         **buffers,
     }
     scaled = features.scale is not None
@@ -262,6 +263,7 @@ def lost(name: str, dtype: str, outputs, labels, weights=None, bias=None, nomina
         "outputs": outputs.astype(dtype),
         "bias": None if bias is None else bias.astype(dtype),
         "labels": labels if labels.ndim == 1 else labels.astype(dtype),
+        "count": np.array([len(outputs)]),
         "batch_weights": None if weights is None else weights.astype(dtype),
         "gradient": gradient,
         "bias_gradient": sums,
@@ -281,6 +283,29 @@ def lost(name: str, dtype: str, outputs, labels, weights=None, bias=None, nomina
     np.testing.assert_array_equal(scalars[[LOSS_SUM, LOSS_WEIGHT]], 2 * once[[LOSS_SUM, LOSS_WEIGHT]])
     assert scalars[WEIGHT_SUM] == once[WEIGHT_SUM]
     return once, gradient, sums
+
+
+@pytest.mark.parametrize("name", ["mse", "cross_entropy"])
+def test_rows_beyond_the_count_have_no_loss_and_no_gradient(name: str) -> None:
+    random = np.random.default_rng(8)
+    outputs, scalars = random.normal(size=(5, 3)), np.zeros(SCALARS)
+    loss, gradient, sums = loss_from(name), np.full((5, 3), np.nan), np.zeros(3)
+    arguments = {
+        "outputs": outputs,
+        "bias": np.zeros(3),
+        "labels": np.zeros(5, np.int32) if name == "cross_entropy" else np.zeros((5, 3)),
+        "count": np.array([2]),
+        "gradient": gradient,
+        "bias_gradient": sums,
+        "scalars": scalars,
+        "batch_size": 5,
+    }
+    flags = {"BIAS": True, "GRADIENT": True, "WEIGHTED": False, "INDICES": name == "cross_entropy"}
+    BACKEND.kernel(loss.kernel, "float64", loss.formulas, {**flags, **loss.constants}, arguments)()
+    assert scalars[WEIGHT_SUM] == 2
+    assert np.all(gradient[2:] == 0)
+    assert np.all(gradient[:2] != 0)
+    np.testing.assert_allclose(sums, gradient.sum(axis=0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
