@@ -271,8 +271,3 @@ def philox(c0, c1, c2, c3, k0, k1):
         k0 = u32(k0 + u32(0x9E3779B9))
         k1 = u32(k1 + u32(0xBB67AE85))
     return c0, c1, c2, c3
-
-
-def uniform(word):
-    """A number in (0, 1) with 24 random bits, exact in float32: (⌊word / 2⁸⌋ + ½) 2⁻²⁴."""
-    return (float(u32(word) >> 8) + 0.5) * 5.9604644775390625e-08

@@ -43,7 +43,7 @@ from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 __all__ = ["TEMPLATES", "kernel"]
 
 # What `specialise` folds or inlines; the names stand here for the reader and the linter.
-ACCUMULATE = BIAS = CLIP = CODES = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = SCALED = False
+BIAS = CLIP = CODES = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = SCALED = False
 SHUFFLED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
@@ -138,6 +138,8 @@ def gather(
                     labels[i, j] = targets[row, j]
         if WEIGHTED:
             batch_weights[i] = weights[row]
+    # The products run over the whole batch: what is left of an earlier one must not reach them.
+    inputs[rows:] = 0.0
 
 
 def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale):
@@ -228,7 +230,7 @@ def elementwise_loss(
         weight_total += double(w)
     if GRADIENT:
         gradient[count[0] :] = 0.0
-    scalars[WEIGHT_SUM] = weight_total + (scalars[WEIGHT_SUM] if ACCUMULATE else double(0.0))
+    scalars[WEIGHT_SUM] = weight_total
     scalars[LOSS_SUM] += total * double(per_output)
     scalars[LOSS_WEIGHT] += weight_total
 
@@ -282,7 +284,7 @@ def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gra
         weight_total += double(w)
     if GRADIENT:
         gradient[count[0] :] = 0.0
-    scalars[WEIGHT_SUM] = weight_total + (scalars[WEIGHT_SUM] if ACCUMULATE else double(0.0))
+    scalars[WEIGHT_SUM] = weight_total
     scalars[LOSS_SUM] += total
     scalars[LOSS_WEIGHT] += weight_total
 

@@ -10,9 +10,9 @@ COUNTERS = 3
 
 # scalars: float64
 WEIGHT_SUM = 0  # Σw of the present batch
-LOSS_SUM = 1  # Σ w·loss since the host last asked
-LOSS_WEIGHT = 2  # Σw since the host last asked
-PENALTY_SUM = 3  # Σ over batches of penalty · Σw since the host last asked
+LOSS_SUM = 1  # Σ w·loss of the epoch so far
+LOSS_WEIGHT = 2  # Σw of the epoch so far
+PENALTY_SUM = 3  # Σ over the epoch's batches of penalty · Σw
 SQUARED_NORM = 4  # of the present batch's gradient, before the correction by batch / Σw
 SCALARS = 5
 

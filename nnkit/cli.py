@@ -268,8 +268,10 @@ def _print_outcome(run: Run, outcome: Outcome) -> None:
     history = run.trainer.history
     if not len(history):
         typer.echo("no epoch was finished")
-    elif run.trainer.restore_best and history.best_epoch != len(history):
-        typer.echo(f"the weights are those of epoch {history.best_epoch}, the best of {len(history)}")
+    elif run.trainer.state.restored and run.trainer.state.best_epoch != len(history):
+        typer.echo(
+            f"the weights are those of epoch {run.trainer.state.best_epoch}, the best of {len(history)}"
+        )
     _print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows")
     if run.hint:
         typer.echo(run.hint)

@@ -38,6 +38,7 @@ class ActivationFunction:
 
 
 _REGISTRY: dict[str, ActivationFunction] = {}
+_BUILT_IN: frozenset[str] = frozenset()
 
 
 def register_activation(name: str, value: Callable, derivative: Callable) -> ActivationFunction:
@@ -48,8 +49,8 @@ def register_activation(name: str, value: Callable, derivative: Callable) -> Act
     name : str
         What layers will call it.
     value : function
-        ``value(z)``, straight-line Python over a float with one ``return`` at its end. Functions of `math`
-        may be called.
+        ``value(z)``, straight-line Python over a float (2.0, not 2) with one ``return`` at its end. It may
+        call functions of `math`.
     derivative : function
         ``derivative(z)`` or ``derivative(a)``.
 
@@ -73,6 +74,8 @@ def register_activation(name: str, value: Callable, derivative: Callable) -> Act
             f"the derivative of activation {name!r} takes ({', '.join(parameters)}); name its one "
             "parameter z, the value before the activation, or a, the value after it"
         )
+    if name in _BUILT_IN:
+        raise ConfigError(f"the activation {name!r} is nnkit's own; choose another name")
     _REGISTRY[name] = ActivationFunction(name, value, derivative)
     return _REGISTRY[name]
 
@@ -98,3 +101,4 @@ register_activation("elu", formulas.elu, formulas.elu_derivative)
 register_activation("gelu", formulas.gelu, formulas.gelu_derivative)
 register_activation("silu", formulas.silu, formulas.silu_derivative)
 register_activation("softplus", formulas.softplus, formulas.softplus_derivative)
+_BUILT_IN = frozenset(_REGISTRY)

@@ -13,7 +13,7 @@ from nnkit.errors import DataError
 __all__ = ["Features", "features_from"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
     """Encoded rows, ready to be gathered into batches.
 
@@ -37,6 +37,22 @@ class Features:
     scale: NDArray[np.float64] | None = None
     codes: NDArray[np.int32] | None = None
     cardinalities: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        columns = 0 if self.codes is None else self.codes.shape[1]
+        if columns != len(self.cardinalities):
+            raise DataError(
+                f"there are {columns} columns of codes and {len(self.cardinalities)} cardinalities"
+            )
+        if self.codes is None:
+            return
+        if len(self.codes) != len(self.dense):
+            raise DataError(
+                f"there are {len(self.dense)} rows of numbers and {len(self.codes)} rows of codes"
+            )
+        # The gather writes where a code says.
+        if np.any(self.codes < 0) or np.any(self.codes >= np.array(self.cardinalities)):
+            raise DataError("a category's code lies outside its column's cardinality")
 
     def __len__(self) -> int:
         return int(self.dense.shape[0])
@@ -76,7 +92,7 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
     if len(array) == 0:
         raise DataError("X has no rows")
     if array.dtype == np.uint8:
-        return Features(array, scale=np.full(array.shape[1], 1 / 255))
+        return Features(np.ascontiguousarray(array), scale=np.full(array.shape[1], 1 / 255))
     if array.dtype.kind not in "biuf":
         raise DataError(f"X has dtype {array.dtype}, not numbers")
     with np.errstate(over="ignore"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from math import inf, isfinite
+from numbers import Real
 from typing import Any, Literal
 
 from nnkit.errors import ConfigError, unknown_name
@@ -65,6 +67,7 @@ class Loss:
 
 
 _REGISTRY: dict[str, Loss] = {}
+_BUILT_IN: frozenset[str] = frozenset()
 _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "delta": (lambda delta: 0 < delta < inf, "finite and greater than 0"),
     "label_smoothing": (lambda share: 0 <= share < 1, "at least 0 and less than 1"),
@@ -81,13 +84,22 @@ def register_loss(
     name : str
         What `Trainer` will call it.
     value, derivative : function
-        ``value(y, t, ...)`` and its derivative by y: straight-line Python over floats with one ``return`` at
-        its end.
+        ``value(y, t, ...)`` and its derivative by y: straight-line Python over floats (2.0, not 2) with one
+        ``return`` at its end.
     link : {"identity", "sigmoid", "exp"}
         What makes predictions of outputs.
     **constants : float
         Defaults of the functions' further parameters.
     """
+    if name in _BUILT_IN:
+        raise ConfigError(f"the loss {name!r} is nnkit's own; choose another name")
+    for function in (value, derivative):
+        further = list(signature(function).parameters)[2:]
+        if set(further) != set(constants):
+            raise ConfigError(
+                f"the loss function {function.__name__!r} takes {further} besides the output and the target; "
+                f"give each a default as a keyword of register_loss (given: {list(constants)})"
+            )
     _REGISTRY[name] = Loss(name, link, value, derivative, constants)
     return _REGISTRY[name]
 
@@ -102,6 +114,8 @@ def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
     """
     if isinstance(value, Loss):
         return value
+    if not isinstance(value, str | Mapping):
+        raise ConfigError(f"a loss is a name, a table or a Loss, not {value!r}")
     table = {"name": value} if isinstance(value, str) else dict(value)
     name = str(table.pop("name", ""))
     if name not in _REGISTRY:
@@ -111,7 +125,7 @@ def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
         if key not in loss.constants:
             raise unknown_name("parameter", key, loss.constants, f"of the loss {name}")
         within, words = _RANGES.get(key, (isfinite, "finite"))
-        if isinstance(number, bool) or not isinstance(number, int | float) or not within(number):
+        if isinstance(number, bool) or not isinstance(number, Real) or not within(float(number)):
             raise ConfigError(f"loss {name!r}: {key} = {number!r} must be a number that is {words}")
     return replace(
         loss, constants={**loss.constants, **{key: float(number) for key, number in table.items()}}
@@ -141,3 +155,4 @@ register_loss("mse", formulas.mse, formulas.mse_derivative)
 register_loss("mae", formulas.mae, formulas.mae_derivative)
 register_loss("huber", formulas.huber, formulas.huber_derivative, delta=1.0)
 register_loss("poisson", formulas.poisson, formulas.poisson_derivative, "exp")
+_BUILT_IN = frozenset(_REGISTRY)

@@ -115,7 +115,7 @@ class Network:
     def place(self, backend: Backend, dtype: DTypeLike) -> None:
         """Move the parameters to a device and a dtype."""
         arena = self.arena
-        if arena.backend is not backend or arena.dtype != np.dtype(dtype):
+        if arena.backend.name != backend.name or arena.dtype != np.dtype(dtype):
             self._create(arena.to_host(), dtype, backend)
 
     def _create(self, values: Mapping[str, NDArray], dtype: DTypeLike, backend: Backend | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -165,10 +165,12 @@ def optimizer_from(value: str | Mapping[str, Any] | Optimizer, **overrides: floa
     ConfigError
         If the name or a field is unknown, or a value is out of its range.
     """
+    given = {key: number for key, number in overrides.items() if number is not None}
     if isinstance(value, Optimizer):
-        value = value.to_json()
-    table: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
-    table |= {key: number for key, number in overrides.items() if number is not None}
+        return replace(value, **given)
+    if not isinstance(value, str | Mapping):
+        raise ConfigError(f"an optimizer is a name, a table or an instance such as Adam(1e-3), not {value!r}")
+    table: dict[str, Any] = ({"name": value} if isinstance(value, str) else dict(value)) | given
     name = str(table.pop("name", ""))
     if name not in _REGISTRY:
         raise unknown_name("optimizer", name, _REGISTRY)

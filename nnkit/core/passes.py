@@ -72,7 +72,7 @@ class Passes:
         return _Buffers(z, a, self._backend.empty(padded, np.uint8) if masked else None)
 
     def outputs(self, rows: int) -> Array:
-        """The network's outputs, (rows, outputs)."""
+        """The network's outputs, (rows, outputs); while training, without the bias that the loss adds."""
         return self._buffers[-1].a[:rows]
 
     def forward(self, batch: Batch, counters: Array, seed: int) -> list[Operation]:
@@ -102,9 +102,7 @@ class Passes:
             x = buffers.a[:rows]
         return operations
 
-    def loss(
-        self, loss: Loss, batch: Batch, scalars: Array, nominal: int, accumulate: bool = False
-    ) -> Operation:
+    def loss(self, loss: Loss, batch: Batch, scalars: Array, nominal: int) -> Operation:
         """Prepare the loss of the batch and, when training, its gradient by the outputs."""
         rows = batch.capacity
         last = self._stages[-1]
@@ -119,7 +117,6 @@ class Passes:
             "GRADIENT": self._training,
             "WEIGHTED": batch.weights is not None,
             "INDICES": batch.labels is not None and batch.labels.ndim == 1,
-            "ACCUMULATE": accumulate,
             **loss.constants,
         }
         arguments = {

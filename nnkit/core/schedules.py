@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -102,7 +103,7 @@ class Schedule:
         kind = "a whole number" if integer else "a finite number"
         if (
             isinstance(value, bool)
-            or not isinstance(value, int if integer else (int, float))
+            or not isinstance(value, Integral if integer else Real)
             or not abs(value) <= sys.float_info.max
         ):
             raise ConfigError(f"schedule {self.name}: {key} must be {kind}, not {value!r}")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Operation, Program
+from nnkit.checks import at_least_zero
 from nnkit.core.batch import Batch, Rows
 from nnkit.core.layers import Stage
 from nnkit.core.losses import Loss
@@ -25,6 +26,7 @@ from nnkit.kernels.layout import (
     SCALARS,
     SQUARED_NORM,
     STEP,
+    WEIGHT_SUM,
 )
 
 __all__ = ["Objective", "Penalty", "Step", "StepFigures"]
@@ -36,6 +38,10 @@ class Penalty:
 
     l1: float = 0.0
     l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least_zero("l1", self.l1)
+        at_least_zero("l2", self.l2)
 
     def __bool__(self) -> bool:
         return self.l1 > 0 or self.l2 > 0
@@ -106,11 +112,11 @@ class Objective:
         self._penalty = penalty
         self._seed = seed
 
-    def operations(self, batch: Batch, accumulate: bool = False) -> list[Operation]:
+    def operations(self, batch: Batch) -> list[Operation]:
         """Prepare the loss of a filled batch and its gradient by every parameter, times Σw / batch_size."""
         passes = self.passes
         operations = passes.forward(batch, self.counters, self._seed)
-        operations.append(passes.loss(self._loss, batch, self.scalars, self.batch_size, accumulate))
+        operations.append(passes.loss(self._loss, batch, self.scalars, self.batch_size))
         operations += passes.backward(batch)
         if self._penalty:
             operations.append(self._penalise())
@@ -262,4 +268,5 @@ class Step(Objective):
 
     def gradient_norm(self) -> float:
         """The norm of the last batch's gradient before clipping; waits for the device; needs `clip_norm`."""
-        return float(self.arena.backend.to_host(self.scalars)[SQUARED_NORM]) ** 0.5
+        scalars = self.arena.backend.to_host(self.scalars)
+        return float(scalars[SQUARED_NORM] ** 0.5 * self.batch_size / scalars[WEIGHT_SUM])

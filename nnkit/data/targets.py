@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from nnkit.core.links import predicted
 from nnkit.core.losses import Task
 from nnkit.data import json_fields
 from nnkit.errors import ConfigError, DataError, ModelFileError
@@ -176,15 +177,10 @@ class TargetEncoder:
         if self.task == "regression":
             raise DataError("a regression has no probabilities")
         if self.task == "multiclass":
-            exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-            return exponentials / exponentials.sum(axis=1, keepdims=True)
-        # 1 / (1 + exp(-z)) for z >= 0 and exp(z) / (1 + exp(z)) below: the exponent is never positive.
-        small = np.exp(-np.abs(logits))
-        yes = np.where(logits >= 0, 1.0, small) / (1.0 + small)
-        if self.task == "multilabel":
-            return yes
-        no = np.where(logits >= 0, small, 1.0) / (1.0 + small)
-        return np.hstack([no, yes])
+            return predicted(logits, "softmax")
+        yes = predicted(logits, "sigmoid")
+        # One minus a probability near one would lose its digits; the other class is the sigmoid of −z.
+        return yes if self.task == "multilabel" else np.hstack([predicted(-logits, "sigmoid"), yes])
 
     def predict(self, outputs: ArrayLike, threshold: float = 0.5) -> NDArray:
         """Return labels in their own type, or a regression's values in their own units.

@@ -34,11 +34,11 @@ class Figures:
     seconds : float
         Time since the training began; since it was resumed, where it was.
     samples_per_second : float
-        Over the time since the last report.
+        Over the same steps.
     learning_rate : float
         The rate of the last step.
     loss : float
-        Averaged over the steps since the last report on a step, and over the epoch at an epoch's end.
+        Averaged over the epoch at its end; on a step, over those since this callback's last call in it.
     metrics : mapping of str to float
         At an epoch's end, by name: "validation_loss", "validation_accuracy", ... Empty elsewhere.
     """

@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnkit.core.periods import parse_period
+from nnkit.core.step import StepFigures
 from nnkit.training.callbacks import Callback, Figures
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "Moment"]
 
 # Between two looks at the clock: often enough for a display and a signal, seldom enough to cost nothing.
 _INTERVAL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point between two stretches: the steps done, the seconds since the beginning, the epoch's sums."""
+
+    step: int
+    seconds: float
+    sums: StepFigures
 
 
 @dataclass
@@ -22,7 +32,8 @@ class _Listener:
     callback: Callback
     steps: int | None
     seconds: float | None
-    heard: float = 0.0
+    called: float = 0.0
+    last: Moment = Moment(0, 0.0, StepFigures())
 
     @classmethod
     def of(cls, callback: Callback, steps_per_epoch: int) -> _Listener:
@@ -31,14 +42,10 @@ class _Listener:
         period = parse_period(callback.every)
         return cls(callback, period.steps(steps_per_epoch), period.seconds)
 
-    def is_due(self, step: int, seconds: float) -> bool:
+    def is_due(self, now: Moment) -> bool:
         if self.steps is not None:
-            return step % self.steps == 0
-        if self.seconds is not None:
-            if seconds - self.heard < self.seconds:
-                return False
-            self.heard = seconds
-        return True
+            return now.step % self.steps == 0
+        return self.seconds is None or now.seconds - self.called >= self.seconds
 
 
 class Calls:
@@ -79,13 +86,17 @@ class Calls:
         for callback in self._callbacks:
             callback.on_train_begin(self._trainer, figures)
 
-    def step_end(self, step: int, seconds: float, figures: Callable[[], Figures]) -> None:
-        """Call `on_step_end` of those who are due; the figures are read only if somebody is."""
-        due = [listener for listener in self._listeners if listener.is_due(step, seconds)]
-        if due:
-            moment = figures()
-            for listener in due:
-                listener.callback.on_step_end(self._trainer, moment)
+    def epoch_begin(self, now: Moment) -> None:
+        """Begin the epoch's sums for everyone."""
+        for listener in self._listeners:
+            listener.last = now
+
+    def step_end(self, now: Moment, figures: Callable[[Moment, Moment], Figures]) -> None:
+        """Call `on_step_end` of those who are due, each with the figures since its own last call."""
+        for listener in self._listeners:
+            if listener.is_due(now):
+                listener.callback.on_step_end(self._trainer, figures(now, listener.last))
+                listener.last, listener.called = now, now.seconds
 
     def epoch_end(self, figures: Figures) -> None:
         """Call `on_epoch_end`."""

@@ -32,6 +32,8 @@ class Evaluation:
         Names of metrics that fit the task.
     targets : ndarray
         As the loss kernels read them.
+    weights : ndarray of shape (samples,) or None
+        Sample weights.
     decode : function, optional
         Turns a regression's values and targets into their own units.
     """
@@ -43,11 +45,13 @@ class Evaluation:
         task: Task,
         metrics: Sequence[str],
         targets: NDArray,
+        weights: NDArray | None,
         decode: Decode | None,
     ) -> None:
         self._inference = inference
         self._loss = loss
         self._task = task
+        self._weights = weights
         self._decode = decode
         self._cheap = [name for name in metrics if get_metric(name).cheap]
         self._final = [name for name in metrics if not get_metric(name).cheap]
@@ -69,5 +73,5 @@ class Evaluation:
         if self._decode is not None:
             values = self._decode(values)
         names = [*self._cheap, *(self._final if last else [])]
-        measured = evaluate_metrics(names, self._task, self._truth, values)
+        measured = evaluate_metrics(names, self._task, self._truth, values, self._weights)
         return {f"validation_{name}": value for name, value in measured.items()}

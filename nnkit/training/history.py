@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.errors import DataError, FileError, unknown_name
+from nnkit.files import write_whole
 
 __all__ = ["History"]
 
@@ -142,28 +142,14 @@ class History:
             raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
     def write_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """Write all rows, whole or not at all: what a resumed training does before it appends.
+        """Write all rows, whole or not at all.
 
         Raises
         ------
         FileError
             If the file cannot be written.
         """
-        path = Path(path)
-        try:
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-            ) as file:
-                try:
-                    file.writelines(_line(row) for row in self.rows)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    os.replace(file.name, path)
-                except BaseException:
-                    os.unlink(file.name)
-                    raise
-        except OSError as error:
-            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        write_whole(path, "".join(_line(row) for row in self.rows).encode())
 
     @classmethod
     def from_jsonl(

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -19,7 +18,7 @@ from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
 from nnkit.errors import DivergenceError
 from nnkit.training.callbacks import Callback, Figures
-from nnkit.training.calls import Calls
+from nnkit.training.calls import Calls, Moment
 from nnkit.training.evaluation import Evaluation
 from nnkit.training.history import History
 
@@ -47,6 +46,8 @@ class TrainingState:
         Epochs since.
     plateau : PlateauState
         The state of a reduce-on-plateau schedule.
+    restored : bool
+        Whether the training is over and the weights are those of `best_epoch`.
     """
 
     epoch: int = 0
@@ -55,6 +56,7 @@ class TrainingState:
     best_epoch: int = 0
     waited: int = 0
     plateau: PlateauState = field(default_factory=PlateauState)
+    restored: bool = False
 
 
 class Loop:
@@ -112,7 +114,6 @@ class Loop:
         self._return_to_best = self._copy(self.best_values, network.arena.values)
         self._began = 0.0
         self._rates: NDArray[np.float64] = np.zeros(0)
-        self._reported = (0, 0.0, StepFigures())  # step, seconds and sums at the last report
 
     def _copy(self, source: Array, target: Array) -> Program:
         backend = self.trainer.backend
@@ -132,6 +133,7 @@ class Loop:
                 last = self._epoch()
             if trainer.restore_best and self.evaluation and trainer.state.best_epoch:
                 self._return_to_best.run()
+                trainer.state.restored = True
             trainer.backend.synchronize()
         finally:
             self.calls.train_end(self._figures(last))
@@ -143,7 +145,7 @@ class Loop:
         self.step.begin_epoch(state.epoch, order, self._rates)
         self._keep_first.run()
         began = self._seconds()
-        self._reported = (self._step_number(), began, StepFigures())
+        self.calls.epoch_begin(Moment(self._step_number(), began, StepFigures()))
         while state.batch < steps and not self.trainer.stopping:
             started = time.perf_counter()
             count = self.calls.stretch(self._step_number(), steps - state.batch)
@@ -152,7 +154,7 @@ class Loop:
             sums = self.step.read()
             self.calls.measured(count, time.perf_counter() - started)
             self._check_finite(sums)
-            self.calls.step_end(self._step_number(), self._seconds(), partial(self._report, sums))
+            self.calls.step_end(Moment(self._step_number(), self._seconds(), sums), self._report)
         sums = self.step.read()
         if state.batch == steps:
             self._end_epoch(sums, self._seconds() - began)
@@ -228,13 +230,11 @@ class Loop:
             f"{clip}, and look for features of large scale."
         )
 
-    def _report(self, sums: StepFigures) -> Figures:
-        """Return the figures since the last report."""
-        step, seconds = self._step_number(), self._seconds()
-        last_step, last_seconds, last_sums = self._reported
-        self._reported = (step, seconds, sums)
-        samples = (step - last_step) * self.step.batch_size
-        return self._figures(sums.since(last_sums), samples / max(seconds - last_seconds, 1e-9))
+    def _report(self, now: Moment, last: Moment) -> Figures:
+        """Return the figures of the steps between two moments of an epoch."""
+        samples = (now.step - last.step) * self.step.batch_size
+        rate = samples / max(now.seconds - last.seconds, 1e-9)
+        return self._figures(now.sums.since(last.sums), rate)
 
     def _figures(
         self, sums: StepFigures, samples_per_second: float = 0.0, metrics: Mapping[str, float] | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.config import Config
+from nnkit.config import Config, RunConfig
 from nnkit.core.layers import Dense, Dropout, Layer
 from nnkit.core.losses import Loss, loss_for_task, loss_from
 from nnkit.core.network import Network
@@ -83,16 +83,20 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.stopping = False
+        self._training: NDArray[np.int64] | None = None
         data = config.data
         self.dataset = self._load(data.train or "digits", None)
-        self._training, self._validation = self._split()
         encoder = self._encoder(self._target())
+        self._training, self._validation = self._split(encoder)
+        for note in encoder.notes:
+            logger.info(note)
+        if self._training is not None:
+            # The task is that of all rows; classes and units are read off the training rows alone.
+            encoder = TargetEncoder.fit(self._target(), encoder.task, self.dataset.target_names)
         loss = self._loss(encoder)
         if loss.link == "exp":
             # A rate is learnt in its own units: its logarithm is what is linear.
             encoder = replace(encoder, mean=np.zeros(encoder.outputs), scale=np.ones(encoder.outputs))
-        for note in encoder.notes:
-            logger.info(note)
         network = Network(self._layers(encoder.outputs))
         self.trainer = self._trainer(network, loss, encoder)
         preprocessor = Preprocessor.fit(
@@ -102,6 +106,9 @@ class Run:
             logger.info(note)
         self.model = Model(network, preprocessor, encoder, loss)
         self.folder = self._folder()
+        for key in ("checkpoint_every", "data_placement"):
+            if getattr(config.run, key) != RunConfig.model_fields[key].default:
+                logger.warning(f"run.{key} has no effect in this version")
 
     def _load(self, source: str, test: str | None) -> Dataset:
         data = self.config.data
@@ -113,27 +120,24 @@ class Run:
             test=data.test if test is None else test,
         )
 
-    def _split(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-        """Return the rows to train on, and those held out if a share is."""
+    def _split(self, encoder: TargetEncoder) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+        """Return the rows to train on and those held out; None and None where no share is."""
         validation, count = self.config.data.validation, len(self.dataset.train)
-        everything = np.arange(count)
         if isinstance(validation, str) or validation == 0:
-            return everything, None
+            return None, None
         if count < _FEWEST_ROWS_TO_SPLIT and "validation" not in self.config.data.model_fields_set:
             logger.info(
                 f"{count} rows are too few to hold some out: the figures are those of the training rows"
             )
-            return everything, None
-        target = self.dataset.train.target
-        assert target is not None
-        encoder = self._encoder(target)
-        classes = encoder.codes(target) if encoder.task in ("binary", "multiclass") else None
+            return None, None
+        classes = encoder.codes(self._target()) if encoder.task in ("binary", "multiclass") else None
         return split_rows(count, validation, self.config.run.seed, classes)
 
     def _target(self) -> NDArray:
+        """Return the targets of the rows to train on; before the split, of all."""
         target = self.dataset.train.target
         assert target is not None
-        return target[self._training]
+        return target if self._training is None else target[self._training]
 
     def _encoder(self, target: NDArray) -> TargetEncoder:
         task, names = self.config.data.task, self.dataset.target_names
@@ -204,7 +208,7 @@ class Run:
     @property
     def training_rows(self) -> int:
         """How many rows are trained on."""
-        return len(self._training)
+        return len(self.dataset.train) if self._training is None else len(self._training)
 
     @property
     def held_out_rows(self) -> int:
@@ -238,7 +242,8 @@ class Run:
         given = self.config.data
         sources = {"train": given.train or "digits", "validation": given.validation, "test": given.test}
         found = {key: _found_anywhere(value) for key, value in sources.items() if isinstance(value, str)}
-        data = given.model_copy(update=found if held_out else {**found, "validation": 0.0})
+        filled = {**found, "task": self.model.task}
+        data = given.model_copy(update=filled if held_out else {**filled, "validation": 0.0})
         run = self.config.run.model_copy(update={"out": str(self.folder.absolute())})
         return self.config.model_copy(update={"training": training, "data": data, "run": run})
 
@@ -324,7 +329,7 @@ class Run:
         self.model.details = {
             "data": self.dataset.name,
             "image_shape": None if self.dataset.image_shape is None else list(self.dataset.image_shape),
-            "trained_rows": len(self._training),
+            "trained_rows": self.training_rows,
             "epochs": len(self.trainer.history),
             "device": self.trainer.backend.name,
             "precision": self.trainer.precision,

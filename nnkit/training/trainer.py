@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnkit.backends import select
+from nnkit.checks import above_zero, at_least_zero, whole
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
 from nnkit.core.inference import Inference
@@ -21,9 +22,8 @@ from nnkit.core.schedules import Schedule, schedule_from
 from nnkit.core.step import Penalty
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.splitting import split_rows
-from nnkit.errors import ConfigError
+from nnkit.errors import ConfigError, DataError
 from nnkit.training.callbacks import Callback
-from nnkit.training.checks import above_zero, at_least_zero, whole
 from nnkit.training.class_weights import class_weights
 from nnkit.training.evaluation import Decode, Evaluation
 from nnkit.training.history import History
@@ -34,7 +34,8 @@ __all__ = ["Trainer"]
 
 logger = logging.getLogger("nnkit")
 
-Validation = float | tuple[ArrayLike | Features, ArrayLike] | None
+Held = tuple[ArrayLike | Features, ArrayLike] | tuple[ArrayLike | Features, ArrayLike, ArrayLike | None]
+Validation = float | Held | None
 
 
 class Trainer:
@@ -67,7 +68,8 @@ class Trainer:
         Stop after so many epochs without a better validation loss (training loss, where there is no
         validation).
     restore_best : bool, optional
-        Return to the weights of the best epoch at the end; by default where `early_stopping` is set.
+        Return to the weights of the epoch with the best validation loss at the end; by default where
+        `early_stopping` is set. Without validation the last weights stay.
     metrics : sequence of str, optional
         Evaluated on the validation rows after each epoch; by default those of the task.
 
@@ -125,7 +127,7 @@ class Trainer:
         self.precision, self.dtype = resolved.name, resolved.dtype
         logger.info(selection.reason)
         if resolved.note:
-            logger.info(resolved.note)
+            logger.warning(resolved.note)
         self.state = TrainingState()
         self.history = History()
         self.stopping = False
@@ -159,7 +161,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         decode: Decode | None = None,
     ) -> History:
-        """Train.
+        """Train from epoch 1: a second call repeats the first one's orders and draws on the weights it finds.
 
         Parameters
         ----------
@@ -171,7 +173,7 @@ class Trainer:
             How often every row is seen.
         batch_size : int
             Rows a step; the last batch of an epoch may be smaller, and its gradient is that of its own mean.
-        validation : float or (X, y), optional
+        validation : float, (X, y) or (X, y, sample_weight), optional
             A share of the rows, stratified by class, or rows of their own.
         sample_weight : array_like of shape (samples,), optional
             Weights of the mean loss.
@@ -203,7 +205,8 @@ class Trainer:
         weights = loss_weights(sample_weight, len(features), self.dtype)
         if isinstance(validation, int | float | np.number):
             kept, held_out = self._split(targets, float(validation))
-            validation = (features.take(held_out), targets[held_out])
+            held_out_weights = None if weights is None else weights[held_out]
+            validation = (features.take(held_out), targets[held_out], held_out_weights)
             features, targets = features.take(kept), targets[kept]
             weights = None if weights is None else weights[kept]
         self._prepare_network(features)
@@ -233,13 +236,14 @@ class Trainer:
         by_class = class_weights(self.class_weight, targets, self.network.outputs).astype(self.dtype)
         return loss_weights(by_class if weights is None else weights * by_class, len(targets), self.dtype)
 
-    def _evaluation(
-        self, validation: tuple[ArrayLike | Features, ArrayLike], decode: Decode | None
-    ) -> Evaluation:
+    def _evaluation(self, validation: Held, decode: Decode | None) -> Evaluation:
+        if len(validation) not in (2, 3):
+            raise DataError("validation is a share, (X, y) or (X, y, sample_weight)")
         features = features_from(validation[0], self.dtype)
         self.network.check_width(features)
         targets = loss_targets(validation[1], self.loss, self.network.outputs, len(features), self.dtype)
+        weights = loss_weights(validation[2] if len(validation) == 3 else None, len(features), self.dtype)
         task = self.loss.task(self.network.outputs)
-        rows = Rows(self.backend, self.dtype, features, targets)
+        rows = Rows(self.backend, self.dtype, features, targets, weights)
         inference = Inference(self.network.stages, self.network.arena, rows, self.loss)
-        return Evaluation(inference, self.loss, task, self.metrics, targets, decode)
+        return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)

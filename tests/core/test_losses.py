@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from nnkit.core.links import predicted
-from nnkit.core.losses import loss_for_task, loss_from, loss_names
+from nnkit.core.losses import loss_for_task, loss_from, loss_names, register_loss
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.errors import ConfigError, DataError
 
@@ -140,3 +140,16 @@ def test_sample_weights_take_the_dtype() -> None:
     weights = loss_weights([1, 0, 2], 3, np.float32)
     assert weights is not None
     assert weights.dtype == np.float32
+
+
+def test_a_registered_loss_names_its_parameters_and_takes_no_name_of_nnkits() -> None:
+    def value(y, t, factor):
+        return factor * (y - t)
+
+    def derivative(y, t, factor):
+        return factor
+
+    with pytest.raises(ConfigError, match=r"'value' takes \['factor'\] besides the output and the target"):
+        register_loss("without_its_constant", value, derivative)
+    with pytest.raises(ConfigError, match="'mse' is nnkit's own"):
+        register_loss("mse", value, derivative, factor=1.0)

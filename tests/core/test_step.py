@@ -14,9 +14,9 @@ from nnkit.core.features import Features
 from nnkit.core.layers import Dense, Dropout, Layer
 from nnkit.core.losses import loss_from
 from nnkit.core.network import Network
-from nnkit.core.optimizers import Optimizer, optimizer_from
+from nnkit.core.optimizers import SGD, Optimizer, optimizer_from
 from nnkit.core.order import epoch_order
-from nnkit.core.step import Penalty, Step, StepFigures
+from nnkit.core.step import Objective, Penalty, Step, StepFigures
 from nnkit.kernels.layout import BATCH, STEP
 
 INPUTS, OUTPUTS = 6, 3
@@ -248,3 +248,36 @@ def test_clipping_bounds_the_move_and_the_norm_is_that_of_the_gradient() -> None
     training.step.run(0, 1)
     assert training.step.gradient_norm() == pytest.approx(norm, rel=1e-9)
     assert np.linalg.norm(training.flat() - before) == pytest.approx(1e-3, rel=1e-6)
+
+
+def test_rows_beyond_the_count_reach_no_gradient_whatever_lies_in_them() -> None:
+    """One program of a fixed shape serves a smaller batch: what a captured graph will do."""
+    random, count, capacity = np.random.default_rng(5), 5, 8
+    X, y = random.normal(size=(count, 3)), random.integers(0, 2, count).astype(np.int32)
+    net = Network([Dense(4, "gelu"), Dense(2)])
+    net.initialize(3, dtype=np.float64)
+    rows = Rows(net.arena.backend, np.float64, Features(X), y)
+    objective = Objective(net.stages, net.arena, loss_from("cross_entropy"), Penalty(), capacity, seed=0)
+    batch = rows.batch(capacity)
+    batch.inputs[:] = np.nan
+    batch.labels[:] = 0
+    program = [rows.gather(batch, objective.counters, capacity), *objective.operations(batch)]
+    net.arena.backend.program(program).run()
+    assert batch.count[0] == count
+    gradients = net.arena.to_host(objective.passes.gradients)
+    for name, expected in net.gradients(X, y, "cross_entropy").items():
+        np.testing.assert_allclose(gradients[name] * capacity / count, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_gradient_norm_of_a_ragged_batch_is_that_of_its_own_mean() -> None:
+    random, count = np.random.default_rng(6), 7
+    X, y = random.normal(size=(count, 3)), random.integers(0, 2, count).astype(np.int32)
+    net = Network([Dense(2)])
+    net.initialize(3, dtype=np.float64)
+    expected = net.gradients(X[4:], y[4:], "cross_entropy")
+    rows = Rows(net.arena.backend, np.float64, Features(X), y, shuffled=True)
+    step = Step(net.stages, net.arena, loss_from("cross_entropy"), Penalty(), 4, 0, SGD(1e-3), rows, 1.0)
+    step.begin_epoch(0, np.arange(count), np.full(2, 1e-3))
+    step.run(1, 1)
+    norm = np.sqrt(sum(np.sum(gradient**2) for gradient in expected.values()))
+    assert step.gradient_norm() == pytest.approx(norm, rel=1e-12)

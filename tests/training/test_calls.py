@@ -7,14 +7,27 @@ from typing import Any
 import pytest
 
 from nnkit.core.periods import Period
+from nnkit.core.step import StepFigures
 from nnkit.training.callbacks import Callback, Figures
-from nnkit.training.calls import Calls
+from nnkit.training.calls import Calls, Moment
 
 TRAINER = object()
 
 
 def figures(step: int = 0) -> Figures:
     return Figures(1, 1, step, 10, 10, step, 0.0, 0.0, 0.1, 0.0)
+
+
+def moment(step: int, seconds: float) -> Moment:
+    return Moment(step, seconds, StepFigures())
+
+
+def since(now: Moment, last: Moment) -> Figures:
+    return figures(now.step)
+
+
+def nobody(now: Moment, last: Moment) -> Figures:
+    pytest.fail("nobody is due")
 
 
 class Listener(Callback):
@@ -65,7 +78,7 @@ def run(calls: Calls, steps: int) -> list[int]:
     while step < steps:
         step += calls.stretch(step, steps - step)
         ends.append(step)
-        calls.step_end(step, float(step), lambda step=step: figures(step))
+        calls.step_end(moment(step, float(step)), since)
     return ends
 
 
@@ -73,7 +86,7 @@ def test_every_call_reaches_every_callback_in_their_order() -> None:
     noted: list = []
     calls = Calls(TRAINER, [Listener(calls=noted, name="a"), Listener(calls=noted, name="b")], 10)
     calls.train_begin(figures(0))
-    calls.step_end(3, 0.1, lambda: figures(3))
+    calls.step_end(moment(3, 0.1), since)
     calls.epoch_end(figures(10))
     calls.train_end(figures(11))
     moments = [("begin", 0), ("step", 3), ("epoch", 10), ("end", 11)]
@@ -107,22 +120,32 @@ def test_without_a_period_a_callback_is_called_after_each_stretch() -> None:
 def test_a_callback_that_does_not_listen_to_steps_cuts_nothing_and_asks_for_no_figures() -> None:
     calls = grown(Calls(TRAINER, [Silent()], 10))
     assert calls.stretch(0, 10) == 10
-    calls.step_end(1, 1.0, lambda: pytest.fail("nobody is due"))
+    calls.step_end(moment(1, 1.0), nobody)
 
 
-def test_figures_are_read_once_and_only_if_somebody_is_due() -> None:
-    calls = Calls(TRAINER, [Listener(Period(2, "steps")), Listener(Period(4, "steps"))], 10)
-    calls.step_end(3, 1.0, lambda: pytest.fail("nobody is due"))
-    asked = []
-    calls.step_end(4, 1.0, lambda: asked.append(4) or figures(4))
-    assert asked == [4]
+def test_each_callback_is_given_the_figures_since_its_own_last_call() -> None:
+    two, four = Listener(Period(2, "steps")), Listener(Period(4, "steps"))
+    calls = Calls(TRAINER, [two, four], 10)
+    calls.epoch_begin(moment(0, 0.0))
+    spans: list[tuple[int, int]] = []
+
+    def span(now: Moment, last: Moment) -> Figures:
+        spans.append((last.step, now.step))
+        return figures(now.step)
+
+    for step in range(1, 5):
+        calls.step_end(moment(step, float(step)), span)
+    assert spans == [(0, 2), (2, 4), (0, 4)]
+    calls.epoch_begin(moment(10, 10.0))
+    calls.step_end(moment(12, 12.0), span)
+    assert spans[3:] == [(10, 12), (10, 12)]
 
 
 def test_a_period_of_time_is_counted_from_the_last_call() -> None:
     listener = Listener(Period(2, "seconds"))
     calls = grown(Calls(TRAINER, [listener], 10))
     for step, seconds in enumerate([1.0, 1.9, 2.5, 4.4, 4.5, 9.0, 10.9]):
-        calls.step_end(step, seconds, lambda step=step: figures(step))
+        calls.step_end(moment(step, seconds), since)
     assert listener.steps == [2, 4, 5]  # at 2.5, 4.5 and 9.0 seconds
     assert calls.stretch(0, 10) == 10
 

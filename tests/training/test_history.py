@@ -149,6 +149,7 @@ def test_writing_replaces_what_a_resumed_training_will_repeat(tmp_path: Path) ->
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").write_text("a file, not a folder")
     missing = tmp_path / "nowhere" / "metrics.jsonl"
     history = history_of([1.0])
     for action in (history.append_jsonl, history.write_jsonl, History.from_jsonl):

@@ -835,3 +835,24 @@ def test_three_epochs_on_two_thousand_mnist_digits_reach_85_percent_on_others(sh
     )
     assert history["validation_accuracy"][-1] > 0.85
     assert np.mean(network.predict(images[2000:]).argmax(axis=1) == labels[2000:]) > 0.85
+
+
+def test_weights_of_held_out_rows_weigh_their_loss_and_metrics() -> None:
+    random = np.random.default_rng(3)
+    X, y = random.normal(size=(40, 3)), random.normal(size=40)
+    weights = np.repeat([1.0, 0.0], 20)
+    moved = np.where(weights == 0, y + 100, y)
+    rows = []
+    for target in (y, moved):
+        trainer = trainer_for(Network([Dense(1)]), "mse", metrics=["r2", "mae"])
+        history = trainer.fit(X, target, epochs=2, validation=0.25, sample_weight=weights)
+        given = trainer_for(Network([Dense(1)]), "mse", metrics=["r2", "mae"])
+        other = given.fit(X, y, epochs=2, validation=(X, target, weights), sample_weight=weights)
+        rows.append([(row["validation_loss"], row["validation_mae"]) for row in [*history, *other]])
+    assert rows[0] == rows[1]
+
+
+def test_a_validation_of_four_parts_is_refused() -> None:
+    X, y = blobs()
+    with pytest.raises(DataError, match=r"\(X, y, sample_weight\)"):
+        trainer_for(classifier()).fit(X, y, validation=(X, y, np.ones(len(y)), 1))  # type: ignore[arg-type]
