@@ -15,49 +15,43 @@ from numpy import float32, int32
 __all__ = ["FLOAT32"]
 
 
-def exp(x):
-    below = -87.3365478515625 if x < -87.3365478515625 else x
-    inside = 88.72283172607422 if below > 88.72283172607422 else below
+LARGEST = 88.72283172607422  # e^x is infinite beyond
+SMALLEST = -87.3365478515625  # and no normal number below
+
+
+def reduced_exp(x):
+    """e^r − 1, and 2^n in two factors since n may be 128: x = r + n log 2, |r| ≤ ½ log 2."""
     # Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the significand.
-    shifted = inside * 1.4426950408889634 + 12582912.0
+    shifted = x * 1.4426950408889634 + 12582912.0
     n = shifted - 12582912.0
-    r = inside - n * 0.693359375 + n * 2.12194440e-4
+    r = x - n * 0.693359375 + n * 2.12194440e-4
     p = 1.9875691500e-4
     p = p * r + 1.3981999507e-3
     p = p * r + 8.3334519073e-3
     p = p * r + 4.1665795894e-2
     p = p * r + 1.6666665459e-1
     p = p * r + 5.0000001201e-1
-    e = p * r * r + r + 1.0
-    # n may be 128: the power of two is applied in two halves.
     k = int32(n)
     half = k >> 1
     power1 = int32((half + 127) << 23).view(float32)
     power2 = int32((k - half + 127) << 23).view(float32)
-    scaled = e * power1 * power2
-    finite = 0.0 if x < -87.3365478515625 else scaled
-    return inf if x > 88.72283172607422 else finite
+    return p * r * r + r, power1, power2
+
+
+def exp(x):
+    below = SMALLEST if x < SMALLEST else x
+    inside = LARGEST if below > LARGEST else below
+    e, power1, power2 = reduced_exp(inside)
+    finite = 0.0 if x < SMALLEST else (e + 1.0) * power1 * power2
+    return inf if x > LARGEST else finite
 
 
 def expm1(x):
     below = -17.5 if x < -17.5 else x
-    inside = 88.72283172607422 if below > 88.72283172607422 else below
-    shifted = inside * 1.4426950408889634 + 12582912.0
-    n = shifted - 12582912.0
-    r = inside - n * 0.693359375 + n * 2.12194440e-4
-    p = 1.9875691500e-4
-    p = p * r + 1.3981999507e-3
-    p = p * r + 8.3334519073e-3
-    p = p * r + 4.1665795894e-2
-    p = p * r + 1.6666665459e-1
-    p = p * r + 5.0000001201e-1
-    e = p * r * r + r
-    k = int32(n)
-    half = k >> 1
-    power1 = int32((half + 127) << 23).view(float32)
-    power2 = int32((k - half + 127) << 23).view(float32)
+    inside = LARGEST if below > LARGEST else below
+    e, power1, power2 = reduced_exp(inside)
     scaled = (e * power1 + (power1 - 1.0 / power2)) * power2
-    return inf if x > 88.72283172607422 else scaled
+    return inf if x > LARGEST else scaled
 
 
 def log(x):

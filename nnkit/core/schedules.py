@@ -101,11 +101,8 @@ class Schedule:
         """Raise ConfigError unless the field `key` is a number in [low, high]."""
         value = getattr(self, key)
         kind = "a whole number" if integer else "a finite number"
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, Integral if integer else Real)
-            or not abs(value) <= sys.float_info.max
-        ):
+        proper = isinstance(value, Integral if integer else Real) and not isinstance(value, bool)
+        if not proper or not abs(value) <= sys.float_info.max:
             raise ConfigError(f"schedule {self.name}: {key} must be {kind}, not {value!r}")
         if not low <= value <= high:
             bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
