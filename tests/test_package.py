@@ -1,0 +1,202 @@
+"""The package as a whole: what importing it costs, which part may know which, and what training it takes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+import nnkit
+from nnkit.config import Config
+from nnkit.training.run import Run
+
+ROOT = Path(nnkit.__file__).resolve().parent
+KERNELS = ROOT.parent / "kernels"
+
+# Top to bottom: a module imports from its own layer and from those below it.
+LAYERS = (
+    "cli",
+    "benchmarks",
+    "estimators",
+    "insight",
+    "training",
+    "config",
+    "model",
+    "machine",
+    "data",
+    "core",
+    "backends",
+    "kernels",
+    "checks",
+    "files",
+    "errors",
+)
+# Each takes a tenth of a second or more to import.
+SLOW = ("numpy", "numba", "scipy", "sklearn", "pyarrow", "pandas", "pydantic", "safetensors")
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the package by its name, but for the lazy `nnkit` itself."""
+    found = {f"nnkit.{path.relative_to(ROOT).with_suffix('')}": path for path in ROOT.rglob("*.py")}
+    folder = KERNELS if KERNELS.is_dir() else ROOT / "kernels"
+    found |= {f"nnkit.kernels.{path.stem}": path for path in folder.glob("*.py")}
+    names = {name.replace("/", ".").removesuffix(".__init__"): path for name, path in found.items()}
+    return {name: path for name, path in names.items() if name != "nnkit"}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield the full name of everything imported, at the top or inside a function."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(name: str) -> str:
+    """Return the layer of a module or of a name in it; the public names belong to the top."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else "cli"
+
+
+def violations(module: str, source: str) -> list[str]:
+    """Return what a module imports from above itself."""
+    rank = LAYERS.index(layer(module))
+    ours = [name for name in imports(source) if name.split(".")[0] == "nnkit"]
+    return [f"{module} imports {name}" for name in ours if LAYERS.index(layer(name)) < rank]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the modules that a statement loads in a new process."""
+    program = f"import sys\n{statement}\nprint(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(result.stdout.split("\n")[-2].split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import nnkit",
+        "import nnkit.cli",
+        "import nnkit.cli\nsys.argv = ['nnkit', '--help']\ntry: nnkit.cli.main()\nexcept SystemExit: pass",
+    ],
+)
+def test_importing_costs_next_to_nothing(statement: str) -> None:
+    loaded = loaded_by(statement)
+    assert "nnkit" in loaded
+    assert loaded.isdisjoint(SLOW)
+
+
+def test_using_a_name_loads_what_it_needs() -> None:
+    loaded = loaded_by("from nnkit import Dense")
+    assert "nnkit.core.layers" in loaded
+    assert loaded.isdisjoint({"sklearn", "pyarrow", "pandas", "pydantic", "rich"})
+
+
+@pytest.mark.parametrize("name", nnkit.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(nnkit, name)
+    assert name in dir(nnkit)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        assert value == version("nnkit")
+    else:
+        assert value.__name__ == name
+        assert value.__doc__
+        assert len(value.__doc__.split()) >= 4
+        # A dataclass that has none is given its signature.
+        assert not value.__doc__.startswith(f"{name}(")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Densse'"):
+        _ = nnkit.Densse
+
+
+def test_lazy_names_are_those_the_type_checker_sees() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {f"{module}.{name}" for name, module in nnkit._HOME.items()}
+
+
+def test_the_layers_are_those_there_are() -> None:
+    found = modules()
+    assert len(found) > 50
+    assert {"nnkit.kernels.formulas", "nnkit.core", "nnkit.training.run"} <= set(found)
+    assert {name.split(".")[1] for name in found} <= set(LAYERS)
+
+
+def test_a_violation_is_seen() -> None:
+    assert violations("nnkit.core.x", "def f():\n    from nnkit.training import trainer") == [
+        "nnkit.core.x imports nnkit.training.trainer"
+    ]
+    assert violations("nnkit.core.x", "from nnkit import Network") == ["nnkit.core.x imports nnkit.Network"]
+    assert violations("nnkit.core.x", "import nnkit.config") == ["nnkit.core.x imports nnkit.config"]
+    assert violations("nnkit.core.x", "from nnkit import errors, kernels\nimport numpy") == []
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_no_module_imports_from_a_layer_above(module: str) -> None:
+    assert violations(module, modules()[module].read_text()) == []
+
+
+def test_nothing_unpickles() -> None:
+    unsafe = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
+    for name, path in modules().items():
+        source = path.read_text()
+        if not name.startswith("nnkit.benchmarks"):
+            assert unsafe.isdisjoint(imported.split(".")[0] for imported in imports(source)), name
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), name
+                assert node.value.value is False, name
+
+
+def test_pixels_stay_bytes(shared_data: Path, tmp_path: Path) -> None:
+    mnist = shared_data / "mnist"
+    assert mnist.is_dir()
+    settings = ["training.epochs=1", "model.hidden=[16]", f"run.out={tmp_path / 'run'}"]
+    # What is compiled and imported on the way is no part of the data.
+    Run(Config().with_overrides(["data.train=digits", *settings])).train()
+    tracemalloc.start()
+    try:
+        run = Run(Config().with_overrides([f"data.train={mnist}", *settings]))
+        outcome = run.train()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert outcome.metrics["accuracy"] > 0.8
+    # Measured: 116 MB, where the images are 55 and the training rows, copied out of them, 42. In float32
+    # the latter alone would be 169.
+    assert 55e6 < peak < 54_000 * 784 * 4
+
+
+def test_california_housing_is_learnt_with_the_defaults(shared_data: Path, tmp_path: Path) -> None:
+    config = Config().with_overrides(
+        [
+            f"data.train={shared_data / 'california_housing.csv'}",
+            "data.target=median_house_value",
+            "training.epochs=60",
+            f"run.out={tmp_path / 'run'}",
+        ]
+    )
+    # Two threads that wait for one core, beside another process, made this take ten times as long.
+    with threadpool_limits(1, "blas"):
+        outcome = Run(config).train()
+    assert outcome.rows == "validation"
+    assert outcome.metrics["r2"] >= 0.80
+    assert 20_000 < outcome.metrics["mae"] < 40_000  # dollars
