@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
@@ -47,14 +46,21 @@ def train(source: str, options: list[str], folder: Path, cache: Path, repeats: i
     return {"command": shown, **cost, "samples_per_second": samples, "metrics": details_of(folder)["metrics"]}
 
 
-def steps() -> dict[str, object]:
-    """A step against its floor. Imported here, for a child's peak memory counts its parent's at the fork."""
-    from nnkit.benchmarks.steps import measure_step
-
-    return {
-        "784-512-512-10, batch 128": asdict(measure_step([784, 512, 512, 10], 128, steps=20, repeats=40)),
-        "20-64-64-1, batch 32": asdict(measure_step([20, 64, 64, 1], 32, steps=2000, repeats=40)),
-    }
+def steps(processes: int = 7) -> dict[str, object]:
+    """A step against its floor, in several processes: what one sees depends on where its threads lie."""
+    cases = {"784-512-512-10, batch 128": ([784, 512, 512, 10], 128, 20)}
+    cases["20-64-64-1, batch 32"] = ([20, 64, 64, 1], 32, 2000)
+    code = (
+        "import dataclasses, json, sys; from nnkit.benchmarks.steps import measure_step; "
+        "print(json.dumps(dataclasses.asdict(measure_step(*json.loads(sys.argv[1])))))"
+    )
+    results: dict[str, object] = {}
+    for name, case in cases.items():
+        command = [sys.executable, "-c", code, json.dumps(case)]
+        runs = [json.loads(subprocess.check_output(command)) for _ in range(processes)]
+        middle = {key: statistics.median(run[key]["median"] for run in runs) for key in runs[0]}
+        results[name] = {"median over processes": middle, "processes": runs}
+    return results
 
 
 def details_of(folder: Path) -> dict[str, object]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nnkit import Dense, Dropout, load
-from nnkit.config import Config, load_config
+from nnkit.config import Config, DataConfig, load_config
 from nnkit.core.schedules import schedule_from
 from nnkit.errors import ConfigError, DataError
 from nnkit.training.callbacks import Callback, Figures
@@ -359,3 +359,16 @@ def test_the_model_says_where_it_comes_from(tmp_path: Path) -> None:
     expected = {"data": "digits", "image_shape": [8, 8], "trained_rows": 1617, "epochs": 1, "seed": 3}
     assert details | expected == details
     assert details["metrics"] == {"validation": outcome.metrics}
+
+
+def test_the_task_is_that_of_all_rows_whatever_share_is_held_out(tmp_path: Path) -> None:
+    """Fifty classes are 5 % of 1000 rows, and would look like a regression to the 900 that are trained on."""
+    path = tmp_path / "fifty.csv"
+    generator = np.random.default_rng(0)
+    rows = [f"{value:.3f},{i % 50}" for i, value in enumerate(generator.normal(size=1000))]
+    path.write_text("\n".join(["x,y", *rows]) + "\n")
+    for share in ("0.1", "0"):
+        overrides = [f"data.validation={share}", "data.target=y", f"run.out={tmp_path / 'run'}"]
+        run = Run(Config(data=DataConfig(train=str(path))).with_overrides(overrides))
+        assert run.model.task == "multiclass"
+        assert run.resolved().data.task == "multiclass"
