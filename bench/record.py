@@ -13,10 +13,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
 DATA = BENCH.parents[1] / "shared" / "data"
+
+# Trains digits as the command line does, and leaves when the first epoch is over.
+FIRST_EPOCH = """
+import os, sys
+from nnkit import Callback
+from nnkit.config import Config, DataConfig
+from nnkit.training.run import Run
+
+class Leave(Callback):
+    def on_epoch_end(self, trainer, figures):
+        os._exit(0)
+
+Run(Config(data=DataConfig(train="digits")).with_overrides([f"run.out={sys.argv[1]}"])).train([Leave()])
+"""
 
 
 def measure_command(command: list[str], cache: Path, repeats: int = 1) -> dict[str, float]:
@@ -46,19 +61,15 @@ def train(source: str, options: list[str], folder: Path, cache: Path, repeats: i
     return {"command": shown, **cost, "samples_per_second": samples, "metrics": details_of(folder)["metrics"]}
 
 
-def steps(processes: int = 7) -> dict[str, object]:
-    """A step against its floor, in several processes: what one sees depends on where its threads lie."""
-    cases = {"784-512-512-10, batch 128": ([784, 512, 512, 10], 128, 20)}
-    cases["20-64-64-1, batch 32"] = ([20, 64, 64, 1], 32, 2000)
-    code = (
-        "import dataclasses, json, sys; from nnkit.benchmarks.steps import measure_step; "
-        "print(json.dumps(dataclasses.asdict(measure_step(*json.loads(sys.argv[1])))))"
-    )
+def steps() -> dict[str, object]:
+    """A step against its floor. Imported here, for a child's peak memory counts its parent's at the fork."""
+    from nnkit.benchmarks.steps import measure_in_processes
+
     results: dict[str, object] = {}
-    for name, case in cases.items():
-        command = [sys.executable, "-c", code, json.dumps(case)]
-        runs = [json.loads(subprocess.check_output(command)) for _ in range(processes)]
+    for widths, batch_size, count in (([784, 512, 512, 10], 128, 20), ([20, 64, 64, 1], 32, 2000)):
+        runs = [asdict(times) for times in measure_in_processes(widths, batch_size, count)]
         middle = {key: statistics.median(run[key]["median"] for run in runs) for key in runs[0]}
+        name = f"{'-'.join(map(str, widths))}, batch {batch_size}"
         results[name] = {"median over processes": middle, "processes": runs}
     return results
 
@@ -74,13 +85,14 @@ def starting(cache: Path, folder: Path) -> dict[str, object]:
     """What it costs to import, to ask for help, and to train an epoch for the first and the second time."""
     python = [sys.executable, "-c"]
     help_command = [*python, "import sys; sys.argv = ['nnkit', '--help']; from nnkit.cli import main; main()"]
-    one_epoch = ["--epochs", "1"]
+    first_epoch = [*python, FIRST_EPOCH, str(folder)]
     return {
         "python alone": measure_command([*python, "pass"], cache, 9),
         "import nnkit": measure_command([*python, "import nnkit"], cache, 9),
         "nnkit --help": measure_command(help_command, cache, 9),
-        "one epoch of digits, nothing compiled": train("digits", one_epoch, folder, cache),
-        "one epoch of digits, kernels cached": train("digits", one_epoch, folder, cache, 5),
+        "to the end of the first epoch of digits, nothing compiled": measure_command(first_epoch, cache),
+        "to the end of the first epoch of digits, kernels cached": measure_command(first_epoch, cache, 9),
+        "nnkit train, nothing asked": train("digits", [], folder, cache, 3),
     }
 
 

@@ -1,4 +1,4 @@
-"""A training step against its own matrix products, in one run: `pytest bench`."""
+"""A training step against its own matrix products: `pytest bench`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,18 @@ from dataclasses import asdict
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from nnkit.benchmarks.steps import StepTimes, example_step, measure_step
+from nnkit.benchmarks.steps import example_step, measure_in_processes
+
+# What is not a product may take a third of the products' time in a large network, all of it in a small one.
+CASES = {"784-512-512-10": (128, 20, 1.35), "20-64-64-1": (32, 2000, 2.0)}
 
 
-def record(benchmark: BenchmarkFixture, times: StepTimes) -> None:
-    benchmark.extra_info.update(asdict(times))
-
-
-def test_step_of_784_512_512_10_at_batch_128(benchmark: BenchmarkFixture) -> None:
-    times = measure_step([784, 512, 512, 10], 128, steps=10)
-    record(benchmark, times)
-    step = example_step([784, 512, 512, 10], 128, steps=10)
-    benchmark.pedantic(step.run, (0, 10), rounds=20, warmup_rounds=2)
-    # The quieter turns: what else runs on the machine only adds.
-    assert times.step_over_floor.low <= 1.35
-
-
-@pytest.mark.parametrize("widths", [[20, 64, 64, 1]], ids=["20-64-64-1"])
-def test_step_of_a_small_network_at_batch_32(benchmark: BenchmarkFixture, widths: list[int]) -> None:
-    times = measure_step(widths, 32, steps=1000)
-    record(benchmark, times)
-    step = example_step(widths, 32, steps=1000)
-    benchmark.pedantic(step.run, (0, 1000), rounds=20, warmup_rounds=2)
-    # Twice the floor leaves as much time for what is not a product as the products take.
-    assert times.step_over_floor.low <= 2.0
+@pytest.mark.parametrize("network", CASES)
+def test_step_against_its_floor(benchmark: BenchmarkFixture, network: str) -> None:
+    widths = [int(width) for width in network.split("-")]
+    batch_size, steps, most = CASES[network]
+    runs = measure_in_processes(widths, batch_size, steps, processes=5)
+    benchmark.extra_info["processes"] = [asdict(run) for run in runs]
+    benchmark.pedantic(example_step(widths, batch_size, steps).run, (0, steps), rounds=20, warmup_rounds=2)
+    # The quietest process: another may have its threads far apart, or a neighbour.
+    assert min(run.step_over_floor.median for run in runs) <= most

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +22,7 @@ from nnkit.core.optimizers import Adam
 from nnkit.core.order import epoch_order
 from nnkit.core.step import Penalty, Step
 
-__all__ = ["StepTimes", "example_step", "measure_step"]
+__all__ = ["StepTimes", "example_step", "measure_in_processes", "measure_step"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class StepTimes:
     step: Spread
     floor: Spread
     step_over_floor: Spread
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> StepTimes:
+        """Return what `dataclasses.asdict` made a dictionary of."""
+        return cls(**{name: Spread(**fields) for name, fields in value.items()})
 
 
 def example_step(widths: Sequence[int], batch_size: int, steps: int, device: str = "cpu") -> Step:
@@ -88,3 +97,20 @@ def measure_step(
 
     whole, floor = in_turns([run_steps, run_products], repeats)
     return StepTimes(spread(whole / steps), spread(floor / steps), ratio(whole, floor))
+
+
+def measure_in_processes(
+    widths: Sequence[int], batch_size: int, steps: int, processes: int = 7
+) -> list[StepTimes]:
+    """Measure a step on the CPU in several processes of their own, one after the other.
+
+    Where the operating system puts a process's threads, and how far apart their caches lie, holds for its
+    life: the spread between processes is wider than within one.
+    """
+    code = (
+        "import dataclasses, json, sys; from nnkit.benchmarks.steps import measure_step; "
+        "print(json.dumps(dataclasses.asdict(measure_step(*json.loads(sys.argv[1])))))"
+    )
+    command = [sys.executable, "-c", code, json.dumps([list(widths), batch_size, steps])]
+    runs = [json.loads(subprocess.check_output(command)) for _ in range(processes)]
+    return [StepTimes.from_json(run) for run in runs]
