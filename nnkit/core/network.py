@@ -104,13 +104,13 @@ class Network:
         self._inputs = inputs
         self._stages = stages_of(self.layers, inputs)
         dense = [layer for layer in self.layers if isinstance(layer, Dense)]
-        values: dict[str, NDArray] = {}
+        # The whole arena first: a network that does not fit fails here, before any weight is drawn.
+        self._create({}, dtype, backend)
         for stage in self._stages:
             if stage.layer is not None:
                 chosen = dense[stage.layer].initializer or default_initializer(stage.activation)
                 weights = initialize(chosen, stage.inputs, stage.outputs, seed, stage.layer, dtype)
-                values[f"layers.{stage.layer}.weight"] = weights
-        self._create(values, dtype, backend)
+                self._write({f"layers.{stage.layer}.weight": weights})
 
     def place(self, backend: Backend, dtype: DTypeLike) -> None:
         """Move the parameters to a device and a dtype."""

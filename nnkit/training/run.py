@@ -277,8 +277,7 @@ class Run:
             validation = (preprocessor.transform(held_out.features), encoded)
         if self.dataset.test is not None:
             self._check(self.dataset.test)
-        write_whole(self.folder / "config.toml", self.resolved().to_toml().encode())
-        record = _Record(self, self.folder / "metrics.jsonl")
+        record = _Record(self)
         try:
             self.trainer.fit(
                 features,
@@ -344,14 +343,15 @@ class Run:
 
 
 class _Record(Callback):
-    """Writes a line of figures an epoch."""
+    """Writes the run's folder: the config once everything is in place, then a line of figures an epoch."""
 
-    def __init__(self, run: Run, path: Path) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._path = path
+        self._path = run.folder / "metrics.jsonl"
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
-        """Begin with an empty file; `fit` has just forgotten a stop that was asked for before it."""
+        """Write the config and an empty record; take up a stop from before, which `fit` has just forgotten."""
+        write_whole(self._run.folder / "config.toml", self._run.resolved().to_toml().encode())
         write_whole(self._path, b"")
         if self._run.stopping:
             trainer.stop()
