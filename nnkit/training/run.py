@@ -350,7 +350,7 @@ class _Record(Callback):
         self._path = run.folder / "metrics.jsonl"
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
-        """Write the config and an empty record; take up a stop from before, which `fit` has just forgotten."""
+        """Write the config and an empty record; heed a stop from before, which `fit` has just forgotten."""
         write_whole(self._run.folder / "config.toml", self._run.resolved().to_toml().encode())
         write_whole(self._path, b"")
         if self._run.stopping:
