@@ -20,5 +20,5 @@ def test_step_against_its_floor(benchmark: BenchmarkFixture, network: str) -> No
     runs = measure_in_processes(widths, batch_size, steps, processes=5)
     benchmark.extra_info["processes"] = [asdict(run) for run in runs]
     benchmark.pedantic(example_step(widths, batch_size, steps).run, (0, steps), rounds=20, warmup_rounds=2)
-    # The quietest process: another may have its threads far apart, or a neighbour.
+    # The quietest process: what else the machine does only adds.
     assert min(run.step_over_floor.median for run in runs) <= most

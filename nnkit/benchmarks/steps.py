@@ -104,8 +104,8 @@ def measure_in_processes(
 ) -> list[StepTimes]:
     """Measure a step on the CPU in several processes of their own, one after the other.
 
-    Where the operating system puts a process's threads, and how far apart their caches lie, holds for its
-    life: the spread between processes is wider than within one.
+    A shared machine has its slow minutes, which one process alone may fall into whole: the spread between
+    processes is wider than within one.
     """
     code = (
         "import dataclasses, json, sys; from nnkit.benchmarks.steps import measure_step; "
