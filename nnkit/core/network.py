@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from nnkit.backends import select
 from nnkit.backends.protocol import Backend
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
@@ -120,9 +121,7 @@ class Network:
 
     def _create(self, values: Mapping[str, NDArray], dtype: DTypeLike, backend: Backend | None) -> None:
         if backend is None:
-            from nnkit.backends.numpy import NumpyBackend
-
-            backend = NumpyBackend()
+            backend = select("cpu").backend
         self._arena = Arena(segments_for(self._stages), backend, dtype)
         self._write(values)
 
