@@ -3,9 +3,11 @@
 A template is an ordinary Python function over arrays. It calls formulas by placeholder names (`activation`,
 `rule`, ...) and branches on upper-case flags. `specialise` binds the flags, drops the branches and parameters
 they leave unused, inlines every formula down to native calls, and gives each float literal the kernel's
-dtype. The text that results is all that the kernel is made of: it is written under its own hash and imported
-from there, so Numba's disk cache, which watches the file of the function alone, is right about it. An edited
-formula is another text and another file.
+dtype. What several templates share is a part, a function of a module that the target names: it is inlined
+too, sees the flags and placeholders, and may be a statement that returns nothing. The text that results is
+all that the kernel is made of: it is written under its own hash and imported from there, so Numba's disk
+cache, which watches the file of the function alone, is right about it. An edited formula is another text and
+another file.
 
 Reference: why Numba's cache cannot see through closures and calls, numba.readthedocs.io, "Notes on Caching".
 """
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -36,12 +38,15 @@ import numpy as np
 from nnkit.errors import ConfigError
 from nnkit.files import write_whole
 
-__all__ = ["Kernel", "Target", "cache_folder", "load_kernel", "specialise"]
+__all__ = ["MODULES", "Kernel", "Target", "cache_folder", "load_kernel", "specialise"]
 
 logger = logging.getLogger("nnkit")
 
 Formulas = Mapping[str, Callable]
 Constant = bool | int | float
+
+MODULES: Mapping[str, str] = {"math": "math", "numpy": "np"}
+"""The modules that every generated module imports, and as what."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ class Target:
         Elementary functions that are inlined as formulas.
     wide : frozenset of str
         Placeholders whose formulas compute in float64 whatever the dtype.
+    parts : frozenset of str
+        The modules whose functions are parts of templates.
+    modules : mapping of str to str
+        What `imports` imports, and as what.
     """
 
     name: str
@@ -73,6 +82,8 @@ class Target:
     native: Mapping[str, str]
     formulas: Formulas
     wide: frozenset[str] = frozenset({"prepare"})
+    parts: frozenset[str] = frozenset()
+    modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def specialise(
     """
     inliner = _Inliner(formulas, constants, target, template)
     function = copy.deepcopy(_parsed(template))
-    function.body = inliner.block(function.body)
+    function.body = _without_unread(inliner.block(function.body))
     used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
     parameters = [argument for argument in function.args.args if argument.arg in used]
     function.args = _arguments([ast.arg(argument.arg) for argument in parameters])
@@ -204,6 +215,49 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     ]
 
 
+def _without_unread(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Drop the names that an inlined formula's parameters left and no branch that stayed reads.
+
+    An array that is only renamed would else remain a parameter, for which there may be no array.
+    """
+    while True:
+        tree = ast.Module(body, [])
+        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+        read = {name.id for name in names if isinstance(name.ctx, ast.Load)}
+        # `x += y` reads x, though its context says that it stores.
+        read |= {
+            n.target.id
+            for n in ast.walk(tree)
+            if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)
+        }
+        if not (unread := [node for node in ast.walk(tree) if _renames(node) - read]):
+            return body
+        body = _Without(unread).visit(tree).body
+
+
+def _renames(node: ast.AST) -> set[str]:
+    """Return the name that an assignment gives to another name, if it is one."""
+    if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)):
+        return set()
+    return {target.id for target in node.targets if isinstance(target, ast.Name)}
+
+
+class _Without(ast.NodeTransformer):
+    """Leaves statements out."""
+
+    def __init__(self, unwanted: list[ast.AST]) -> None:
+        self._unwanted = set(map(id, unwanted))
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        return None if id(node) in self._unwanted else node
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if isinstance(node, ast.If | ast.For) and not node.body:
+            node.body = [ast.Pass()]
+        return node
+
+
 def _arguments(arguments: list[ast.arg]) -> ast.arguments:
     return ast.arguments(posonlyargs=[], args=arguments, kwonlyargs=[], kw_defaults=[], defaults=[])
 
@@ -230,6 +284,7 @@ class _Inliner(ast.NodeTransformer):
         self._constants = constants
         self._target = target
         self._template_locals = _locals(_parsed(template))
+        self._placeholders = formulas
         own = {name: name for name in self._template_locals}
         self._scope = _Scope(template.__name__, own, template.__globals__, constants, formulas)
         self._before: list[ast.stmt] = []
@@ -257,6 +312,9 @@ class _Inliner(ast.NodeTransformer):
         if isinstance(node, (ast.While, ast.With, ast.Try)):
             kind = type(node).__name__.lower()
             raise ConfigError(f"the formula {self._scope.function!r} cannot hold a {kind} block")
+        if isinstance(node, ast.Expr):
+            value = self.visit(node.value)
+            return [ast.Expr(value)] if isinstance(value, ast.Call) else []
         return [self.visit(node)]
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
@@ -269,9 +327,9 @@ class _Inliner(ast.NodeTransformer):
         value = self._scope.namespace.get(node.id)
         if isinstance(value, bool | int | float | np.number):
             return self._constant(value)
-        if isinstance(value, ModuleType) and value.__name__ in _MODULES:
-            return ast.Name(_MODULES[value.__name__], ast.Load())
-        module = _MODULES.get(getattr(value, "__module__", None) or "")
+        if isinstance(value, ModuleType) and value.__name__ in self._target.modules:
+            return ast.Name(self._target.modules[value.__name__], ast.Load())
+        module = self._target.modules.get(getattr(value, "__module__", None) or "")
         if module is not None:
             return _expression(f"{module}.{getattr(value, '__name__', node.id)}")
         if hasattr(builtins, node.id):
@@ -363,13 +421,13 @@ class _Inliner(ast.NodeTransformer):
         if name not in self._scope.namespace:
             return True
         module = getattr(self._scope.namespace[name], "__module__", None) or ""
-        return module in _MODULES or module.startswith("nnkit.kernels.")
+        return module in self._target.modules or module.startswith("nnkit.kernels.")
 
     def _inline(self, formula: Callable, arguments: list[ast.expr]) -> ast.expr:
         definition = copy.deepcopy(_parsed(formula))
-        *body, last = _without_docstring(definition.body) or [ast.Pass()]
-        returns = sum(isinstance(node, ast.Return) for node in ast.walk(definition))
-        if not isinstance(last, ast.Return) or last.value is None or returns != 1:
+        part = formula.__module__ in self._target.parts
+        body, returned = _split_return(definition)
+        if returned is None and not (part and body):
             raise ConfigError(f"the formula {definition.name!r} must end with its one `return`")
         self._inlined += 1
         parameters = [argument.arg for argument in definition.args.args]
@@ -387,17 +445,28 @@ class _Inliner(ast.NodeTransformer):
             self._before.append(_assign(names[name], argument))
         names.update({name: name for name in fixed if name not in constants})
         namespace = {**formula.__globals__, **inspect.getclosurevars(formula).nonlocals}
-        outer, self._scope = self._scope, _Scope(definition.name, names, namespace, constants, {})
+        inner = _Scope(definition.name, names, namespace, constants, {})
+        if part:
+            inner = replace(inner, constants=self._constants, placeholders=self._placeholders)
+        outer, self._scope = self._scope, inner
         result = f"result_{self._inlined}"
         for statement in body:
             self._before += self.block([statement])
-        value = self.visit(last.value)
+        value = None if returned is None else self.visit(returned)
         self._scope = outer
+        if value is None:
+            return ast.Constant(None)
         self._before.append(_assign(result, value))
         return ast.Name(result, ast.Load())
 
 
-_MODULES = {"math": "math", "numpy": "np"}
+def _split_return(function: ast.FunctionDef) -> tuple[list[ast.stmt], ast.expr | None]:
+    """Return the body without its one last `return`, and that one's value; no body where others return."""
+    body = _without_docstring(function.body)
+    returns = sum(isinstance(node, ast.Return) for node in ast.walk(function))
+    if returns == 1 and isinstance(body[-1], ast.Return):
+        return body[:-1], body[-1].value
+    return ([], None) if returns else (body, None)
 
 
 def _locals(function: ast.FunctionDef) -> set[str]:

@@ -84,11 +84,14 @@ def train(
     precision: Annotated[Precision | None, typer.Option(show_default="fp32")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.", show_default="0")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with the training in this run folder.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
     ] = None,
 ) -> None:
-    """Train a network and leave a run folder: config.toml, metrics.jsonl, model.safetensors."""
+    """Train a network and leave a run folder: config.toml, metrics.jsonl, checkpoints, model.safetensors."""
     given = {
         "data.target": target,
         "model.hidden": None if hidden is None else f"[{hidden}]",
@@ -110,14 +113,17 @@ def train(
         "run.seed": seed,
         "run.out": None if out is None else str(out),
     }
-    config = _config(source).with_overrides(
-        [*(f"{key}={value}" for key, value in given.items() if value is not None), *(assignments or [])]
-    )
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    overrides += assignments or []
+    _check_resume(source, out, resume)
     with _notes():
         from nnkit.training.progress import ProgressDisplay
         from nnkit.training.run import Run
 
-        run = Run(config)
+        if resume is not None:
+            run = Run.resumed(resume, overrides)
+        else:
+            run = Run(_config(source).with_overrides(overrides))
         _print_run(run)
         display = ProgressDisplay()
         try:
@@ -127,7 +133,9 @@ def train(
             display.close()
     _print_outcome(run, outcome)
     if ended:
-        typer.echo(f"stopped by {signal.Signals(ended[0]).name}; the model so far is saved", err=True)
+        name = signal.Signals(ended[0]).name
+        how = f"; go on with: nnkit train --resume {run.folder}" if run.interrupted else ""
+        typer.echo(f"stopped by {name}; the model so far is saved{how}", err=True)
         raise typer.Exit(128 + ended[0])
 
 
@@ -189,6 +197,14 @@ def info(
     from nnkit.machine import describe_machine
 
     _print_table(describe_machine())
+
+
+def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> None:
+    given = "a SOURCE" if source is not None else "--out" if out is not None else ""
+    if resume is not None and given:
+        from nnkit.errors import ConfigError
+
+        raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {given}")
 
 
 def _config(source: str | None) -> Config:
@@ -272,7 +288,8 @@ def _print_outcome(run: Run, outcome: Outcome) -> None:
         typer.echo(
             f"the weights are those of epoch {run.trainer.state.best_epoch}, the best of {len(history)}"
         )
-    _print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows")
+    if outcome.metrics:
+        _print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows")
     if run.hint:
         typer.echo(run.hint)
     typer.echo(f"model    {outcome.model_path}")
@@ -332,7 +349,10 @@ def main() -> None:
     except NnkitError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except MemoryError:
+    except (MemoryError, ImportError) as error:
+        # A library that finds no room to be loaded is an ImportError, with the words of the dynamic linker.
+        if isinstance(error, ImportError) and "failed to map segment" not in str(error):
+            raise
         typer.echo("error: there is not enough memory; lower training.batch_size or model.hidden", err=True)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -13,6 +13,8 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -36,6 +38,7 @@ from nnkit.core.optimizers import optimizer_from
 from nnkit.core.periods import Period, parse_period
 from nnkit.core.schedules import Schedule, schedule_from
 from nnkit.errors import ConfigError, FileError, unknown_name
+from nnkit.nesting import is_too_deep
 
 __all__ = [
     "Config",
@@ -48,7 +51,13 @@ __all__ = [
 
 _LARGEST_FILE = 2**20  # a config is read by people
 _LARGEST_STATEMENT = 500  # lines of one value that a mistake is looked for in
+_MOST_PARSED = 2**21  # characters parsed in vain for it: a statement of n lines is tried n times
 _LARGEST_LAYER = 2**24
+_MOST_LAYERS, _MOST_METRICS = 1000, 100
+# A key of a hundred parts: tomllib's time grows with the third power of their number.
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""")
+_MOST_MISTAKES = 100  # that are put into words: two are shown
+_LONGEST_MISTAKE = 600  # in characters
 
 
 # --- what a key may hold ---
@@ -176,7 +185,7 @@ def _known_metric(value: str) -> str:
     return value
 
 
-_Period = Annotated[Period, PlainValidator(parse_period), PlainSerializer(str)]
+_written = PlainSerializer(lambda period: None if period is None else str(period))
 _Warmup = Annotated[
     int | Period, PlainValidator(_warmup), PlainSerializer(lambda v: v if isinstance(v, int) else str(v))
 ]
@@ -237,7 +246,7 @@ class ModelConfig(_Section):
         What the network's outputs are passed through; "auto" leaves it to the loss.
     """
 
-    hidden: list[_Layer] = Field(default=[256, 128])
+    hidden: list[_Layer] = Field(default=[256, 128], max_length=_MOST_LAYERS)
     activation: _Text = "relu"
     dropout: Annotated[float | list[float], PlainValidator(_dropout)] = 0.0
     initializer: Annotated[
@@ -300,7 +309,9 @@ class TrainingConfig(_Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     early_stopping: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     restore_best: bool = True
-    metrics: list[Annotated[_Text, AfterValidator(_known_metric)]] = Field(default=[])
+    metrics: list[Annotated[_Text, AfterValidator(_known_metric)]] = Field(
+        default=[], max_length=_MOST_METRICS
+    )
 
     @field_validator("warmup")
     @classmethod
@@ -334,7 +345,10 @@ class RunConfig(_Section):
         In [0, 2**64).
     out : str, optional
         The run's folder.
-    checkpoint_every : Period
+    checkpoint_every : Period, optional
+        If not given: each epoch, unless the last checkpoint is less than a second old, and every 5 minutes.
+    checkpoint_keep : int
+        How many of the newest checkpoints stay.
     data_placement : {"auto", "device", "pinned", "mmap"}
     """
 
@@ -342,7 +356,8 @@ class RunConfig(_Section):
     precision: Literal["fp32", "fp64", "tf32", "fp16", "bf16"] = "fp32"
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
     out: Annotated[str | None, _optional(_text)] = None
-    checkpoint_every: _Period = Period(1, "epochs")
+    checkpoint_every: Annotated[Period | None, _optional(parse_period), _written] = None
+    checkpoint_keep: Annotated[int, Field(ge=1)] = 3
     data_placement: Literal["auto", "device", "pinned", "mmap"] = "auto"
 
 
@@ -433,7 +448,8 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         raise ConfigError(f"{path}: larger than 1 MiB, so it is not a config; pass data files as they are")
     text, raw = _parse(content, str(path))
     folder = Path(os.path.abspath(path)).parent
-    config = _validated(raw, lambda location: _file_place(str(path), text, location))
+    lines = cache(lambda: _lines_of_keys(text))  # for the first mistake, and then for all of them
+    config = _validated(raw, lambda location: _file_place(str(path), lines(), location))
     resolved = config.model_dump(exclude_unset=True)
     for key in Config.paths:
         _resolve_path(resolved, key, folder)
@@ -448,8 +464,10 @@ def _parse(content: bytes, path: str) -> tuple[str, dict[str, Any]]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
+    if _DEEP_KEY.search(text):
+        raise ConfigError(f"{path}: values are nested too deeply")
     try:
-        return text, tomllib.loads(text)
+        raw = tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{path}: values are nested too deeply") from None
     except ValueError as error:
@@ -457,11 +475,14 @@ def _parse(content: bytes, path: str) -> tuple[str, dict[str, Any]]:
         found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
         # "At end of document" is the last line that says anything.
         line = int(found[1]) if found else text.rstrip().count("\n") + 1
-        message = re.sub(r" \(at .*\)$", "", message)
+        message = re.sub(r" \(at .*\)$", "", message)[:200]
         hint = "; a text wants quotes" if message == "Invalid value" else ""
         source = text.split("\n")[line - 1].strip()[:80]
         shown = "".join(sign if sign.isprintable() else "�" for sign in source)
         raise ConfigError(f"{path}, line {line}: not valid TOML: {message}{hint}\n    {shown}") from None
+    if is_too_deep(raw):
+        raise ConfigError(f"{path}: values are nested too deeply")
+    return text, raw
 
 
 def _resolve_path(raw: dict[str, Any], key: tuple[str, ...], folder: Path) -> None:
@@ -532,15 +553,15 @@ def _validated(raw: dict[str, Any], place: Callable[[tuple[str, ...]], tuple[int
         return Config.model_validate(raw)
     except ValidationError as error:
         mistakes: dict[str, tuple[int, str]] = {}
-        for detail in error.errors(include_url=False):
+        for detail in islice(error.errors(include_url=False), _MOST_MISTAKES):
             location = tuple(part for part in detail["loc"] if isinstance(part, str))
             cause = detail.get("ctx", {}).get("error")
             if isinstance(cause, _KeyMistake):
                 location = (*location, cause.key)
             order, where = place(location)
-            mistakes.setdefault(f"{where}{_mistake(detail, location)}", (order, where))
+            mistakes.setdefault(f"{where}{_mistake(detail, location)[:_LONGEST_MISTAKE]}", (order, where))
         lines = sorted(mistakes, key=lambda line: mistakes[line][0])
-        more = len(lines) - 2
+        more = len(lines) - 2 + max(0, error.error_count() - _MOST_MISTAKES)
         shown = (
             [*lines[:1], f"{lines[1]} (and {more} more)" if more > 0 else lines[1]] if lines[1:] else lines
         )
@@ -603,9 +624,10 @@ def _override_place(given: Mapping[tuple[str, ...], str], location: tuple[str, .
     return len(given), "after the overrides, "
 
 
-def _file_place(path: str, text: str, location: tuple[str, ...]) -> tuple[int, str]:
+def _file_place(
+    path: str, lines: Mapping[tuple[str, ...], int], location: tuple[str, ...]
+) -> tuple[int, str]:
     """Return the order and the words for the line that a mistake is in."""
-    lines = _lines_of_keys(text)
     for end in range(len(location), 0, -1):
         if location[:end] in lines:
             line = lines[location[:end]]
@@ -621,7 +643,7 @@ def _lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
     """
     found: dict[tuple[str, ...], int] = {}
     header: tuple[str, ...] = ()
-    statement, first = "", 1
+    statement, first, vain = "", 1, 0
     # Only these end a line in TOML; str.splitlines knows many more.
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not statement:
@@ -630,7 +652,8 @@ def _lines_of_keys(text: str) -> dict[tuple[str, ...], int]:
         try:
             table = tomllib.loads(statement)
         except (ValueError, RecursionError):
-            if number - first < _LARGEST_STATEMENT:
+            vain += len(statement)
+            if number - first < _LARGEST_STATEMENT and vain < _MOST_PARSED:
                 continue
             break
         is_header = statement.lstrip().startswith("[")

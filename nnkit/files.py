@@ -1,25 +1,30 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and folders that one process at a time may write to."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnkit.errors import FileError
 
-__all__ = ["write_whole"]
+__all__ = ["locked", "remove_unfinished", "write_whole"]
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file under a temporary name in the same folder, flush it to the disk, and rename it.
+
+    The folder is flushed too: after a power failure there is the old file or the new one, whole.
 
     Parameters
     ----------
     path : path-like
         The final name; what lies there is replaced in one instant. Its folder is made if it is missing.
-    data : bytes
-        The whole content.
+    data : bytes, or an iterable of buffers
+        The whole content, or its parts in order.
 
     Raises
     ------
@@ -32,17 +37,86 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in [data] if isinstance(data, bytes) else data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except BaseException as error:  # an interrupt leaves nothing behind either
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
         raise
+
+
+def remove_unfinished(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left of files that had no name yet.
+
+    Parameters
+    ----------
+    folder : Path
+        One that no other process writes to now, see `locked`.
+    pattern : str
+        Their final names, such as ``step-*.safetensors``.
+    """
+    with suppress(OSError):
+        for path in folder.glob(f".{pattern}.*"):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; a process that dies, however it dies, lets go of it.
+
+    Raises
+    ------
+    FileError
+        If another process holds it, or it cannot be written to.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _locked_file(path)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _locked_file(path: Path) -> int:
+    """Return the handle of the lock's file, locked, with the number of this process in it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it before removes the file as he goes: the lock counts only on the one that is there.
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+                return handle
+        except BlockingIOError:
+            holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise FileError(
+                f"{path.parent}: in use by another training (process {holder}); "
+                "wait for it, or choose another folder"
+            ) from None
+        os.close(handle)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -18,6 +18,7 @@ _PACKAGES = (
     "scipy",
     "scikit-learn",
     "cupy-cuda12x",
+    "cupy-cuda13x",
     "numba-cuda",
     "nvmath-python",
 )
@@ -26,18 +27,31 @@ _PACKAGES = (
 def describe_machine() -> dict[str, str]:
     """Return names and values, in the order to show them."""
     rows = {"system": platform.platform(), "processor": _processor()}
-    for name in available():
+    for name in _device_names():
         try:
             backend = select(name).backend
         except DeviceError as error:
-            rows[f"device {name}"] = f"not usable: {error}"
+            rows[f"device {name}"] = "not usable: " + str(error).removeprefix(f"device {name!r}: ")
             continue
         rows[f"device {name}"] = f"precisions {', '.join(backend.precisions)}"
-        rows |= {f"  {key}": value for key, value in backend.describe().items()}
-    if "cuda" not in available():
-        rows["device cuda"] = "this version of nnkit has no CUDA backend"
+        # Of GPUs there may be several, with rows of the same names.
+        of = "" if name == "cpu" else f"{name} "
+        rows |= {f"  {of}{key}": value for key, value in backend.describe().items()}
     rows["python"] = platform.python_version()
     return rows | {package: _version(package) for package in _PACKAGES}
+
+
+def _device_names() -> list[str]:
+    """Return every device, each GPU by its number where there are any."""
+    from nnkit.backends.cuda_probe import cuda_device_names
+
+    names = list(available())
+    try:
+        gpus = cuda_device_names()
+    except DeviceError:
+        return names  # choosing it says why
+    place = names.index("cuda")
+    return [*names[:place], *gpus, *names[place + 1 :]]
 
 
 def _processor() -> str:

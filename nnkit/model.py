@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ __all__ = ["Model", "load"]
 
 _KIND = "nnkit.model"
 _VERSION = 1
+_LONGEST_REASON = 400
+# What is too large for its type is infinite in the result; NumPy need not warn of it too.
+_QUIET = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass
@@ -60,6 +64,7 @@ class Model:
         """The labels, in the order of `predict_proba`'s columns; None for a regression."""
         return self.target.classes
 
+    @_QUIET
     def outputs(self, X: Any) -> NDArray:
         """Return the network's raw outputs, shape (samples, outputs), for rows as the user has them."""
         return self.network.predict(self.preprocessor.transform(X))
@@ -85,10 +90,12 @@ class Model:
         """
         return self._decoded(self.outputs(X), threshold)
 
+    @_QUIET
     def _decoded(self, outputs: NDArray, threshold: float = 0.5) -> NDArray:
         regression = self.task == "regression"
         return self.target.predict(predicted(outputs, self.loss.link) if regression else outputs, threshold)
 
+    @_QUIET
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the probability of each class, shape (samples, classes); of each label for multilabel.
 
@@ -99,6 +106,7 @@ class Model:
         """
         return self.target.probabilities(self.outputs(X))
 
+    @_QUIET
     def evaluate(
         self,
         X: Any,
@@ -183,11 +191,16 @@ def load(path: str | os.PathLike[str]) -> Model:
     try:
         return _model(tensors, metadata)
     except NnkitError as error:
-        raise ModelFileError(f"{path}: {error}") from error
+        raise ModelFileError(f"{path}: {_cut(str(error))}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
         raise ModelFileError(
-            f"{path}: what the file describes is no model ({error!r}); train it anew"
+            f"{path}: what the file describes is no model ({_cut(repr(error))}); train it anew"
         ) from error
+
+
+def _cut(text: str) -> str:
+    """Return a message that may quote the file, at a length that can be read."""
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
 
 
 def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model:
@@ -195,6 +208,8 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
     network = Network.from_json(metadata["network"], tensors, dtype)
     preprocessor = Preprocessor.from_json(metadata["preprocessing"])
     target = TargetEncoder.from_json(metadata["target"])
+    if preprocessor.dtype != metadata["dtype"]:
+        raise ModelFileError("the network and the preprocessing compute in different types")
     if preprocessor.width != network.inputs or target.outputs != network.outputs:
         raise ModelFileError(
             "the network does not fit the preprocessing and the target that the file describes"
@@ -203,6 +218,7 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
     if loss.task(target.outputs) != target.task:
         raise ModelFileError(f"the loss {loss.name!r} does not fit the {target.task} target")
     details = json_fields.mapping(metadata["details"], "details")
+    json.dumps(details, allow_nan=False)  # what could not be written again was not written by nnkit
     for rows, metrics in json_fields.mapping(details.get("metrics", {}), "metrics").items():
         for name in json_fields.mapping(metrics, rows):
             json_fields.number(metrics, name)

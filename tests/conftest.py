@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,25 @@ def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["NNKIT_CACHE"] = str(folder)
     yield folder
     del os.environ["NNKIT_CACHE"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked ``gpu`` where there is none: from this one line, so that one line counts them."""
+    if item.get_closest_marker("gpu") and why_no_gpu():
+        pytest.skip(why_no_gpu())
+
+
+@cache
+def why_no_gpu() -> str:
+    """Return why the tests cannot use a GPU; empty where they can."""
+    from nnkit.backends import select
+    from nnkit.errors import DeviceError
+
+    try:
+        select("cuda")
+    except DeviceError as error:
+        return str(error)
+    return ""
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,7 @@ def answers(table: Path) -> Path:
 
 def test_train_leaves_a_run_folder(digits: Path) -> None:
     assert sorted(path.name for path in digits.iterdir()) == [
+        "checkpoints",
         "config.toml",
         "metrics.jsonl",
         "model.safetensors",
@@ -564,12 +565,61 @@ def test_a_signal_saves_the_model_and_ends(number: signal.Signals, code: int, tm
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert err == f"stopped by {number.name}; the model so far is saved\n"
+    told = f"stopped by {number.name}; the model so far is saved; go on with: nnkit train --resume {folder}\n"
+    assert err == told
     assert f"model    {folder}/model.safetensors" in out
     assert "\x1b" not in out
     epochs = load(folder / "model.safetensors").details["epochs"]
     assert epochs == len((folder / "metrics.jsonl").read_text().splitlines()) > 0
     assert metrics_of(folder, "moons")["accuracy"] > 0.5
+
+
+def test_a_stopped_training_is_gone_on_with_to_the_same_weights(tmp_path: Path) -> None:
+    options = ("train", "moons", "--hidden", 16, "--epochs", 400, "--batch-size", 16)
+    succeed(*options, "--out", tmp_path / "whole")
+    folder = tmp_path / "parts"
+    command = [sys.executable, "-c", "from nnkit.cli import main; main()", *map(str, options)]
+    process = subprocess.Popen(
+        [*command, "--out", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    _wait(lambda: (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size > 0)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    again = nnkit(*options, "--out", folder)
+    assert again.code == 2
+    assert f"--resume {folder}" in again.err
+    assert "accuracy" in succeed("train", "--resume", folder)
+    assert same_weights(tmp_path / "whole/model.safetensors", folder / "model.safetensors")
+    figures = [
+        [{key: row[key] for key in ("epoch", "step", "loss", "validation_loss")} for row in rows_of(place)]
+        for place in (tmp_path / "whole", folder)
+    ]
+    assert figures[0] == figures[1]
+    assert len(figures[0]) == 400
+    longer = succeed("train", "--resume", folder, "--epochs", 401)
+    assert "accuracy" in longer
+    assert len(rows_of(folder)) == 401
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--resume", "{run}", "digits"), "leave out a SOURCE"),
+        (("--resume", "{run}", "--out", "elsewhere"), "leave out --out"),
+        (("--resume", "{run}", "--hidden", "5"), "network: not as in the training to be resumed"),
+        (("--resume", "{run}", "--learning-rate", "0.5"), "optimizer: not as in"),
+        (("--resume", "nowhere"), "nowhere: no config.toml is there"),
+    ],
+)
+def test_what_cannot_be_resumed_is_said(digits: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = nnkit("train", *(argument.format(run=digits) for argument in arguments))
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert message in result.err
 
 
 def test_a_second_signal_ends_at_once() -> None:

@@ -89,7 +89,7 @@ def test_the_name_appears_only_when_the_content_is_on_the_disk(
 
         monkeypatch.setattr(f"nnkit.files.os.{name}", watched)
     write_whole(path, b"content")
-    assert seen == [("fsync", False), ("replace", False)]
+    assert seen == [("fsync", False), ("replace", False), ("fsync", True)]
     assert path.read_bytes() == b"content"
 
 

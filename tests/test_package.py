@@ -35,6 +35,7 @@ LAYERS = (
     "kernels",
     "checks",
     "files",
+    "nesting",
     "errors",
 )
 # Each takes a tenth of a second or more to import.

@@ -18,7 +18,7 @@ from nnkit.errors import DeviceError
 __all__ = ["Selection", "available", "select"]
 
 ENTRY_POINT_GROUP = "nnkit.backends"
-_OWN = {"cpu": "nnkit.backends.numpy:create"}
+_OWN = {"cpu": "nnkit.backends.numpy:create", "cuda": "nnkit.backends.cupy:create"}
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,17 @@ def select(device: str = "auto") -> Selection:
     kind = device.partition(":")[0]
     if kind not in factories:
         known = ", ".join(sorted({"auto", *factories}))
-        missing = "this version of nnkit has no CUDA backend" if kind == "cuda" else "there is no such device"
-        raise DeviceError(f"device {device!r}: {missing}; choose one of {known}")
-    return Selection(factories[kind](device), f"device {device}")
+        raise DeviceError(f"device {device!r}: there is no such device; choose one of {known}")
+    backend = factories[kind](device)
+    return Selection(backend, f"device {backend.name}")
 
 
 def _automatic(factories: dict[str, Callable[[str], Backend]]) -> Selection:
-    if "cuda" not in factories:
-        return Selection(factories["cpu"]("cpu"), "device cpu (no CUDA backend is installed)")
     try:
         backend = factories["cuda"]("cuda")
     except DeviceError as error:
-        return Selection(factories["cpu"]("cpu"), f"device cpu ({error})")
+        why = str(error).removeprefix("device 'cuda': ")
+        return Selection(factories["cpu"]("cpu"), f"device cpu ({why})")
     return Selection(backend, f"device {backend.name}")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["describe_blas"]
+__all__ = ["blas_threads", "describe_blas"]
 
 
 def describe_blas() -> dict[str, str]:
@@ -24,3 +26,12 @@ def describe_blas() -> dict[str, str]:
         "BLAS threads": str(pool.get("num_threads", "not known")),
         "BLAS core type": str(pool.get("architecture", "not known")),
     }
+
+
+@contextmanager
+def blas_threads(count: str) -> Iterator[None]:
+    """Multiply with so many threads while the context lasts; what is no number changes nothing."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(int(count) if count.isdecimal() and int(count) > 0 else None, user_api="blas"):
+        yield

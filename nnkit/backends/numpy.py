@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,9 @@ class NumpyBackend:
 
     name = "cpu"
     precisions: tuple[str, ...] = ("fp32", "fp64")
+
+    def computing(self, precision: str) -> NumpyBackend:
+        return self
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
@@ -42,6 +46,12 @@ class NumpyBackend:
     def matmul(self, a: Array, b: Array, out: Array) -> Operation:
         # np.dot reaches BLAS half a microsecond sooner than np.matmul, transposed operands included.
         return partial(np.dot, a, b, out)
+
+    def matmul_relu(self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None) -> None:
+        """None: BLAS adds no bias and has no ReLU."""
+
+    def matmul_relu_gradient(self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array) -> None:
+        """None, as above."""
 
     def kernel(
         self,
@@ -68,6 +78,21 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         """Nothing to wait for: an operation is done when its call returns."""
+
+    def numerics(self) -> dict[str, str]:
+        from llvmlite.binding import get_host_cpu_name
+        from numba import __version__ as numba_version
+
+        from nnkit.backends.blas import describe_blas
+
+        blas = {key: value for key, value in describe_blas().items() if key != "cores"}
+        versions = {"NumPy": np.__version__, "Numba": numba_version}
+        return {"device": "cpu", "processor": get_host_cpu_name(), **blas, **versions}
+
+    def computing_like(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
+        from nnkit.backends.blas import blas_threads
+
+        return blas_threads(numerics.get("BLAS threads", ""))
 
     def describe(self) -> dict[str, str]:
         from nnkit.backends.blas import describe_blas

@@ -9,6 +9,7 @@ asked of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import DTypeLike, NDArray
@@ -35,6 +36,9 @@ class Backend(Protocol):
     precisions: tuple[str, ...]
     """Of fp32, fp64, tf32, fp16 and bf16, those it computes in."""
 
+    def computing(self, precision: str) -> Backend:
+        """Return the same device, its products in this precision: one of `precisions`."""
+
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return an uninitialised array."""
 
@@ -56,6 +60,20 @@ class Backend(Protocol):
     def matmul(self, a: Array, b: Array, out: Array) -> Operation:
         """Prepare ``out = a @ b``; `a` and `b` are C-contiguous or the transpose of such."""
 
+    def matmul_relu(
+        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
+    ) -> Operation | None:
+        """Prepare ``out = max(a @ b + bias, 0)`` as one operation, or return None where there is none.
+
+        `mask`, (rows, ⌈columns / 128⌉ · 16) uint8, keeps a bit an output for `matmul_relu_gradient`, in an
+        order of the device's own; None where no backward pass follows.
+        """
+
+    def matmul_relu_gradient(
+        self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
+    ) -> Operation | None:
+        """Prepare ``out = (a @ b) * mask`` with its column sums, or return None where there is none."""
+
     def kernel(
         self,
         name: str,
@@ -71,6 +89,12 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all work is done."""
+
+    def numerics(self) -> dict[str, str]:
+        """Return what the bits of a result depend on, beside the program and its data."""
+
+    def computing_like(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Compute as under these numerics, as far as that can be chosen, while the context lasts."""
 
     def describe(self) -> dict[str, str]:
         """Return what `nnkit info` shows of the device."""

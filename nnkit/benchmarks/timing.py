@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spread", "in_turns", "ratio", "spread"]
+__all__ = ["Spread", "in_turns", "ratio", "seconds_on_host", "spread"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,18 @@ def ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> Spread:
     return spread(a / b)
 
 
+def seconds_on_host(function: Callable[[], object]) -> float:
+    """Call the function and return the seconds that passed by the host's clock."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
 def in_turns(
-    functions: list[Callable[[], object]], repeats: int, warmup: int = 2
+    functions: list[Callable[[], object]],
+    repeats: int,
+    warmup: int = 2,
+    clock: Callable[[Callable[[], object]], float] = seconds_on_host,
 ) -> list[NDArray[np.float64]]:
     """Time functions in turns, A B A B ...
 
@@ -58,6 +68,8 @@ def in_turns(
         How many measurements of each.
     warmup : int
         Turns before that which are not counted.
+    clock : function
+        Calls a function and returns the seconds it took.
 
     Returns
     -------
@@ -67,8 +79,7 @@ def in_turns(
     seconds = np.zeros((len(functions), repeats))
     for turn in range(-warmup, repeats):
         for i, function in enumerate(functions):
-            began = time.perf_counter()
-            function()
+            passed = clock(function)
             if turn >= 0:
-                seconds[i, turn] = time.perf_counter() - began
+                seconds[i, turn] = passed
     return list(seconds)

@@ -118,6 +118,8 @@ class Network:
         arena = self.arena
         if arena.backend.name != backend.name or arena.dtype != np.dtype(dtype):
             self._create(arena.to_host(), dtype, backend)
+        else:
+            arena.backend = backend  # the same device, though perhaps its products in another precision
 
     def _create(self, values: Mapping[str, NDArray], dtype: DTypeLike, backend: Backend | None) -> None:
         if backend is None:

@@ -14,6 +14,7 @@ from nnkit.core.batch import Batch
 from nnkit.core.layers import Stage
 from nnkit.core.losses import Loss
 from nnkit.core.parameters import Arena
+from nnkit.kernels import formulas
 
 __all__ = ["Passes"]
 
@@ -25,6 +26,7 @@ class _Buffers:
     z: Array  # the product; the activation too, where its derivative does not ask for z
     a: Array  # the stage's output
     mask: Array | None  # which outputs dropout kept, rows padded to whole draws
+    bits: Array | None  # which outputs a ReLU let through, as `Backend.matmul_relu` keeps them
 
 
 class Passes:
@@ -55,6 +57,8 @@ class Passes:
         self._training = training
         self._buffers = [self._allocate(stage) for stage in stages]
         self.products: dict[int, list[Operation]] = {}
+        # By number of rows, the stages whose product, bias and ReLU are one operation.
+        self._whole: dict[int, set[int]] = {}
         if training:
             self.gradients = arena.like_values()
             # The gradient of one stage's output and of its input are alive at once: two buffers, taken in
@@ -69,7 +73,17 @@ class Passes:
         a = self._backend.empty(shape, self._arena.dtype) if separate else z
         masked = self._training and stage.dropout > 0
         padded = (self._capacity, -(-stage.outputs // 4) * 4)
-        return _Buffers(z, a, self._backend.empty(padded, np.uint8) if masked else None)
+        mask = self._backend.empty(padded, np.uint8) if masked else None
+        bits = None
+        if self._training and self._is_plain_relu(stage):
+            bits = self._backend.empty((self._capacity, -(-stage.outputs // 128) * 16), np.uint8)
+        return _Buffers(z, a, mask, bits)
+
+    def _is_plain_relu(self, stage: Stage) -> bool:
+        """Whether the stage is a product, a bias and a ReLU and no more, which a device may have as one."""
+        dropped = self._training and stage.dropout > 0
+        relu = activation_function(stage.activation).value is formulas.relu
+        return stage.layer is not None and stage.bias and relu and not dropped
 
     def outputs(self, rows: int) -> Array:
         """The network's outputs, (rows, outputs); while training, without the bias that the loss adds."""
@@ -92,12 +106,17 @@ class Passes:
         operations: list[Operation] = []
         for stage, buffers in zip(self._stages, self._buffers, strict=True):
             z = buffers.z[:rows]
-            if stage.layer is None:
+            whole = self._product_and_relu(rows, x, stage, buffers)
+            if whole is not None:
+                operations.append(whole)
+            elif stage.layer is None:
                 operations.append(self._backend.copy(x, z))
             else:
                 operations.append(self._product(rows, x, self._weight(stage), z))
             dropout = stage.dropout if self._training else 0.0
-            if stage.activation != "identity" or dropout > 0 or (stage.bias and not self._fused(stage)):
+            if whole is None and (
+                stage.activation != "identity" or dropout > 0 or (stage.bias and not self._fused(stage))
+            ):
                 operations.append(self._forward_kernel(stage, buffers, rows, counters, seed, dropout))
             x = buffers.a[:rows]
         return operations
@@ -139,9 +158,11 @@ class Passes:
         lowest = next(stage for stage in self._stages if stage.layer is not None)
         inputs = [batch.inputs, *(buffers.a[:rows] for buffers in self._buffers)]
         below: dict[int, Stage] = {stage.index: before for before, stage in pairwise(self._stages)}
+        folded: set[int] = set()  # the stages whose activation's backward pass is part of a product above
         for stage in reversed(self._stages[lowest.index :]):
             delta = self._delta(stage, rows)
-            if not stage.plain or (stage.bias and not self._fused(stage)):
+            done = stage.index in folded or (stage.plain and (not stage.bias or self._fused(stage)))
+            if not done:
                 operations.append(self._backward_kernel(stage, delta, rows))
             if stage.layer is not None:
                 gradient = self._weight(stage, self.gradients)
@@ -149,11 +170,41 @@ class Passes:
             if stage is lowest:
                 break
             onto = self._delta(below[stage.index], rows)
-            if stage.layer is None:
+            whole = self._product_and_relu_gradient(rows, delta, stage, below[stage.index], onto)
+            if whole is not None:
+                operations.append(whole)
+                folded.add(below[stage.index].index)
+            elif stage.layer is None:
                 operations.append(self._backend.copy(delta, onto))
             else:
                 operations.append(self._product(rows, delta, self._weight(stage).T, onto))
         return operations
+
+    def _product_and_relu(self, rows: int, x: Array, stage: Stage, buffers: _Buffers) -> Operation | None:
+        if not self._is_plain_relu(stage):
+            return None
+        bits = None if buffers.bits is None else buffers.bits[:rows]
+        operation = self._backend.matmul_relu(
+            x, self._weight(stage), self._bias(stage), buffers.a[:rows], bits
+        )
+        if operation is not None:
+            self.products.setdefault(rows, []).append(operation)
+            self._whole.setdefault(rows, set()).add(stage.index)
+        return operation
+
+    def _product_and_relu_gradient(
+        self, rows: int, delta: Array, stage: Stage, below: Stage, onto: Array
+    ) -> Operation | None:
+        if stage.layer is None or below.index not in self._whole.get(rows, ()):
+            return None
+        bits = self._buffers[below.index].bits
+        assert bits is not None
+        operation = self._backend.matmul_relu_gradient(
+            delta, self._weight(stage).T, bits[:rows], onto, self._bias(below, self.gradients)
+        )
+        if operation is not None:
+            self.products.setdefault(rows, []).append(operation)
+        return operation
 
     def _product(self, rows: int, a: Array, b: Array, out: Array) -> Operation:
         operation = self._backend.matmul(a, b, out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.protocol import Operation, Program
+from nnkit.backends.protocol import Array, Operation, Program
 from nnkit.checks import at_least_zero
 from nnkit.core.batch import Batch, Rows
 from nnkit.core.layers import Stage
@@ -244,6 +244,19 @@ class Step(Objective):
             self._programs[self.batch_size].run(full)
         if count > full:
             self._programs[self._rows.count % self.batch_size].run(1)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return everything that a further step depends on, by name: what a checkpoint holds of the device.
+
+        An epoch's order and rates are given by `begin_epoch` and are not among it.
+        """
+        state = {f"state.{name}": array for name, array in self.state.items()}
+        return {
+            "values": self.arena.values,
+            **state,
+            "counters": self.counters,
+            "scalars": self.scalars,
+        }
 
     def updates(self) -> int:
         """The number of updates done; waits for the device."""

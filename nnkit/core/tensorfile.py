@@ -19,10 +19,18 @@ from numpy.typing import NDArray
 
 from nnkit.errors import FileError, ModelFileError
 from nnkit.files import write_whole
+from nnkit.nesting import is_too_deep
 
 __all__ = ["read_tensors", "write_tensors"]
 
 _NO_DIGEST = "0" * 64
+_LONGEST_REASON = 400
+_TYPES = {
+    **{f"f{size}": f"F{8 * size}" for size in (2, 4, 8)},
+    **{f"i{size}": f"I{8 * size}" for size in (1, 2, 4, 8)},
+    **{f"u{size}": f"U{8 * size}" for size in (1, 2, 4, 8)},
+    "b1": "BOOL",
+}
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
@@ -53,14 +61,42 @@ def write_tensors(
     FileError
         If the file cannot be written.
     """
-    from safetensors.numpy import save
+    # Wide types first, so that every array is aligned.
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
+    arrays = {name: np.ascontiguousarray(array) for name, array in ordered}
+    texts = {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
+    texts |= {"format": kind, "format_version": str(version), "sha256": _NO_DIGEST}
+    header = _written_header(arrays, texts)
+    # Views, not copies: a checkpoint of a network that fills half the memory must be writable.
+    buffers = [array.reshape(-1).view(np.uint8).data for array in arrays.values()]
+    digest = hashlib.sha256(header)
+    for buffer in buffers:
+        digest.update(buffer)
+    blank, filled = (f'"sha256":"{value}"'.encode() for value in (_NO_DIGEST, digest.hexdigest()))
+    write_whole(path, [header.replace(blank, filled, 1), *buffers])
 
-    header = {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
-    header |= {"format": kind, "format_version": str(version), "sha256": _NO_DIGEST}
-    data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, header)
-    digest = hashlib.sha256(data).hexdigest()
-    blank, filled = (f'"sha256":"{value}"'.encode() for value in (_NO_DIGEST, digest))
-    write_whole(path, data.replace(blank, filled, 1))
+
+def _written_header(arrays: Mapping[str, NDArray], texts: Mapping[str, str]) -> bytes:
+    """Return the beginning of a safetensors file: the length of its JSON, and the JSON.
+
+    The library's own `save` holds the whole file in memory, and orders the metadata anew at each call; this
+    is its format (https://huggingface.co/docs/safetensors), the same bytes for the same content.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(texts)}
+    offset = 0
+    for name, array in arrays.items():
+        if array.dtype.str[1:] not in _TYPES:
+            raise TypeError(f"{name}: safetensors has no type for {array.dtype}")
+        span = [offset, offset + array.nbytes]
+        entries[name] = {
+            "dtype": _TYPES[array.dtype.str[1:]],
+            "shape": list(array.shape),
+            "data_offsets": span,
+        }
+        offset = span[1]
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_tensors(
@@ -93,15 +129,14 @@ def read_tensors(
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     header = _header(path, data, kind)
     found = _DIGEST.search(data)
-    whole = data if found is None else data[: found.start(1)] + _NO_DIGEST.encode() + data[found.end(1) :]
-    if found is None or hashlib.sha256(whole).hexdigest().encode() != found.group(1):
+    if found is None or _digest(data, found.start(1)) != found.group(1):
         raise ModelFileError(
             f"{path}: the file is truncated or altered (its SHA-256 does not match); restore it from a copy"
         )
     found_version = header.get("format_version", "")
     if not re.fullmatch("[0-9]{1,9}", found_version) or int(found_version) > version:
         raise ModelFileError(
-            f"{path}: format version {found_version!r} is newer than this nnkit "
+            f"{path}: format version {found_version[:20]!r} is newer than this nnkit "
             f"reads ({version}); upgrade nnkit"
         )
     from safetensors import SafetensorError
@@ -109,9 +144,22 @@ def read_tensors(
 
     own = ("format", "format_version", "sha256")
     try:
-        return load(data), {key: json.loads(value) for key, value in header.items() if key not in own}
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: the file cannot be read as {kind}: {error}") from error
+        metadata = {key: json.loads(value) for key, value in header.items() if key not in own}
+        if is_too_deep(metadata):
+            raise ValueError("its metadata are nested too deeply")
+        return load(data), metadata
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path}: the file cannot be read as {kind}: {str(error)[:_LONGEST_REASON]}"
+        ) from error
+
+
+def _digest(data: bytes, place: int) -> bytes:
+    """Return the digest of a file with zeros where its digest stands, without a copy of it."""
+    digest = hashlib.sha256(memoryview(data)[:place])
+    digest.update(_NO_DIGEST.encode())
+    digest.update(memoryview(data)[place + len(_NO_DIGEST) :])
+    return digest.hexdigest().encode()
 
 
 def _header(path: str | os.PathLike[str], data: bytes, kind: str) -> dict[str, str]:

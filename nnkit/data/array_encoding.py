@@ -97,7 +97,7 @@ def encode_array(
         )
     dense = np.empty((len(features) if rows is None else len(rows), operation.count), dtype=dtype)
     for place, block in blocks(features, rows):
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             dense[place] = (block.astype(np.float64) - operation.shift) * operation.scale
         if not np.isfinite(dense[place]).all():
             row, column = (int(index) for index in np.argwhere(~np.isfinite(dense[place]))[0])

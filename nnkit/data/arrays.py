@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import math
+import os
+import struct
+import sys
+import tokenize
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.limits import check_size, memory_limit
 from nnkit.data.targets import check_target
-from nnkit.errors import DataError, FileError
+from nnkit.errors import DataError, FileError, NnkitError
 
 __all__ = ["as_rows", "blocks", "check_array", "read_npy", "read_npz"]
 
@@ -22,6 +31,15 @@ _TARGET_NAMES = ("y", "target", "targets", "label", "labels", "y_train", "train_
 _TEST_FEATURE_NAMES = ("x_test", "test_x", "test_images", "features_test")
 _TEST_TARGET_NAMES = ("y_test", "test_y", "test_labels", "target_test")
 _ZIP_CHUNK = 1 << 20
+# What zipfile raises on damaged archives, encrypted ones (RuntimeError) and unknown versions among them.
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
+_LONGEST_HEADER = 10_000  # NumPy's own limit
+_LONGEST_REASON = 160
+_MOST_DIMENSIONS = 32
+_MOST_LISTED = 20
 
 
 def blocks(features: NDArray, rows: NDArray[np.integer] | None = None) -> Iterator[tuple[slice, NDArray]]:
@@ -75,11 +93,27 @@ def as_rows(values: NDArray, where: str) -> tuple[NDArray, tuple[int, ...] | Non
 
 
 def read_npy(path: Path) -> Dataset:
-    """Map a .npy file of features into memory."""
+    """Read a .npy file of features; one that would take half of the memory is mapped."""
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, OverflowError, MemoryError, SyntaxError, TypeError) as error:
-        raise _unreadable(path, error) from None
+        with path.open("rb") as stream:
+            header = _read_header(stream, str(path))
+            start, end = stream.tell(), os.fstat(stream.fileno()).st_size
+            if end - start < header.size:
+                raise _cut_short(str(path), header, end - start)
+            order: Literal["F", "C"] = "F" if header.fortran else "C"
+            values: NDArray[Any]
+            # A mapped file that somebody cuts short ends the process: a page that is gone cannot be read.
+            if header.size > memory_limit():
+                values = np.memmap(path, header.dtype, "r", start, header.shape, order)
+            else:
+                values = np.fromfile(stream, header.dtype, math.prod(header.shape))
+                if values.nbytes < header.size:
+                    raise _cut_short(str(path), header, values.nbytes)
+                values = values.reshape(header.shape, order=order)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     features, shape = as_rows(values, str(path))
     return Dataset(path.stem, Examples(features), None, (), shape)
 
@@ -88,81 +122,132 @@ def read_npz(path: Path) -> Dataset:
     """Read features, target and test set by the names of their arrays (X and y, x_train, ...)."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {item.filename.removesuffix(".npy"): item for item in archive.infolist()}
-            names = {name.lower(): name for name in members}
-            found = {
-                role: next((names[name] for name in known if name in names), None)
-                for role, known in (
-                    ("features", _FEATURE_NAMES),
-                    ("target", _TARGET_NAMES),
-                    ("test", _TEST_FEATURE_NAMES),
-                    ("test target", _TEST_TARGET_NAMES),
-                )
-            }
-            if found["features"] is None:
-                listed = ", ".join(members) or "no arrays"
-                raise DataError(f"{path}: holds {listed}: name the arrays X and y (and x_test and y_test)")
-            arrays = {
-                role: _read_member(archive, members[name], f"{path}: {name}")
-                for role, name in found.items()
-                if name is not None
-            }
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, FileError):
-            raise
-        raise _unreadable(path, error) from None
+            names, arrays = _read_members(archive, path)
+    except NnkitError:
+        raise
+    except _ZIP_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: the file is damaged or cut short: {reason}") from None
     train, shape = _examples(
-        path, arrays["features"], arrays.get("target"), found["features"], found["target"]
+        path, arrays["features"], arrays.get("target"), names["features"], names["target"]
     )
     test = None
     if "test" in arrays:
         test, _ = _examples(
-            path, arrays["test"], arrays.get("test target"), found["test"], found["test target"]
+            path, arrays["test"], arrays.get("test target"), names["test"], names["test target"]
         )
         if test.features.shape[1] != train.features.shape[1]:
             raise DataError(
-                f"{path}: {found['features']} has {train.features.shape[1]} columns and {found['test']} "
+                f"{path}: {names['features']} has {train.features.shape[1]} columns and {names['test']} "
                 f"{test.features.shape[1]}"
             )
-    target_names = (found["target"],) if found["target"] is not None else ()
+    target_names = (names["target"],) if names["target"] is not None else ()
     return Dataset(path.stem, train, test, target_names, shape)
 
 
-def _unreadable(path: Path, error: Exception) -> DataError | FileError:
-    if isinstance(error, OSError) and error.errno is not None:
-        return FileError(f"{path}: cannot be read: {error.strerror or error}")
-    if "allow_pickle" in str(error) or "python objects" in str(error).lower():
-        return DataError(f"{path}: holds Python objects, which are never read: save numbers or texts instead")
-    return DataError(f"{path}: the file is damaged or cut short: {str(error) or type(error).__name__}")
+def _read_members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, str | None], dict[str, NDArray]]:
+    """Return the name of each role's array (None where there is none), and the arrays by role."""
+    members = {item.filename.removesuffix(".npy"): item for item in archive.infolist()}
+    by_name = {name.lower(): name for name in members}
+    names = {
+        role: next((by_name[name] for name in known if name in by_name), None)
+        for role, known in (
+            ("features", _FEATURE_NAMES),
+            ("target", _TARGET_NAMES),
+            ("test", _TEST_FEATURE_NAMES),
+            ("test target", _TEST_TARGET_NAMES),
+        )
+    }
+    if names["features"] is None:
+        listed = ", ".join(list(members)[:_MOST_LISTED]) or "no arrays"
+        raise DataError(f"{path}: holds {listed}: name the arrays X and y (and x_test and y_test)")
+    arrays = {
+        role: _read_member(archive, members[name], f"{path}: {name}")
+        for role, name in names.items()
+        if name is not None
+    }
+    return names, arrays
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What stands before an array's values."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """The bytes that the values take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _read_header(stream: IO[bytes], where: str) -> _Header:
+    """Read the header of NumPy's array format, versions 1 and 2; 3 is for dtypes with named fields.
+
+    NumPy evaluates its text as a literal, and reads as much of it as its length claims: that is checked here.
+    """
+    read: dict[bytes, tuple[int, Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype]]]] = {
+        b"\x93NUMPY\1\0": (2, np.lib.format.read_array_header_1_0),
+        b"\x93NUMPY\2\0": (4, np.lib.format.read_array_header_2_0),
+    }
+    magic = stream.read(8)
+    if magic not in read:
+        raise DataError(f"{where}: the file is damaged or cut short: it is no array in NumPy's format 1 or 2")
+    digits, parse = read[magic]
+    length = stream.read(digits)
+    text = stream.read(min(int.from_bytes(length, "little"), _LONGEST_HEADER + 1))
+    try:
+        shape, fortran, dtype = parse(io.BytesIO(length + text))
+    except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        reason = str(error).split("\n")[0][:_LONGEST_REASON]
+        raise DataError(f"{where}: the file is damaged or cut short: {reason}") from None
+    if dtype.hasobject:
+        raise DataError(f"{where}: holds Python objects, which are never read: save numbers or texts instead")
+    if dtype.kind not in "biufU" or dtype.itemsize == 0:
+        raise DataError(f"{where}: holds values of the dtype {dtype}: save numbers or texts instead")
+    if not 0 < len(shape) <= _MOST_DIMENSIONS or any(size < 1 for size in shape):
+        raise DataError(f"{where}: an array with at least one value is wanted, not the shape {_shown(shape)}")
+    return _Header(tuple(int(size) for size in shape), fortran, dtype)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return str(shape) if len(shape) <= _MOST_DIMENSIONS else f"of {len(shape)} dimensions"
+
+
+def _cut_short(where: str, header: _Header, found: int) -> DataError:
+    return DataError(
+        f"{where}: the file is damaged or cut short: the header claims the shape {header.shape} but only "
+        f"{found} bytes follow"
+    )
 
 
 def _read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo, where: str) -> NDArray:
     """Read one array; the memory taken follows the bytes that are there, not the shape that is claimed."""
+    if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"{where}: packed in a way that NumPy does not write: save it with np.savez_compressed"
+        )
     with archive.open(item) as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in read:
-                raise ValueError(f"version {version} of the array format")
-            shape, fortran, dtype = read[version](stream)
-        except (ValueError, SyntaxError, TypeError) as error:
-            raise DataError(f"{where}: not an array that can be read: {error}") from None
-        if dtype.hasobject:
-            raise DataError(
-                f"{where}: holds Python objects, which are never read: save numbers or texts instead"
-            )
-        wanted = dtype.itemsize
-        for size in shape:
-            wanted *= size
+        header = _read_header(stream, where)
+        check_size(min(header.size, item.file_size), where)
         data = bytearray()
-        while len(data) < wanted and (chunk := stream.read(min(_ZIP_CHUNK, wanted - len(data)))):
+        while len(data) < header.size and (chunk := stream.read(min(_ZIP_CHUNK, header.size - len(data)))):
             data += chunk
-    if len(data) < wanted or any(size < 0 for size in shape):
-        raise DataError(f"{where}: the header claims the shape {shape} but only {len(data)} bytes follow")
-    if dtype.itemsize == 0:
-        return np.zeros(shape if wanted else (0,), dtype)
-    values = np.frombuffer(data, dtype=dtype)
-    return values.reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="), copy=False)
+    if len(data) < header.size:
+        raise _cut_short(where, header, len(data))
+    dtype = header.dtype
+    if dtype.kind == "U" and not _are_characters(np.frombuffer(data, dtype.str[0] + "u4")):
+        raise DataError(f"{where}: holds texts that are not Unicode: the file is damaged")
+    values = np.frombuffer(data, dtype=dtype).reshape(header.shape, order="F" if header.fortran else "C")
+    return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _are_characters(codes: NDArray[np.uint32]) -> bool:
+    return not np.any((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000)))
 
 
 def _examples(

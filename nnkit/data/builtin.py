@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnkit.data.download import RemoteFile, cache_folder, fetch
 from nnkit.data.examples import Dataset, Examples
-from nnkit.data.idx import load_image_folder
+from nnkit.data.idx import load_image_sets
 from nnkit.errors import FileError
 
 if TYPE_CHECKING:
@@ -161,9 +161,12 @@ def _images(name: str, mirror: str, algorithm: str, digests: tuple[str, ...]) ->
     mend = (
         f"give a folder that holds the four files {_IMAGE_FILES[0]}, ..., or put them into the cache folder"
     )
-    for file, digest in zip(_IMAGE_FILES, digests, strict=True):
+    train_images, train_labels, test_images, test_labels = (
         fetch(RemoteFile(mirror + file, algorithm, digest), folder, mend)
-    return load_image_folder(folder)
+        for file, digest in zip(_IMAGE_FILES, digests, strict=True)
+    )
+    # By their names: another file in the folder has no digest that could be checked.
+    return load_image_sets(folder, (train_images, train_labels), (test_images, test_labels))
 
 
 def _mnist() -> Dataset:

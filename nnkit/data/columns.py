@@ -33,6 +33,7 @@ _LABELS = 20
 _TEXT_LABELS_SHARE = 0.05
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _SECONDS_A_DAY = 86400.0
+_LONGEST_TYPE = 80  # in a message: a nested type names all its fields
 
 
 def arrow_array(values: NDArray) -> pa.Array:
@@ -70,8 +71,13 @@ def column_kind(name: str, type_: pa.DataType) -> ColumnKind:
     if types.is_dictionary(type_) and not types.is_nested(type_.value_type):
         return "category"
     raise DataError(
-        f"column {name!r} holds {type_}, which is neither a number nor a text: drop it or take it apart"
+        f"column {name!r} holds {_type_name(type_)}, which is neither a number nor a text: "
+        "drop it or take it apart"
     )
+
+
+def _type_name(type_: pa.DataType) -> str:
+    return str(type_)[:_LONGEST_TYPE]
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -145,7 +151,7 @@ def numbers(name: str, column: pa.ChunkedArray, kind: str = "number") -> NDArray
         return np.full(len(column), np.nan)
     if (found == "time") != (kind == "time"):
         wanted = "dates or times" if kind == "time" else "numbers"
-        raise DataError(f"column {name!r} should hold {wanted}, but holds {column.type}")
+        raise DataError(f"column {name!r} should hold {wanted}, but holds {_type_name(column.type)}")
     if found == "time":
         return _seconds(column)
     if _is_text(column.type):
@@ -199,7 +205,7 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
     try:
         encoded = column.cast(pa.string()).dictionary_encode(null_encoding="encode").combine_chunks()
     except pa.ArrowInvalid as error:
-        raise DataError(f"column {name!r} cannot be read as text: {error}") from None
+        raise DataError(f"column {name!r} cannot be read as text: {str(error)[:160]}") from None
     if isinstance(encoded, pa.ChunkedArray):
         encoded = (
             encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.dictionary(pa.int32(), pa.string()))

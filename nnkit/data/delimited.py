@@ -15,6 +15,7 @@ from typing import IO, Literal
 import pyarrow as pa
 import pyarrow.csv
 
+from nnkit.data.limits import check_size
 from nnkit.errors import DataError, FileError
 
 __all__ = ["Layout", "find_layout", "read_delimited"]
@@ -24,6 +25,13 @@ _DELIMITERS = ("\t", ";", "|", ",", " ")
 _CONSISTENT = 0.95
 _SAMPLE_BYTES = 1 << 16
 _SAMPLE_ROWS = 200
+_LONGEST_SAMPLE = 1 << 24
+# Arrow takes 8 KiB a column before it has read a row.
+_MOST_COLUMNS = 100_000
+_CHUNK = 1 << 20
+_BLOCK = 1 << 20  # Arrow's own
+# A digit and a delimiter become a number of eight bytes.
+_MOST_GROWTH = 4
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 # What stands for a missing value: pyarrow's list, and UCI's question mark.
@@ -38,6 +46,8 @@ class Layout:
     header: tuple[str, ...] | None
     quotes: bool
     decimal_point: str
+    block: int = _BLOCK
+    """How many bytes are parsed together: no row may be longer."""
 
 
 def read_delimited(path: Path) -> pa.Table:
@@ -53,16 +63,19 @@ def read_delimited(path: Path) -> pa.Table:
     FileError
         Where the file cannot be read.
     """
+    quoted = _survey(path)
     layout = find_layout(path)
     if layout.header is not None:
         _check_header(layout.header, path)
     options = {
-        "read_options": pa.csv.ReadOptions(autogenerate_column_names=layout.header is None),
+        "read_options": pa.csv.ReadOptions(
+            autogenerate_column_names=layout.header is None, block_size=layout.block
+        ),
         "parse_options": pa.csv.ParseOptions(
             delimiter=layout.delimiter,
             quote_char='"' if layout.quotes else False,
             double_quote=layout.quotes,
-            newlines_in_values=layout.quotes and _contains(path, b'"'),
+            newlines_in_values=layout.quotes and quoted,
         ),
         "convert_options": pa.csv.ConvertOptions(
             null_values=list(MISSING), strings_can_be_null=True, decimal_point=layout.decimal_point
@@ -75,7 +88,13 @@ def read_delimited(path: Path) -> pa.Table:
         raise _parse_error(path, layout, str(error)) from None
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
-    table = table.rename_columns(layout.header or [str(index) for index in range(table.num_columns)])
+    names = layout.header or [str(index) for index in range(table.num_columns)]
+    if len(names) != table.num_columns:
+        raise DataError(
+            f"{path}: the header has {len(names)} cells and the rows have {table.num_columns}: "
+            "correct the header"
+        )
+    table = table.rename_columns(names)
     if table.num_rows == 0:
         raise DataError(f"{path}: there is a header but not a single row of data")
     for field in table.schema:
@@ -88,22 +107,38 @@ def find_layout(path: Path) -> Layout:
     """Find out the delimiter, the header and the quoting from the first rows."""
     try:
         with _open(path) as stream:
-            sample = stream.read(_SAMPLE_BYTES)
+            sample = _read_sample(stream)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
     text = _decode(sample, path)
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
-    lines = text.splitlines(keepends=True)
-    if len(sample) == _SAMPLE_BYTES and len(lines) > 1:
+    # Only these end a line for Arrow; str.splitlines knows many more.
+    lines = list(io.StringIO(text, newline=""))
+    if len(sample) >= _SAMPLE_BYTES and len(lines) > 1:
         lines.pop()  # cut by the end of the sample
     delimiter = _find_delimiter(lines, path.name.lower().removesuffix(".gz").endswith(".tsv"))
     # Texts between tabs are seldom quoted, and a lone inch sign would swallow the rows after it.
     quotes = not (delimiter == "\t" and _has_lone_quote(path))
     rows = _cells(lines, delimiter, quotes)
+    if len(rows[0]) > _MOST_COLUMNS:
+        raise DataError(
+            f"{path}: {len(rows[0])} columns, and text is read with up to {_MOST_COLUMNS}: "
+            "give it as .npy or Parquet"
+        )
     body = [cell for row in rows[1:] for cell in row]
     comma = delimiter == ";" and any(_DECIMAL_COMMA.fullmatch(cell) for cell in body)
-    return Layout(delimiter, _find_header(rows), quotes, "," if comma else ".")
+    return Layout(delimiter, _find_header(rows), quotes, "," if comma else ".", max(_BLOCK, 2 * len(sample)))
+
+
+def _read_sample(stream: IO[bytes]) -> bytes:
+    """Return the beginning of the text: at least a header and a row, where they are not too long."""
+    sample = stream.read(_SAMPLE_BYTES)
+    while (
+        len(sample) < _LONGEST_SAMPLE and len(sample.splitlines()) < 3 and (more := stream.read(len(sample)))
+    ):
+        sample += more
+    return sample
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -112,9 +147,18 @@ def _open(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
 
-def _contains(path: Path, wanted: bytes) -> bool:
-    with _open(path) as stream:
-        return any(wanted in chunk for chunk in iter(lambda: stream.read(1 << 20), b""))
+def _survey(path: Path) -> bool:
+    """Read the text once, to its end: raise what is wrong with it, and tell whether it holds a quote."""
+    size, quoted = 0, False
+    try:
+        with _open(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                size += len(chunk)
+                quoted = quoted or b'"' in chunk
+                check_size(_MOST_GROWTH * size, str(path))
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
+    return quoted
 
 
 def _has_lone_quote(path: Path) -> bool:
@@ -206,7 +250,7 @@ def _check_header(header: tuple[str, ...], path: Path) -> None:
     for place, name in enumerate(header, 1):
         if name in seen:
             raise DataError(
-                f"{path}: columns {seen[name]} and {place} are both named {name!r}: rename one of them"
+                f"{path}: columns {seen[name]} and {place} are both named {name[:60]!r}: rename one of them"
             )
         seen[name] = place
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
 import zlib
@@ -17,15 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.limits import check_size
 from nnkit.errors import DataError, FileError
 
-__all__ = ["image_pairs", "is_image_file", "load_image_file", "load_image_folder", "read_idx"]
+__all__ = [
+    "image_pairs",
+    "is_image_file",
+    "load_image_file",
+    "load_image_folder",
+    "load_image_sets",
+    "read_idx",
+]
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _IMAGES = re.compile(r"(?P<set>.*?)[-_.]?images[-.]idx\d[-.]ubyte(\.gz)?", re.IGNORECASE)
 _LABELS = re.compile(r"(?P<set>.*?)[-_.]?labels[-.]idx\d[-.]ubyte(\.gz)?", re.IGNORECASE)
 _TEST_SETS = ("t10k", "test")
 _CHUNK = 1 << 20
+_MOST_DIMENSIONS = 32
+_MOST_DEFLATED = 1032  # the most bytes that one byte of a gzip stream stands for
 
 
 def read_idx(path: Path) -> NDArray:
@@ -49,10 +60,11 @@ def read_idx(path: Path) -> NDArray:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
+            size = os.fstat(raw.fileno()).st_size
             if not packed:
-                return _read_values(raw, path)
+                return _read_values(raw, path, size)
             with gzip.GzipFile(fileobj=raw) as stream:
-                return _read_values(cast(IO[bytes], stream), path)
+                return _read_values(cast(IO[bytes], stream), path, size * _MOST_DEFLATED)
     except EOFError:
         raise FileError(f"{path}: the gzip file is cut short: copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -63,11 +75,17 @@ def read_idx(path: Path) -> NDArray:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _read_values(stream: IO[bytes], path: Path) -> NDArray:
+def _read_values(stream: IO[bytes], path: Path, most: int) -> NDArray:
+    """Read header and values from a stream of no more than `most` bytes."""
     magic = stream.read(4)
     if not magic:
         raise DataError(f"{path}: the file is empty")
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES or magic[3] == 0:
+    if (
+        len(magic) < 4
+        or magic[:2] != b"\0\0"
+        or magic[2] not in _DTYPES
+        or not 0 < magic[3] <= _MOST_DIMENSIONS
+    ):
         raise DataError(
             f"{path}: not an IDX file: it begins with {magic.hex(' ')} and not with 00 00 08 01 or the like"
         )
@@ -78,10 +96,13 @@ def _read_values(stream: IO[bytes], path: Path) -> NDArray:
     shape = struct.unpack(f">{dimensions}I", sizes)
     dtype = np.dtype(_DTYPES[magic[2]])
     wanted = math.prod(shape) * dtype.itemsize
+    claim = f"the header claims {' × '.join(map(str, shape))} values ({wanted} bytes)"
+    if wanted == 0:
+        raise DataError(f"{path}: {claim}: at least one is wanted")
+    check_size(min(wanted, most), str(path))
     data = bytearray()
     while len(data) < wanted and (chunk := stream.read(min(_CHUNK, wanted - len(data)))):
         data += chunk
-    claim = f"the header claims {' × '.join(map(str, shape))} values ({wanted} bytes)"
     if len(data) < wanted:
         raise DataError(
             f"{path}: {claim} but only {len(data)} bytes follow: the file is cut short or damaged"
@@ -119,13 +140,26 @@ def load_image_folder(folder: Path, *, require_target: bool = True) -> Dataset:
     if len(trains) != 1 or len(tests) > 1:
         names = ", ".join(sorted(path.name for path, _ in pairs.values()))
         raise DataError(f"{folder}: several sets of images, name the one to read by its file: {names}")
-    train, shape = _load_pair(*pairs[trains[0]], require_target)
-    test = None
-    if tests:
-        test, test_shape = _load_pair(*pairs[tests[0]], require_target)
+    return load_image_sets(
+        folder, pairs[trains[0]], pairs[tests[0]] if tests else None, require_target=require_target
+    )
+
+
+def load_image_sets(
+    folder: Path,
+    train: tuple[Path, Path | None],
+    test: tuple[Path, Path | None] | None,
+    *,
+    require_target: bool = True,
+) -> Dataset:
+    """Load a training set and a test set of a folder by the files of their images and labels."""
+    examples, shape = _load_pair(*train, require_target)
+    test_examples = None
+    if test is not None:
+        test_examples, test_shape = _load_pair(*test, require_target)
         if test_shape != shape:
             raise DataError(f"{folder}: the training images are {shape} and the test images {test_shape}")
-    return Dataset(folder.resolve().name, train, test, _target_names(train), shape)
+    return Dataset(folder.resolve().name, examples, test_examples, _target_names(examples), shape)
 
 
 def load_image_file(path: Path, *, require_target: bool = True) -> Dataset:

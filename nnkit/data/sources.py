@@ -15,6 +15,7 @@ from nnkit.data.builtin import BUILT_INS, load_built_in
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.idx import image_pairs, is_image_file, load_image_file, load_image_folder
 from nnkit.data.targets import check_target
+from nnkit.data.unchanged import unchanged
 from nnkit.errors import DataError, FileError
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def load_dataset(
         Where its content cannot be used; the message names the file, the row or the column, and the mend.
     """
     keys = _key_list(target)
-    opened, where = _open(source, require_target)
+    with unchanged(Path(source).expanduser()):
+        opened, where = _open(source, require_target)
     try:
         if isinstance(opened, Dataset):
             dataset = _from_arrays(opened, where, keys, features, drop, require_target)
@@ -154,11 +156,11 @@ def _open_file(path: Path, magic: bytes, require_target: bool) -> Dataset | pa.T
     if suffix == ".npz":
         return read_npz(path)
     if magic.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
-        from nnkit.data.tables import read_parquet
+        from nnkit.data.columnar import read_parquet
 
         return read_parquet(path)
     if magic.startswith((b"ARROW1", b"FEA1")) or suffix in _ARROW_SUFFIXES:
-        from nnkit.data.tables import read_arrow
+        from nnkit.data.columnar import read_arrow
 
         return read_arrow(path)
     if suffix in _TEXT_SUFFIXES and not magic.startswith(b"PK"):

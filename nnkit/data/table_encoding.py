@@ -96,7 +96,7 @@ def _fit_category(name: str, column: pa.ChunkedArray, fitted: _Fitted) -> None:
     if present == 0:
         fitted.notes.append(f"dropped column {name!r}: every value is missing")
     elif len(found) == 1 and not absent:
-        fitted.notes.append(f"dropped column {name!r}: every value is the same, {next(iter(found))!r}")
+        fitted.notes.append(f"dropped column {name!r}: every value is the same, {next(iter(found))[:40]!r}")
     elif len(found) > _MOST_CATEGORIES or (present > _UNIQUE_ROWS and len(found) > _UNIQUE_SHARE * present):
         fitted.notes.append(
             f"dropped column {name!r}: {len(found)} different texts in {present} rows "
@@ -116,7 +116,8 @@ def encode_table(
     dtype: np.dtype,
 ) -> Features:
     """Encode the rows; columns are matched by name, and those that no operation wants are ignored."""
-    missing = [operation.column for operation in operations if operation.column not in table.column_names]
+    names = set(table.column_names)
+    missing = [operation.column for operation in operations if operation.column not in names]
     if missing:
         from nnkit.data.tables import listed
 
@@ -144,8 +145,8 @@ def _encode_number(
 ) -> NDArray:
     values = numbers(operation.column, column, operation.kind)
     values = values if rows is None else values[rows]
-    values = (np.where(np.isnan(values), operation.fill, values) - operation.shift) * operation.scale
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = (np.where(np.isnan(values), operation.fill, values) - operation.shift) * operation.scale
         stored = values.astype(dtype)
     if not np.isfinite(stored).all():
         place = int(np.argmin(np.isfinite(stored)))

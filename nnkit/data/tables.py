@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from nnkit.data.columns import check_column, target_values
-from nnkit.errors import DataError, FileError
+from nnkit.errors import DataError
 
-__all__ = ["as_table", "check_table", "column_name", "is_frame", "join_target", "read_arrow", "read_parquet"]
+__all__ = ["as_table", "check_names", "check_table", "column_name", "is_frame", "join_target"]
 
+_LONGEST_NAME = 300
+_LONGEST_LISTED = 60
 _DEFAULT_TARGETS = ("target", "label", "class", "y")
 
 
@@ -40,7 +42,7 @@ def as_table(data: Any) -> pa.Table:
     except (pa.ArrowException, ValueError, TypeError, NotImplementedError) as error:
         reason = " ".join(" ".join(str(part) for part in error.args).split())
         raise DataError(f"the table cannot be read: {reason}") from None
-    _check_names(table.column_names)
+    check_names(table.column_names)
     fields = [field.with_type(_plain(field.type)) for field in table.schema]
     return table.cast(pa.schema(fields)) if fields != list(table.schema) else table
 
@@ -52,7 +54,7 @@ def _converted(data: Any) -> pa.Table:
         return pa.Table.from_batches([data])
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(data, pandas.DataFrame):
-        _check_names([str(name) for name in data.columns])
+        check_names([str(name) for name in data.columns])
         return pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata(None)
     if hasattr(data, "__arrow_c_stream__") or isinstance(data, Mapping):
         return pa.table(data)
@@ -70,51 +72,17 @@ def _plain(type_: pa.DataType) -> pa.DataType:
     return pa.large_string() if pa.types.is_string_view(type_) else type_
 
 
-def _check_names(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+def check_names(names: Sequence[str]) -> None:
+    """Raise a DataError if two columns have one name, or a name is too long to be one."""
+    for place, name in enumerate(names, 1):
+        if len(name) > _LONGEST_NAME:
+            raise DataError(
+                f"the name of column {place} has {len(name)} characters and begins with {name[:40]!r}: "
+                "rename it"
+            )
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"two columns are both named {twice[0]!r}: rename one of them")
-
-
-def read_parquet(path: Path) -> pa.Table:
-    """Read a Parquet file."""
-    import pyarrow.parquet as pq
-
-    return _read(path, lambda: pq.read_table(path, partitioning=None), "Parquet")
-
-
-def read_arrow(path: Path) -> pa.Table:
-    """Read an Arrow IPC file or stream, or a Feather file."""
-    import pyarrow.feather as feather
-
-    def read() -> pa.Table:
-        with path.open("rb") as stream:
-            magic = stream.read(6)
-        if magic.startswith((b"ARROW1", b"FEA1")):
-            table = feather.read_table(path, memory_map=False)
-        else:
-            with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as reader:
-                table = reader.read_all()
-        # Offsets and indices come from the file: none may point outside its buffers.
-        table.validate(full=True)
-        return table
-
-    return _read(path, read, "Arrow")
-
-
-def _read(path: Path, read: Any, kind: str) -> pa.Table:
-    try:
-        table = read()
-        if table.num_rows == 0:
-            raise DataError("the table has no rows")
-        return as_table(table)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path}: no {kind} file, or a damaged one: {reason}") from None
 
 
 def check_table(table: pa.Table) -> None:
@@ -147,7 +115,9 @@ def _suggestion(key: str, names: Sequence[str]) -> str:
 def listed(names: Iterable[str], most: int = 20) -> str:
     """Return names for a message, the first of them where there are many."""
     names = list(names)
-    words = ", ".join(names[:most])
+    words = ", ".join(
+        name if len(name) <= _LONGEST_LISTED else name[:_LONGEST_LISTED] + "…" for name in names[:most]
+    )
     return words if len(names) <= most else f"{words}, … ({len(names)} in all)"
 
 

@@ -25,6 +25,8 @@ _NUMBERED_SHARE = 0.05
 # A text target of more rows than this, all different, is an identifier and not a class.
 _IDENTIFIER_ROWS = 20
 
+_LONGEST_LABEL = 60  # in a message
+
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _LABEL_TYPES = ("bool", "str", "object", "float16", "float32", "float64", *_INTEGERS)
 
@@ -126,7 +128,7 @@ class TargetEncoder:
         if other in places:
             return places[other]
         raise DataError(
-            f"{_called(self.names)}label {label!r} is not among the classes that the model knows: "
+            f"{_called(self.names)}label {_shown(label)} is not among the classes that the model knows: "
             f"{_listed(list(places))}"
         )
 
@@ -301,8 +303,13 @@ def _called(names: Sequence[str]) -> str:
     return f"target {', '.join(repr(name) for name in names)}: " if names else ""
 
 
+def _shown(label: Any) -> str:
+    words = repr(label)
+    return words if len(words) <= _LONGEST_LABEL else words[:_LONGEST_LABEL] + "…"
+
+
 def _listed(labels: list[Any], most: int = 10) -> str:
-    words = ", ".join(repr(label) for label in labels[:most])
+    words = ", ".join(_shown(label) for label in labels[:most])
     return words if len(labels) <= most else f"{words}, … ({len(labels)} in all)"
 
 
@@ -326,7 +333,7 @@ def _numbers(values: NDArray, names: Sequence[str]) -> NDArray[np.float64]:
         numbers = values.astype(np.float64)
     except (ValueError, TypeError):
         found = next((value for value in values.ravel().tolist() if not _is_number(value)), None)
-        raise DataError(f"{_called(names)}a regression wants numbers, but there is {found!r}") from None
+        raise DataError(f"{_called(names)}a regression wants numbers, but there is {_shown(found)}") from None
     if not np.isfinite(numbers).all():
         row = int(np.argwhere(~np.isfinite(numbers))[0][0])
         raise DataError(f"{_called(names)}the target of row {row} (counting from 0) is not a finite number")
@@ -375,8 +382,8 @@ def _fit_classes(
 ) -> TargetEncoder:
     if len(distinct) < 2:
         raise DataError(
-            f"{_called(names)}there is one class only, {distinct.tolist()[0]!r}, in all {len(values)} rows: "
-            "a classifier needs at least two"
+            f"{_called(names)}there is one class only, {_shown(distinct.tolist()[0])}, "
+            f"in all {len(values)} rows: a classifier needs at least two"
         )
     if task == "binary" and len(distinct) > 2:
         raise DataError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from nnkit.core.batch import Rows
 from nnkit.core.order import epoch_order
 from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
-from nnkit.errors import DivergenceError
+from nnkit.errors import DivergenceError, ModelFileError
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.calls import Calls, Moment
+from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
 from nnkit.training.evaluation import Evaluation
 from nnkit.training.history import History
 
@@ -46,6 +47,8 @@ class TrainingState:
         Epochs since.
     plateau : PlateauState
         The state of a reduce-on-plateau schedule.
+    stopped_early : bool
+        Whether the training is over because validation no longer improved.
     restored : bool
         Whether the training is over and the weights are those of `best_epoch`.
     """
@@ -56,11 +59,31 @@ class TrainingState:
     best_epoch: int = 0
     waited: int = 0
     plateau: PlateauState = field(default_factory=PlateauState)
+    stopped_early: bool = False
     restored: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as a JSON object."""
+        return {**asdict(self), "best": self.best if math.isfinite(self.best) else None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrainingState:
+        """Return the state that `to_json` wrote; raises `ModelFileError` if it is none."""
+        try:
+            plateau = PlateauState(**value["plateau"])
+            best = math.inf if value["best"] is None else float(value["best"])
+            state = cls(**{**value, "best": best, "plateau": plateau})
+            numbers = [plateau.factor, plateau.waited, 0.0 if plateau.best is None else plateau.best]
+            counts = [state.epoch, state.batch, state.best_epoch, state.waited]
+            if not all(map(math.isfinite, numbers)) or min(counts) < 0 or not set(map(type, counts)) <= {int}:
+                raise ValueError("a number is out of its range")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ModelFileError(f"no state of a training: {error!r}; take another checkpoint") from error
+        return state
 
 
 class Loop:
-    """One call of `Trainer.fit`.
+    """One call of `Trainer.fit` or `Trainer.resume`.
 
     Parameters
     ----------
@@ -76,6 +99,11 @@ class Loop:
         Whether each epoch has an order of its own.
     callbacks : sequence of Callback
         Called on the way.
+
+    Attributes
+    ----------
+    writer : CheckpointWriter or None
+        Keeps checkpoints, where they are wanted.
     """
 
     def __init__(
@@ -114,51 +142,138 @@ class Loop:
         self._return_to_best = self._copy(self.best_values, network.arena.values)
         self._began = 0.0
         self._rates: NDArray[np.float64] = np.zeros(0)
+        self._resumed: Checkpoint | None = None
+        self.writer: CheckpointWriter | None = None
 
     def _copy(self, source: Array, target: Array) -> Program:
         backend = self.trainer.backend
         return backend.program([] if source is target else [backend.copy(source, target)])
 
-    def run(self) -> None:
-        """Train from the first epoch to the last, or until somebody stops it."""
+    def run(self, resumed: Checkpoint | None = None) -> None:
+        """Train to the last epoch, or until somebody stops it: from the first one, or from a checkpoint."""
         trainer = self.trainer
-        trainer.state, trainer.history, trainer.stopping = TrainingState(), History(), False
-        self._began = time.perf_counter()
-        self._keep_first.run()
-        self._keep_best.run()
+        trainer.stopping = False
+        self._resumed = resumed
+        if resumed is None:
+            trainer.state, trainer.history = TrainingState(), History()
+            self._began = time.perf_counter()
+            self._keep_first.run()
+            self._keep_best.run()
+        else:
+            self._restore(resumed)
         last = StepFigures()
         try:
             self.calls.train_begin(self._figures(last))
-            while trainer.state.epoch < self.epochs and not trainer.stopping:
+            if self.writer is not None:
+                self.writer.begin(self._seconds())
+            while not self._finished() and not trainer.stopping:
                 last = self._epoch()
+            if self.writer is not None:
+                self.writer.finish(self._snapshot, self._seconds())
             if trainer.restore_best and self.evaluation and trainer.state.best_epoch:
                 self._return_to_best.run()
                 trainer.state.restored = True
             trainer.backend.synchronize()
+        except Exception:
+            # What is being written was good, and may be all that is left; an interrupt does not wait for it.
+            if self.writer is not None:
+                self.writer.wait()
+            raise
         finally:
             self.calls.train_end(self._figures(last))
 
-    def _epoch(self) -> StepFigures:
-        state, steps = self.trainer.state, self.step.steps_per_epoch
+    def _finished(self) -> bool:
+        return self.trainer.state.epoch >= self.epochs or self.trainer.state.stopped_early
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return all that the training keeps on the device, by name."""
+        first = {} if self.evaluation else {"first_values": self.first_values}
+        return {**self.step.arrays(), "best_values": self.best_values, **first}
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Raise `ModelFileError` unless the checkpoint holds what this training keeps."""
+        state = TrainingState.from_json(checkpoint.state)
+        if state.batch > self.step.steps_per_epoch:
+            raise ModelFileError(f"an epoch has no batch {state.batch}; take another checkpoint")
+        History.from_json(checkpoint.history)
+        for name, array in self._arrays().items():
+            kept = checkpoint.arrays.get(name)
+            if kept is None or kept.shape != array.shape or kept.dtype != array.dtype:
+                raise ModelFileError(
+                    f"the checkpoint's array {name!r} is missing or of another shape; take another checkpoint"
+                )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Put everything back where it was."""
+        trainer = self.trainer
+        trainer.state = TrainingState.from_json(checkpoint.state)
+        trainer.history = History.from_json(checkpoint.history)
+        for name, array in self._arrays().items():
+            trainer.backend.write(array, checkpoint.arrays[name])
+        self._began = time.perf_counter() - checkpoint.seconds
+
+    def _snapshot(self) -> Checkpoint:
+        """Return a copy of all that a training needs to go on from here."""
+        trainer, state = self.trainer, self.trainer.state
+        self._check_weights()
+        return Checkpoint(
+            step=self._step_number(),
+            seconds=self._seconds(),
+            finished=self._finished(),
+            best_so_far=state.batch == 0 and 0 < state.epoch == state.best_epoch,
+            epochs=self.epochs,
+            state=state.to_json(),
+            history=trainer.history.to_json(),
+            settings=trainer.settings(self.step.batch_size, self.shuffle),
+            numerics=trainer.backend.numerics(),
+            arrays={name: trainer.backend.to_host(array) for name, array in self._arrays().items()},
+        )
+
+    def _begin_epoch(self) -> None:
+        """Give the step its epoch; a resumed one goes on with the sums it had."""
+        state, resumed = self.trainer.state, self._resumed
         self._rates = self._learning_rates()
         order = epoch_order(self.rows.count, self.trainer.seed, state.epoch, self.shuffle)
         self.step.begin_epoch(state.epoch, order, self._rates)
-        self._keep_first.run()
-        began = self._seconds()
-        self.calls.epoch_begin(Moment(self._step_number(), began, StepFigures()))
+        if resumed is not None and state.batch:
+            self.trainer.backend.write(self.step.scalars, resumed.arrays["scalars"])
+        else:
+            self._keep_first.run()
+        self._resumed = None
+
+    def _epoch(self) -> StepFigures:
+        state, steps = self.trainer.state, self.step.steps_per_epoch
+        self._begin_epoch()
+        began, first = self._seconds(), state.batch
+        self.calls.epoch_begin(Moment(self._step_number(), began, self.step.read()))
         while state.batch < steps and not self.trainer.stopping:
             started = time.perf_counter()
-            count = self.calls.stretch(self._step_number(), steps - state.batch)
+            count = self.calls.stretch(self._step_number(), self._steps_left())
             self.step.run(state.batch, count)
             state.batch += count
             sums = self.step.read()
             self.calls.measured(count, time.perf_counter() - started)
             self._check_finite(sums)
             self.calls.step_end(Moment(self._step_number(), self._seconds(), sums), self._report)
+            if state.batch < steps:
+                self._consider_checkpoint(epoch_ended=False)
         sums = self.step.read()
         if state.batch == steps:
-            self._end_epoch(sums, self._seconds() - began)
+            trained = self.rows.count - first * self.step.batch_size
+            self._end_epoch(sums, trained / max(self._seconds() - began, 1e-9))
+            self._consider_checkpoint(epoch_ended=True)
         return sums
+
+    def _steps_left(self) -> int:
+        """Return how many steps may run before the epoch ends or a checkpoint is due."""
+        left = self.step.steps_per_epoch - self.trainer.state.batch
+        due = None if self.writer is None else self.writer.left(self._step_number())
+        return left if due is None else min(left, due)
+
+    def _consider_checkpoint(self, epoch_ended: bool) -> None:
+        # The last one is written by `finish`, and waited for.
+        if self.writer is not None and not self.trainer.stopping and not self._finished():
+            self.writer.consider(self._step_number(), self._seconds(), epoch_ended, self._snapshot)
 
     def _learning_rates(self) -> NDArray[np.float64]:
         """Return the epoch's learning rate for each batch."""
@@ -167,10 +282,9 @@ class Loop:
         factors = trainer.schedule.factors(first, steps, self.epochs * steps, steps)
         return trainer.optimizer.learning_rate * trainer.state.plateau.factor * factors
 
-    def _end_epoch(self, sums: StepFigures, seconds: float) -> None:
+    def _end_epoch(self, sums: StepFigures, training_rate: float) -> None:
         trainer, state = self.trainer, self.trainer.state
         epoch = state.epoch + 1
-        training_rate = self.rows.count / max(seconds, 1e-9)
         self._check_weights()
         measured: dict[str, float] = {}
         if self.evaluation is None:
@@ -178,7 +292,7 @@ class Loop:
         else:
             outputs, loss = self.evaluation.run()
             self._judge(epoch, loss)
-            last = epoch == self.epochs or trainer.stopping
+            last = epoch == self.epochs or state.stopped_early
             measured = {"validation_loss": loss, **self.evaluation.measure(outputs, last)}
         row = {
             "epoch": epoch,
@@ -203,6 +317,7 @@ class Loop:
         else:
             state.waited += 1
         if trainer.early_stopping is not None and state.waited >= trainer.early_stopping:
+            state.stopped_early = True
             trainer.stop()
         if isinstance(schedule, ReduceOnPlateau):
             state.plateau = schedule.observe(state.plateau, value)

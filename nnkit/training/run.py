@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.config import Config, RunConfig
+from nnkit.config import Config, load_config
+from nnkit.core.features import Features
 from nnkit.core.layers import Dense, Dropout, Layer
 from nnkit.core.losses import Loss, loss_for_task, loss_from
 from nnkit.core.network import Network
@@ -24,10 +26,11 @@ from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import Dataset, Examples, load_dataset
 from nnkit.data.splitting import split_rows
 from nnkit.data.targets import TargetEncoder
-from nnkit.errors import ConfigError, DataError, DivergenceError, unknown_name
-from nnkit.files import write_whole
+from nnkit.errors import ConfigError, DataError, DivergenceError, FileError, unknown_name
+from nnkit.files import locked, remove_unfinished, write_whole
 from nnkit.model import Model
 from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint
 from nnkit.training.trainer import Trainer
 
 __all__ = ["Outcome", "Run"]
@@ -106,9 +109,36 @@ class Run:
             logger.info(note)
         self.model = Model(network, preprocessor, encoder, loss)
         self.folder = self._folder()
-        for key in ("checkpoint_every", "data_placement"):
-            if getattr(config.run, key) != RunConfig.model_fields[key].default:
-                logger.warning(f"run.{key} has no effect in this version")
+        if config.run.data_placement != "auto":
+            logger.warning("run.data_placement has no effect in this version")
+        self._checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def resumed(cls, folder: Path, overrides: Iterable[str] = ()) -> Run:
+        """Return the run that left this folder, to be gone on with; without a checkpoint it begins anew.
+
+        Parameters
+        ----------
+        folder : Path
+            The run folder.
+        overrides : iterable of str
+            As `Config.with_overrides` takes them; only epochs, device and checkpoints may change.
+
+        Raises
+        ------
+        FileError, ModelFileError
+            If the folder holds no run, or none of its checkpoints is whole.
+        """
+        if not (folder / "config.toml").is_file():
+            raise FileError(f"{folder}: no config.toml is there; --resume takes the folder of a run")
+        config = load_config(folder / "config.toml").with_overrides(overrides)
+        own = config.run.model_copy(update={"out": str(folder)})
+        checkpoint = newest_checkpoint(folder / "checkpoints")
+        run = cls(config.model_copy(update={"run": own}))
+        run._checkpoint = checkpoint
+        if checkpoint is None:
+            logger.info(f"{folder} has no checkpoint yet: the training begins anew")
+        return run
 
     def _load(self, source: str, test: str | None) -> Dataset:
         data = self.config.data
@@ -277,21 +307,47 @@ class Run:
             validation = (preprocessor.transform(held_out.features), encoded)
         if self.dataset.test is not None:
             self._check(self.dataset.test)
-        record = _Record(self)
-        try:
-            self.trainer.fit(
-                features,
-                targets,
-                epochs=self.config.training.epochs,
-                batch_size=self.config.training.batch_size,
-                validation=validation,
-                callbacks=[record, *callbacks],
-                decode=self._units() if encoder.task == "regression" else None,
+        decode = self._units() if encoder.task == "regression" else None
+        given = {"validation": validation, "callbacks": [_Record(self), *callbacks], "decode": decode}
+        numerics = {} if self._checkpoint is None else self._checkpoint.numerics
+        with locked(self.folder), self.trainer.backend.computing_like(numerics):
+            try:
+                self._fit(features, targets, given)
+            except DivergenceError:
+                self._save({})
+                raise
+            if self.interrupted:
+                return Outcome({}, "training", 0, self._save({}))
+            return self._finish(held_out)
+
+    def _fit(self, features: Features, targets: NDArray, given: dict[str, Any]) -> None:
+        """Train from the first step, or from the checkpoint."""
+        training, run = self.config.training, self.config.run
+        folder = self.folder / "checkpoints"
+        given = {**given, "checkpoints": Checkpoints(folder, run.checkpoint_every, run.checkpoint_keep)}
+        given["epochs"] = training.epochs
+        if self._checkpoint is not None:
+            self.trainer.resume(self._checkpoint, features, targets, **given)
+            return
+        self._clear(folder)
+        self.trainer.fit(features, targets, batch_size=training.batch_size, **given)
+
+    def _clear(self, folder: Path) -> None:
+        """Make way for a new training; an unfinished one is not thrown away."""
+        left = newest_checkpoint(folder)
+        if left is not None and not left.finished:
+            raise ConfigError(
+                f"{self.folder} holds a training that is not finished ({left.step:,} steps are done): "
+                f"go on with --resume {self.folder}, or choose another --out"
             )
-        except DivergenceError:
-            self._save({})
-            raise
-        return self._finish(held_out)
+        if left is not None:
+            shutil.rmtree(folder)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody stopped the training before its end, as a signal does."""
+        state = self.trainer.state
+        return self.stopping and state.epoch < self.config.training.epochs and not state.stopped_early
 
     def _check(self, test: Examples) -> None:
         """Raise now what measuring on the test rows would raise after the training."""
@@ -348,17 +404,38 @@ class _Record(Callback):
     def __init__(self, run: Run) -> None:
         self._run = run
         self._path = run.folder / "metrics.jsonl"
+        self._behind = False
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
-        """Write the config and an empty record; heed a stop from before, which `fit` has just forgotten."""
-        write_whole(self._run.folder / "config.toml", self._run.resolved().to_toml().encode())
-        write_whole(self._path, b"")
+        """Write the config and the record so far; heed a stop from before, which `fit` has just forgotten."""
+        for name in ("config.toml", "metrics.jsonl", "model.safetensors"):
+            remove_unfinished(self._run.folder, name)
+        self._write_all(trainer)
         if self._run.stopping:
             trainer.stop()
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
-        """Add the epoch's line."""
-        trainer.history.append_jsonl(self._path)
+        """Add the epoch's line; where the disk does not take it, the next epoch writes them all."""
+        try:
+            # A folder that was removed is made anew by the next checkpoint: the record must have its head.
+            if self._behind or not self._path.exists():
+                self._write_all(trainer)
+            else:
+                trainer.history.append_jsonl(self._path)
+            self._behind = False
+        except FileError as error:
+            if not self._behind:
+                logger.warning(f"{error}; the training goes on, and the next epoch tries again")
+            self._behind = True
+
+    def on_train_end(self, trainer: Any, figures: Figures) -> None:
+        """Write the lines that no epoch after them could."""
+        if self._behind:
+            self.on_epoch_end(trainer, figures)
+
+    def _write_all(self, trainer: Any) -> None:
+        write_whole(self._run.folder / "config.toml", self._run.resolved().to_toml().encode())
+        trainer.history.write_jsonl(self._path)
 
 
 def _found_anywhere(source: str) -> str:

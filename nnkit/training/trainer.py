@@ -1,9 +1,13 @@
-"""The trainer: settings, checked once, and `fit`, which brings data and network to the loop."""
+"""The trainer: settings, checked once; `fit` and `resume`, which bring data and network to the loop."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +28,10 @@ from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.splitting import split_rows
 from nnkit.errors import ConfigError, DataError
 from nnkit.training.callbacks import Callback
+from nnkit.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, newest_checkpoint
 from nnkit.training.class_weights import class_weights
 from nnkit.training.evaluation import Decode, Evaluation
+from nnkit.training.fingerprint import differences, fingerprint
 from nnkit.training.history import History
 from nnkit.training.loop import Loop, TrainingState
 from nnkit.training.precision import resolve_precision
@@ -122,8 +128,8 @@ class Trainer:
         self.restore_best = early_stopping is not None if restore_best is None else restore_best
         self.metrics = self._known_metrics(metrics)
         selection = select(device)
-        self.backend = selection.backend
-        resolved = resolve_precision(precision, self.backend, device == "auto")
+        resolved = resolve_precision(precision, selection.backend, device == "auto")
+        self.backend = selection.backend.computing(resolved.name)
         self.precision, self.dtype = resolved.name, resolved.dtype
         logger.info(selection.reason)
         if resolved.note:
@@ -160,6 +166,7 @@ class Trainer:
         shuffle: bool = True,
         callbacks: Iterable[Callback] = (),
         decode: Decode | None = None,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     ) -> History:
         """Train from epoch 1: a second call repeats the first one's orders and draws on the weights it finds.
 
@@ -183,6 +190,8 @@ class Trainer:
             Called on the way.
         decode : function, optional
             Turns a regression's outputs and targets into their own units for the metrics.
+        checkpoints : Checkpoints or path-like, optional
+            Where to keep checkpoints, from which `resume` goes on; a path stands for ``Checkpoints(path)``.
 
         Returns
         -------
@@ -200,6 +209,136 @@ class Trainer:
         """
         epochs = whole("epochs", epochs, 1)
         batch_size = whole("batch_size", batch_size, 1, 2**24)
+        loop, data = self._loop(
+            X, y, epochs, batch_size, validation, sample_weight, shuffle, callbacks, decode
+        )
+        if checkpoints is not None:
+            loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
+        loop.run()
+        return self.history
+
+    def resume(
+        self,
+        source: Checkpoint | str | os.PathLike[str],
+        X: ArrayLike | Features,
+        y: ArrayLike,
+        *,
+        epochs: int | None = None,
+        validation: Validation = None,
+        sample_weight: ArrayLike | None = None,
+        callbacks: Iterable[Callback] = (),
+        decode: Decode | None = None,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
+    ) -> History:
+        """Go on with a training at the very step where a checkpoint left it, in the middle of an epoch too.
+
+        The weights, the history and the metrics become those of the training that was never interrupted, bit
+        for bit on one machine and device; where that cannot be (another device, another BLAS or number of its
+        threads), a warning says what differs.
+
+        Parameters
+        ----------
+        source : path-like or Checkpoint
+            The folder that `fit` kept its checkpoints in, of which the newest whole one is taken; or a file.
+        X, y, validation, sample_weight, decode
+            As `fit` was given them.
+        epochs : int, optional
+            More than before trains on; the learning rates left are then those of the longer schedule.
+        callbacks : iterable of Callback
+            Called on the way.
+        checkpoints : Checkpoints or path-like, optional
+            As in `fit`; if not given and `source` is a folder, they are kept on there.
+
+        Returns
+        -------
+        History
+            A row an epoch, those before the checkpoint included.
+
+        Raises
+        ------
+        ConfigError
+            If the trainer has other settings than the one that kept the checkpoint, or there is none.
+        DataError
+            If the data are not those the checkpoint was trained on.
+        FileError, ModelFileError
+            If no checkpoint can be read.
+        """
+        checkpoint = source if isinstance(source, Checkpoint) else _load_checkpoint(Path(source))
+        if checkpoints is None and not isinstance(source, Checkpoint) and Path(source).is_dir():
+            checkpoints = Checkpoints(source)
+        epochs = whole("epochs", checkpoint.epochs if epochs is None else epochs, 1)
+        batch_size = whole("batch_size", checkpoint.settings.get("batch_size"), 1, 2**24)
+        shuffle = bool(checkpoint.settings.get("shuffle"))
+        loop, data = self._loop(
+            X, y, epochs, batch_size, validation, sample_weight, shuffle, callbacks, decode
+        )
+        self._check_resumable(checkpoint, loop, data())
+        if checkpoints is not None:
+            loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
+        with self.backend.computing_like(checkpoint.numerics):
+            then, now = checkpoint.numerics, self.backend.numerics()
+            changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+            if changed:
+                told = ", ".join(f"{key} {then.get(key)} then, {now.get(key)} now" for key in changed)
+                logger.warning(f"resumed to rounding, not bit for bit: {told}")
+            loop.run(checkpoint)
+        return self.history
+
+    def _check_resumable(self, checkpoint: Checkpoint, loop: Loop, data: Mapping[str, Any]) -> None:
+        """Raise unless settings and data are those of the checkpoint."""
+        then = checkpoint.settings
+        now = json.loads(json.dumps(self.settings(loop.step.batch_size, loop.shuffle)))
+        differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        if differing:
+            key = differing[0]
+            raise ConfigError(
+                f"{', '.join(differing)}: not as in the training to be resumed, where {key} was "
+                f"{then.get(key)!r} and not {now.get(key)!r}; only epochs and device may change"
+            )
+        changed = differences(checkpoint.data, data)
+        if changed:
+            raise DataError(
+                "the data are not those of the training to be resumed: " + "; ".join(changed) + ".\n"
+                "Bring back the data as they were, or train anew"
+            )
+        loop.check(checkpoint)
+
+    def settings(self, batch_size: int, shuffle: bool) -> dict[str, Any]:
+        """Return what a training must be told again to go on with it, as a JSON object."""
+        by_class = self.class_weight
+        if isinstance(by_class, Mapping):
+            by_class = {str(index): float(weight) for index, weight in by_class.items()}  # type: ignore[misc]
+        return {
+            "network": self.network.to_json(),
+            "loss": self.loss.to_json(),
+            "optimizer": self.optimizer.to_json(),
+            "schedule": self.schedule.to_json(),
+            "l1": self.penalty.l1,
+            "l2": self.penalty.l2,
+            "clip_norm": self.clip_norm,
+            "class_weight": by_class,
+            "early_stopping": self.early_stopping,
+            "restore_best": self.restore_best,
+            "metrics": list(self.metrics),
+            "seed": self.seed,
+            "precision": self.precision,
+            "batch_size": batch_size,
+            "shuffle": shuffle,
+        }
+
+    def _loop(
+        self,
+        X: ArrayLike | Features,
+        y: ArrayLike,
+        epochs: int,
+        batch_size: int,
+        validation: Validation,
+        sample_weight: ArrayLike | None,
+        shuffle: bool,
+        callbacks: Iterable[Callback],
+        decode: Decode | None,
+    ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
+        """Return the loop over these data, and what computes their fingerprint."""
         features = features_from(X, self.dtype)
         targets = loss_targets(y, self.loss, self.network.outputs, len(features), self.dtype)
         weights = loss_weights(sample_weight, len(features), self.dtype)
@@ -212,9 +351,15 @@ class Trainer:
         self._prepare_network(features)
         weights = self._with_class_weights(targets, weights)
         rows = Rows(self.backend, self.dtype, features, targets, weights, shuffled=True)
-        evaluation = None if validation is None else self._evaluation(validation, decode)
-        Loop(self, rows, evaluation, epochs, min(batch_size, rows.count), shuffle, tuple(callbacks)).run()
-        return self.history
+        held = None if validation is None else self._held(validation)
+        evaluation = None if held is None else self._evaluation(held, decode)
+        loop = Loop(self, rows, evaluation, epochs, min(batch_size, rows.count), shuffle, tuple(callbacks))
+
+        def data() -> dict[str, Any]:
+            seen = fingerprint(features, targets, weights, "training")
+            return seen if held is None else {**seen, **fingerprint(*held, "validation")}
+
+        return loop, cache(data)
 
     def _split(self, targets: NDArray, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         task = self.loss.task(self.network.outputs)
@@ -236,14 +381,33 @@ class Trainer:
         by_class = class_weights(self.class_weight, targets, self.network.outputs).astype(self.dtype)
         return loss_weights(by_class if weights is None else weights * by_class, len(targets), self.dtype)
 
-    def _evaluation(self, validation: Held, decode: Decode | None) -> Evaluation:
+    def _held(self, validation: Held) -> tuple[Features, NDArray, NDArray | None]:
+        """Return the validation rows as the device receives them."""
         if len(validation) not in (2, 3):
             raise DataError("validation is a share, (X, y) or (X, y, sample_weight)")
         features = features_from(validation[0], self.dtype)
         self.network.check_width(features)
         targets = loss_targets(validation[1], self.loss, self.network.outputs, len(features), self.dtype)
         weights = loss_weights(validation[2] if len(validation) == 3 else None, len(features), self.dtype)
+        return features, targets, weights
+
+    def _evaluation(
+        self, held: tuple[Features, NDArray, NDArray | None], decode: Decode | None
+    ) -> Evaluation:
+        features, targets, weights = held
         task = self.loss.task(self.network.outputs)
         rows = Rows(self.backend, self.dtype, features, targets, weights)
         inference = Inference(self.network.stages, self.network.arena, rows, self.loss)
         return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)
+
+
+def _checkpoints(given: Checkpoints | str | os.PathLike[str]) -> Checkpoints:
+    return given if isinstance(given, Checkpoints) else Checkpoints(given)
+
+
+def _load_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint in a file, or the newest whole one in a folder."""
+    checkpoint = newest_checkpoint(path) if path.is_dir() or not path.exists() else Checkpoint.load(path)
+    if checkpoint is None:
+        raise ConfigError(f"{path}: there is no checkpoint to resume from; train with checkpoints kept there")
+    return checkpoint

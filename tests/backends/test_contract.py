@@ -12,7 +12,11 @@ from nnkit.errors import DeviceError
 DTYPES = (np.float32, np.float64)
 
 
-@pytest.fixture(params=sorted(available()))
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.gpu if name == "cuda" else ()) for name in sorted(available())
+    ]
+)
 def backend(request: pytest.FixtureRequest) -> Backend:
     try:
         return available()[request.param](request.param)
@@ -33,6 +37,14 @@ def test_it_is_a_backend_and_says_what_it_is(backend: Backend) -> None:
     described = backend.describe()
     assert described
     assert all(isinstance(text, str) for item in described.items() for text in item)
+
+
+def test_in_each_of_its_precisions_it_is_the_same_device(backend: Backend) -> None:
+    for precision in backend.precisions:
+        again = backend.computing(precision)
+        assert isinstance(again, Backend)
+        assert again.name == backend.name
+        assert again.precisions == backend.precisions
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.int32, np.int64, np.uint8])
@@ -129,6 +141,41 @@ def test_products(backend: Backend, random: np.random.Generator, m, k, n, transp
     np.testing.assert_allclose(backend.to_host(out), expected, rtol=tolerance, atol=tolerance * k)
     around = np.delete(backend.to_host(arena), np.arange(32, 32 + m * n))
     assert not around.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(("m", "k", "n"), [(5, 7, 3), (1, 4, 6), (130, 65, 200)])
+def test_a_product_with_bias_and_relu_where_there_is_one(
+    backend: Backend, random: np.random.Generator, m, k, n, masked, dtype
+) -> None:
+    a, b = random.normal(size=(m, k)).astype(dtype), random.normal(size=(k, n)).astype(dtype)
+    bias = random.normal(size=n).astype(dtype)
+    out = backend.zeros((m, n), dtype)
+    mask = backend.zeros((m, -(-n // 128) * 16), np.uint8) if masked else None
+    placed = [backend.from_host(array) for array in (a, b, bias)]
+    forward = backend.matmul_relu(*placed, out, mask)
+    if forward is None:
+        pytest.skip(f"device {backend.name} has no such product")
+    backend.program([forward]).run()
+    expected = np.maximum(a.astype(np.float64) @ b + bias, 0)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    np.testing.assert_allclose(backend.to_host(out), expected, rtol=tolerance, atol=tolerance * k)
+    if mask is None:
+        return
+    delta, weight = random.normal(size=(m, 9)).astype(dtype), random.normal(size=(n, 9)).astype(dtype)
+    onto, sums = backend.zeros((m, n), dtype), backend.zeros(n, dtype)
+    backward = backend.matmul_relu_gradient(
+        backend.from_host(delta), backend.from_host(weight).T, mask, onto, sums
+    )
+    if backward is None:
+        pytest.skip(f"device {backend.name} has no such product backwards")
+    backend.program([backward]).run()
+    gradient = (delta.astype(np.float64) @ weight.T) * (backend.to_host(out) > 0)
+    np.testing.assert_allclose(backend.to_host(onto), gradient, rtol=tolerance, atol=tolerance * 9)
+    np.testing.assert_allclose(
+        backend.to_host(sums), gradient.sum(axis=0), rtol=tolerance, atol=tolerance * 9 * m
+    )
 
 
 def test_a_product_reads_its_operands_when_it_runs(backend: Backend) -> None:

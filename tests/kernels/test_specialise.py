@@ -151,6 +151,50 @@ def test_a_template_without_formulas_needs_none() -> None:
     assert 'C0 = np.float32("0.5")' in halved
 
 
+def part_that_writes(x, i, k):
+    """A part sees the flags and the placeholders, and what the call does not give is the template's."""
+    if SCALED:  # noqa: F821
+        x[i] = activation(x[i]) + k  # noqa: F821
+
+
+def part_with_a_value(y):
+    z = y * 2.0
+    return activation(z)  # noqa: F821
+
+
+def template_of_parts(x):
+    k = 3  # noqa: F841
+    for i in range(x.shape[0]):
+        part_that_writes(x, i)
+        x[i] = part_with_a_value(x[i])
+    x.sort()
+
+
+def specialised_of_parts(**constants) -> str:
+    parts = frozenset({__name__})
+    plain = Target("plain", "import numpy as np", "staticmethod", "np.float64", {}, {}, parts=parts)
+    return specialise(template_of_parts, {"activation": formulas.relu}, constants, plain)
+
+
+def test_parts_of_a_template_see_its_flags_and_placeholders_and_may_return_nothing() -> None:
+    namespace: dict = {}
+    source = specialised_of_parts(SCALED=True)
+    exec(source.replace("@staticmethod\n", ""), namespace)
+    x = np.array([-2.0, 1.5])
+    namespace["template_of_parts"](x)
+    # max(x, 0) + 3, twice that, in order.
+    assert x.tolist() == [6.0, 9.0]
+    assert "x.sort()" in source
+    assert "None" not in source
+    assert " + k" not in specialised_of_parts(SCALED=False)
+
+
+def test_a_module_that_the_target_does_not_name_has_no_parts() -> None:
+    plain = Target("plain", "import numpy as np", "staticmethod", "np.float64", {}, {})
+    with pytest.raises(ConfigError, match="'part_that_writes' must end with its one `return`"):
+        specialise(template_of_parts, {"activation": formulas.relu}, {"SCALED": True}, plain)
+
+
 # ---------------------------------------------------------------------------------------------------------
 # The cache.
 # ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -808,8 +808,11 @@ def test_a_half_precision_that_an_automatic_device_lacks_becomes_fp32_and_says_s
 ) -> None:
     from nnkit import backends
 
+    def no_cuda(device: str) -> NoReturn:
+        raise DeviceError(f"device {device!r}: there is no NVIDIA driver")
+
     cpu = backends.available()["cpu"]
-    monkeypatch.setattr(backends, "available", lambda: {"cpu": cpu})  # a machine without a GPU
+    monkeypatch.setattr(backends, "available", lambda: {"cpu": cpu, "cuda": no_cuda})
     X, y = blobs()
     with caplog.at_level(logging.INFO, "nnkit"):
         network = classifier()

@@ -1,0 +1,1 @@
+"""The faults that `bench/faults.py` injects into trainings, a file for each kind."""

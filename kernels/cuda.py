@@ -1,0 +1,122 @@
+"""The fused kernels for a CUDA GPU: those of `host`, with the same parameters, flags and formulas.
+
+A thread works on groups of four neighbouring elements, in one access where addresses allow it. Sums follow a
+fixed order that depends on shapes alone: each thread's own, a tree over the block in shared memory, then the
+blocks' results in the order of their indices, by whichever block finishes last. So two runs give the same
+bits on GPUs of any size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from nnkit.kernels import cuda_arena, cuda_layers, cuda_losses, cuda_parts, wide
+from nnkit.kernels.cuda_geometry import Scratch, geometry
+from nnkit.kernels.specialise import MODULES, Constant, Kernel, Target, load_kernel
+
+__all__ = ["TEMPLATES", "Launch", "launch"]
+
+TEMPLATES: Mapping[str, Callable] = {
+    template.__name__: template
+    for template in (
+        cuda_layers.gather,
+        cuda_layers.forward,
+        cuda_layers.backward,
+        cuda_losses.elementwise_loss,
+        cuda_losses.softmax_loss,
+        cuda_arena.penalise,
+        cuda_arena.squared_norm,
+        cuda_arena.update,
+    )
+}
+_PARTS = frozenset(module.__name__ for module in (cuda_parts, cuda_layers, cuda_losses, cuda_arena))
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, specialised for the shapes and alignments of its arrays, and how to start it.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Its entry, started as ``entry[grid, block](*values)``, and the names of its parameters in order: those
+        that were given, and those of `scratch`.
+    grid, block : tuple of int
+        Blocks, and threads of a block, along x and y.
+    scratch : mapping of str to (shape, dtype)
+        Arrays of zeros, at addresses that are multiples of 32 bytes, which the caller allocates once for this
+        launch alone; the kernel leaves them ready for its next start.
+    """
+
+    kernel: Kernel
+    grid: tuple[int, int]
+    block: tuple[int, int]
+    scratch: Scratch
+
+
+def launch(
+    name: str,
+    dtype: DTypeLike,
+    formulas: Mapping[str, Callable],
+    constants: Mapping[str, Constant],
+    arguments: Mapping[str, Any],
+    threads: int = 256,
+) -> Launch:
+    """Specialise a kernel for given arrays; nothing runs.
+
+    Parameters
+    ----------
+    name : str
+        One of `TEMPLATES`.
+    dtype : dtype
+        float32 or float64: the type of the arithmetic.
+    formulas : mapping of str to function
+        The formulas for the template's placeholders.
+    constants : mapping of str to bool, int or float
+        Its flags, and the formulas' fixed parameters.
+    arguments : mapping of str to array or number
+        By the names of the host's loops. Of an array only shape, dtype, strides and address are looked at.
+    threads : int
+        The most threads of a block; the power of two below is taken.
+    """
+    dtype = np.dtype(dtype)
+    shape = geometry(name, dtype, constants, arguments, threads)
+    bound = {"TINY": float(np.finfo(dtype).tiny), **constants, **shape.constants}
+    kernel = load_kernel(TEMPLATES[name], formulas, bound, _target(dtype.name))
+    scratch = {key: kind for key, kind in shape.scratch.items() if key in kernel.parameters}
+    return Launch(kernel, shape.grid, shape.block, scratch)
+
+
+def _target(dtype: str) -> Target:
+    functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
+    casts = {
+        "real": f"np.{dtype}",
+        "double": "np.float64",
+        "u8": "np.uint8",
+        "u32": "np.uint32",
+        "u64": "np.uint64",
+    }
+    native = {**{name: f"math.{name}" for name in functions}, **casts, "load4": "load4", "store4": "store4"}
+    # Numba's cache does not see an edit of the intrinsics: their hash makes it another source.
+    digest = hashlib.sha256(Path(wide.__file__).read_bytes()).hexdigest()
+    imports = (
+        "import math\n\nimport numpy as np\nfrom numba import cuda\n\n"
+        f"from nnkit.kernels.wide import load4, store4  # {digest}\n"
+    )
+    return Target(
+        f"cuda_{dtype}",
+        imports,
+        "cuda.jit(cache=True)",
+        f"np.{dtype}",
+        native,
+        {},
+        parts=_PARTS,
+        modules={**MODULES, "numba.cuda": "cuda"},
+    )

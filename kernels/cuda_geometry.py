@@ -1,0 +1,206 @@
+"""How a CUDA kernel is laid over its arrays: blocks, threads, scratch memory, and the flags that follow.
+
+All of it depends on shapes and alignments alone, not on the GPU: the blocks decide in which order a kernel
+sums, and the sums shall be the same everywhere. The numbers of blocks are for GPUs of 50 to 150
+multiprocessors that hold eight blocks of 256 threads each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nnkit.kernels.specialise import Constant
+
+__all__ = ["Geometry", "Scratch", "geometry"]
+
+Scratch = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+
+# How many groups of a row neighbouring threads read: 8 groups of four float32 are one line of the cache and
+# leave most threads of a block to the rows, whose sums they share; 32 are a whole warp's.
+_SUMMING_GROUPS = 8
+_STREAMING_GROUPS = 32
+_ROWS_OF_A_THREAD = 4  # the fewest, for a sum over rows to be worth another block
+_SUMMING_BLOCKS = 1024
+_STREAMING_BLOCKS = 4096
+
+_DOUBLE: np.dtype = np.dtype(np.float64)
+_TICKET: np.dtype = np.dtype(np.int32)
+
+# What a kernel reads and writes in groups of four.
+_GROUPED = {
+    "gather": ("source", "shift", "scale", "inputs"),
+    "forward": ("z", "bias", "a", "mask"),
+    "backward": ("delta", "z", "a", "mask", "bias_gradient"),
+    "elementwise_loss": ("outputs", "bias", "labels", "gradient", "bias_gradient"),
+    "softmax_loss": ("outputs", "bias", "labels", "gradient", "bias_gradient"),
+    "penalise": ("values", "gradients"),
+    "squared_norm": ("gradients",),
+    "update": ("values", "gradients", "state0", "state1"),
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A grid of blocks of threads, (x, y) each, the kernel's constants and its scratch arrays."""
+
+    grid: tuple[int, int]
+    block: tuple[int, int]
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    scratch: Scratch = field(default_factory=dict)
+
+
+def geometry(
+    name: str, dtype: np.dtype, constants: Mapping[str, Constant], arguments: Mapping[str, Any], threads: int
+) -> Geometry:
+    """Lay a kernel over its arrays.
+
+    Parameters
+    ----------
+    name : str
+        One of the kernels of `nnkit.kernels.cuda`.
+    dtype : dtype
+        The type of the arithmetic, in which columns are summed.
+    constants, arguments
+        As for `nnkit.kernels.cuda.launch`.
+    threads : int
+        The most threads of a block.
+    """
+    threads = 1 << (threads.bit_length() - 1)
+    grouped = [arguments.get(key) for key in _GROUPED[name]]
+    wide = all(_in_fours(array) for array in grouped if _is_grouped(array))
+    if name in ("penalise", "squared_norm", "update"):
+        return _over_arena(arguments["gradients"].shape[0], wide, threads)
+    if name == "gather":
+        return _over_batch(arguments, bool(constants.get("CODES")), wide, threads)
+    if name == "forward":
+        rows, columns = arguments["z"].shape
+        return _streaming(rows, _fours(columns), wide, threads)
+    if name == "softmax_loss":
+        rows, columns = arguments["outputs"].shape
+        return _over_rows(rows, columns, dtype, wide, threads)
+    rows, columns = arguments["delta" if name == "backward" else "outputs"].shape
+    if name == "backward" and not constants.get("BIAS"):
+        return _streaming(rows, _fours(columns), wide, threads)
+    return _summing(rows, columns, dtype, wide, threads)
+
+
+def _streaming(rows: int, groups: int, wide: bool, threads: int) -> Geometry:
+    """Each thread has one group of columns and some rows; no block waits for another's result."""
+    x = min(_STREAMING_GROUPS, _power_at_least(groups), threads)
+    y = threads // x
+    across = _quotient(groups, x)
+    down = max(1, min(_quotient(rows, y), _STREAMING_BLOCKS // across, 65535))
+    return Geometry((across, down), (x, y), _constants(x, y, wide, WHOLE=wide))
+
+
+def _over_batch(arguments: Mapping[str, Any], codes: bool, wide: bool, threads: int) -> Geometry:
+    """The numbers' groups, then the one-hot blocks'."""
+    rows, width = arguments["inputs"].shape
+    columns = arguments["source"].shape[1]
+    features = arguments["codes"].shape[1] if codes else 1
+    plan = _streaming(rows, max(1, _fours(columns) + _fours(width - columns)), wide, threads)
+    return Geometry(
+        plan.grid, plan.block, {**plan.constants, "FEATURE_LEVELS": max(0, features - 1).bit_length()}
+    )
+
+
+def _summing(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int) -> Geometry:
+    """The same, with the columns summed: each tile's last block adds what its chunks of rows came to."""
+    groups = _fours(columns)
+    x = min(_SUMMING_GROUPS, _power_at_least(groups), threads)
+    y = threads // x
+    tiles = _quotient(groups, x)
+    chunks = max(1, min(_quotient(rows, y * _ROWS_OF_A_THREAD), _SUMMING_BLOCKS // tiles))
+    blocks = tiles * chunks
+    scratch = {
+        "partials": ((chunks, columns), dtype),
+        "block_sums": ((2, blocks), _DOUBLE),
+        "tickets": ((tiles + 1,), _TICKET),
+    }
+    return Geometry(
+        (tiles, chunks),
+        (x, y),
+        _constants(x, y, wide, WHOLE=wide, SPLIT=chunks > 1, MANY=blocks > 1),
+        scratch,
+    )
+
+
+def _over_rows(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int) -> Geometry:
+    """Whole rows to a block, as many threads to a row as it has groups; groups of blocks are summed first."""
+    groups = _fours(columns)
+    x = min(_power_at_least(groups), threads)
+    y = threads // x
+    one_pass = groups <= x
+    single = one_pass and rows <= _ROWS_OF_A_THREAD * y
+    turns = 1 if rows <= y * _SUMMING_BLOCKS else _quotient(rows, y * _SUMMING_BLOCKS)
+    blocks = 1 if single else _quotient(rows, y * turns)
+    # Groups of about the square root: the two sums, one after the other, are then equally long.
+    group_levels = (blocks.bit_length() - 1) // 2
+    block_groups = _quotient(blocks, 1 << group_levels)
+    constants = _constants(
+        x, y, wide, WHOLE=wide, SPLIT=blocks > 1, ONE_PASS=one_pass, GROUP_LEVELS=group_levels
+    )
+    scratch = {
+        "group_sums": ((block_groups, columns), dtype),
+        "block_sums": ((2, blocks), _DOUBLE),
+        "tickets": ((block_groups + 1,), _TICKET),
+    }
+    return Geometry((blocks, 1), (x, y), constants, scratch)
+
+
+def _over_arena(size: int, wide: bool, threads: int) -> Geometry:
+    blocks = max(1, min(_quotient(_fours(size), threads), _SUMMING_BLOCKS))
+    scratch: Scratch = {"block_sums": ((blocks,), _DOUBLE), "tickets": ((1,), _TICKET)}
+    return Geometry((blocks, 1), (threads, 1), _constants(threads, 1, wide, MANY=blocks > 1), scratch)
+
+
+def _constants(x: int, y: int, wide: bool, **others: Constant) -> dict[str, Constant]:
+    return {
+        "BLOCK_X": x,
+        "BLOCK_Y": y,
+        "THREADS": x * y,
+        "X_LEVELS": _logarithm(x),
+        "Y_LEVELS": _logarithm(y),
+        "LEVELS": _logarithm(x * y),
+        "WIDE": wide,
+        **others,
+    }
+
+
+def _is_grouped(array: Any) -> bool:
+    # Integers in one dimension are class indices, which are read one by one.
+    return array is not None and not (array.ndim == 1 and np.dtype(array.dtype).kind in "iu")
+
+
+def _in_fours(array: Any) -> bool:
+    """Whether four elements from any multiple of four of any row on lie at a multiple of their size."""
+    itemsize = np.dtype(array.dtype).itemsize
+    *outer, inner = array.strides
+    aligned = all(stride % (4 * itemsize) == 0 for stride in (_address(array), *outer))
+    return inner == itemsize and aligned and (array.ndim == 1 or array.shape[-1] % 4 == 0)
+
+
+def _address(array: Any) -> int:
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(interface["data"][0])
+
+
+def _quotient(count: int, size: int) -> int:
+    """Round up."""
+    return -(-count // size)
+
+
+def _fours(columns: int) -> int:
+    return _quotient(columns, 4)
+
+
+def _power_at_least(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()
+
+
+def _logarithm(power: int) -> int:
+    return power.bit_length() - 1

@@ -1,0 +1,198 @@
+"""The CUDA kernels that fill a batch and run a layer forward and backward."""
+
+from __future__ import annotations
+
+from numba import cuda
+
+from nnkit.kernels.cuda_parts import (
+    BIAS,
+    BLOCK_X,
+    BLOCK_Y,
+    CODES,
+    DROPOUT,
+    FEATURE_LEVELS,
+    FROM_Z,
+    INDICES,
+    KEEP_Z,
+    SCALED,
+    SHUFFLED,
+    TARGETS,
+    WEIGHTED,
+    activation,
+    activation_derivative,
+    less,
+    read4,
+    real,
+    sum_into_bias,
+    u8,
+    write4,
+)
+from nnkit.kernels.formulas import philox, u32
+from nnkit.kernels.layout import BATCH, EPOCH
+
+
+def feature_of(column, offsets):
+    """Which feature's one-hot block holds a column: the last that starts at or before it."""
+    feature = 0
+    for level in range(FEATURE_LEVELS):
+        later = feature + (1 << (FEATURE_LEVELS - 1 - level))
+        if later < offsets.shape[0] and offsets[later] <= column:
+            feature = later
+    return feature
+
+
+def gather(
+    source,
+    codes,
+    offsets,
+    shift,
+    scale,
+    targets,
+    weights,
+    order,
+    counters,
+    batch_size,
+    inputs,
+    labels,
+    batch_weights,
+    count,
+):
+    """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights.
+
+    A thread has four columns, of the numbers or of the one-hot blocks, and some rows: what it needs to know
+    of its columns is found once.
+    """
+    first = counters[BATCH] * batch_size
+    columns = source.shape[1]
+    width = inputs.shape[1]
+    rows = less(inputs.shape[0], source.shape[0] - first)
+    x = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
+    groups = (columns + 3) // 4
+    dense = x < groups
+    j = 4 * x if dense else columns + 4 * (x - groups)
+    stop = columns if dense else width
+    if SCALED and dense:
+        shift0, shift1, shift2, shift3 = read4(shift, j, columns)
+        scale0, scale1, scale2, scale3 = read4(scale, j, columns)
+    if CODES and not dense:
+        feature0 = feature_of(j - columns, offsets)
+        feature1 = feature_of(j + 1 - columns, offsets)
+        feature2 = feature_of(j + 2 - columns, offsets)
+        feature3 = feature_of(j + 3 - columns, offsets)
+        category0 = j - columns - offsets[feature0]
+        category1 = j + 1 - columns - offsets[feature1]
+        category2 = j + 2 - columns - offsets[feature2]
+        category3 = j + 3 - columns - offsets[feature3]
+    for i in range(cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, inputs.shape[0], cuda.gridDim.y * BLOCK_Y):
+        # The products run over the whole batch: what is left of an earlier one must not reach them.
+        a = b = c = d = real(0.0)
+        if i < rows:
+            row = order[first + i] if SHUFFLED else first + i
+            if dense:
+                a, b, c, d = read4(source[row], j, columns)
+                if SCALED:
+                    a = (a - shift0) * scale0
+                    b = (b - shift1) * scale1
+                    c = (c - shift2) * scale2
+                    d = (d - shift3) * scale3
+            if CODES and not dense:
+                a = real(codes[row, feature0] == category0)
+                b = real(codes[row, feature1] == category1)
+                c = real(codes[row, feature2] == category2)
+                d = real(codes[row, feature3] == category3)
+            if TARGETS:
+                if INDICES:
+                    if x == 0:
+                        labels[i] = targets[row]
+                else:
+                    for k in range(x, targets.shape[1], cuda.gridDim.x * BLOCK_X):
+                        labels[i, k] = targets[row, k]
+            if WEIGHTED and x == 0:
+                batch_weights[i] = weights[row]
+        if j < stop:
+            write4(inputs[i], j, stop, a, b, c, d)
+    if x == 0 and cuda.blockIdx.y == 0 and cuda.threadIdx.y == 0:
+        count[0] = rows
+
+
+def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale):
+    """Bias, activation, dropout; in place, unless the derivative needs z and `a` is an array of its own."""
+    columns = z.shape[1]
+    blocks = (columns + 3) // 4
+    b = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
+    j = 4 * b
+    if j < columns:
+        if BIAS:
+            bias0, bias1, bias2, bias3 = read4(bias, j, columns)
+        if DROPOUT:
+            batch = u32(counters[BATCH])
+            epoch = u32(counters[EPOCH])
+        for i in range(cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, z.shape[0], cuda.gridDim.y * BLOCK_Y):
+            x0, x1, x2, x3 = read4(z[i], j, columns)
+            if BIAS:
+                x0 += bias0
+                x1 += bias1
+                x2 += bias2
+                x3 += bias3
+            y0 = activation(x0)
+            y1 = activation(x1)
+            y2 = activation(x2)
+            y3 = activation(x3)
+            if DROPOUT:
+                word0, word1, word2, word3 = philox(
+                    u32(i * blocks + b), u32(layer), batch, epoch, u32(key0), u32(key1)
+                )
+                kept0 = word0 >= u32(threshold)
+                kept1 = word1 >= u32(threshold)
+                kept2 = word2 >= u32(threshold)
+                kept3 = word3 >= u32(threshold)
+                # The mask's rows are padded to whole draws.
+                write4(mask[i], j, j + 4, u8(kept0), u8(kept1), u8(kept2), u8(kept3))
+                y0 = y0 * kept_scale if kept0 else 0.0
+                y1 = y1 * kept_scale if kept1 else 0.0
+                y2 = y2 * kept_scale if kept2 else 0.0
+                y3 = y3 * kept_scale if kept3 else 0.0
+            if KEEP_Z:
+                write4(z[i], j, columns, x0, x1, x2, x3)
+                write4(a[i], j, columns, y0, y1, y2, y3)
+            else:
+                write4(z[i], j, columns, y0, y1, y2, y3)
+
+
+def backward(delta, z, a, mask, bias_gradient, kept_scale, keep, partials, tickets):
+    """Turn the derivative by the stage's output into that by z, in place; sum its columns for the bias."""
+    columns = delta.shape[1]
+    j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
+    sum0 = sum1 = sum2 = sum3 = real(0.0)
+    if j < columns:
+        for i in range(
+            cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, delta.shape[0], cuda.gridDim.y * BLOCK_Y
+        ):
+            d0, d1, d2, d3 = read4(delta[i], j, columns)
+            if FROM_Z:
+                x0, x1, x2, x3 = read4(z[i], j, columns)
+            else:
+                x0, x1, x2, x3 = read4(a[i], j, columns)
+            if DROPOUT:
+                kept0, kept1, kept2, kept3 = read4(mask[i], j, columns)
+                d0 = 0.0 if kept0 == 0.0 else d0 * kept_scale
+                d1 = 0.0 if kept1 == 0.0 else d1 * kept_scale
+                d2 = 0.0 if kept2 == 0.0 else d2 * kept_scale
+                d3 = 0.0 if kept3 == 0.0 else d3 * kept_scale
+                if not FROM_Z:
+                    x0 *= keep
+                    x1 *= keep
+                    x2 *= keep
+                    x3 *= keep
+            d0 *= activation_derivative(x0)
+            d1 *= activation_derivative(x1)
+            d2 *= activation_derivative(x2)
+            d3 *= activation_derivative(x3)
+            write4(delta[i], j, columns, d0, d1, d2, d3)
+            if BIAS:
+                sum0 += d0
+                sum1 += d1
+                sum2 += d2
+                sum3 += d3
+    if BIAS:
+        sum_into_bias(sum0, sum1, sum2, sum3, j, columns, bias_gradient, partials, tickets)

@@ -1,0 +1,317 @@
+"""One GPU, through CuPy: its memory, its stream, copies, launches of Numba's kernels, and captured graphs.
+
+Everything goes onto one stream of its own, because CUDA's default stream cannot be captured; the order of
+calls is the order of the work. The host program's current device and stream are left as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.backends.protocol import Array, Operation
+from nnkit.errors import DeviceError
+
+__all__ = ["CopyPlan", "CudaDevice", "DeviceMemoryError", "plan_copy"]
+
+_MOST_IN_FLIGHT = 256
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """An array that does not fit into a device's memory."""
+
+
+@dataclass(frozen=True)
+class CopyPlan:
+    """A copy as equal rows of bytes, which CUDA makes in one call.
+
+    Parameters
+    ----------
+    width : int
+        Bytes of a row.
+    height : int
+        Rows.
+    target_pitch, source_pitch : int
+        Bytes from one row to the next.
+    """
+
+    width: int
+    height: int
+    target_pitch: int
+    source_pitch: int
+
+
+def plan_copy(
+    shape: Sequence[int], itemsize: int, target_strides: Sequence[int], source_strides: Sequence[int]
+) -> CopyPlan | None:
+    """Lay out a copy between two arrays of one shape and dtype; None where it is not one of rows of bytes."""
+    if 0 in shape:
+        return CopyPlan(0, 0, 0, 0)
+    width = itemsize
+    outer: list[tuple[int, int, int]] = []
+    for length, target, source in reversed(list(zip(shape, target_strides, source_strides, strict=True))):
+        if length == 1:
+            continue
+        if not outer and target == source == width:
+            width *= length
+        else:
+            outer.append((length, target, source))
+    if not outer:
+        return CopyPlan(width, 1, width, width)
+    height, target_pitch, source_pitch = outer[0]
+    if len(outer) > 1 or min(target_pitch, source_pitch) < width:
+        return None
+    return CopyPlan(width, height, target_pitch, source_pitch)
+
+
+class CudaDevice:
+    """A GPU, opened.
+
+    Parameters
+    ----------
+    index : int
+        Its number among CUDA's devices, from 0.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``cuda:0``.
+    compute_capability : tuple of int
+        Major and minor.
+    capture_failure : str
+        Why steps are no longer captured, once one could not be; else empty.
+    """
+
+    def __init__(self, index: int) -> None:
+        import cupy
+
+        self._cupy: Any = cupy
+        self._runtime: Any = cupy.cuda.runtime
+        self._device = cupy.cuda.Device(index)
+        self._lock = threading.RLock()
+        self._in_flight: list[NDArray] = []
+        self.name = f"cuda:{index}"
+        self.capture_failure = ""
+        self._properties = self._runtime.getDeviceProperties(index)
+        self.compute_capability = (int(self._properties["major"]), int(self._properties["minor"]))
+        with self._device:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+        self.stream_pointer = int(self._stream.ptr)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this device and its stream CuPy's current ones; Numba follows the current device.
+
+        One thread at a time: what another thread enqueued would become part of a graph under capture.
+        """
+        with self._lock, self._device, self._stream:
+            yield
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an uninitialised array."""
+        return self._allocated(self._cupy.empty, shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an array of zeros."""
+        return self._allocated(self._cupy.zeros, shape, dtype)
+
+    def _allocated(self, create: Callable, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+        with self.active():
+            try:
+                return create(shape, dtype)
+            except self._cupy.cuda.memory.OutOfMemoryError:
+                lengths = shape if isinstance(shape, tuple) else (shape,)
+                raise self._out_of_memory(prod(lengths) * np.dtype(dtype).itemsize) from None
+
+    def _out_of_memory(self, wanted: int) -> DeviceMemoryError:
+        free, total = self.free_and_total()
+        return DeviceMemoryError(
+            f"device {self.name}: an array of {_size(wanted)} does not fit, {_size(free)} of {_size(total)} "
+            "are free; lower training.batch_size or model.hidden"
+        )
+
+    def free_and_total(self) -> tuple[int, int]:
+        """Return the bytes that can still be had, what CuPy's pool keeps in store among them, and all."""
+        with self.active():
+            free, total = self._runtime.memGetInfo()
+            return free + self._cupy.get_default_memory_pool().free_bytes(), total
+
+    def from_host(self, array: NDArray) -> Array:
+        """Return a C-contiguous copy on the device; it is complete when this returns."""
+        host = np.ascontiguousarray(array)
+        placed = self.empty(host.shape, host.dtype)
+        self._send(placed, host)
+        self.synchronize()
+        return placed
+
+    def to_host(self, array: Array) -> NDArray:
+        """Return a copy in host memory, once all work before it is done."""
+        with self.active():
+            host = self._fetched(array)
+            self.synchronize()
+        return host
+
+    def _fetched(self, array: Array) -> NDArray:
+        host = np.empty(array.shape, array.dtype)
+        plan = plan_copy(host.shape, host.itemsize, host.strides, array.strides)
+        if plan is not None:
+            self._transfer(plan, host.ctypes.data, array.data.ptr, self._runtime.memcpyDeviceToHost)
+            return host
+        if array.T.flags.c_contiguous:
+            return self._fetched(array.T).T
+        return self._fetched(self._cupy.ascontiguousarray(array))
+
+    def write(self, target: Array, values: object) -> None:
+        """Copy host values into a device array, in order with the work around it."""
+        host = np.empty(target.shape, target.dtype)
+        host[...] = values
+        self._send(target, host)
+
+    def _send(self, target: Array, host: NDArray) -> None:
+        with self.active():
+            plan = plan_copy(host.shape, host.itemsize, target.strides, host.strides)
+            if plan is None:
+                staged = self.from_host(host)
+                target[...] = staged
+                return
+            # The copy may read its source after the call has returned, so it lives until the next wait.
+            if len(self._in_flight) >= _MOST_IN_FLIGHT:
+                self.synchronize()
+            self._in_flight.append(host)
+            self._transfer(plan, target.data.ptr, host.ctypes.data, self._runtime.memcpyHostToDevice)
+
+    def copy(self, source: Array, target: Array) -> Operation:
+        """Prepare a copy between two device arrays of one shape and dtype."""
+        plan = plan_copy(target.shape, target.dtype.itemsize, target.strides, source.strides)
+
+        def run() -> None:
+            if plan is None:
+                target[...] = source
+            else:
+                self._transfer(plan, target.data.ptr, source.data.ptr, self._runtime.memcpyDeviceToDevice)
+
+        return run
+
+    def _transfer(self, plan: CopyPlan, target: int, source: int, kind: int) -> None:
+        if plan.height == 0:
+            return
+        if plan.height == 1:
+            self._runtime.memcpyAsync(target, source, plan.width, kind, self.stream_pointer)
+        else:
+            self._runtime.memcpy2DAsync(
+                target, plan.target_pitch, source, plan.source_pitch, plan.width, plan.height,
+                kind, self.stream_pointer,
+            )  # fmt: skip
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Operation:
+        """Prepare a product by cuBLAS as CuPy calls it, which takes every shape and cannot be captured."""
+        empty = 0 in (*a.shape, *b.shape)
+        return partial(out.fill, 0) if empty else partial(self._cupy.matmul, a, b, out=out)
+
+    def wrap(self, array: Array) -> Any:
+        """Return the array as Numba's kernels take it."""
+        from numba import cuda
+
+        with self.active():
+            wrapped = cuda.as_cuda_array(array, sync=False)
+            if array.size == 0:
+                # Numba gives an empty array a null pointer, which its launch refuses.
+                wrapped.gpu_data = cuda.as_cuda_array(self.zeros(1, array.dtype), sync=False).gpu_data
+        return wrapped
+
+    def launcher(
+        self, entry: Any, grid: tuple[int, int], block: tuple[int, int], values: Sequence[Any]
+    ) -> Operation:
+        """Compile a kernel for these arguments, or load it, and return the call that launches it.
+
+        Raises
+        ------
+        DeviceError
+            If a library of the compiler is missing, or the driver does not take what it made.
+        """
+        from numba import cuda
+
+        with self.active(), warnings.catch_warnings():
+            # A small network makes small grids, and there is nothing that a user could do about it.
+            warnings.filterwarnings("ignore", message="(?s).*GPU under-utilization")
+            try:
+                entry.compile(tuple(entry.typeof_pyval(value) for value in values))
+            except (ImportError, OSError, RuntimeError) as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                raise DeviceError(
+                    f"device {self.name}: kernels cannot be compiled ({reason}); "
+                    "install numba-cuda with the extra [cu12] or [cu13], as the driver is"
+                ) from error
+            configured = entry[grid, block, cuda.external_stream(self.stream_pointer)]
+        return partial(configured, *values)
+
+    def capture(self, operations: Sequence[Operation]) -> Operation:
+        """Capture the operations, which do not run now, and return the call that runs them all.
+
+        In CUDA's relaxed mode, for others may allocate meanwhile: Python's garbage collector, another thread.
+        """
+        with self.active():
+            self._stream.begin_capture(self._runtime.streamCaptureModeRelaxed)
+            try:
+                for operation in operations:
+                    operation()
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
+        return partial(graph.launch, self._stream)
+
+    def synchronize(self) -> None:
+        """Wait until all work is done."""
+        with self.active():
+            self._stream.synchronize()
+            self._in_flight.clear()
+
+    def numerics(self) -> dict[str, str]:
+        """Return what of the card and its compiler the bits of a result depend on."""
+        major, minor = self.compute_capability
+        return {
+            "GPU": self._properties["name"].decode(),
+            "compute capability": f"{major}.{minor}",
+            "multiprocessors": str(self._properties["multiProcessorCount"]),
+            "driver": f"for CUDA {cuda_version(self._runtime.driverGetVersion())}",
+        }
+
+    def describe(self) -> dict[str, str]:
+        """Return the GPU's name, memory and versions, as `nnkit info` shows them."""
+        free, total = self.free_and_total()
+        major, minor = self.compute_capability
+        return {
+            "name": self._properties["name"].decode(),
+            "memory": f"{_size(total)}, {_size(free)} free",
+            "compute capability": f"{major}.{minor}",
+            "driver": f"for CUDA {cuda_version(self._runtime.driverGetVersion())}",
+            "CUDA runtime": cuda_version(self._runtime.runtimeGetVersion()),
+            "CuPy": self._cupy.__version__,
+        }
+
+
+def cuda_version(number: int) -> str:
+    """Return CUDA's version number in words: 12090 is 12.9."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _size(count: float) -> str:
+    if count < 1024:
+        return f"{count:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"

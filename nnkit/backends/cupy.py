@@ -1,0 +1,210 @@
+"""A CUDA GPU: CuPy's arrays, cuBLASLt's products, the kernels of `nnkit.kernels.cuda`, captured steps."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.backends.cublaslt import load_cublaslt
+from nnkit.backends.cuda_device import CudaDevice
+from nnkit.backends.cuda_probe import INSTALL, find_cuda_device, first_line
+from nnkit.backends.cuda_program import CudaProgram
+from nnkit.backends.protocol import Array, Operation, Program
+from nnkit.errors import DeviceError
+
+__all__ = ["CupyBackend", "Products", "create"]
+
+
+class Products(Protocol):
+    """How a device multiplies matrices, in one of its precisions; None is returned for what it has not."""
+
+    precisions: tuple[str, ...]
+    why_not_captured: str
+    """Why steps with these products cannot be captured into a graph; empty where they can."""
+
+    def computing(self, precision: str) -> Products:
+        """Return the same products in another precision."""
+
+    def describe(self) -> str:
+        """Return the library's name and version."""
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Operation | None:
+        """Prepare as `nnkit.backends.protocol.Backend.matmul` does."""
+
+    def matmul_relu(
+        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
+    ) -> Operation | None:
+        """Prepare as `Backend.matmul_relu` does."""
+
+    def matmul_relu_gradient(
+        self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
+    ) -> Operation | None:
+        """Prepare as `Backend.matmul_relu_gradient` does."""
+
+
+class CupyBackend:
+    """A CUDA GPU as a device.
+
+    Parameters
+    ----------
+    device : CudaDevice
+        The GPU.
+    products : Products
+        What multiplies on it.
+    threads : int
+        The most threads of a kernel's block.
+    """
+
+    def __init__(self, device: CudaDevice, products: Products, threads: int = 256) -> None:
+        self.name = device.name
+        self.precisions = products.precisions
+        self._device = device
+        self._products = products
+        self._threads = threads
+
+    def computing(self, precision: str) -> CupyBackend:
+        return CupyBackend(self._device, self._products.computing(precision), self._threads)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+        return self._device.empty(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+        return self._device.zeros(shape, dtype)
+
+    def from_host(self, array: NDArray) -> Array:
+        return self._device.from_host(array)
+
+    def to_host(self, array: Array) -> NDArray:
+        return self._device.to_host(array)
+
+    def write(self, target: Array, values: object) -> None:
+        self._device.write(target, values)
+
+    def copy(self, source: Array, target: Array) -> Operation:
+        return self._device.copy(source, target)
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Operation:
+        return self._products.matmul(a, b, out) or self._device.matmul(a, b, out)
+
+    def matmul_relu(
+        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
+    ) -> Operation | None:
+        return self._products.matmul_relu(a, b, bias, out, mask)
+
+    def matmul_relu_gradient(
+        self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
+    ) -> Operation | None:
+        return self._products.matmul_relu_gradient(a, b, mask, out, bias_gradient)
+
+    def kernel(
+        self,
+        name: str,
+        dtype: DTypeLike,
+        formulas: Mapping[str, Callable],
+        constants: Mapping[str, bool | int | float],
+        arguments: Mapping[str, Any],
+    ) -> Operation:
+        from nnkit.kernels import cuda
+
+        real: type[Any] = np.dtype(dtype).type
+        with self._device.active():
+            launch = cuda.launch(name, dtype, formulas, constants, arguments, self._threads)
+            scratch = {key: self._device.zeros(*kind) for key, kind in launch.scratch.items()}
+            given = {**arguments, **scratch}
+            values = [self._argument(given[parameter], real) for parameter in launch.kernel.parameters]
+            return self._device.launcher(launch.kernel.entry, launch.grid, launch.block, values)
+
+    def _argument(self, value: Any, real: type[Any]) -> Any:
+        if type(value) is float:
+            return real(value)
+        return value if isinstance(value, int | np.generic) else self._device.wrap(value)
+
+    def program(self, operations: Sequence[Operation]) -> Program:
+        return CudaProgram(self._device, operations, not self._products.why_not_captured)
+
+    def synchronize(self) -> None:
+        self._device.synchronize()
+
+    def numerics(self) -> dict[str, str]:
+        return {
+            "device": "cuda",
+            **self._device.numerics(),
+            "products": self._products.describe(),
+            "numba-cuda": version("numba-cuda"),
+        }
+
+    def computing_like(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Change nothing: what the bits depend on is the card and the libraries, which are as they are."""
+        return nullcontext()
+
+    def describe(self) -> dict[str, str]:
+        why_not = self._products.why_not_captured or self._device.capture_failure
+        return {
+            **self._device.describe(),
+            "products": self._products.describe(),
+            "numba-cuda": version("numba-cuda"),
+            "captured steps": f"no ({why_not})" if why_not else "yes",
+        }
+
+
+class _PlainProducts:
+    """Products by cuBLAS, as CuPy calls it, where there is no nvmath-python: one by one, never captured."""
+
+    precisions: tuple[str, ...] = ("fp32", "fp64")
+
+    def __init__(self, why_not_captured: str) -> None:
+        self.why_not_captured = why_not_captured
+
+    def computing(self, precision: str) -> _PlainProducts:
+        return self
+
+    def describe(self) -> str:
+        return "cuBLAS through CuPy"
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """None: the device multiplies."""
+
+    def matmul_relu(self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None) -> None:
+        """None: cuBLAS adds no bias and has no ReLU."""
+
+    def matmul_relu_gradient(self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array) -> None:
+        """None, as above."""
+
+
+def create(device: str) -> CupyBackend:
+    """Return the backend for ``cuda`` or ``cuda:1``; one GPU's backends share its stream.
+
+    Raises
+    ------
+    DeviceError
+        If CUDA does not work here, or there is no such device.
+    """
+    return _opened(find_cuda_device(device))
+
+
+@cache
+def _opened(index: int) -> CupyBackend:
+    # Once for each GPU: a second stream would have to wait for what the first one is still writing.
+    try:
+        device = CudaDevice(index)
+    except RuntimeError as error:
+        raise DeviceError(f"device 'cuda:{index}': it cannot be opened ({first_line(error)})") from error
+    return CupyBackend(device, _products(device))
+
+
+def _products(device: CudaDevice) -> Products:
+    if importlib.util.find_spec("nvmath") is None:
+        return _PlainProducts(f"nvmath-python is not installed: {INSTALL}")
+    try:
+        return load_cublaslt(device)
+    except DeviceError:
+        raise
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        return _PlainProducts(f"nvmath-python cannot be used: {first_line(error)}")

@@ -1,0 +1,114 @@
+"""Measure one section, a line of JSON for each thing that happens: `python -m nnkit.benchmarks.gpu SECTION`.
+
+A part that fails ends the process after its line, for a device may be unusable after an error; whoever began
+it begins it again with `--first` at the next part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nnkit.benchmarks.figures import Failure, Part
+from nnkit.benchmarks.gpu.settings import Settings
+
+__all__ = ["SECTIONS", "main"]
+
+_FAILED = 3
+_PACKAGES = ("cupy-cuda13x", "numba-cuda", "nvidia-cublas", "torch", "triton", "jax", "jaxlib")
+# Named and not imported: a section that cannot be imported must not keep the others from running.
+SECTIONS: Mapping[str, str] = {
+    "floors": "floors:parts",
+    "step": "training:step_parts",
+    "small": "training:small_parts",
+    "floor": "products:parts",
+    "kernels": "kernels:parts",
+    "agreement": "agreement:parts",
+    "mnist": "mnist:parts",
+}
+
+
+def parts_of(section: str, settings: Settings) -> list[Part]:
+    """Return a section's parts; this may ask the device what it can do."""
+    module, _, function = SECTIONS[section].partition(":")
+    parts: Callable[[Settings], list[Part]] = getattr(
+        import_module(f"nnkit.benchmarks.gpu.{module}"), function
+    )
+    return parts(settings)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the section's parts from `--first` on; return 3 after the first that fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("section", choices=[*SECTIONS, "machine"])
+    parser.add_argument("--out", type=Path, required=True, help="the file to add lines to")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--first", type=int, default=0)
+    given = parser.parse_args(arguments)
+    with given.out.open("a", encoding="utf-8") as stream:
+
+        def tell(**line: Any) -> None:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+
+        if given.section == "machine":
+            tell(machine=_machine(given.device))
+            return 0
+        settings = Settings(given.device, given.quick, given.peers, given.seconds)
+        parts = parts_of(given.section, settings)
+        tell(parts=[part.name for part in parts])
+        return _run(parts, given.first, tell)
+
+
+def _run(parts: list[Part], first: int, tell: Callable[..., None]) -> int:
+    for number, part in enumerate(parts[first:], first):
+        tell(begin=number)
+        try:
+            for finding in part.measure():
+                if isinstance(finding, Failure):
+                    tell(failure=asdict(finding))
+                else:
+                    tell(figure=finding.to_json())
+        except Exception:
+            tell(failure=asdict(Failure(part.name, traceback.format_exc())), end=number)
+            return _FAILED
+        tell(end=number)
+    return 0
+
+
+def _machine(device: str) -> dict[str, str]:
+    """What `nnkit info` says, the card's name, and the versions of what is compared."""
+    from nnkit.machine import describe_machine
+
+    rows = {"card": _card(device), **describe_machine()}
+    for package in _PACKAGES:
+        try:
+            rows.setdefault(package, version(package))
+        except PackageNotFoundError:
+            rows.setdefault(package, "not installed")
+    return rows
+
+
+def _card(device: str) -> str:
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return kind
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(int(number or 0))["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

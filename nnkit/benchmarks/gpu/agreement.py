@@ -1,0 +1,179 @@
+"""The same training on both devices step by step, and twice on one device bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends import select
+from nnkit.backends.protocol import Backend, Operation, Program
+from nnkit.benchmarks.figures import Aim, Figure, Part
+from nnkit.benchmarks.gpu.settings import Settings, data_folder
+from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training_step
+from nnkit.benchmarks.timing import Spread, spread
+from nnkit.core.layers import Dense
+from nnkit.core.network import Network
+from nnkit.core.order import epoch_order
+
+__all__ = ["Uncaptured", "parts"]
+
+_DROPOUT = 0.2
+_STEPS = 100
+_AIM = Aim("<=", 1e-4)
+_TITLE = "greatest relative difference of all steps' losses: "
+
+
+class Uncaptured:
+    """A backend whose programs are made anew for each run: a program that runs once is not captured."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def program(self, operations: Sequence[Operation]) -> Program:
+        """Return a program that never reaches its second run."""
+        return _Anew(partial(self._backend.program, tuple(operations)))
+
+
+class _Anew:
+    def __init__(self, make: Callable[[], Program]) -> None:
+        self._make = make
+
+    def run(self, count: int = 1) -> None:
+        for _ in range(count):
+            self._make().run()
+
+
+@dataclass(frozen=True)
+class _Trained:
+    losses: NDArray[np.float64]
+    arrays: dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    activation: str
+    precision: str
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.float64 if self.precision == "fp64" else np.float32)
+
+
+# A rounding can turn a ReLU on in one training and off in another, after which the two part: the smooth
+# activation and float64 show whether anything but that sets the devices apart.
+_KINDS = (_Kind("relu", "fp32"), _Kind("gelu", "fp32"), _Kind("relu", "fp64"))
+
+
+def parts(settings: Settings) -> list[Part]:
+    """Return the CPU against the device, and the device against itself."""
+    across = [
+        Part(f"CPU against the device, {kind.activation}, {kind.precision}", partial(_across, settings, kind))
+        for kind in _KINDS
+    ]
+    return [
+        *across,
+        Part("the CPU against itself", partial(_sensitivity, settings)),
+        Part("twice", partial(_twice, settings)),
+        Part("captured against uncaptured", partial(_uncaptured, settings)),
+    ]
+
+
+def _across(settings: Settings, kind: _Kind) -> Iterator[Figure]:
+    problem, source = _problem(settings)
+    ours = _train(problem, settings.backend(), kind)
+    host = _train(problem, select("cpu").backend, kind)
+    name = f"CPU against the device, {kind.activation}, {kind.precision}"
+    apart = _relative(ours, host)
+    greatest, beyond = float(apart.max()), np.flatnonzero(apart > _AIM.value)
+    details = {
+        "data": source,
+        "losses on the device": ours.losses.tolist(),
+        "losses on the CPU": host.losses.tolist(),
+        "first step beyond the aim": int(beyond[0]) if len(beyond) else None,
+        "greatest before it": float(apart[: beyond[0]].max(initial=0.0)) if len(beyond) else greatest,
+    }
+    yield Figure(_TITLE + name, "", Spread(greatest, greatest, greatest, 1), _AIM, details)
+
+
+def _sensitivity(settings: Settings) -> Iterator[Figure]:
+    """How far the CPU's losses part from its own when each first weight moves by one rounding."""
+    problem, source = _problem(settings)
+    backend, generator = select("cpu").backend, np.random.default_rng(1)
+    host = _train(problem, backend)
+    greatest = []
+    for _ in range(settings.size(9, 2)):
+        parameters = {
+            name: np.nextafter(weights, generator.standard_normal(weights.shape, dtype=np.float32))
+            for name, weights in problem.parameters.items()
+        }
+        changed = _train(replace(problem, parameters=parameters), backend)
+        greatest.append(float(_relative(changed, host).max()))
+    name = f"{_TITLE}CPU against itself, first weights one rounding off, relu, fp32"
+    details = {"data": source, "greatest of each training": greatest}
+    yield Figure(name, "", spread(np.array(greatest)), details=details)
+
+
+def _relative(ours: _Trained, reference: _Trained) -> NDArray[np.float64]:
+    return np.abs(ours.losses - reference.losses) / np.abs(reference.losses)
+
+
+def _twice(settings: Settings) -> Iterator[Figure]:
+    problem, _ = _problem(settings)
+    first, second = (_train(problem, settings.backend()) for _ in range(2))
+    yield from _differing("two runs, values that differ", first, second)
+
+
+def _uncaptured(settings: Settings) -> Iterator[Figure]:
+    problem, _ = _problem(settings)
+    captured = _train(problem, settings.backend())
+    uncaptured = _train(problem, cast(Backend, Uncaptured(settings.backend())))
+    yield from _differing("captured against uncaptured, values that differ", captured, uncaptured)
+
+
+def _problem(settings: Settings) -> tuple[Problem, str]:
+    """What `Trainer(seed=0)` begins MNIST with, where the data are at hand; else generated pixels."""
+    hidden, batch = settings.size(512, 8), settings.size(128, 16)
+    widths, steps = (PIXELS, hidden, hidden, 10), settings.size(_STEPS, 4)
+    folder = data_folder()
+    if settings.quick or folder is None or not (folder / "mnist").is_dir():
+        return generate_problem(widths, batch, steps), "generated pixels"
+    from nnkit.data.sources import load_dataset
+
+    examples = load_dataset(str(folder / "mnist")).train
+    pixels, labels = np.asarray(examples.features), np.asarray(examples.target).astype(np.int32)
+    network = Network([Dense(hidden, "relu"), Dense(hidden, "relu"), Dense(10)], inputs=PIXELS, seed=0)
+    weights = {name: array for name, array in network.parameters().items() if name.endswith("weight")}
+    order = epoch_order(len(pixels), 0, 0)
+    steps = -(-len(pixels) // batch)
+    return Problem(widths, batch, steps, pixels, labels, order, weights, 1e-3), "MNIST"
+
+
+def _train(problem: Problem, backend: Backend, kind: _Kind = _KINDS[0]) -> _Trained:
+    """Train a step at a time; return every step's loss, the weights and the optimizer's state."""
+    step = training_step(problem, backend, _DROPOUT, kind.activation, kind.dtype)
+    losses, before = [], step.read()
+    for batch in range(min(problem.steps, _STEPS)):
+        step.run(batch, 1)
+        now = step.read()
+        losses.append(now.since(before).loss)
+        before = now
+    state = {name: backend.to_host(array) for name, array in step.state.items()}
+    return _Trained(np.array(losses), {"values": backend.to_host(step.arena.values), **state})
+
+
+def _differing(name: str, first: _Trained, second: _Trained) -> Iterator[Figure]:
+    counts = {"losses": int(np.sum(first.losses != second.losses))}
+    for key, array in first.arrays.items():
+        # Compared as bytes: a NaN equals itself, and 0 does not equal -0.
+        unlike = array.view(np.uint32) != second.arrays[key].view(np.uint32)
+        counts[key] = int(np.sum(unlike))
+    total = float(sum(counts.values()))
+    yield Figure(name, "", Spread(total, total, total, 1), Aim("<=", 0.0), {"differing": counts})

@@ -1,0 +1,201 @@
+"""Each fused kernel on 256 MB and more, in turns with the device's copy: how near to the memory's speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.protocol import Backend, Program
+from nnkit.benchmarks.figures import Aim, Figure, Part
+from nnkit.benchmarks.gpu.settings import Settings, random_array, timed_in_turns
+from nnkit.benchmarks.gpu.traffic import Call, Recorder
+from nnkit.benchmarks.timing import spread
+from nnkit.core.batch import Rows
+from nnkit.core.features import Features
+from nnkit.core.layers import Dense, Dropout, Layer, stages_of
+from nnkit.core.losses import loss_from
+from nnkit.core.optimizers import optimizer_from
+from nnkit.core.parameters import Arena, segments_for
+from nnkit.core.step import Penalty, Step
+
+__all__ = ["Variant", "parts", "record"]
+
+_RUNS = 20  # of a kernel within one program
+_ELEMENTS = 8192  # rows and columns of most arrays: 256 MB of float32
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A step whose kernels are measured.
+
+    Parameters
+    ----------
+    pixels : bool
+        Whether the rows are uint8, and scaled as they are gathered.
+    activation : str or None
+        Of the hidden layer; None for a network without one.
+    loss, optimizer : str
+        Their names.
+    kernels : tuple of str
+        What is measured of it.
+    rows, width, outputs : int
+        Of the batch, of inputs and hidden layer, of the outputs.
+    dropout : float
+        After the hidden layer.
+    penalty : bool
+        Whether there are L1, L2 and the clipping of the gradient's norm.
+    """
+
+    pixels: bool
+    activation: str | None
+    loss: str
+    optimizer: str
+    kernels: tuple[str, ...]
+    rows: int = _ELEMENTS
+    width: int = _ELEMENTS
+    outputs: int = _ELEMENTS
+    dropout: float = 0.0
+    penalty: bool = False
+
+    def name_of(self, kernel: str) -> str:
+        """Return what the record calls a kernel of this step."""
+        hidden = f"{self.activation}{' and dropout' if self.dropout else ''}"
+        return {
+            "gather": f"gather from {'uint8' if self.pixels else 'float32'}",
+            "forward": f"forward, {hidden}",
+            "backward": f"backward, {hidden}",
+            "softmax_loss": f"{self.loss}, {self.outputs} classes",
+            "elementwise_loss": self.loss,
+            "update": f"update, {self.optimizer}",
+        }.get(kernel, kernel)
+
+
+_PASSES = ("gather", "forward", "softmax_loss", "elementwise_loss", "backward")
+_VARIANTS = (
+    Variant(
+        True,
+        "relu",
+        "cross_entropy",
+        "adam",
+        (*_PASSES, "penalise", "squared_norm", "update"),
+        penalty=True,
+    ),
+    Variant(False, "gelu", "mse", "sgd", (*_PASSES, "update")),
+    Variant(
+        False,
+        "relu",
+        "binary_cross_entropy",
+        "momentum",
+        ("forward", "elementwise_loss", "backward", "update"),
+        dropout=0.2,
+    ),
+    Variant(False, None, "cross_entropy", "sgd", ("softmax_loss",), rows=2**23, width=4, outputs=10),
+)
+_QUICK = tuple(
+    Variant(**{**vars(variant), "rows": 8, "width": 8, "outputs": min(variant.outputs, 12)})
+    for variant in _VARIANTS
+)
+
+
+def parts(settings: Settings) -> list[Part]:
+    """Return one part for each kernel."""
+    variants = _QUICK if settings.quick else _VARIANTS
+    return [
+        Part(variant.name_of(kernel), partial(_measure, settings, variant, kernel))
+        for variant in variants
+        for kernel in variant.kernels
+        if kernel not in _PASSES[2:4] or kernel == loss_from(variant.loss).kernel
+    ]
+
+
+def record(variant: Variant, backend: Backend) -> dict[str, Call]:
+    """Prepare a step as training does and run it once, so that every buffer holds what it would hold.
+
+    Returns
+    -------
+    dict of str to Call
+        By the kernel's name, what it was prepared with.
+    """
+    recorder = Recorder(backend)
+    step = _step(variant, cast(Backend, recorder))
+    step.run(0, 1)
+    backend.synchronize()
+    return {call.name: call for call in recorder.calls}
+
+
+def _step(variant: Variant, backend: Backend) -> Step:
+    layers: list[Layer] = [Dense(variant.outputs)]
+    if variant.activation:
+        layers = [Dense(variant.width, variant.activation), Dropout(variant.dropout), *layers]
+    stages = stages_of(layers, variant.width)
+    arena = Arena(segments_for(stages), backend, np.float32)
+    # Scaled for sums of about one: exponentials then meet ordinary arguments.
+    scale = np.float32(variant.width**-0.5)
+    block = np.random.default_rng(0).standard_normal(2**20 - 3, dtype=np.float32) * scale
+    backend.write(arena.values, np.resize(block, arena.size))
+    rows = Rows(backend, np.float32, _features(variant), _targets(variant), shuffled=True)
+    penalty, clip_norm = (Penalty(1e-6, 1e-6), 1.0) if variant.penalty else (Penalty(), None)
+    optimizer = optimizer_from(variant.optimizer, learning_rate=1e-6)
+    loss = loss_from(variant.loss)
+    step = Step(stages, arena, loss, penalty, variant.rows, 0, optimizer, rows, clip_norm)
+    order = np.random.default_rng(1).permutation(variant.rows)
+    step.begin_epoch(0, order, np.full(1, 1e-6))
+    return step
+
+
+def _features(variant: Variant) -> Features:
+    shape, generator = (variant.rows, variant.width), np.random.default_rng(2)
+    if variant.pixels:
+        return Features(generator.integers(0, 256, shape, np.uint8), scale=np.full(variant.width, 1 / 255))
+    return Features(generator.standard_normal(shape, np.float32))
+
+
+def _targets(variant: Variant) -> NDArray:
+    generator = np.random.default_rng(3)
+    if variant.loss == "cross_entropy":
+        return generator.integers(0, variant.outputs, variant.rows).astype(np.int32)
+    return generator.random((variant.rows, variant.outputs), np.float32)
+
+
+@cache
+def _recorded(settings: Settings, variant: Variant) -> dict[str, Call]:
+    return record(variant, settings.backend())
+
+
+@cache
+def _copy(settings: Settings) -> tuple[Program, int]:
+    """Return a program of copies, and the bytes it reads and writes."""
+    backend, copies = settings.backend(), 5
+    source = random_array(backend, (settings.size(2**28, 2**10),))
+    copy = backend.copy(source, backend.empty(source.shape, np.float32))
+    return backend.program([copy] * copies), 2 * source.nbytes * copies
+
+
+def _measure(settings: Settings, variant: Variant, kernel: str) -> Iterator[Figure]:
+    backend = settings.backend()
+    call = _recorded(settings, variant)[kernel]
+    changes = {}
+    if kernel == "update":
+        # Each run moves on to the next batch, whose rate it reads.
+        changes["rates"] = backend.from_host(np.full(2000, 1e-6))
+    runs = settings.size(_RUNS, 2)
+    own = backend.program([call.prepare(backend, **changes)] * runs)
+    copy, copied_bytes = _copy(settings)
+    seconds, copying = timed_in_turns(backend, [own.run, copy.run], settings.repeats)
+    rate, copied = call.moved() * runs / seconds, copied_bytes / copying
+    details = {
+        "bytes a run": call.moved(),
+        "read once": call.reads(),
+        "written once": call.writes(),
+        "bytes a second": spread(rate).to_json(),
+        "copied bytes a second": spread(copied).to_json(),
+    }
+    yield Figure(f"{variant.name_of(kernel)}, of the copy's rate", "%", spread(rate / copied), _AIM, details)
+
+
+_AIM = Aim(">=", 0.8)

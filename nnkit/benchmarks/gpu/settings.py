@@ -1,0 +1,82 @@
+"""What every section is told: the device, whether to be quick, and until when."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nnkit.backends import select
+from nnkit.backends.protocol import Array, Backend
+from nnkit.benchmarks.clocks import clock_for
+from nnkit.benchmarks.timing import in_turns
+
+__all__ = ["Settings", "data_folder", "random_array", "timed_in_turns"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Parameters
+    ----------
+    device : str
+        As `nnkit.backends.select` takes it.
+    quick : bool
+        Tiny sizes and few repeats: a dry run, whose figures mean nothing.
+    peers : bool
+        Whether other libraries are measured beside nnkit.
+    seconds : float
+        What the section may take.
+    """
+
+    device: str = "cuda"
+    quick: bool = False
+    peers: bool = True
+    seconds: float = 600.0
+    began: float = field(default_factory=time.monotonic)
+
+    def backend(self, precision: str = "fp32") -> Backend:
+        """Return the device, its float32 products in this precision."""
+        return select(self.device).backend.computing(precision)
+
+    def size(self, full: int, quick: int) -> int:
+        """Return a size: the full one, or that of a quick run."""
+        return quick if self.quick else full
+
+    @property
+    def repeats(self) -> int:
+        """How many measurements of each thing."""
+        return self.size(15, 3)
+
+    def deadline(self, share: float) -> float:
+        """Return the value of `time.monotonic` when this share of the section's time is over."""
+        return self.began + share * self.seconds
+
+
+def timed_in_turns(
+    backend: Backend, functions: list[Callable[[], object]], repeats: int
+) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Time functions in turns by the device's best clock.
+
+    Three turns go before: a program's first run is uncaptured, and its second one captures.
+    """
+    return in_turns(functions, repeats, warmup=3, clock=clock_for(backend))
+
+
+def random_array(backend: Backend, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+    """Return an array of normal numbers, one random block repeated: zeros are faster to work on."""
+    size = int(np.prod(shape))
+    block = np.random.default_rng(0).standard_normal(min(size, 2**20 - 3)).astype(dtype)
+    return backend.from_host(np.resize(block, shape))
+
+
+def data_folder() -> Path | None:
+    """Return the folder of real data: NNKIT_BENCH_DATA, else ../shared/data beside a checkout, or None."""
+    named = os.environ.get("NNKIT_BENCH_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[4] / "shared" / "data"
+    return folder if folder.is_dir() else None

@@ -1,0 +1,144 @@
+"""A training problem that every contender is given: data, order, first weights and learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.backends.protocol import Backend
+from nnkit.core.batch import Rows
+from nnkit.core.features import Features
+from nnkit.core.layers import Dense, Dropout, Layer, stages_of
+from nnkit.core.losses import loss_from
+from nnkit.core.optimizers import Adam
+from nnkit.core.parameters import Arena, segments_for
+from nnkit.core.step import Penalty, Step
+
+__all__ = ["Problem", "generate_problem", "last_loss_of_epoch", "training_step"]
+
+PIXELS = 784
+"""From so many inputs on, the rows are uint8 pixels; fewer are float32 numbers."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An epoch's work for a dense network, trained by Adam.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Inputs, hidden units, outputs.
+    batch_size, steps : int
+        Rows a step, and steps an epoch.
+    inputs : ndarray of shape (rows, inputs)
+        uint8 pixels, to be divided by 255, or float32 numbers.
+    labels : ndarray of shape (rows,), int32
+        Class indices; 0 and 1 for one output, which is then trained by binary cross-entropy.
+    order : ndarray of shape (rows,), int64
+        The rows as every epoch takes them.
+    parameters : mapping of str to ndarray
+        The weights to begin with, ``layers.0.weight`` (in, out) and so on; biases begin at zero.
+    learning_rate : float
+        Adam's; its other parameters are β₁ = 0.9, β₂ = 0.999 and ε = 1e-8.
+    """
+
+    widths: tuple[int, ...]
+    batch_size: int
+    steps: int
+    inputs: NDArray
+    labels: NDArray[np.int32]
+    order: NDArray[np.int64]
+    parameters: Mapping[str, NDArray[np.float32]]
+    learning_rate: float
+
+    @property
+    def binary(self) -> bool:
+        """Whether there is one output."""
+        return self.widths[-1] == 1
+
+
+def generate_problem(
+    widths: tuple[int, ...],
+    batch_size: int,
+    steps: int,
+    learning_rate: float = 1e-3,
+) -> Problem:
+    """Return a problem that can be learnt: a random linear teacher labels the rows.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Inputs, hidden units, outputs.
+    batch_size, steps : int
+        Of an epoch.
+    learning_rate : float
+        Adam's.
+    """
+    generator = np.random.default_rng(0)
+    rows = steps * batch_size
+    inputs: NDArray = generator.standard_normal((rows, widths[0]), dtype=np.float32)
+    if widths[0] >= PIXELS:
+        inputs = generator.integers(0, 256, (rows, widths[0]), dtype=np.uint8)
+    teacher = generator.standard_normal((widths[0], max(widths[-1], 2)), dtype=np.float32)
+    centred = inputs.astype(np.float32) - inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
+    labels = (centred @ teacher).argmax(axis=1).astype(np.int32)
+    order = generator.permutation(rows)
+    parameters = {}
+    for layer, (fan_in, units) in enumerate(pairwise(widths)):
+        weights = generator.standard_normal((fan_in, units), dtype=np.float32)
+        parameters[f"layers.{layer}.weight"] = weights * np.float32((2 / fan_in) ** 0.5)
+    return Problem(widths, batch_size, steps, inputs, labels, order, parameters, learning_rate)
+
+
+def training_step(
+    problem: Problem,
+    backend: Backend,
+    dropout: float = 0.0,
+    activation: str = "relu",
+    dtype: DTypeLike = np.float32,
+) -> Step:
+    """Return nnkit's step for a problem, ready to run its first epoch.
+
+    Parameters
+    ----------
+    problem : Problem
+        Data, weights and order.
+    backend : Backend
+        The device.
+    dropout : float
+        The share of each hidden layer's units that is dropped.
+    activation : str
+        Of the hidden layers.
+    dtype : dtype
+        float32 or float64.
+    """
+    inputs, *hidden, outputs = problem.widths
+    layers: list[Layer] = []
+    for width in hidden:
+        layers += [Dense(width, activation), Dropout(dropout)]
+    stages = stages_of([*layers, Dense(outputs)], inputs)
+    arena = Arena(segments_for(stages), backend, dtype)
+    for name, values in problem.parameters.items():
+        backend.write(arena.view(name), values)
+    pixels = problem.inputs.dtype == np.uint8
+    features = Features(problem.inputs, scale=np.full(inputs, 1 / 255) if pixels else None)
+    targets = problem.labels.astype(dtype)[:, None] if problem.binary else problem.labels
+    rows = Rows(backend, dtype, features, targets, shuffled=True)
+    loss = loss_from("binary_cross_entropy" if problem.binary else "cross_entropy")
+    optimizer = Adam(problem.learning_rate)
+    step = Step(stages, arena, loss, Penalty(), problem.batch_size, 0, optimizer, rows)
+    step.begin_epoch(0, problem.order, np.full(problem.steps, problem.learning_rate))
+    return step
+
+
+def last_loss_of_epoch(step: Step, steps: int) -> float:
+    """Train for `steps` steps of an epoch that has just begun; return the loss of the last one alone."""
+    if steps > 1:
+        step.run(0, steps - 1)
+    before = step.read()
+    step.run(steps - 1, 1)
+    return step.read().since(before).loss

@@ -1,0 +1,40 @@
+"""How much a file may unpack to: a small one can claim, or hold, more than any machine's memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from nnkit.errors import DataError
+
+__all__ = ["check_size", "memory_limit", "readable"]
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def memory_limit() -> int:
+    """Return the most bytes that one file's content may take: half of what this process may have."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, ValueError):  # no control group, or one whose limit is the word "max"
+        sizes.append(int(_CGROUP.read_text(encoding="ascii")))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        sizes.append(soft)
+    return min(sizes) // 2
+
+
+def check_size(size: int, where: str) -> None:
+    """Raise a DataError if so many bytes are more than `memory_limit`."""
+    most = memory_limit()
+    if size > most:
+        raise DataError(
+            f"{where}: its content takes {readable(size)} unpacked, and this machine has room for "
+            f"{readable(most)}: if the file is what it should be, give a part of it"
+        )
+
+
+def readable(size: int) -> str:
+    """Return a number of bytes for a message."""
+    return f"{size / 2**30:.3g} GiB" if size >= 2**29 else f"{size / 2**20:.3g} MiB"

@@ -1,0 +1,307 @@
+"""Checkpoints: everything a training needs to go on at the very step, in files that are whole or not there.
+
+Order: what a checkpoint holds, the settings, the folder's files, the writer beside the training.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nnkit.checks import whole
+from nnkit.core.periods import Period, parse_period
+from nnkit.core.tensorfile import read_tensors, write_tensors
+from nnkit.errors import FileError, ModelFileError, NnkitError
+from nnkit.files import remove_unfinished
+
+__all__ = ["Checkpoint", "CheckpointWriter", "Checkpoints", "newest_checkpoint"]
+
+logger = logging.getLogger("nnkit")
+
+KIND = "nnkit.checkpoint"
+VERSION = 1
+
+_NAME = re.compile(r"step-([0-9]{9,18})\.safetensors")
+_BEST = "best.safetensors"
+# Unless told otherwise: at each epoch's end, but not in each of many short ones, and within long ones.
+_SHORTEST_SECONDS = 1.0
+_DEFAULT_SECONDS = 300.0
+# After a write that failed, before the next is tried.
+_RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training between two steps.
+
+    Parameters
+    ----------
+    step : int
+        Steps done.
+    seconds : float
+        Time trained.
+    finished : bool
+        Whether there is nothing left to train.
+    best_so_far : bool
+        Whether an epoch has just ended that was the best so far.
+    epochs : int
+        The epochs asked for.
+    state, history : dict
+        `TrainingState` and `History` as JSON.
+    settings : dict
+        What the training was told, as JSON; it must be told the same to go on.
+    numerics : dict of str to str
+        What the bits of its results depend on, see `Backend.numerics`.
+    data : dict
+        The fingerprint of its data.
+    arrays : dict of str to ndarray
+        What it keeps on the device: parameters, optimizer state, counters, sums, the best parameters.
+    """
+
+    step: int
+    seconds: float
+    finished: bool
+    best_so_far: bool
+    epochs: int
+    state: Mapping[str, Any]
+    history: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    numerics: Mapping[str, str]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it, whole or not at all, with a SHA-256 over every byte; raises `FileError`."""
+        told = {name: getattr(self, name) for name in _KINDS}
+        write_tensors(path, KIND, VERSION, self.arrays, told)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        ModelFileError
+            If it is truncated, altered, or no checkpoint of this version or an earlier one.
+        """
+        arrays, told = read_tensors(path, KIND, VERSION)
+        for name, kinds in _KINDS.items():
+            if not isinstance(told.get(name), kinds):
+                raise ModelFileError(
+                    f"{path}: no checkpoint of a training: {name!r} is missing or no value of it"
+                )
+        return cls(**{name: told[name] for name in _KINDS}, arrays=arrays)
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "step": int,
+    "seconds": (int, float),
+    "finished": bool,
+    "best_so_far": bool,
+    "epochs": int,
+    "state": dict,
+    "history": dict,
+    "settings": dict,
+    "numerics": dict,
+    "data": dict,
+}
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training keeps checkpoints, how often, and how many.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made if it is missing. The files are ``step-000001200.safetensors``, ..., and ``best.safetensors``,
+        the newest written at the end of an epoch that was the best so far.
+    every : str or Period, optional
+        Such as ``"500 steps"``, ``"2 epochs"`` or ``"10 minutes"``. If not given: each epoch, unless the last
+        checkpoint is less than a second old, and every 5 minutes. One is always kept where training ends.
+    keep : int
+        How many of the newest stay.
+    """
+
+    folder: str | os.PathLike[str]
+    every: str | Period | None = None
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        whole("keep", self.keep, 1)
+        if self.every is not None:
+            object.__setattr__(self, "every", parse_period(self.every))
+
+
+def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None where there are none at all.
+
+    One that is truncated or altered is named in a warning, and the one before it is taken.
+
+    Raises
+    ------
+    ModelFileError
+        If there are some, and none is whole.
+    """
+    last: NnkitError | None = None
+    for path in reversed(_files(Path(folder))):
+        if last is not None:
+            logger.warning(f"{last}; taking the checkpoint before it, {path.name}")
+        try:
+            return Checkpoint.load(path)
+        except (ModelFileError, FileError) as error:
+            last = error
+    if last is not None:
+        raise ModelFileError(f"{last}; no other checkpoint is left: remove the folder to begin anew")
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the checkpoints by step, the newest last."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    return [folder / name for name in sorted(names, key=_step_of)]
+
+
+def _step_of(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    return int(match[1])
+
+
+class CheckpointWriter:
+    """Decides when a checkpoint is due, and writes it in a thread while the training goes on.
+
+    Parameters
+    ----------
+    checkpoints : Checkpoints
+        Where and how often.
+    steps_per_epoch : int
+        What a period of epochs is in steps.
+    fingerprint : function
+        Returns the data's fingerprint; called once, in the thread.
+
+    Attributes
+    ----------
+    written : int or None
+        The step of the last checkpoint that is on the disk.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        steps_per_epoch: int,
+        fingerprint: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self.written: int | None = None
+        self._folder = Path(checkpoints.folder)
+        self._keep = checkpoints.keep
+        period = None if checkpoints.every is None else parse_period(checkpoints.every)
+        self._steps = None if period is None else period.steps(steps_per_epoch)
+        self._seconds = _DEFAULT_SECONDS if period is None else period.seconds
+        self._each_epoch = period is None
+        self._fingerprint = fingerprint
+        self._data: Mapping[str, Any] | None = None
+        self._last = self._not_before = 0.0  # seconds of training
+        self._owed = self._failed = self._made = self._ending = False
+        self._thread: threading.Thread | None = None
+        remove_unfinished(self._folder, "*.safetensors")
+
+    def begin(self, seconds: float) -> None:
+        """Count time from here."""
+        self._last = seconds
+
+    def left(self, step: int) -> int | None:
+        """Return the steps until one is due, or None where that is not a matter of steps."""
+        return None if self._steps is None else self._steps - step % self._steps
+
+    def consider(
+        self, step: int, seconds: float, epoch_ended: bool, snapshot: Callable[[], Checkpoint]
+    ) -> None:
+        """Write a checkpoint if one is due and the last is on the disk; else it is written later."""
+        due = self._steps is not None and step % self._steps == 0
+        due |= self._seconds is not None and seconds - self._last >= self._seconds
+        due |= self._each_epoch and epoch_ended and seconds - self._last >= _SHORTEST_SECONDS
+        self._owed |= due or self._failed
+        if self._owed and seconds >= self._not_before and not self._busy():
+            self._last = seconds
+            self._begin(snapshot, seconds)
+
+    def finish(self, snapshot: Callable[[], Checkpoint], seconds: float) -> None:
+        """Write the last checkpoint and wait until it is on the disk."""
+        self.wait()
+        self._ending = True
+        self._begin(snapshot, seconds)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for the write under way."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _begin(self, snapshot: Callable[[], Checkpoint], seconds: float) -> None:
+        self._owed = self._failed = False
+        try:
+            checkpoint = snapshot()
+        except MemoryError:
+            self._fail("there is not enough memory for a copy of the training", seconds)
+            return
+        # A daemon, for an interrupt must not wait for it: the file has its name only when it is whole.
+        self._thread = threading.Thread(target=self._write, args=(checkpoint, seconds), daemon=True)
+        self._thread.start()
+
+    def _write(self, checkpoint: Checkpoint, seconds: float) -> None:
+        try:
+            if self._data is None:
+                self._data = self._fingerprint()
+            if self._made and not self._folder.is_dir():
+                logger.warning(f"{self._folder} was removed while training; it is made anew")
+            path = self._folder / f"step-{checkpoint.step:09d}.safetensors"
+            replace(checkpoint, data=self._data).save(path)
+            self.written, self._made = checkpoint.step, True
+            if checkpoint.best_so_far:
+                self._link(path)
+            self._prune(checkpoint.step)
+        except (OSError, MemoryError) as error:
+            self._fail(str(error) or "there is not enough memory", seconds)
+
+    def _fail(self, why: str, seconds: float) -> None:
+        kept = "none is kept so far" if self.written is None else f"the one of step {self.written:,} stays"
+        further = "" if self._ending else ", and the next is tried soon"
+        logger.warning(f"a checkpoint could not be written ({why}); {kept}{further}")
+        self._failed, self._not_before = True, seconds + _RETRY_SECONDS
+
+    def _link(self, path: Path) -> None:
+        """Keep this file as the best one too, without a second copy of its bytes where that can be."""
+        temporary = self._folder / f".{_BEST}.new"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, self._folder / _BEST)
+
+    def _prune(self, step: int) -> None:
+        """Remove all but the newest, and what an earlier end of this training left beyond this step."""
+        files = _files(self._folder)
+        before = [path for path in files if _step_of(path.name) <= step]
+        for path in set(files) - set(before[-self._keep :]):
+            path.unlink(missing_ok=True)

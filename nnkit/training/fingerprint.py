@@ -1,0 +1,63 @@
+"""The fingerprint of the data a training sees: what must be the same when it is resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.core.features import Features
+
+__all__ = ["differences", "fingerprint"]
+
+Fingerprint = dict[str, dict[str, Any]]
+
+
+def fingerprint(features: Features, targets: NDArray, weights: NDArray | None, rows: str) -> Fingerprint:
+    """Return the shape, dtype and SHA-256 of every array.
+
+    Parameters
+    ----------
+    features : Features
+        As the device receives them.
+    targets : ndarray
+        Encoded.
+    weights : ndarray of shape (samples,) or None
+        Sample weights, class weights included.
+    rows : str
+        Which rows these are, such as ``training``; the names begin with it.
+    """
+    arrays = {"features": features.dense, "categories": features.codes, "targets": targets}
+    arrays |= {"shift": features.shift, "scale": features.scale, "weights": weights}
+    return {f"{rows} {name}": _of(array) for name, array in arrays.items() if array is not None}
+
+
+def _of(array: NDArray) -> dict[str, Any]:
+    contiguous = np.ascontiguousarray(array)
+    digest = hashlib.sha256(contiguous.reshape(-1).view(np.uint8).data)
+    return {"shape": list(array.shape), "dtype": array.dtype.name, "sha256": digest.hexdigest()}
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words what has changed between two fingerprints; empty if nothing has."""
+    found = []
+    for name in dict.fromkeys([*then, *now]):
+        before, after = then.get(name), now.get(name)
+        if before == after:
+            continue
+        if before is None or after is None:
+            found.append(f"{name} {'were not there' if before is None else 'are missing'}")
+            continue
+        told = [f"{_words(before)} then, {_words(after)} now"] if _words(before) != _words(after) else []
+        found.append(f"{name}: {told[0] if told else 'other values'}")
+    return found
+
+
+def _words(entry: Any) -> str:
+    try:
+        return f"{' × '.join(f'{n:,}' for n in entry['shape'])} {entry['dtype']}"
+    except (KeyError, TypeError, ValueError):
+        return "no fingerprint"

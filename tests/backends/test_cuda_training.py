@@ -1,0 +1,184 @@
+"""The same training on the CPU and on a CUDA device, simulated or real."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nnkit import Activation, Dense, Dropout, Network, Trainer
+from nnkit.backends import select
+from nnkit.core.batch import Batch
+from nnkit.core.features import Features
+from nnkit.core.layers import stages_of
+from nnkit.core.parameters import Arena, segments_for
+from nnkit.core.passes import Passes
+
+pytestmark = pytest.mark.gpu
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+# A few steps of float32 on a card differ by the order in which its products are summed.
+TOLERANCES = {"fp32": 1e-5 if SIMULATED else 1e-4, "fp64": 1e-12}
+ROWS, INPUTS, CLASSES, BATCH = 19, 6, 3, 8  # the last batch is ragged
+
+
+def layers(activation: str, dropout: float, outputs: int) -> list[Any]:
+    hidden = [Dense(8, activation), *([Dropout(dropout)] if dropout else []), Dense(5, activation)]
+    return [*hidden, Dense(outputs)]
+
+
+def numbers() -> NDArray:
+    return np.random.default_rng(1).normal(size=(ROWS, INPUTS))
+
+
+def classes() -> NDArray:
+    return np.arange(ROWS) % CLASSES
+
+
+def targets(outputs: int) -> NDArray:
+    X = numbers()
+    return np.stack([np.sin(X[:, column]) + X[:, -1] for column in range(outputs)], axis=1)
+
+
+def weights() -> NDArray:
+    return np.random.default_rng(2).uniform(0.5, 2, ROWS)
+
+
+def categories() -> Features:
+    random = np.random.default_rng(3)
+    codes = np.stack([random.integers(0, k, ROWS) for k in (4, 3)], axis=1).astype(np.int32)
+    return Features(np.empty((ROWS, 0), np.float32), codes=codes, cardinalities=(4, 3))
+
+
+# By name: the layers, the trainer's settings, X, y and what else `fit` is given.
+CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
+    "relu, dropout, weights, adam": (
+        layers("relu", 0.4, CLASSES),
+        {"loss": "cross_entropy", "optimizer": "adam"},
+        numbers(),
+        classes(),
+        {"sample_weight": weights()},
+    ),
+    "tanh, penalties, clipping, momentum": (
+        layers("tanh", 0.0, 2),
+        {"loss": "mse", "optimizer": "momentum", "l1": 1e-3, "l2": 1e-2, "clip_norm": 0.1},
+        numbers(),
+        targets(2),
+        {},
+    ),
+    "everything at once, adamw": (
+        layers("gelu", 0.25, CLASSES),
+        {"loss": "cross_entropy", "optimizer": "adamw", "l1": 1e-3, "l2": 1e-2, "clip_norm": 0.5},
+        numbers(),
+        classes(),
+        {"sample_weight": weights()},
+    ),
+    "one output, relu throughout, sgd": (
+        layers("relu", 0.0, 1),
+        {"loss": "huber", "optimizer": "sgd"},
+        numbers(),
+        targets(1),
+        {},
+    ),
+    "pixels, nesterov": (
+        layers("relu", 0.0, CLASSES),
+        {"loss": "cross_entropy", "optimizer": "nesterov"},
+        (numbers() * 20 + 128).clip(0, 255).astype(np.uint8),
+        classes(),
+        {},
+    ),
+    "nothing but categories, adagrad": (
+        layers("relu", 0.0, 1),
+        {"loss": "binary_cross_entropy", "optimizer": "adagrad"},
+        categories(),
+        classes() % 2,
+        {},
+    ),
+    "an activation of its own, rmsprop": (
+        [Dense(8), Activation("relu"), Dropout(0.2), Dense(5, "sigmoid", bias=False), Dense(CLASSES, "relu")],
+        {"loss": "mse", "optimizer": "rmsprop"},
+        numbers(),
+        targets(CLASSES),
+        {},
+    ),
+}
+
+
+def trained(case: str, device: str, precision: str) -> tuple[Trainer, list[float]]:
+    described, settings, X, y, given = CASES[case]
+    trainer = Trainer(Network(described), device=device, precision=precision, seed=7, **settings)
+    validation = (X.take(np.arange(5)) if isinstance(X, Features) else X[:5], y[:5])
+    history = trainer.fit(X, y, epochs=2, batch_size=BATCH, validation=validation, **given)
+    return trainer, [row[name] for row in history for name in ("loss", "validation_loss")]
+
+
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    # float64 shows every mistake; the simulator, where a thread is one of Python's, does little in float32.
+    [
+        *((case, "fp64") for case in CASES),
+        *((case, "fp32") for case in list(CASES)[: 1 if SIMULATED else None]),
+    ],
+)
+def test_a_training_is_the_same_as_on_the_cpu(case: str, precision: str) -> None:
+    tolerance = TOLERANCES[precision]
+    here, losses = trained(case, "cpu", precision)
+    there, same_losses = trained(case, "cuda", precision)
+    assert there.backend.name == "cuda:0"
+    assert there.network.arena.backend.name == "cuda:0"
+    np.testing.assert_allclose(same_losses, losses, rtol=tolerance)
+    initial = Network(CASES[case][0], inputs=here.network.inputs, seed=7).parameters()
+    for name, value in here.network.parameters().items():
+        same = there.network.parameters()[name]
+        assert same.dtype == value.dtype
+        assert np.any(value != initial[name])
+        np.testing.assert_allclose(same, value, rtol=tolerance, atol=tolerance * np.abs(value).max())
+    X = CASES[case][2]
+    expected = here.network.predict(X)
+    np.testing.assert_allclose(
+        there.network.predict(X), expected, rtol=tolerance, atol=10 * tolerance * np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize("outputs", [7, 8])
+def test_dropout_drops_the_same_neurons(outputs: int) -> None:
+    masks = []
+    for device in ("cpu", "cuda"):
+        backend = select(device).backend
+        stages = stages_of([Dense(outputs, "tanh"), Dropout(0.3), Dense(2)], INPUTS)
+        passes = Passes(stages, Arena(segments_for(stages), backend, np.float32), ROWS, training=True)
+        inputs = backend.from_host(numbers().astype(np.float32))
+        counters = backend.from_host(np.array([3, 5, 0]))
+        batch = Batch({"inputs": inputs}, ROWS, backend.zeros(1, np.int64))
+        backend.program(passes.forward(batch, counters, seed=2**40 + 17)).run()
+        masks.append(backend.to_host(passes._buffers[0].mask)[:, :outputs])
+    assert 0 < masks[0].mean() < 1
+    np.testing.assert_array_equal(*masks)
+
+
+def test_a_network_moves_between_the_devices() -> None:
+    network = Network(layers("relu", 0.0, CLASSES))
+    devices = ("cuda", "cpu", "cuda")
+    losses = [one_epoch(network, device) for device in devices]
+    apart = Network(layers("relu", 0.0, CLASSES))
+    assert losses[1] < losses[0]
+    np.testing.assert_allclose(losses, [one_epoch(apart, "cpu") for _ in devices], rtol=1e-12)
+
+
+def one_epoch(network: Network, device: str) -> float:
+    trainer = Trainer(network, "cross_entropy", device=device, precision="fp64")
+    return trainer.fit(numbers(), classes(), epochs=1)["loss"][-1]
+
+
+def test_gradients_are_the_same_as_on_the_cpu() -> None:
+    gradients = []
+    for device in ("cpu", "cuda"):
+        network = Network(layers("relu", 0.3, CLASSES))
+        network.initialize(INPUTS, 5, np.float64, select(device).backend)
+        gradients.append(network.gradients(numbers(), classes(), "cross_entropy", sample_weight=weights()))
+    for name, gradient in gradients[0].items():
+        assert np.any(gradient != 0)
+        np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-11, atol=1e-13)

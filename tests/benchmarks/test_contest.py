@@ -1,0 +1,139 @@
+"""The problem that contenders share, nnkit's training of it, other libraries', and the contest itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnkit.backends import select
+from nnkit.benchmarks import peers
+from nnkit.benchmarks.clocks import HostClock, clock_for
+from nnkit.benchmarks.contest import NNKIT, hold_contest
+from nnkit.benchmarks.gpu.agreement import Uncaptured
+from nnkit.benchmarks.problem import Problem, generate_problem, last_loss_of_epoch, training_step
+
+PROBLEMS = {"pixels": ((784, 8, 8, 10), 16, 6), "numbers": ((20, 16, 16, 1), 32, 6)}
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return generate_problem(*PROBLEMS[request.param])
+
+
+def loss_by_hand(problem: Problem, batch: int) -> float:
+    """Return the first weights' loss of a batch, in float64."""
+    rows = problem.order[batch * problem.batch_size :][: problem.batch_size]
+    x = problem.inputs[rows].astype(np.float64)
+    x = x / 255 if problem.inputs.dtype == np.uint8 else x
+    weights = [weight.astype(np.float64) for weight in problem.parameters.values()]
+    for weight in weights[:-1]:
+        x = np.maximum(x @ weight, 0)
+    z, labels = x @ weights[-1], problem.labels[rows]
+    if problem.binary:
+        return float(np.mean(np.logaddexp(0, z[:, 0]) - labels * z[:, 0]))
+    return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]))
+
+
+def test_nnkit_trains_the_problem_from_its_weights_in_its_order(problem: Problem) -> None:
+    # At so small a rate every step's loss is that of the first weights.
+    still = replace(problem, learning_rate=1e-30)
+    step = training_step(still, select("cpu").backend)
+    loss = last_loss_of_epoch(step, problem.steps)
+    np.testing.assert_allclose(loss, loss_by_hand(problem, problem.steps - 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("library", "kind"), [("torch", "TorchEager"), ("jax", "JaxStep"), ("jax", "JaxEpoch")]
+)
+def test_peers_come_to_the_same_loss_as_nnkit(problem: Problem, library: str, kind: str) -> None:
+    pytest.importorskip(library, reason=f"{library} is not installed: pip install 'nnkit[bench]'")
+    peer = getattr(peers, kind)(problem, "cpu", "fp32")
+    peer.run()
+    expected = last_loss_of_epoch(training_step(problem, select("cpu").backend), problem.steps)
+    # Far from the first weights' loss, so that a peer that updated less would show.
+    assert abs(expected / loss_by_hand(problem, problem.steps - 1) - 1) > 1e-3
+    np.testing.assert_allclose(peer.last_loss(), expected, rtol=1e-5)
+    assert peer.clock(peer.run) > 0
+
+
+def test_a_contest_goes_on_without_those_who_cannot_take_part() -> None:
+    problem = generate_problem((20, 8, 1), 16, 4)
+    names = ["PyTorch CUDA graph", NNKIT]  # which no CPU has
+    outcome = hold_contest(names, problem, "cpu", "fp32", 3, time.monotonic() + 120)
+    assert [failure.name for failure in outcome.failures] == ["PyTorch CUDA graph"]
+    assert "Error" in outcome.failures[0].error
+    assert outcome.seconds[NNKIT].shape == (3,)
+    assert (outcome.seconds[NNKIT] > 0).all()
+    expected = last_loss_of_epoch(training_step(problem, select("cpu").backend), 4)
+    assert outcome.losses == {NNKIT: expected}
+    assert outcome.details[NNKIT]["clock"] == "host clock"
+
+
+def test_whoever_is_not_ready_in_time_is_left_out() -> None:
+    problem = generate_problem((20, 8, 1), 16, 4)
+    outcome = hold_contest([NNKIT], problem, "cpu", "fp32", 3, time.monotonic() - 1)
+    assert outcome.seconds == {}
+    assert [failure.name for failure in outcome.failures] == [NNKIT]
+    assert "not done after" in outcome.failures[0].error
+
+
+def test_uncaptured_programs_are_made_anew_for_each_run() -> None:
+    made, ran = [], []
+
+    class Backend:
+        name = "cuda:0"
+
+        def program(self, operations: Any) -> Any:
+            made.append(operations)
+            return SimpleNamespace(run=lambda: [operation() for operation in operations])
+
+    backend = Uncaptured(Backend())  # type: ignore[arg-type]
+    assert backend.name == "cuda:0"
+    program = backend.program([lambda: ran.append("a"), lambda: ran.append("b")])
+    program.run(2)
+    assert ran == ["a", "b", "a", "b"]
+    assert len(made) == 2
+
+
+def test_the_host_clock_waits_for_the_device_before_and_after() -> None:
+    called: list[str] = []
+    clock = HostClock(lambda: called.append("wait"))
+    assert clock(lambda: called.append("work")) >= 0
+    assert called == ["wait", "work", "wait"]
+
+
+def test_events_are_recorded_around_the_work_by_operations_of_the_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            called.append("record on the stream" if active else "record elsewhere")
+
+        def synchronize(self) -> None:
+            called.append("wait")
+
+    active: list[bool] = []
+
+    def run_on_stream(operations: Any) -> None:
+        active.append(True)
+        for operation in operations:
+            operation()
+        active.pop()
+
+    cuda = SimpleNamespace(Event=Event, get_elapsed_time=lambda began, ended: 1500.0)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    backend: Any = SimpleNamespace(
+        name="cuda:0", program=lambda operations: SimpleNamespace(run=lambda: run_on_stream(operations))
+    )
+    clock = clock_for(backend)
+    assert clock.name == "CUDA events"
+    assert clock(lambda: called.append("work")) == 1.5
+    assert called == ["record on the stream", "work", "record on the stream", "wait"]

@@ -1,0 +1,62 @@
+"""The bytes that a kernel is said to move, against sizes counted by hand from the shapes."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnkit.backends import select
+from nnkit.benchmarks.gpu.kernels import Variant, record
+from nnkit.benchmarks.gpu.traffic import Recorder
+
+ROWS, WIDTH, OUTPUTS = 6, 20, 12
+HIDDEN = ROWS * WIDTH * 4  # bytes of float32
+LAST = ROWS * OUTPUTS * 4
+# Weights and biases, each at the next multiple of 32 elements.
+ARENA = (416 + 32 + 256 + 32) * 4
+
+
+def moved(pixels: bool, activation: str, loss: str, optimizer: str, dropout: float = 0.0) -> dict[str, int]:
+    variant = Variant(pixels, activation, loss, optimizer, (), ROWS, WIDTH, OUTPUTS, dropout, penalty=True)
+    return {name: call.moved() for name, call in record(variant, select("cpu").backend).items()}
+
+
+def test_bytes_of_a_step_with_pixels_relu_and_adam() -> None:
+    labels, order, bias = ROWS * 4, ROWS * 8, WIDTH * 4
+    found = moved(True, "relu", "cross_entropy", "adam")
+    assert found == {
+        # uint8 rows, their order, shift and scale, and labels in; float32 rows and labels out.
+        "gather": ROWS * WIDTH + order + 2 * WIDTH * 4 + labels + HIDDEN + labels,
+        "forward": HIDDEN + bias + HIDDEN,
+        "softmax_loss": LAST + labels + OUTPUTS * 4 + LAST + OUTPUTS * 4,
+        # The derivative and the activation in; the derivative and the bias's gradient out.
+        "backward": 2 * HIDDEN + HIDDEN + bias,
+        "penalise": 3 * ARENA,
+        "squared_norm": ARENA,
+        "update": 7 * ARENA,
+    }
+
+
+def test_bytes_of_a_step_with_numbers_gelu_and_sgd() -> None:
+    found = moved(False, "gelu", "mse", "sgd")
+    # Targets are read and written by the gather, and read by the loss.
+    assert found["gather"] == HIDDEN + ROWS * 8 + LAST + HIDDEN + LAST
+    # GELU's derivative asks for z, which stays beside the activation.
+    assert found["forward"] == HIDDEN + WIDTH * 4 + 2 * HIDDEN
+    assert found["elementwise_loss"] == 2 * LAST + OUTPUTS * 4 + LAST + OUTPUTS * 4
+    assert found["update"] == 3 * ARENA
+
+
+@pytest.mark.parametrize(("optimizer", "arrays"), [("momentum", 5), ("sgd", 3), ("adam", 7)])
+def test_bytes_of_dropout_and_of_the_optimizers(optimizer: str, arrays: int) -> None:
+    found = moved(False, "relu", "binary_cross_entropy", optimizer, dropout=0.2)
+    mask = ROWS * WIDTH
+    assert found["forward"] == HIDDEN + WIDTH * 4 + HIDDEN + mask
+    assert found["backward"] == 2 * HIDDEN + mask + HIDDEN + WIDTH * 4
+    assert found["update"] == arrays * ARENA
+
+
+def test_a_recorder_offers_no_product_that_takes_a_kernels_place() -> None:
+    recorder = Recorder(select("cpu").backend)
+    assert recorder.name == "cpu"
+    assert recorder.matmul_relu(None, None, None, None, None) is None
+    assert recorder.matmul_relu_gradient(None, None, None, None, None) is None

@@ -1,0 +1,180 @@
+"""What only a real card shows: its memory, other streams and devices, graphs, long trainings, files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nnkit import Callback, Dense, Dropout, Network, Trainer, load
+from nnkit.backends import select
+from nnkit.backends.cublaslt import CublasLt
+from nnkit.backends.cupy import CupyBackend
+from nnkit.config import Config
+from nnkit.training.run import Run
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def backend() -> CupyBackend:
+    chosen = select("cuda").backend
+    assert isinstance(chosen, CupyBackend)
+    return chosen
+
+
+def data(rows: int = 1280) -> tuple[NDArray, NDArray]:
+    random = np.random.default_rng(0)
+    X = random.normal(size=(rows, 20)).astype(np.float32)
+    return X, (X[:, :5] + random.normal(scale=0.3, size=(rows, 5))).argmax(axis=1)
+
+
+def trained(device: str, precision: str = "fp32", callbacks: Any = (), **settings: Any) -> Trainer:
+    network = Network([Dense(128, "relu"), Dense(96, "relu"), Dropout(0.2), Dense(64, "tanh"), Dense(5)])
+    trainer = Trainer(network, "cross_entropy", device=device, precision=precision, seed=1, **settings)
+    trainer.fit(*data(), epochs=10, batch_size=128, callbacks=callbacks)  # 100 steps
+    return trainer
+
+
+def losses(trainer: Trainer) -> NDArray:
+    return np.array(trainer.history["loss"])
+
+
+def test_steps_are_captured_with_products_of_cublaslt(backend: CupyBackend) -> None:
+    assert isinstance(backend._products, CublasLt)
+    trained("cuda")
+    described = backend.describe()
+    assert described["captured steps"] == "yes", described
+    assert described["products"].startswith("cuBLASLt")
+
+
+def test_a_hundred_steps_with_dropout_are_the_cpus() -> None:
+    np.testing.assert_allclose(losses(trained("cuda")), losses(trained("cpu")), rtol=1e-4)
+
+
+def test_a_hundred_steps_in_float64_are_the_cpus() -> None:
+    np.testing.assert_allclose(losses(trained("cuda", "fp64")), losses(trained("cpu", "fp64")), rtol=1e-10)
+
+
+def test_two_long_trainings_have_the_same_bits() -> None:
+    first, second = (trained("cuda", clip_norm=1.0, l2=1e-4).network.parameters() for _ in range(2))
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value)
+
+
+def test_tf32_rounds_and_still_learns(backend: CupyBackend) -> None:
+    if "tf32" not in backend.precisions:
+        pytest.skip("the card is older than compute capability 8.0")
+    random = np.random.default_rng(0)
+    a, b = (random.normal(size=(256, 256)).astype(np.float32) for _ in range(2))
+    exact = a.astype(np.float64) @ b
+    errors = {}
+    for precision in ("fp32", "tf32"):
+        one = backend.computing(precision)
+        out = one.zeros((256, 256), np.float32)
+        one.program([one.matmul(one.from_host(a), one.from_host(b), out)]).run()
+        errors[precision] = np.abs(one.to_host(out) - exact).max()
+    assert errors["fp32"] < 1e-4 < errors["tf32"] < 0.2
+    assert losses(trained("cuda", "tf32"))[-1] < 0.7 * losses(trained("cuda", "tf32"))[0]
+
+
+class Memory(Callback):
+    """Notes what is allocated at each step."""
+
+    every = "1 steps"
+
+    def __init__(self) -> None:
+        self.used: list[int] = []
+
+    def on_step_end(self, trainer: Any, figures: Any) -> None:
+        import cupy
+
+        self.used.append(cupy.get_default_memory_pool().used_bytes())
+
+
+def test_steps_allocate_nothing() -> None:
+    memory = Memory()
+    trained("cuda", callbacks=[memory])
+    assert len(memory.used) == 100
+    assert len(set(memory.used)) == 1
+
+
+def test_the_host_programs_device_and_stream_stay(backend: CupyBackend) -> None:
+    import cupy
+
+    device, stream = cupy.cuda.runtime.getDevice(), cupy.cuda.Stream()
+    with stream:
+        trained("cuda")
+        select("cuda").backend.synchronize()
+        assert cupy.cuda.runtime.getDevice() == device
+        assert cupy.cuda.get_current_stream() == stream
+    assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null
+    assert cupy.zeros(3).get().tolist() == [0, 0, 0]
+
+
+def test_wide_products_have_their_epilogues(backend: CupyBackend) -> None:
+    """What a training on a card is built upon, at a size where tensor cores and split sums come in."""
+    random = np.random.default_rng(0)
+    m, k, n = 512, 1024, 768
+    a, b = random.normal(size=(m, k)).astype(np.float32), random.normal(size=(k, n)).astype(np.float32)
+    bias = random.normal(size=n).astype(np.float32)
+    out, mask = backend.zeros((m, n), np.float32), backend.zeros((m, n // 8), np.uint8)
+    placed = [backend.from_host(array) for array in (a, b, bias)]
+    forward = backend.matmul_relu(*placed, out, mask)
+    assert forward is not None, "cuBLASLt has no ReLU with bias and mask for float32"
+    delta = random.normal(size=(m, 64)).astype(np.float32)
+    weight = random.normal(size=(n, 64)).astype(np.float32)
+    onto, sums = backend.zeros((m, n), np.float32), backend.zeros(n, np.float32)
+    backward = backend.matmul_relu_gradient(
+        backend.from_host(delta), backend.from_host(weight).T, mask, onto, sums
+    )
+    assert backward is not None, "cuBLASLt has no gradient of the ReLU for float32"
+    program = backend.program([forward, backward])
+    results = []
+    for _ in range(5):
+        program.run()
+        results.append([backend.to_host(array) for array in (out, onto, sums)])
+    expected = np.maximum(a.astype(np.float64) @ b + bias, 0)
+    gradient = (delta.astype(np.float64) @ weight.T) * (results[0][0] > 0)
+    for array, exact in zip(results[0], (expected, gradient, gradient.sum(axis=0)), strict=True):
+        np.testing.assert_allclose(array, exact, rtol=1e-3, atol=1e-3)
+    for again in results[1:]:
+        for array, first in zip(again, results[0], strict=True):
+            np.testing.assert_array_equal(array, first)
+
+
+def test_a_run_on_the_card_leaves_a_model_for_any_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = ["data.train=iris", "run.device=cuda", "training.epochs=3", f"run.out={folder}"]
+    run = Run(Config().with_overrides(settings))
+    run.train()
+    network = load(folder / "model.safetensors").network
+    assert network.arena.backend.name == "cpu"
+    X = np.random.default_rng(0).normal(size=(4, network.inputs)).astype(np.float32)
+    expected = run.trainer.network.predict(X)
+    np.testing.assert_allclose(network.predict(X), expected, rtol=1e-4, atol=1e-5)
+    network.place(select("cuda").backend, np.float32)
+    assert network.arena.backend.name == "cuda:0"
+    np.testing.assert_array_equal(network.predict(X), expected)
+
+
+def test_kernels_are_compiled_once_for_all_processes(backend: CupyBackend) -> None:
+    trained("cuda")
+    kernels = Path(os.environ["NNKIT_CACHE"]) / "kernels"
+    before = {path: path.stat().st_mtime_ns for path in kernels.rglob("*cuda*")}
+    assert before
+    program = (
+        "import numpy as np\nfrom nnkit import *\n"
+        "net = Network([Dense(128, 'relu'), Dense(96, 'relu'), Dropout(0.2), Dense(64, 'tanh'), Dense(5)])\n"
+        "X = np.random.default_rng(0).normal(size=(1280, 20)).astype(np.float32)\n"
+        "Trainer(net, 'cross_entropy', device='cuda', seed=1)"
+        ".fit(X, np.arange(1280) % 5, epochs=1, batch_size=128)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert {path: path.stat().st_mtime_ns for path in kernels.rglob("*cuda*")} == before

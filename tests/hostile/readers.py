@@ -1,0 +1,247 @@
+"""The readers: for each, how its input is made, and all that is done with a file that a user gives.
+
+A file is not only read: what comes out is used as far as a training or a prediction would, for a file that
+reads well and breaks the program later is the same to its user.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hostile.array_files import idx_pair, npy_file, npz_file, split_pair
+from hostile.table_files import arrow_file, parquet_file
+from hostile.tensor_files import TRAINED_ON, checkpoint_file, model_file, models, tensor_file, trainer
+from hostile.text_files import CONFIG_DATA, delimited_file, history_file, toml_file
+from nnkit.cli import _summary
+from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, load_config
+from nnkit.core.layers import Dense
+from nnkit.core.network import Network
+from nnkit.core.tensorfile import read_tensors
+from nnkit.data.operations import ArrayColumns
+from nnkit.data.predictions import write_predictions
+from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.sources import load_dataset
+from nnkit.errors import NnkitError
+from nnkit.model import Model, load
+from nnkit.training.history import History
+from nnkit.training.run import Run
+
+__all__ = ["READERS", "Reader"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of files.
+
+    Parameters
+    ----------
+    name : str
+    file : str
+        The name of the file it reads.
+    make : function of a Random
+        Returns an input.
+    use : function of the file's path
+        Reads it and does what users do; raises what they would see.
+    split : function, optional
+        Parts an input into the files it stands for, by name.
+    """
+
+    name: str
+    file: str
+    make: Callable[[Random], bytes]
+    use: Callable[[Path], None]
+    split: Callable[[bytes], dict[str, bytes]] | None = None
+
+    def input(self, seed: int, index: int) -> bytes:
+        """Return the input of that number, the same each time."""
+        return self.make(Random(f"{seed}/{self.name}/{index}"))
+
+    def feed(self, data: bytes, folder: Path) -> NnkitError | None:
+        """Write an input, use it, and return the NnkitError it ends with; another exception is raised."""
+        for name, content in (self.split(data) if self.split else {self.file: data}).items():
+            (folder / name).write_bytes(content)
+        try:
+            self.use(folder / self.file)
+        except NnkitError as error:
+            return error
+        return None
+
+
+class _Prepared(Exception):
+    pass
+
+
+def _stop(*arguments: object, **options: object) -> None:
+    raise _Prepared
+
+
+def _prepare(config: Config) -> None:
+    """Do all that `nnkit train` does before the first step."""
+    run = Run(config)
+    run.trainer.fit = _stop  # type: ignore[method-assign, assignment]
+    try:
+        run.train()
+    except _Prepared:
+        run.resolved().to_toml()
+
+
+@cache
+def _table_model() -> Model:
+    """Return a model of the columns that the tables of the inputs have."""
+    features = pa.table(
+        {
+            "a": [0.0, 1.0, 2.0],
+            "b": [1.0, None, 4.0],
+            "colour": ["red", "blue", "green"],
+        }
+    )
+    return _model(Preprocessor.fit(features))
+
+
+@lru_cache(8)
+def _array_model(columns: int) -> Model:
+    return _model(Preprocessor((ArrayColumns(columns, True, 0.0, 0.5),)))
+
+
+def _model(preprocessor: Preprocessor) -> Model:
+    network = Network([Dense(1)], inputs=preprocessor.width)
+    return Model(network, preprocessor, models()[0].target, models()[0].loss)
+
+
+def _use_data(path: Path, target: int | None) -> None:
+    """Train on it up to the first step; then predict from it."""
+    failed: NnkitError | None = None
+    data = DataConfig(train=str(path), target=target, validation=0.2)
+    for use in (lambda: _prepare(_config(data)), lambda: _predict_from(path)):
+        try:
+            use()
+        except NnkitError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _config(data: DataConfig) -> Config:
+    return Config(data=data, model=ModelConfig(hidden=[2]), run=RunConfig(device="cpu", out="nowhere"))
+
+
+def _predict_from(path: Path) -> None:
+    features = load_dataset(path, target="target", require_target=False).train.features
+    model = _array_model(features.shape[1]) if isinstance(features, np.ndarray) else _table_model()
+    model.predict(features)
+
+
+def _use_model(path: Path) -> None:
+    """Read it, describe it, predict with it, write the predictions, and save it again."""
+    model = load(path)
+    _summary(model)
+    rows: Any = np.array([[1] * model.preprocessor.width, [0] * model.preprocessor.width], dtype=np.uint8)
+    if model.preprocessor.input_names is not None:
+        columns = [
+            [1.5, None] if kind == "number" else [0, 1] if kind == "time" else ["red", None]
+            for kind in (getattr(operation, "kind", "text") for operation in model.preprocessor.operations)
+        ]
+        arrays = [
+            pa.array(column, pa.timestamp("s")) if column == [0, 1] else pa.array(column)
+            for column in columns
+        ]
+        rows = pa.Table.from_arrays(arrays, names=list(model.preprocessor.input_names))
+    labels = model.predict(rows)
+    outputs = [labels] if model.task == "regression" else [labels, model.predict_proba(rows)]
+    for values in outputs:
+        for suffix in (".csv", ".npy"):
+            write_predictions(
+                values, model.target, values is not labels, path.with_name(f"predictions{suffix}")
+            )
+    if all(math.isfinite(value) for value in np.ravel(outputs[-1]).tolist() if isinstance(value, float)):
+        model.evaluate(rows, labels)
+    model.save(path.with_name("again.safetensors"))
+    load(path.with_name("again.safetensors"))
+
+
+def _use_tensors(path: Path) -> None:
+    tensors, metadata = read_tensors(path, "some.kind", 1)
+    assert all(isinstance(name, str) for name in (*tensors, *metadata))
+    for array in tensors.values():
+        array.tobytes()
+
+
+def _use_checkpoint(path: Path) -> None:
+    """Go on with the trainings, for an epoch."""
+    errors = []
+    for number in range(2):
+        try:
+            trainer(number).resume(path, *TRAINED_ON, epochs=3, validation=0.25)
+        except NnkitError as error:
+            errors.append(error)
+    if len(errors) == 2:
+        raise errors[0]
+
+
+def _use_config(path: Path) -> None:
+    """Read it, write it, read that, and prepare a training with it, on a table of a few rows."""
+    config = load_config(path)
+    text = config.to_toml()
+    again = path.with_name("again.toml")
+    again.write_text(text, encoding="utf-8")
+    assert load_config(again) == config
+    data = path.with_name(CONFIG_DATA)
+    if not data.exists():
+        data.write_text("a,b,colour,when,target\n" + "1,2,red,5,yes\n2,1,blue,7,no\n3,1.5,red,6,yes\n" * 10)
+    changes = {
+        key: str(data)
+        for key in ("train", "test", "validation")
+        if isinstance(getattr(config.data, key), str)
+    }
+    config = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"train": str(data), **changes}),
+            "run": config.run.model_copy(update={"out": "nowhere"}),
+        }
+    )
+    _prepare(config)
+
+
+def _use_history(path: Path) -> None:
+    history = History.from_jsonl(path)
+    repr(history)
+    for column in history.columns:
+        history[column].tolist()
+    assert History.from_json(history.to_json()) == history
+    history.write_jsonl(path.with_name("again.jsonl"))
+
+
+_IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (
+        Reader("model", "model.safetensors", model_file, _use_model),
+        Reader("checkpoint", "checkpoint.safetensors", checkpoint_file, _use_checkpoint),
+        Reader("tensorfile", "tensors.safetensors", tensor_file, _use_tensors),
+        Reader(
+            "idx",
+            _IDX[0],
+            idx_pair,
+            partial(_use_data, target=None),
+            lambda data: dict(zip(_IDX, split_pair(data), strict=True)),
+        ),
+        Reader("npy", "data.npy", npy_file, partial(_use_data, target=-1)),
+        Reader("npz", "data.npz", npz_file, partial(_use_data, target=None)),
+        Reader("csv", "data.csv", delimited_file, partial(_use_data, target=-1)),
+        Reader("tsv", "data.tsv", partial(delimited_file, delimiter="\t"), partial(_use_data, target=-1)),
+        Reader("parquet", "data.parquet", parquet_file, partial(_use_data, target=-1)),
+        Reader("arrow", "data.arrow", arrow_file, partial(_use_data, target=-1)),
+        Reader("toml", "config.toml", toml_file, _use_config),
+        Reader("history", "metrics.jsonl", history_file, _use_history),
+    )
+}

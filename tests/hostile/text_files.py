@@ -1,0 +1,294 @@
+"""Delimited text, TOML and lines of JSON: good ones, and ones with odd cells, values and bytes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from random import Random
+from typing import Any
+
+from hostile.mutations import alter_bytes, alter_tree, alter_words, random_bytes
+
+__all__ = ["CONFIG_DATA", "delimited_file", "history_file", "toml_file"]
+
+_PLAIN_CELLS = (
+    "NA NaN nan null ? inf -inf Infinity 1e999 -1e999 1e308 -1.7e308 1e-400 0 -0 +5 007 1.5.2 1,5 "
+    "1_000 0x1F 9223372036854775807 9223372036854775808 true False 2024-02-30 2024-01-01 0001-01-01 "
+    "12:00 1677-09-21 ' ü 日本 🙂 =1+1 # ; | , ,,,, target a 0,1,2"
+)
+_CELLS = (
+    *_PLAIN_CELLS.split(),
+    *("", " ", "9" * 400, "9999-12-31 23:59:59.999999999", '"', '""', '"a', 'a"b', '"a,b"', '"a\nb"'),
+    *("a\rb", "\r", "\n", "\r\n", "\0", "\x0b", "\x1c", "\x85", "\u2028", "\ufeff", "e\u0301"),
+    *("\u202e", "a" * 300, "b" * 140_000, "\\", "\\N", "\t", "x" + "," * 300),
+)
+_SHORT_CELLS = tuple(cell for cell in _CELLS if len(cell) < 40)
+_ODD_BYTES = (
+    b"\xff",
+    b"\xfe\xff",
+    b"\xc3",
+    b"\xed\xa0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\x80",
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"\x1f\x8b",
+)
+_LABELS = ("yes", "no")
+_COLOURS = ("red", "green", "blue", "")
+
+
+def _table(random: Random, rows: int) -> list[list[str]]:
+    """Return rows of cells, the header first; numbers, texts, times, a number with gaps, and a target."""
+    lines = [["a", "b", "colour", "when", "target"]]
+    for row in range(rows):
+        when = f"2024-01-{1 + row % 28:02}"
+        gap = "" if row % 7 == 3 else f"{row * 0.5:g}"
+        lines.append([f"{row % 5}", gap, _COLOURS[row % 4], when, _LABELS[row % 2]])
+    if random.random() < 0.3:
+        for row, line in enumerate(lines[1:]):
+            line[4] = f"{row % 3}" if random.random() < 0.5 else f"{row / 3:g}"
+    return lines[1:] if random.random() < 0.15 else lines
+
+
+def delimited_file(random: Random, delimiter: str | None = None) -> bytes:
+    """Return delimited text, altered in cells, lines or bytes, compressed now and then."""
+    if random.random() < 0.04:
+        return random_bytes(random)
+    delimiter = delimiter or random.choice((",", ",", ",", ";", "|", " "))
+    lines = _table(random, random.choice((1, 2, 12, 12, 60)))
+    for _ in range(random.choice((0, 1, 1, 2, 5))):
+        line = random.choice(lines)
+        line[random.randrange(len(line))] = random.choice(_CELLS)
+    if random.random() < 0.3:
+        column = random.randrange(len(lines[0]))
+        for line in lines[random.randrange(2) :]:
+            line[column] = random.choice(_SHORT_CELLS)
+    _alter_shape(lines, random)
+    text = random.choice(("\n", "\n", "\r\n", "\r")).join(delimiter.join(line) for line in lines)
+    data = (text + random.choice(("\n", "\n", "", "\n\n", delimiter))).encode("utf-8", "surrogatepass")
+    action = random.random()
+    if action < 0.25:
+        data = alter_bytes(data, random)
+    elif action < 0.35:
+        place = random.randrange(len(data) + 1)
+        data = data[:place] + random.choice(_ODD_BYTES) + data[place:]
+    elif action < 0.38:
+        data = text.encode(random.choice(("utf-16", "utf-16-le", "utf-32", "utf-8-sig")), "surrogatepass")
+    if random.random() < 0.1:
+        packed = gzip.compress(data, 1, mtime=0)
+        data = alter_bytes(packed, random, most=2) if random.random() < 0.5 else packed
+    return data
+
+
+def _alter_shape(lines: list[list[str]], random: Random) -> None:
+    """Make some lines longer, shorter, empty, or come twice."""
+    action = random.random()
+    place = random.randrange(len(lines))
+    if action < 0.05:
+        lines[place].append(random.choice(_CELLS))
+    elif action < 0.1:
+        del lines[place][random.randrange(len(lines[place])) :]
+    elif action < 0.15:
+        lines.insert(place, [random.choice(("", " ", "#"))])
+    elif action < 0.2:
+        lines.insert(place, list(lines[place]))
+    elif action < 0.22:
+        for line in lines:
+            line += line * 40
+    elif action < 0.225:
+        for line in lines[:3]:
+            line[:] = [f"{cell}{number}" for number in range(400) for cell in line]
+        del lines[3:]
+
+
+CONFIG_DATA = "data.csv"
+"""What the configs' [data] names: it has to lie beside them."""
+
+_CONFIGS = (
+    f"""
+[data]
+train = "{CONFIG_DATA}"
+validation = 0.2
+target = "target"
+drop = ["when"]
+task = "auto"
+
+[model]
+hidden = [4, 3]
+activation = "relu"
+dropout = [0.1, 0.2]
+initializer = {{name = "normal", std = 0.01}}
+output = "auto"
+
+[training]
+epochs = 3
+batch_size = 8
+optimizer = {{name = "adam", beta1 = 0.9}}
+learning_rate = 1e-3
+schedule = {{name = "step", every = 10}}
+warmup = "1 epochs"
+loss = "auto"
+class_weight = {{yes = 2.0, no = 1}}
+weight_decay = 0.01
+l1 = 0
+clip_norm = 1.0
+early_stopping = 2
+metrics = ["accuracy"]
+
+[run]
+device = "cpu"
+precision = "fp32"
+seed = 1
+checkpoint_every = "1 epochs"
+""",
+    f"""
+data = {{train = "{CONFIG_DATA}", task = "regression", target = "b", features = ["a", 2]}}
+model.hidden = []
+training.loss = {{name = "huber", delta = 0.5}}
+training.class_weight = "balanced"
+run.precision = "fp64"
+run.seed = 18446744073709551615
+""",
+    f"""
+[data]
+train = '''{CONFIG_DATA}'''
+target = -1
+scaling = "unit"
+test = "{CONFIG_DATA}"
+[training]
+optimizer = "sgd"
+schedule = "cosine"
+warmup = 5
+loss = {{name = "cross_entropy", label_smoothing = 0.1}}
+""",
+)
+_PLAIN_VALUES = (
+    "0 -1 1 0.5 1e999 -inf nan +inf 0x7fffffffffffffff 1_0 1e-400 true '' [] [[]] [true] [1.5] {} "
+    "1979-05-27T07:32:00Z 1979-05-27 07:32:00 [1979-05-27] [0] 99999"
+)
+_VALUES = (
+    *_PLAIN_VALUES.split(),
+    *("9" * 30, "9" * 5000, '""', '"a"', '"\\u0000"', '"\\uD800"', '"ü🙂"', '"auto"', '"cuda:9"'),
+    *('"softmax"', '"1 steps"', "[1, 'a']", "[" * 600 + "]" * 600, "{a = 1}", '{name = "adam"}'),
+    *("{name = 3}", '{name = "step", every = 0}', '"""\na\n"""', "[16777216, 16777216]"),
+    *("[" + "1, " * 3000 + "]", '"mean_squared_error"', '"1e400 epochs"', '"-1 epochs"'),
+    *('{name = "normal", std = nan}', '{name = "huber", delta = 1e999}', "{yes = -1}", '{"" = 1}'),
+    *("{maybe = 1.0}"),
+)
+_PLAIN_TOML_LINES = (
+    "[data] [model] [training] [run] [[run]] [data.train] [] [a.b.c] [training.optimizer] "
+    "[training.class_weight]"
+)
+_TOML_LINES = (
+    *_PLAIN_TOML_LINES.split(),
+    *(
+        "unknown = 1",
+        "= 1",
+        "hidden = 5",
+        "train.x = 1",
+        '"" = 1',
+        "a.b = 1",
+        "#\u0001",
+        "\x00",
+    ),
+    *(
+        "\ufeff",
+        "\u2028",
+        "a = 1 b = 2",
+        '"\\q" = 1',
+        "data = 5",
+        "name = 'adam'",
+        "yes = 1",
+        "é = 1",
+    ),
+    *(
+        "x" * 3000,
+        "data.train" + ".a" * 3000 + " = 1",
+        "a" + ".b" * 3000 + " = 1",
+    ),
+    *("[" + "a." * 3000 + "a]",),
+)
+
+
+# Values that fit their keys, some at the edge of what they may be.
+_FITTING = {
+    "validation": ("0", "0.5", "0.999", f'"{CONFIG_DATA}"'),
+    "target": ("0", '["target", "a"]', '"colour"', "[4]"),
+    "task": ('"classification"', '"multilabel"', '"binary"'),
+    "drop": ("[]", '["a", 1]', "[0, 1, 2]"),
+    "hidden": ("[1]", "[16777216]", "[16777216, 16777216]", "[]"),
+    "activation": ('"gelu"', '"softplus"', '"identity"'),
+    "output": ('"sigmoid"', '"relu"'),
+    "dropout": ("0.999", "[0, 0]", "0"),
+    "initializer": ('"zeros"', '{name = "normal", std = 1e308}'),
+    "batch_size": ("1", "16777216"),
+    "learning_rate": ("100", "1e-320"),
+    "schedule": ('"linear"', '{name = "step", every = 1}'),
+    "warmup": ("0", "9007199254740992", '"1000000 epochs"', '"0.5 epochs"'),
+    "loss": ('"mse"', '"binary_cross_entropy"', '{name = "huber", delta = 1e-320}'),
+    "weight_decay": ("1e308", "0"),
+    "metrics": ('["f1", "log_loss"]', '["r2"]', '["accuracy", "accuracy"]'),
+    "precision": ('"fp64"', '"fp16"', '"bf16"'),
+    "seed": ("18446744073709551615",),
+    "checkpoint_every": ('"1 steps"', '"1e300 seconds"', '"5 minutes"'),
+}
+
+
+def toml_file(random: Random) -> bytes:
+    """Return a config, altered in its values, its lines or its bytes."""
+    action = random.random()
+    if action < 0.04:
+        return random_bytes(random)
+    lines = random.choice(_CONFIGS).split("\n")
+    if action < 0.75:
+        for _ in range(random.choice((1, 1, 1, 2))):
+            place = random.choice([number for number, line in enumerate(lines) if "=" in line])
+            key = lines[place].partition("=")[0].strip()
+            lines[place] = f"{key} = {_toml_value(key, random)}"
+    text = "\n".join(lines)
+    if 0.65 < action < 0.9:
+        text = alter_words(text, random, "\n", _TOML_LINES, 2)
+    data = text.encode("utf-8", "surrogatepass")
+    return alter_bytes(data, random) if action > 0.85 else data
+
+
+def _toml_value(key: str, random: Random) -> str:
+    if key in _FITTING and random.random() < 0.4:
+        return random.choice(_FITTING[key])
+    if random.random() < 0.2:
+        name = random.choice(
+            ("adam", "sgd", "step", "cosine", "normal", "huber", "warmup", "cross_entropy", "polynomial")
+        )
+        key = random.choice(
+            ("beta1", "every", "delta", "std", "gamma", "warmup", "warmup_epochs", "power", "x", "name")
+        )
+        return f'{{name = "{name}", {key} = {random.choice(_VALUES)}}}'
+    return random.choice(_VALUES)
+
+
+def history_file(random: Random) -> bytes:
+    """Return lines of JSON, a row of figures each, altered."""
+    if random.random() < 0.05:
+        return random_bytes(random)
+    rows: list[Any] = [
+        {
+            "epoch": epoch,
+            "step": 10 * epoch,
+            "loss": 1 / epoch,
+            "validation_loss": None if epoch == 2 else 0.5,
+        }
+        for epoch in range(1, 6)
+    ]
+    action = random.random()
+    if action < 0.7:
+        place = random.randrange(len(rows))
+        rows[place] = alter_tree(rows[place], random)
+    lines = [json.dumps(row) for row in rows]
+    if 0.6 < action < 0.8:
+        place = random.randrange(len(lines))
+        lines[place] = random.choice(
+            ("", "{}", "[", "null", "[" * 100_000, '{"epoch": NaN}', '{"epoch": ' + "9" * 5000 + "}")
+        )
+    data = ("\n".join(lines) + "\n").encode()
+    return alter_bytes(data, random) if action > 0.75 else data

@@ -1,0 +1,49 @@
+"""The fixture that runs a kernel's test on each device that this process has.
+
+The simulator replaces Numba's CUDA when that is first imported, so it has a process of its own, which
+test_simulator.py starts.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_devices import GPU, SIMULATED, CudaDevice, HostDevice
+
+# Kernels for CUDA run in the simulator or on a GPU; the simulator, in turn, compiles nothing.
+collect_ignore = [] if SIMULATED or GPU else ["test_cuda.py"]
+if SIMULATED:
+    collect_ignore += ["test_ptx.py", "test_simulator.py"]
+
+
+def _shared_array(shared: Any, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return the block's array of the line that asks, the same one to all threads.
+
+    The simulator's own looks for it and makes it in two steps: two threads at once get an array each.
+    """
+    caller = sys._getframe(1)
+    return shared._allocations.setdefault(caller.f_lineno, np.empty(shape, dtype))
+
+
+if SIMULATED:
+    from numba.cuda.simulator import kernelapi
+
+    kernelapi.FakeCUDAShared.array = _shared_array
+    # Threads hand the interpreter over at every barrier; Python's 5 ms between them would add up.
+    sys.setswitchinterval(1e-5)
+
+
+DEVICES = (
+    [pytest.param(CudaDevice(), id="simulator")] if SIMULATED else [pytest.param(HostDevice(), id="cpu")]
+)
+if GPU:
+    DEVICES.append(pytest.param(CudaDevice(256), id="gpu", marks=pytest.mark.gpu))
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> HostDevice:
+    """What runs a kernel on NumPy arrays: the CPU or the simulator, and a GPU where there is one."""
+    return request.param

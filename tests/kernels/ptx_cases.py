@@ -1,0 +1,249 @@
+"""Every CUDA kernel with the flags that matter, and its compilation to PTX, which needs no GPU.
+
+Apart from the tests, for `compiled` runs in processes that test_ptx.py starts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, files
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from nnkit.core.activations import activation_function, activation_names
+from nnkit.core.losses import loss_from, loss_names
+from nnkit.core.optimizers import optimizer_from, optimizer_names
+from nnkit.kernels.layout import COUNTERS, SCALARS
+
+NEWEST = (9, 0)
+CAPABILITIES = ((7, 0), (8, 0), NEWEST)
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel and what it is launched with."""
+
+    name: str
+    kernel: str
+    dtype: str
+    formulas: Mapping[str, Callable]
+    constants: Mapping[str, bool | int | float]
+    arguments: Mapping[str, Any]
+    wide: bool
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A case's PTX by compute capability, and what ptxas says of the newest where there is a ptxas."""
+
+    ptx: Mapping[tuple[int, int], str]
+    assembly: str | None
+
+
+def layer_cases() -> Iterator[Case]:
+    """Each activation, over rows of 512 (wide) and 510 in turn; dropout with one derivative of each kind."""
+    for (index, name), dropout, dtype in product(enumerate(activation_names()), (False, True), DTYPES):
+        if dropout and name not in ("relu", "gelu"):
+            continue
+        function = activation_function(name)
+        columns = 510 if (index + dropout + (dtype == "float64")) % 2 else 512
+        z, a, delta = np.empty((3, 8192, columns), dtype)
+        arguments = {
+            "z": z,
+            "a": a if function.needs_z else z,
+            "delta": delta,
+            "bias": np.empty(columns, dtype),
+            "bias_gradient": np.empty(columns, dtype),
+            "mask": np.empty((8192, -(-columns // 4) * 4), np.uint8),
+            "counters": np.zeros(COUNTERS, np.int64),
+            **{"layer": 1, "key0": 1, "key1": 2, "threshold": 3, "kept_scale": 1.25, "keep": 0.8},
+        }
+        flags = {"BIAS": True, "DROPOUT": dropout, "KEEP_Z": function.needs_z, "FROM_Z": function.needs_z}
+        formulas = {"activation": function.value, "activation_derivative": function.derivative}
+        for kernel in ("forward", "backward"):
+            label = f"{kernel}-{name}-{'dropout-' if dropout else ''}{dtype}"
+            yield Case(label, kernel, dtype, formulas, flags, arguments, columns == 512)
+
+
+def loss_cases() -> Iterator[Case]:
+    """Each loss, for one block and for many; the softmax for rows in registers and for longer ones."""
+    shapes = {"one-block": (128, 10), "blocks": (8192, 512), "long-rows": (128, 20_000)}
+    for name, dtype, gradient in product(loss_names(), DTYPES, (True, False)):
+        loss = loss_from(name)
+        for shape, indices in product(shapes, (True, False)):
+            if loss.kernel == "elementwise_loss" and (indices or shape == "long-rows"):
+                continue
+            if dtype == "float64" and (shape != "blocks" or not gradient):
+                continue
+            if shape == "one-block" and (not gradient or name not in ("mse", "cross_entropy")):
+                continue
+            if not gradient and name not in ("poisson", "cross_entropy"):
+                continue
+            rows, columns = shapes[shape]
+            outputs, targets, derivatives = np.empty((3, rows, columns), dtype)
+            arguments = {
+                "outputs": outputs,
+                "labels": np.empty(rows, np.int32) if indices else targets,
+                "gradient": derivatives,
+                "batch_weights": np.empty(rows, dtype),
+                "bias": np.empty(columns, dtype),
+                "bias_gradient": np.empty(columns, dtype),
+                "count": np.zeros(1, np.int64),
+                "scalars": np.zeros(SCALARS),
+                "batch_size": rows,
+            }
+            flags = {"BIAS": True, "GRADIENT": gradient, "WEIGHTED": True, "INDICES": indices}
+            label = f"{name}-{shape}-{'indices-' if indices else ''}{'' if gradient else 'value-'}{dtype}"
+            constants = {**flags, **loss.constants}
+            yield Case(label, loss.kernel, dtype, loss.formulas, constants, arguments, columns % 4 == 0)
+
+
+def gather_cases() -> Iterator[Case]:
+    """Sources of several types, with and without categories, in rows of fours and not."""
+    for dtype, (source, codes), columns in product(
+        DTYPES, (("uint8", False), ("uint8", True), ("float32", False), ("int64", True)), (784, 30)
+    ):
+        width = columns + (16 if codes else 0)
+        arguments = {
+            "source": np.empty((1000, columns), source),
+            "codes": np.zeros((1000, 3), np.int32) if codes else None,
+            "offsets": np.zeros(3, np.int64),
+            "shift": np.empty(columns, dtype),
+            "scale": np.empty(columns, dtype),
+            "targets": np.empty(1000, np.int32),
+            "labels": np.empty(128, np.int32),
+            "weights": np.empty(1000, dtype),
+            "batch_weights": np.empty(128, dtype),
+            "order": np.zeros(1000, np.int64),
+            "counters": np.zeros(COUNTERS, np.int64),
+            "count": np.zeros(1, np.int64),
+            "inputs": np.empty((128, width), dtype),
+            "batch_size": 128,
+        }
+        flags = dict.fromkeys(("SHUFFLED", "SCALED", "TARGETS", "INDICES", "WEIGHTED"), True)
+        label = f"gather-{source}-{columns}-{'codes-' if codes else ''}{dtype}"
+        yield Case(label, "gather", dtype, {}, {**flags, "CODES": codes}, arguments, columns == 784)
+
+
+def arena_cases() -> Iterator[Case]:
+    """Penalty, norm and each optimizer, in many blocks; SGD in one block as well."""
+    for dtype, size in product(DTYPES, (1 << 20, 128)):
+        values, gradients, state0, state1 = np.empty((4, size), dtype)
+        arguments = {
+            **{"values": values, "gradients": gradients, "state0": state0, "state1": state1},
+            "segments": np.zeros((3, 3), np.int64),
+            "counters": np.zeros(COUNTERS, np.int64),
+            "scalars": np.zeros(SCALARS),
+            "rates": np.zeros(9),
+            **{"batch_size": 128, "l1": 0.1, "l2": 0.1, "weight_decay": 0.1, "clip_norm": np.float64(1.0)},
+        }
+        blocks = "one-block" if size == 128 else "blocks"
+        for kernel in ("penalise", "squared_norm"):
+            yield Case(f"{kernel}-{blocks}-{dtype}", kernel, dtype, {}, {}, arguments, True)
+        for name in optimizer_names() if size > 128 else ("sgd",):
+            optimizer = optimizer_from(name)
+            prepared = type(optimizer).prepare is not None
+            flags = {"SLOTS": len(optimizer.state), "CLIP": True, "PREPARED": prepared}
+            constants = {**flags, **optimizer.constants}
+            label = f"update-{name}-{blocks}-{dtype}"
+            yield Case(label, "update", dtype, optimizer.formulas, constants, arguments, True)
+
+
+@cache
+def cases() -> dict[str, Case]:
+    """Return all cases by their names."""
+    found = [*layer_cases(), *loss_cases(), *gather_cases(), *arena_cases()]
+    assert len({case.name for case in found}) == len(found)
+    return {case.name: case for case in found}
+
+
+@cache
+def representatives() -> frozenset[str]:
+    """Return the first case of each kernel and dtype: these are compiled for the older capabilities too.
+
+    Python is compiled anew for each, which takes nearly all the time; what differs is what NVVM makes of it.
+    """
+    first: dict[tuple[str, str], str] = {}
+    for name, case in cases().items():
+        first.setdefault((case.kernel, case.dtype), name)
+    return frozenset(first.values())
+
+
+def compiled(name: str) -> Compiled:
+    """Compile a case, and assemble it if there is a ptxas."""
+    from numba import cuda, typeof
+
+    from nnkit.kernels.cuda import launch
+
+    case = cases()[name]
+    older = set(CAPABILITIES) - {NEWEST} - dropped() if name in representatives() else set()
+    started = launch(case.kernel, case.dtype, case.formulas, case.constants, _aligned(case.arguments))
+    real = np.dtype(case.dtype).type
+    scratch = {key: np.zeros([1] * len(shape), kind) for key, (shape, kind) in started.scratch.items()}
+    given = [{**case.arguments, **scratch}[parameter] for parameter in started.kernel.parameters]
+    types = tuple(typeof(real(value) if type(value) is float else value) for value in given)
+    entry = started.kernel.entry.py_func
+    ptx = {capability: cuda.compile_ptx(entry, types, cc=capability)[0] for capability in {NEWEST, *older}}
+    return Compiled(ptx, _assembled(ptx[NEWEST]))
+
+
+@cache
+def dropped() -> frozenset[tuple[int, int]]:
+    """Return the capabilities that this NVVM no longer compiles for: CUDA 13 begins at 7.5."""
+    from numba import cuda, float32
+    from numba.cuda.cudadrv.error import NvvmError
+
+    def nothing(x):
+        x[0] = x[1]
+
+    try:
+        cuda.compile_ptx(nothing, (float32[::1],), cc=(7, 0))
+    except NvvmError as error:
+        if "compute_70" not in str(error):
+            raise
+        return frozenset({(7, 0)})
+    return frozenset()
+
+
+class _Aligned:
+    """An array as `launch` sees it, at the address that a GPU's allocator would give it."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.shape, self.dtype, self.strides, self.ndim = array.shape, array.dtype, array.strides, array.ndim
+        self.__cuda_array_interface__ = {"data": (512, False)}
+
+
+def _aligned(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _Aligned(value) if isinstance(value, np.ndarray) else value for key, value in arguments.items()
+    }
+
+
+def assembler() -> str | None:
+    """Return the path of ptxas: on the PATH, or in NVIDIA's wheel."""
+    try:
+        wheel = files("nvidia-cuda-nvcc-cu12") or []
+    except PackageNotFoundError:
+        wheel = []
+    return shutil.which("ptxas") or next((str(file.locate()) for file in wheel if file.name == "ptxas"), None)
+
+
+def _assembled(ptx: str) -> str | None:
+    ptxas = assembler()
+    if ptxas is None:
+        return None
+    with TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        command = [ptxas, "-v", "-arch=sm_90", str(source), "-o", str(source.with_suffix(".cubin"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"{done.stdout}{done.stderr}exit code {done.returncode}"

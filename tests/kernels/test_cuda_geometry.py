@@ -1,0 +1,107 @@
+"""How CUDA kernels are laid over arrays: what blocks cover, how sums are shared, when accesses are wide."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nnkit.core.activations import activation_function
+from nnkit.kernels import wide
+from nnkit.kernels.cuda import launch
+from nnkit.kernels.cuda_geometry import Geometry, geometry
+
+FLOAT32 = np.dtype(np.float32)
+
+
+def array(*shape: int, dtype: str = "float32", address: int = 512, leading: int | None = None):
+    """Return what `geometry` looks at of an array on a GPU; `leading` is the distance between its rows."""
+    itemsize = np.dtype(dtype).itemsize
+    strides = (itemsize,) if len(shape) == 1 else ((leading or shape[1]) * itemsize, itemsize)
+    return SimpleNamespace(
+        shape=shape,
+        ndim=len(shape),
+        dtype=np.dtype(dtype),
+        strides=strides,
+        __cuda_array_interface__={"data": (address, False)},
+    )
+
+
+def backward(rows: int, columns: int, threads: int = 256) -> Geometry:
+    arguments = {"delta": array(rows, columns), "a": array(rows, columns), "bias_gradient": array(columns)}
+    return geometry("backward", FLOAT32, {"BIAS": True}, arguments, threads)
+
+
+def softmax(rows: int, columns: int, threads: int = 256) -> Geometry:
+    arguments = {"outputs": array(rows, columns), "labels": array(rows, dtype="int32")}
+    return geometry("softmax_loss", FLOAT32, {"BIAS": True}, arguments, threads)
+
+
+@pytest.mark.parametrize("rows", [1, 100, 128, 8192, 1_000_000])
+@pytest.mark.parametrize("columns", [1, 10, 512, 8192, 100_000])
+def test_blocks_cover_the_columns_and_are_not_more_than_gpus_take(rows: int, columns: int) -> None:
+    for plan in (backward(rows, columns), softmax(rows, columns)):
+        assert prod(plan.block) == plan.constants["THREADS"] <= 256
+        assert plan.grid[1] <= 65535
+    tiles, block = backward(rows, columns), softmax(rows, columns)
+    assert 4 * tiles.grid[0] * tiles.block[0] >= columns
+    assert 4 * block.block[0] >= columns or not block.constants["ONE_PASS"]
+    assert block.grid[0] <= 1024
+
+
+def test_sums_over_rows_have_enough_blocks_for_a_large_gpu_and_one_for_a_small_batch() -> None:
+    assert prod(backward(8192, 8192).grid) >= 1024
+    assert prod(backward(128, 512).grid) >= 16
+    assert backward(128, 512).grid[1] == 1
+    assert prod(backward(128, 10).grid) == prod(softmax(128, 10).grid) == 1
+
+
+def test_the_two_sums_of_a_softmaxs_blocks_are_about_equally_long() -> None:
+    plan = softmax(1024, 1000)
+    groups = plan.scratch["group_sums"][0][0]
+    assert plan.grid[0] == 1024
+    assert groups == 1 << plan.constants["GROUP_LEVELS"] == 32
+
+
+def test_threads_are_rounded_down_to_a_power_of_two() -> None:
+    assert prod(backward(1000, 40, threads=100).block) == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (array(9, 8), True),
+        (array(9, 10), False),
+        (array(9, 8, address=520), False),
+        (array(9, 8, address=528), True),
+        (array(9, 8, leading=12), True),
+        (array(9, 8, leading=9), False),
+    ],
+    ids=["rows of fours", "rows that are none", "address of 8", "address of 16", "padded", "padded by one"],
+)
+def test_accesses_are_wide_only_where_every_four_elements_are_aligned(given, expected: bool) -> None:
+    constants = geometry("forward", FLOAT32, {}, {"z": given}, 256).constants
+    assert constants["WIDE"] == expected
+    bias = {"z": array(9, 8), "bias": array(8, address=516)}
+    assert not geometry("forward", FLOAT32, {}, bias, 256).constants["WIDE"]
+
+
+def test_class_indices_need_no_alignment() -> None:
+    arguments = {"outputs": array(9, 8), "labels": array(9, dtype="int32", address=516)}
+    assert geometry("softmax_loss", FLOAT32, {}, arguments, 256).constants["WIDE"]
+
+
+def test_an_edit_of_the_wide_accesses_makes_another_kernel(tmp_path: Path, monkeypatch) -> None:
+    def path() -> Path:
+        formulas = {"activation": activation_function("relu").value}
+        constants = {"BIAS": False, "DROPOUT": False, "KEEP_Z": False}
+        return launch("forward", "float32", formulas, constants, {"z": array(9, 8)}).kernel.path
+
+    before = path()
+    edited = tmp_path / "wide.py"
+    edited.write_text(Path(wide.__file__).read_text() + "\n")
+    monkeypatch.setattr(wide, "__file__", str(edited))
+    assert path() != before

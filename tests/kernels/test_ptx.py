@@ -1,0 +1,106 @@
+"""The CUDA kernels compiled to PTX, which needs neither GPU nor driver: that they compile, and to what."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import pytest
+from numba.cuda.cudadrv.error import NvvmSupportError
+from ptx_cases import (
+    CAPABILITIES,
+    NEWEST,
+    Case,
+    Compiled,
+    assembler,
+    cases,
+    compiled,
+    dropped,
+    representatives,
+)
+
+CASES = cases()
+FLOAT32 = [case for case in CASES.values() if case.dtype == "float32"]
+# These hold no sum and no figure of a step: nothing in them is meant to be a float64.
+WITHOUT_FLOAT64 = [case for case in FLOAT32 if case.kernel in ("forward", "backward", "gather")]
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[dict[str, Future[Compiled]]]:
+    """Compile everything, in processes of their own; skip where Numba finds no NVVM."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+        workers = min(8, len(os.sched_getaffinity(0)))
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        with pool:
+            futures = {name: pool.submit(compiled, name) for name in CASES}
+            if isinstance(next(iter(futures.values())).exception(), NvvmSupportError):
+                pool.shutdown(cancel_futures=True)
+                pytest.skip("Numba finds no NVVM, which comes with nnkit[cuda12]")
+            yield futures
+            pool.shutdown(cancel_futures=True)
+
+
+def ptx(results: dict[str, Future[Compiled]], name: str) -> str:
+    return results[name].result().ptx[NEWEST]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_it_compiles_and_assembles_without_a_spill(case: Case, results: dict[str, Future[Compiled]]) -> None:
+    result = results[case.name].result()
+    assert set(result.ptx) == {NEWEST, *(CAPABILITIES if case.name in representatives() else ())} - dropped()
+    for (major, minor), text in result.ptx.items():
+        assert f".target sm_{major}{minor}" in text
+        assert text.count(".entry") == 1
+        assert ".local" not in text, "an array in slow memory of the thread's own"
+    if assembler() is not None:
+        assert result.assembly is not None
+        assert result.assembly.endswith("exit code 0"), result.assembly
+        assert "0 bytes spill stores, 0 bytes spill loads" in result.assembly
+
+
+@pytest.mark.parametrize("case", WITHOUT_FLOAT64, ids=lambda case: case.name)
+def test_no_element_of_a_float32_kernel_meets_a_float64(case: Case, results) -> None:
+    assert not re.search(r"\.f64\b", ptx(results, case.name))
+
+
+def test_an_update_in_float32_makes_a_float64_of_no_element(results) -> None:
+    names = [case.name for case in FLOAT32 if case.kernel == "update"]
+    assert len(names) == 8
+    for name in names:
+        assert "cvt.f64.f32" not in ptx(results, name)
+
+
+def test_a_loss_is_a_float64_once_for_four_elements(results) -> None:
+    text = ptx(results, "poisson-blocks-value-float32")
+    exponentials = text.count("ex2.approx")
+    assert exponentials % 4 == 0
+    # One for four losses; the row's weight and the number of outputs are the other two.
+    assert text.count("cvt.f64.f32") == exponentials // 4 + 2
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_accesses_are_wide_where_rows_are_made_of_fours(case: Case, results) -> None:
+    text = ptx(results, case.name)
+    # The widest access is 16 bytes: four float32 or two float64, named for their type or as bits.
+    kind = r"v4\.[fbu]32" if case.dtype == "float32" else r"v2\.[fbu]64"
+    loads = len(re.findall(rf"ld\.global\.{kind}", text))
+    stores = len(re.findall(rf"st\.global\.{kind}", text))
+    if not case.wide:
+        assert loads == stores == 0
+        return
+    assert loads > 0
+    written = case.kernel != "squared_norm" and case.constants.get("GRADIENT", True)
+    assert (stores > 0) == written
+
+
+def test_bytes_are_read_and_written_four_at_a_time(results) -> None:
+    four = r"\.global\.(v4\.[ub]8|[ub]32)\b"
+    for name in ("gather-uint8-784-float32", "backward-relu-dropout-float32"):
+        assert re.search("ld" + four, ptx(results, name))
+        assert "ld.global.u8" not in ptx(results, name)
+    assert re.search("st" + four, ptx(results, "forward-relu-dropout-float32"))
+    assert "st.global.u8" not in ptx(results, "forward-relu-dropout-float32")
