@@ -16,8 +16,12 @@ __all__ = [
     "FileError",
     "ModelFileError",
     "NnkitError",
+    "shown",
     "unknown_name",
 ]
+
+
+_LONGEST_SHOWN = 300
 
 
 class NnkitError(Exception):
@@ -46,6 +50,12 @@ class DeviceError(NnkitError, RuntimeError):
 
 class DivergenceError(NnkitError, ArithmeticError):
     """A training whose loss is no longer a finite number."""
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, at a length that can be read: it may come from a file."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:

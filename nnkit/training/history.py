@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.errors import DataError, FileError, unknown_name
+from nnkit.errors import DataError, FileError, shown, unknown_name
 from nnkit.files import write_whole
 
 __all__ = ["History"]
 
 _WHOLE = ("epoch", "step")
 _SHOWN = 12
+_WHOLE_NUMBERS = range(-(2**63), 2**63)  # those of a column
 
 
 class History:
@@ -210,14 +211,19 @@ def _row(row: Mapping[str, float], last_epoch: float) -> dict[str, float]:
     epoch = row.get("epoch")
     if not isinstance(epoch, (int, np.integer)) or epoch <= last_epoch:
         raise DataError(
-            f"a row's epoch must be a whole number greater than the last one's {last_epoch}, not {epoch!r}"
+            f"a row's epoch must be a whole number greater than the last one's {last_epoch}, "
+            f"not {shown(epoch)}"
         )
     plain: dict[str, float] = {}
     for name, value in row.items():
         try:
             plain[name] = int(value) if isinstance(value, (int, np.integer)) else float(value)
         except (TypeError, ValueError):
-            raise DataError(f"the figure {name!r} of epoch {epoch} is no number: {value!r}") from None
+            raise DataError(
+                f"the figure {shown(name)} of epoch {epoch} is no number: {shown(value)}"
+            ) from None
+        if isinstance(plain[name], int) and plain[name] not in _WHOLE_NUMBERS:
+            raise DataError(f"a row's figure {shown(name)} is a whole number of more than 64 bits")
     return plain
 
 
@@ -230,7 +236,7 @@ def _from_json_row(row: Any) -> dict[str, float]:
         raise DataError("a row is a JSON object")
     for name, value in row.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-            raise DataError(f"{name!r} is no number")
+            raise DataError(f"{shown(name)} is no number")
     return {name: math.nan if value is None else value for name, value in row.items()}
 
 
