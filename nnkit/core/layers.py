@@ -9,7 +9,7 @@ from typing import Any
 
 from nnkit.core.activations import activation_function
 from nnkit.core.initializers import initializer_from
-from nnkit.errors import ConfigError, ModelFileError
+from nnkit.errors import ConfigError, ModelFileError, shown
 
 __all__ = [
     "Activation",
@@ -49,6 +49,9 @@ class Dense:
         if isinstance(self.units, bool) or not isinstance(self.units, Integral) or self.units < 1:
             raise ConfigError(f"Dense: units = {self.units!r} is not a whole number of at least 1")
         object.__setattr__(self, "units", int(self.units))
+        # It becomes a constant of the generated source.
+        if not isinstance(self.bias, bool):
+            raise ConfigError(f"Dense: bias = {shown(self.bias)} is neither True nor False")
         activation_function(self.activation)
         if self.initializer is not None:
             initializer_from(self.initializer)
@@ -95,7 +98,7 @@ def layer_from_json(value: Mapping[str, Any]) -> Layer:
         return _KINDS[fields.pop("kind")](**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
-            f"the model describes a layer that nnkit does not know: {value!r} ({error})"
+            f"the model describes a layer that nnkit does not know: {shown(value)} ({error})"
         ) from error
 
 

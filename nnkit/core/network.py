@@ -233,10 +233,16 @@ class Network:
         network = cls([layer_from_json(layer) for layer in value["layers"]])
         network._inputs = int(value["inputs"])
         network._stages = stages_of(network.layers, network._inputs)
-        network._create({}, dtype, None)
-        names = {segment.name for segment in network.arena.segments}
-        if names != set(parameters):
-            differing = ", ".join(sorted(names ^ set(parameters)))
-            raise ModelFileError(f"the parameters are not those of the layers described: {differing}")
-        network.set_parameters(parameters)
+        shapes = {segment.name: segment.shape for segment in segments_for(network._stages)}
+        # Before anything is allocated: the layers may claim more than the parameters, or any machine, hold.
+        differing = [
+            name
+            for name in sorted({*shapes, *parameters})
+            if name not in shapes or name not in parameters or parameters[name].shape != shapes[name]
+        ]
+        if differing:
+            raise ModelFileError(
+                f"the parameters are not those of the layers described: {', '.join(differing)}"
+            )
+        network._create(parameters, dtype, None)
         return network

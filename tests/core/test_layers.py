@@ -52,6 +52,12 @@ def test_units_must_be_a_whole_number(units) -> None:
         Dense(units)
 
 
+@pytest.mark.parametrize("bias", [0, 1, 0.5, "yes", None, []])
+def test_a_bias_must_be_true_or_false(bias) -> None:
+    with pytest.raises(ConfigError, match="Dense: bias"):
+        Dense(3, bias=bias)
+
+
 @pytest.mark.parametrize("rate", [1, 1.0, -0.1, float("nan"), "0.5", True])
 def test_a_dropout_rate_must_be_a_share_below_one(rate) -> None:
     with pytest.raises(ConfigError, match="Dropout: rate"):
