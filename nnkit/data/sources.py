@@ -178,9 +178,10 @@ def _from_table(
     drop: Sequence[Key] | None,
     require_target: bool,
 ) -> Dataset:
-    from nnkit.data.tables import check_table, column_name, default_target, join_target, listed
+    from nnkit.data.tables import check_names, check_table, column_name, default_target, join_target, listed
 
     names = table.column_names
+    check_names(names)
     if target is None and require_target:
         guess = default_target(names)
         if guess is None:

@@ -80,3 +80,10 @@ def test_values_that_overflow_in_scaling_are_told_without_a_warning() -> None:
     rows = "".join(f"{row % 5},{row},red,{row % 2}\n" for row in range(30))
     text = "a,b,colour,target\n" + rows + "1,1e308,red,0\n1,-1e308,red,1\n"
     assert isinstance(endure("csv", text.encode()), DataError)
+
+
+@pytest.mark.parametrize("value", ["inf", "?"])
+def test_long_names_of_columns_are_told_in_short(value: str) -> None:
+    """The name stood whole in the message on a value that cannot be used."""
+    error = endure("csv", f"a,{'b' * 140_000}\n1,{value}\n2,1\n".encode())
+    assert "the name of column 2" in str(error)
