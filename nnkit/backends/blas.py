@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,8 +31,10 @@ def describe_blas() -> dict[str, str]:
 
 @contextmanager
 def blas_threads(count: str) -> Iterator[None]:
-    """Multiply with so many threads while the context lasts; what is no number changes nothing."""
+    """Multiply with so many threads while the context lasts; what is no number of threads changes nothing."""
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(int(count) if count.isdecimal() and int(count) > 0 else None, user_api="blas"):
+    # It may come from a file: thousands of threads, or of digits, are no number that any training had.
+    given = re.fullmatch("[1-9][0-9]{0,2}", count) is not None
+    with threadpool_limits(int(count) if given else None, user_api="blas"):
         yield

@@ -32,6 +32,7 @@ VERSION = 1
 
 _NAME = re.compile(r"step-([0-9]{9,18})\.safetensors")
 _BEST = "best.safetensors"
+_MOST = 1e18  # steps, seconds and epochs of a training: what no training reaches, and an int64 can count
 # Unless told otherwise: at each epoch's end, but not in each of many short ones, and within long ones.
 _SHORTEST_SECONDS = 1.0
 _DEFAULT_SECONDS = 300.0
@@ -101,6 +102,13 @@ class Checkpoint:
                 raise ModelFileError(
                     f"{path}: no checkpoint of a training: {name!r} is missing or no value of it"
                 )
+        for name in ("step", "seconds", "epochs"):
+            if not 0 <= told[name] < _MOST:
+                raise ModelFileError(f"{path}: no checkpoint of a training: {name!r} is out of its range")
+        if not all(isinstance(value, str) and len(value) < 200 for value in told["numerics"].values()):
+            raise ModelFileError(
+                f"{path}: no checkpoint of a training: 'numerics' holds more than short texts"
+            )
         return cls(**{name: told[name] for name in _KINDS}, arrays=arrays)
 
 

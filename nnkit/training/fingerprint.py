@@ -13,6 +13,7 @@ from nnkit.core.features import Features
 
 __all__ = ["differences", "fingerprint"]
 
+_LONGEST = 60  # of a shape and a dtype in a message: they come from a file
 Fingerprint = dict[str, dict[str, Any]]
 
 
@@ -49,15 +50,15 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if before == after:
             continue
         if before is None or after is None:
-            found.append(f"{name} {'were not there' if before is None else 'are missing'}")
+            found.append(f"{name[:_LONGEST]} {'were not there' if before is None else 'are missing'}")
             continue
         told = [f"{_words(before)} then, {_words(after)} now"] if _words(before) != _words(after) else []
-        found.append(f"{name}: {told[0] if told else 'other values'}")
+        found.append(f"{name[:_LONGEST]}: {told[0] if told else 'other values'}")
     return found
 
 
 def _words(entry: Any) -> str:
     try:
-        return f"{' × '.join(f'{n:,}' for n in entry['shape'])} {entry['dtype']}"
+        return f"{' × '.join(f'{n:,}' for n in entry['shape'])} {entry['dtype']}"[:_LONGEST]
     except (KeyError, TypeError, ValueError):
         return "no fingerprint"

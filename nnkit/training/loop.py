@@ -75,7 +75,8 @@ class TrainingState:
             state = cls(**{**value, "best": best, "plateau": plateau})
             numbers = [plateau.factor, plateau.waited, 0.0 if plateau.best is None else plateau.best]
             counts = [state.epoch, state.batch, state.best_epoch, state.waited]
-            if not all(map(math.isfinite, numbers)) or min(counts) < 0 or not set(map(type, counts)) <= {int}:
+            known = set(map(type, counts)) <= {int} and 0 <= min(counts) <= max(counts) < 2**53
+            if not known or not all(map(math.isfinite, numbers)):
                 raise ValueError("a number is out of its range")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(f"no state of a training: {error!r}; take another checkpoint") from error

@@ -26,7 +26,7 @@ from nnkit.core.schedules import Schedule, schedule_from
 from nnkit.core.step import Penalty
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.splitting import split_rows
-from nnkit.errors import ConfigError, DataError
+from nnkit.errors import ConfigError, DataError, shown
 from nnkit.training.callbacks import Callback
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, newest_checkpoint
 from nnkit.training.class_weights import class_weights
@@ -290,15 +290,16 @@ class Trainer:
         now = json.loads(json.dumps(self.settings(loop.step.batch_size, loop.shuffle)))
         differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if differing:
-            key = differing[0]
+            # Names and values come from the file.
+            key, names = differing[0], ", ".join(key[:40] for key in differing[:20])
             raise ConfigError(
-                f"{', '.join(differing)}: not as in the training to be resumed, where {key} was "
-                f"{then.get(key)!r} and not {now.get(key)!r}; only epochs and device may change"
+                f"{names}: not as in the training to be resumed, where {key[:40]} was "
+                f"{shown(then.get(key))} and not {shown(now.get(key))}; only epochs and device may change"
             )
         changed = differences(checkpoint.data, data)
         if changed:
             raise DataError(
-                "the data are not those of the training to be resumed: " + "; ".join(changed) + ".\n"
+                "the data are not those of the training to be resumed: " + "; ".join(changed[:8]) + ".\n"
                 "Bring back the data as they were, or train anew"
             )
         loop.check(checkpoint)
