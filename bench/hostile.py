@@ -28,6 +28,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections import Counter
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -96,8 +97,11 @@ def refuse(*arguments: object, **options: object) -> NoReturn:
 def work(name: str, seed: int, first: int, count: int, folder: Path) -> None:
     """Feed the inputs `first` to `count`; write the findings as lines of JSON, and the state as it goes."""
     from hostile.readers import READERS as readers
+    from nnkit import backends
 
     urllib.request.urlopen = refuse  # type: ignore[assignment]
+    # Each training asks for the installed backends anew: a hundred files that no input changes.
+    backends.available = cache(backends.available)
     logging.getLogger("nnkit").addHandler(logging.NullHandler())  # what is logged is meant to be said
     reader, state = readers[name], Watched(folder / "state")
     inputs = folder / "inputs"

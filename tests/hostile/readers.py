@@ -121,7 +121,10 @@ def _use_data(path: Path, target: int | None) -> None:
     """Train on it up to the first step; then predict from it."""
     failed: NnkitError | None = None
     data = DataConfig(train=str(path), target=target, validation=0.2)
-    for use in (lambda: _prepare(_config(data)), lambda: _predict_from(path)):
+    config = Config(
+        data=data, model=ModelConfig(hidden=[2]), run=RunConfig(device="cpu", out=_run_folder(path))
+    )
+    for use in (lambda: _prepare(config), lambda: _predict_from(path)):
         try:
             use()
         except NnkitError as error:
@@ -130,8 +133,9 @@ def _use_data(path: Path, target: int | None) -> None:
         raise failed
 
 
-def _config(data: DataConfig) -> Config:
-    return Config(data=data, model=ModelConfig(hidden=[2]), run=RunConfig(device="cpu", out="nowhere"))
+def _run_folder(path: Path) -> str:
+    """Return the folder that a training from this file locks: beside it, not where the tests are run."""
+    return str(path.with_name("run"))
 
 
 def _predict_from(path: Path) -> None:
@@ -205,7 +209,7 @@ def _use_config(path: Path) -> None:
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"train": str(data), **changes}),
-            "run": config.run.model_copy(update={"out": "nowhere"}),
+            "run": config.run.model_copy(update={"out": _run_folder(path)}),
         }
     )
     _prepare(config)
