@@ -97,6 +97,7 @@ def refuse(*arguments: object, **options: object) -> NoReturn:
 def work(name: str, seed: int, first: int, count: int, folder: Path) -> None:
     """Feed the inputs `first` to `count`; write the findings as lines of JSON, and the state as it goes."""
     from hostile.readers import READERS as readers
+
     from nnkit import backends
 
     urllib.request.urlopen = refuse  # type: ignore[assignment]
