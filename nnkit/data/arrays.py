@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.limits import check_size, memory_limit
 from nnkit.data.targets import check_target
-from nnkit.errors import DataError, FileError, NnkitError
+from nnkit.errors import DataError, FileError, NnkitError, shown
 
 __all__ = ["as_rows", "blocks", "check_array", "read_npy", "read_npz"]
 
@@ -38,6 +38,7 @@ _ZIP_ERRORS = (
 )
 _LONGEST_HEADER = 10_000  # NumPy's own limit
 _LONGEST_REASON = 160
+_LONGEST_NAME = 60  # in a message; an archive's may have 65,535 characters
 _MOST_DIMENSIONS = 32
 _MOST_LISTED = 20
 
@@ -128,7 +129,7 @@ def read_npz(path: Path) -> Dataset:
     except _ZIP_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise DataError(f"{path}: the file is damaged or cut short: {reason}") from None
     train, shape = _examples(
         path, arrays["features"], arrays.get("target"), names["features"], names["target"]
@@ -161,7 +162,7 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, str |
         )
     }
     if names["features"] is None:
-        listed = ", ".join(list(members)[:_MOST_LISTED]) or "no arrays"
+        listed = ", ".join(name[:_LONGEST_NAME] for name in list(members)[:_MOST_LISTED]) or "no arrays"
         raise DataError(f"{path}: holds {listed}: name the arrays X and y (and x_test and y_test)")
     arrays = {
         role: _read_member(archive, members[name], f"{path}: {name}")
@@ -208,20 +209,16 @@ def _read_header(stream: IO[bytes], where: str) -> _Header:
     if dtype.hasobject:
         raise DataError(f"{where}: holds Python objects, which are never read: save numbers or texts instead")
     if dtype.kind not in "biufU" or dtype.itemsize == 0:
-        raise DataError(f"{where}: holds values of the dtype {dtype}: save numbers or texts instead")
+        raise DataError(f"{where}: holds values of the dtype {shown(dtype)}: save numbers or texts instead")
     if not 0 < len(shape) <= _MOST_DIMENSIONS or any(size < 1 for size in shape):
-        raise DataError(f"{where}: an array with at least one value is wanted, not the shape {_shown(shape)}")
+        raise DataError(f"{where}: an array with at least one value is wanted, not the shape {shown(shape)}")
     return _Header(tuple(int(size) for size in shape), fortran, dtype)
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return str(shape) if len(shape) <= _MOST_DIMENSIONS else f"of {len(shape)} dimensions"
 
 
 def _cut_short(where: str, header: _Header, found: int) -> DataError:
     return DataError(
-        f"{where}: the file is damaged or cut short: the header claims the shape {header.shape} but only "
-        f"{found} bytes follow"
+        f"{where}: the file is damaged or cut short: the header claims the shape {shown(header.shape)} "
+        f"but only {found} bytes follow"
     )
 
 

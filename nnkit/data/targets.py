@@ -159,8 +159,16 @@ class TargetEncoder:
             if not _zeros_and_ones(values):
                 raise DataError(f"{_called(self.names)}a multilabel target holds only 0 and 1")
             return values.astype(dtype)
-        encoded = (_numbers(values, self.names) - cast(NDArray, self.mean)) / cast(NDArray, self.scale)
-        return np.ascontiguousarray(encoded.astype(dtype))
+        numbers = _numbers(values, self.names)
+        with np.errstate(over="ignore", invalid="ignore"):
+            encoded = ((numbers - cast(NDArray, self.mean)) / cast(NDArray, self.scale)).astype(dtype)
+        if not np.isfinite(encoded).all():
+            row = int(np.argwhere(~np.isfinite(encoded))[0][0])
+            raise DataError(
+                f"{_called(self.names)}the target of row {row} (counting from 0) is too far from those that "
+                "the training was on: correct it or leave the row out"
+            )
+        return np.ascontiguousarray(encoded)
 
     def probabilities(self, outputs: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class from the network's outputs (logits).
@@ -300,7 +308,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _called(names: Sequence[str]) -> str:
-    return f"target {', '.join(repr(name) for name in names)}: " if names else ""
+    return f"target {_listed(list(names))}: " if names else ""
 
 
 def _shown(label: Any) -> str:

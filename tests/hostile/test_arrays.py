@@ -165,3 +165,38 @@ def test_members_that_name_another_folder_are_not_written(tmp_path: Path) -> Non
 def test_an_idx_file_of_no_values_or_too_many_dimensions_is_refused(shape: tuple[int, ...]) -> None:
     data = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape) + bytes(1 if 0 not in shape else 0)
     assert isinstance(endure("idx", struct.pack(">I", len(data)) + data), DataError)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        npy(described("'<f8'", f"({'9' * 4000}, {'9' * 4000})")),
+        npy(described(str([(f"column {number}", "<f4") for number in range(300)]))),
+        npy(described("'<f8'", f"({'0, ' * 3000})")),
+    ],
+)
+def test_long_headers_are_told_in_short(data: bytes) -> None:
+    assert isinstance(endure("npy", data), DataError)
+    assert isinstance(endure("npz", npz(X=data, y=GOOD)), DataError)
+
+
+def test_long_names_in_an_archive_are_told_in_short() -> None:
+    assert "name the arrays" in str(
+        endure("npz", npz(**{f"{number}{'x' * 5000}": GOOD for number in range(9)}))
+    )
+    # zipfile quotes the name that stands before the array, whatever its length.
+    data = bytearray(npz(X=GOOD))
+    data[26:28] = (200).to_bytes(2, "little")
+    data[30:31] = b"\xff" * 200
+    assert isinstance(endure("npz", bytes(data)), DataError)
+
+
+def test_a_target_too_far_from_those_of_the_training_is_refused() -> None:
+    """Standardised, it overflowed float32 with a warning, and the validation's loss was infinite."""
+    features = np.arange(36.0).reshape(12, 3)
+    target = np.linspace(0.0, 1e-30, 12)
+    found = [
+        endure("npz", npz(X=array(features), y=array(np.where(np.arange(12) == row, 1e30, target))))
+        for row in range(12)
+    ]
+    assert any("too far from those" in str(error) for error in found)
