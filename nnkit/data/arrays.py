@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -202,7 +203,9 @@ def _read_header(stream: IO[bytes], where: str) -> _Header:
     length = stream.read(digits)
     text = stream.read(min(int.from_bytes(length, "little"), _LONGEST_HEADER + 1))
     try:
-        shape, fortran, dtype = parse(io.BytesIO(length + text))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's for files of Python 2, Python's for odd literals
+            shape, fortran, dtype = parse(io.BytesIO(length + text))
     except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError) as error:
         reason = str(error).split("\n")[0][:_LONGEST_REASON]
         raise DataError(f"{where}: the file is damaged or cut short: {reason}") from None

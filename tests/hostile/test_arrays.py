@@ -180,6 +180,13 @@ def test_long_headers_are_told_in_short(data: bytes) -> None:
     assert isinstance(endure("npz", npz(X=data, y=GOOD)), DataError)
 
 
+def test_a_header_of_python_2_is_read_without_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "x.npy").write_bytes(npy(described("'<f8'", "(4L, 3L)")))
+    assert load_dataset(tmp_path / "x.npy", require_target=False).train.features.shape == (4, 3)
+    endure("npy", npy(described("'<f8'", "(4L, 3L)")))
+    endure("npy", npy(described("'\\d'")))
+
+
 def test_long_names_in_an_archive_are_told_in_short() -> None:
     assert "name the arrays" in str(
         endure("npz", npz(**{f"{number}{'x' * 5000}": GOOD for number in range(9)}))
