@@ -70,9 +70,9 @@ WARM_INPUTS, WARM_RESULTS = 500, 20
 class Watched:
     """What the worker has come to, in a file that both processes map: it outlives the worker."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, index: int = -1) -> None:
         if not path.exists():
-            path.write_bytes(STATE.pack(-1, 0, 0))
+            path.write_bytes(STATE.pack(index, 0, 0))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), STATE.size)
 
@@ -98,12 +98,7 @@ def work(name: str, seed: int, first: int, count: int, folder: Path) -> None:
     """Feed the inputs `first` to `count`; write the findings as lines of JSON, and the state as it goes."""
     from hostile.readers import READERS as readers
 
-    from nnkit import backends
-
-    urllib.request.urlopen = refuse  # type: ignore[assignment]
-    # Each training asks for the installed backends anew: a hundred files that no input changes.
-    backends.available = cache(backends.available)
-    logging.getLogger("nnkit").addHandler(logging.NullHandler())  # what is logged is meant to be said
+    isolate()
     reader, state = readers[name], Watched(folder / "state")
     inputs = folder / "inputs"
     inputs.mkdir(exist_ok=True)
@@ -138,6 +133,16 @@ def work(name: str, seed: int, first: int, count: int, folder: Path) -> None:
                 findings.write(json.dumps({"kind": kind, "index": index}) + "\n")
                 findings.flush()
     state.set(count, results, errors)
+
+
+def isolate() -> None:
+    """Keep the inputs from the network and the log, and from a search that none of them changes."""
+    from nnkit import backends
+
+    urllib.request.urlopen = refuse  # type: ignore[assignment]
+    logging.getLogger("nnkit").addHandler(logging.NullHandler())  # what is logged is meant to be said
+    # Each training asks for the installed backends anew: a hundred files.
+    backends.available = cache(backends.available)
 
 
 def warm_up(reader: Reader, folder: Path) -> None:
@@ -210,14 +215,13 @@ def fuzz(name: str, seed: int, count: int, seconds: float, findings: Path) -> di
 def start(name: str, seed: int, first: int, count: int, folder: Path) -> subprocess.Popen[bytes]:
     """Start a worker."""
     command = [sys.executable, __file__, "--worker", str(folder), "--first", str(first), "--seed", str(seed)]
-    # One thread computes: what is watched is the reading.
-    environment = {
-        **os.environ,
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "NUMBA_NUM_THREADS": "1",
-    }
-    return subprocess.Popen([*command, "--count", str(count), name], env=environment)
+    return subprocess.Popen([*command, "--count", str(count), name], env=one_thread())
+
+
+def one_thread() -> dict[str, str]:
+    """Return an environment in which one thread computes: what is watched is the reading."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, "1")}
 
 
 def watch(worker: subprocess.Popen[bytes], state: Watched, seconds: float) -> str | None:
