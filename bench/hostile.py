@@ -1,8 +1,9 @@
 """Feed altered and random files to every reader: `python bench/hostile.py [--count 100000] [READER ...]`.
 
 Each input has to end in a result or an NnkitError. Another exception, a warning, words on the standard
-error, a message too long to be read, a crash, a hang, or a gibibyte taken are findings. The inputs are those
-of tests/hostile; number N of a reader is the same each time: `--replay READER N` feeds it again.
+error, a message too long to be read, a crash, a hang, a gibibyte taken, a file touched outside the input's
+folder, a process or a connection begun are findings. The inputs are those of tests/hostile; number N of a
+reader is the same each time: `--replay READER N` feeds it again.
 
 One worker process at a time does the reading, with a limit on its address space; this one watches it. What
 each reader came to is written to bench/results/hostile.json, and the inputs of findings to a folder.
@@ -62,6 +63,7 @@ ADDRESS_SPACE = 2 * GIBIBYTE  # above what a worker has mapped before the first 
 MOST_RESIDENT = GIBIBYTE
 LONGEST_MESSAGE = 2000
 STATE = struct.Struct("qqq")  # the input under way, how many gave a result, and how many an NnkitError
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 KEPT = 3  # inputs of a kind of finding
 POLL = 0.1
 WARM_INPUTS, WARM_RESULTS = 500, 20
@@ -112,16 +114,18 @@ def work(name: str, seed: int, first: int, count: int, folder: Path) -> None:
     warm_up(reader, inputs)
     os.ftruncate(said, 0)
     limit_memory()
+    trespasses = watch_steps(folder)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     _, results, errors = state.get()
     with (folder / "findings").open("a") as findings:
         for index in range(first, count):
             state.set(index, results, errors)
             warned.clear()
+            trespasses.clear()
             data = reader.input(seed, index)
             found, failed = attempt(reader, data, inputs)
             results, errors = results + (not found and not failed), errors + failed
-            found += [f"warning: {text}" for text in set(warned)]
+            found += [f"warning: {text}" for text in set(warned)] + sorted(set(trespasses))
             if os.fstat(said).st_size:
                 found.append("words on the standard error")
                 os.ftruncate(said, 0)
@@ -143,6 +147,28 @@ def isolate() -> None:
     logging.getLogger("nnkit").addHandler(logging.NullHandler())  # what is logged is meant to be said
     # Each training asks for the installed backends anew: a hundred files.
     backends.available = cache(backends.available)
+
+
+def watch_steps(folder: Path) -> list[str]:
+    """Return a list that fills with what Python code does outside the folder and nnkit's cache."""
+    from nnkit.kernels.specialise import cache_folder
+
+    own = (str(folder), str(cache_folder()))
+    places = {"open": 0, "os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1}
+    found: list[str] = []
+
+    def see(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("os.system", "os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect"):
+            found.append(f"began something: {event}")
+        if event not in places or (event == "open" and not arguments[2] & WRITING):
+            return
+        path = arguments[places[event]]
+        if not isinstance(path, int) and not os.path.abspath(os.fsdecode(path)).startswith(own):
+            found.append(f"left its folder: {event}")
+
+    sys.dont_write_bytecode = True
+    sys.addaudithook(see)
+    return found
 
 
 def warm_up(reader: Reader, folder: Path) -> None:
