@@ -199,7 +199,7 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
     if kind == "empty":
         column = pa.chunked_array([pa.nulls(len(column), pa.string())])
     elif kind == "time":
-        raise DataError(f"column {name!r} should hold texts, but holds {column.type}")
+        raise DataError(f"column {name!r} should hold texts, but holds {_type_name(column.type)}")
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     try:
@@ -225,7 +225,9 @@ def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
         column = column.cast(column.type.value_type)
     kind = column_kind(name, column.type)
     if kind == "time":
-        raise DataError(f"target {name!r} holds {column.type}: turn it into numbers or classes first")
+        raise DataError(
+            f"target {name!r} holds {_type_name(column.type)}: turn it into numbers or classes first"
+        )
     missing = pc.is_null(column, nan_is_null=True)
     row = _first_row(missing, True)
     if row >= 0:

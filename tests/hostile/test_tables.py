@@ -190,3 +190,11 @@ def test_a_damaged_chunk_of_metadata_does_not_end_the_process() -> None:
     for place in range(start, len(data) - 8, 7):
         altered = data[:place] + bytes([data[place] ^ 0x1F]) + data[place + 1 :]
         endure("parquet", altered)
+
+
+def test_a_long_time_zone_is_told_in_short() -> None:
+    times = pa.array([0, 1] * 10, pa.timestamp("s", "x" * 5000))
+    for names in (["a", "target"], ["target", "a"]):
+        table = pa.Table.from_arrays([times, pa.array([0.5, 1.5] * 10)], names=names)
+        for name, data in (("parquet", parquet(table)), ("arrow", stream(table))):
+            endure(name, data)
