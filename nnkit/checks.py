@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from numbers import Integral, Real
 from typing import Any
 
-from nnkit.errors import ConfigError
+from nnkit.errors import ConfigError, shown
 
 __all__ = ["above_zero", "at_least_zero", "whole"]
 
@@ -16,19 +16,19 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     proper = isinstance(value, Integral) and not isinstance(value, bool)
     if not proper or value < least or (most is not None and value > most):
         upper = "" if most is None else f" and at most {most}"
-        raise ConfigError(f"{name} = {value!r} must be a whole number of at least {least}{upper}")
+        raise ConfigError(f"{name} = {shown(value)} must be a whole number of at least {least}{upper}")
     return int(value)
 
 
 def at_least_zero(name: str, value: Any) -> float:
     """Return a finite number of at least 0, or raise `ConfigError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-        raise ConfigError(f"{name} = {value!r} must be a finite number of at least 0")
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:
+        raise ConfigError(f"{name} = {shown(value)} must be a finite number of at least 0")
     return float(value)
 
 
 def above_zero(name: str, value: Any) -> float:
     """Return a finite number above 0, or raise `ConfigError` naming it."""
     if at_least_zero(name, value) == 0:
-        raise ConfigError(f"{name} = {value!r} must be greater than 0")
+        raise ConfigError(f"{name} = {shown(value)} must be greater than 0")
     return float(value)

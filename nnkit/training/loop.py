@@ -16,7 +16,7 @@ from nnkit.core.batch import Rows
 from nnkit.core.order import epoch_order
 from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
-from nnkit.errors import DivergenceError, ModelFileError
+from nnkit.errors import DivergenceError, ModelFileError, shown
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.calls import Calls, Moment
 from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
@@ -79,7 +79,9 @@ class TrainingState:
             if not known or not all(map(math.isfinite, numbers)):
                 raise ValueError("a number is out of its range")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelFileError(f"no state of a training: {error!r}; take another checkpoint") from error
+            raise ModelFileError(
+                f"no state of a training: {shown(error)}; take another checkpoint"
+            ) from error
         return state
 
 

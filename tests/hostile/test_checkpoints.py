@@ -11,6 +11,7 @@ import pytest
 from hostile.checks import endure
 from hostile.tensor_files import TRAINED_ON, TensorFile, trainer
 from nnkit.backends import blas
+from nnkit.checks import at_least_zero
 from nnkit.errors import ConfigError, DataError, ModelFileError
 
 
@@ -85,3 +86,16 @@ def test_long_fingerprints_are_told_in_short(
 ) -> None:
     alter(parts.metadata["data"])
     assert isinstance(endure("checkpoint", parts.serialise()), DataError)
+
+
+@pytest.mark.parametrize("section", ["settings", "state"])
+def test_long_values_are_told_in_short(parts: TensorFile, section: str) -> None:
+    """One was quoted whole where it is no number, the other in the reason why it is no state."""
+    parts.metadata[section] |= {"batch_size": "x" * 5000} if section == "settings" else {"x" * 5000: 1}
+    assert isinstance(endure("checkpoint", parts.serialise()), (ConfigError, ModelFileError))
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("nan")])
+def test_a_number_beyond_all_floats_is_a_config_error(number: float) -> None:
+    with pytest.raises(ConfigError, match="must be a finite number"):
+        at_least_zero("l1", number)
