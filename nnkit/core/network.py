@@ -233,13 +233,12 @@ class Network:
         network = cls([layer_from_json(layer) for layer in value["layers"]])
         network._inputs = int(value["inputs"])
         network._stages = stages_of(network.layers, network._inputs)
-        shapes = {segment.name: segment.shape for segment in segments_for(network._stages)}
         # Before anything is allocated: the layers may claim more than the parameters, or any machine, hold.
-        differing = [
-            name
-            for name in sorted({*shapes, *parameters})
-            if name not in shapes or name not in parameters or parameters[name].shape != shapes[name]
-        ]
+        segments = segments_for(network._stages)
+        described = {segment.name: (segment.shape, np.dtype(dtype)) for segment in segments}
+        found = {name: (array.shape, array.dtype) for name, array in parameters.items()}
+        names = {*described, *found}
+        differing = sorted(name for name in names if described.get(name) != found.get(name))
         if differing:
             raise ModelFileError(
                 f"the parameters are not those of the layers described: {', '.join(differing)}"

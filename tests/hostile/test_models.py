@@ -104,3 +104,29 @@ def test_weights_that_overflow_give_predictions_without_a_warning(number: float,
         dtype = model.network.arena.dtype
         file.body = np.full(len(file.body) // dtype.itemsize, number, dtype).tobytes()
         assert endure("model", file.serialise()) is None, place
+
+
+@pytest.mark.parametrize(
+    "alter", [lambda entry: entry.update(dtype="I32"), lambda entry: entry.update(shape=[4, 5])]
+)
+def test_parameters_of_another_type_or_shape_are_refused(
+    parts: TensorFile, alter: Callable[[dict[str, Any]], None]
+) -> None:
+    alter(parts.entries["layers.0.weight"])
+    assert isinstance(endure("model", parts.serialise()), ModelFileError)
+
+
+def test_parameters_wider_than_what_the_network_computes_in_are_refused(tmp_path: Path) -> None:
+    """They overflowed the narrower type, with a warning."""
+    models()[2].save(tmp_path / "model")
+    file = TensorFile.parse((tmp_path / "model").read_bytes())
+    file.metadata["dtype"] = file.metadata["preprocessing"]["dtype"] = "float32"
+    file.body = np.full(len(file.body) // 8, 1e300).tobytes()
+    assert isinstance(endure("model", file.serialise()), ModelFileError)
+
+
+def test_a_parameter_that_no_layer_has_is_refused(parts: TensorFile) -> None:
+    end = len(parts.body)
+    parts.entries["scalar"] = {"dtype": "F32", "shape": [], "data_offsets": [end, end + 4]}
+    parts.body += bytes(4)
+    assert isinstance(endure("model", parts.serialise()), ModelFileError)
