@@ -2,8 +2,9 @@
 
 atheris (`pip install atheris`, no dependency of nnkit) keeps an input where it reaches a branch of nnkit that
 none before it did, and alters it further. It begins with inputs of tests/hostile, and asks of each what
-bench/hostile.py asks, whose record it joins under "coverage-guided". A reader takes so many runs, or so many
-seconds where they are over first; what is found goes into the folder of that program's findings.
+bench/hostile.py asks, but for what is said, written or begun elsewhere; it joins that record as
+"coverage-guided". A reader takes so many runs, or so many seconds where they are over first; what is found
+goes into the folder of that program's findings.
 """
 
 from __future__ import annotations
