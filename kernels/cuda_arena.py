@@ -11,6 +11,7 @@ from numba import cuda
 from nnkit.kernels.cuda_parts import (
     BLOCK_X,
     CLIP,
+    DIVIDED,
     MANY,
     PREPARED,
     SLOTS,
@@ -41,7 +42,7 @@ from nnkit.kernels.layout import (
 
 def penalise(values, gradients, segments, scalars, batch_size, l1, l2, block_sums, tickets):
     """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is."""
-    scale = real(scalars[WEIGHT_SUM] / double(batch_size))
+    scale = real(1.0 / double(batch_size)) if DIVIDED else real(scalars[WEIGHT_SUM] / double(batch_size))
     total = double(0.0)
     thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
     for s in range(segments.shape[0]):
@@ -66,9 +67,9 @@ def penalise(values, gradients, segments, scalars, batch_size, l1, l2, block_sum
         if is_last(tickets, 0, cuda.gridDim.x):
             total = sum_of_blocks(block_sums, cuda.gridDim.x)
             if cuda.threadIdx.x == 0:
-                scalars[PENALTY_SUM] += total * scalars[WEIGHT_SUM]
+                scalars[PENALTY_SUM] += total if DIVIDED else total * scalars[WEIGHT_SUM]
     elif cuda.threadIdx.x == 0:
-        scalars[PENALTY_SUM] += total * scalars[WEIGHT_SUM]
+        scalars[PENALTY_SUM] += total if DIVIDED else total * scalars[WEIGHT_SUM]
 
 
 def squared_norm(gradients, segments, scalars, block_sums, tickets):

@@ -75,7 +75,7 @@ def geometry(
     if name in ("penalise", "squared_norm", "update"):
         return _over_arena(arguments["gradients"].shape[0], wide, threads)
     if name == "gather":
-        return _over_batch(arguments, bool(constants.get("CODES")), wide, threads)
+        return _over_batch(arguments, constants, wide, threads)
     if name == "forward":
         rows, columns = arguments["z"].shape
         return _streaming(rows, _fours(columns), wide, threads)
@@ -97,15 +97,17 @@ def _streaming(rows: int, groups: int, wide: bool, threads: int) -> Geometry:
     return Geometry((across, down), (x, y), _constants(x, y, wide, WHOLE=wide))
 
 
-def _over_batch(arguments: Mapping[str, Any], codes: bool, wide: bool, threads: int) -> Geometry:
-    """The numbers' groups, then the one-hot blocks'."""
+def _over_batch(
+    arguments: Mapping[str, Any], constants: Mapping[str, Constant], wide: bool, threads: int
+) -> Geometry:
+    """The numbers' groups, then the one-hot blocks' or those of a sparse matrix."""
     rows, width = arguments["inputs"].shape
     columns = arguments["source"].shape[1]
-    features = arguments["codes"].shape[1] if codes else 1
+    features = arguments["codes"].shape[1] if constants.get("CODES") else 1
+    # A sparse row has at most as many numbers as there are columns.
+    levels = {"FEATURE_LEVELS": max(0, features - 1).bit_length(), "SPARSE_LEVELS": width.bit_length()}
     plan = _streaming(rows, max(1, _fours(columns) + _fours(width - columns)), wide, threads)
-    return Geometry(
-        plan.grid, plan.block, {**plan.constants, "FEATURE_LEVELS": max(0, features - 1).bit_length()}
-    )
+    return Geometry(plan.grid, plan.block, {**plan.constants, **levels})
 
 
 def _summing(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int) -> Geometry:

@@ -16,6 +16,8 @@ from nnkit.kernels.cuda_parts import (
     KEEP_Z,
     SCALED,
     SHUFFLED,
+    SPARSE,
+    SPARSE_LEVELS,
     TARGETS,
     WEIGHTED,
     activation,
@@ -41,10 +43,32 @@ def feature_of(column, offsets):
     return feature
 
 
+def at_least(column, columns, start, stop):
+    """The first place of a sparse row, between `start` and `stop`, whose column is `column` or later."""
+    found = start
+    for level in range(SPARSE_LEVELS):
+        later = found + (1 << (SPARSE_LEVELS - 1 - level))
+        if later <= stop and columns[later - 1] < column:
+            found = later
+    return found
+
+
+def sparse_element(column, values, columns, start, stop):
+    """The number of a sparse row at a column; 0 where there is none."""
+    place = at_least(column, columns, start, stop)
+    found = real(0.0)
+    if place < stop and columns[place] == column:
+        found = real(values[place])
+    return found
+
+
 def gather(
     source,
     codes,
     offsets,
+    sparse_values,
+    sparse_columns,
+    sparse_starts,
     shift,
     scale,
     targets,
@@ -100,6 +124,13 @@ def gather(
                 b = real(codes[row, feature1] == category1)
                 c = real(codes[row, feature2] == category2)
                 d = real(codes[row, feature3] == category3)
+            if SPARSE:
+                start = sparse_starts[row]
+                end = sparse_starts[row + 1]
+                a = sparse_element(j, sparse_values, sparse_columns, start, end)
+                b = sparse_element(j + 1, sparse_values, sparse_columns, start, end)
+                c = sparse_element(j + 2, sparse_values, sparse_columns, start, end)
+                d = sparse_element(j + 3, sparse_values, sparse_columns, start, end)
             if TARGETS:
                 if INDICES:
                     if x == 0:

@@ -14,12 +14,14 @@ from nnkit.kernels.cuda_parts import (
     BIAS,
     BLOCK_X,
     BLOCK_Y,
+    CEILED,
     GRADIENT,
     GROUP_LEVELS,
     INDICES,
     MANY,
     ONE_PASS,
     SPLIT,
+    SUMMED,
     WEIGHTED,
     WHOLE,
     block_sum,
@@ -42,6 +44,7 @@ from nnkit.kernels.cuda_parts import (
     write4,
 )
 from nnkit.kernels.formulas import (
+    ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
     smoothed_indicator,
@@ -75,7 +78,7 @@ def elementwise_loss(
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size."""
     columns = outputs.shape[1]
     rows = count[0]
-    per_output = 1.0 / real(columns)
+    per_output = real(1.0) if SUMMED else 1.0 / real(columns)
     factor = per_output / real(batch_size)
     total = double(0.0)
     weight_total = double(0.0)
@@ -230,17 +233,30 @@ def softmax_loss(
             partition += (e0 + e1) + (e2 + e3)
             t0, t1, t2, t3 = targets4(labels, i, j, columns, classes)
             mass += (t0 + t1) + (t2 + t3)
-            pair0 = cross_entropy_term(x0 - peak, t0) + cross_entropy_term(x1 - peak, t1)
-            pair1 = cross_entropy_term(x2 - peak, t2) + cross_entropy_term(x3 - peak, t3)
-            terms += double(pair0 + pair1)
+            if not CEILED:
+                pair0 = cross_entropy_term(x0 - peak, t0) + cross_entropy_term(x1 - peak, t1)
+                pair1 = cross_entropy_term(x2 - peak, t2) + cross_entropy_term(x3 - peak, t3)
+                terms += double(pair0 + pair1)
             if GRADIENT and not ONE_PASS:
                 write4(gradient[i], j, columns, e0, e1, e2, e3)
         partition = lane_sum(partition)
         # An index stands for probabilities that sum to 1, smoothed or not.
         mass = real(1.0) if INDICES else lane_sum(mass)
+        if CEILED:
+            log_partition = log(partition)
+            for j in range(4 * cuda.threadIdx.x, stop, 4 * BLOCK_X):
+                if not ONE_PASS:
+                    x0, x1, x2, x3 = logits4(outputs, bias, i, j, columns)
+                    t0, t1, t2, t3 = targets4(labels, i, j, columns, classes)
+                pair0 = ceiled_cross_entropy_term(x0 - peak - log_partition, t0)
+                pair0 += ceiled_cross_entropy_term(x1 - peak - log_partition, t1)
+                pair1 = ceiled_cross_entropy_term(x2 - peak - log_partition, t2)
+                pair1 += ceiled_cross_entropy_term(x3 - peak - log_partition, t3)
+                terms += double(pair0 + pair1)
         total += double(w) * terms
         if cuda.threadIdx.x == 0 and i < filled:
-            total += double(w) * (double(mass) * double(log(partition)))
+            if not CEILED:
+                total += double(w) * (double(mass) * double(log(partition)))
             weight_total += double(w)
         if GRADIENT:
             for j in range(4 * cuda.threadIdx.x, stop, 4 * BLOCK_X):

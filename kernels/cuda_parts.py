@@ -16,10 +16,11 @@ from nnkit.kernels.wide import load4, store4
 # `host`, then what `cuda_geometry` decides.
 # ---------------------------------------------------------------------------------------------------------
 
-BIAS = CLIP = CODES = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = SCALED = False
-SHUFFLED = TARGETS = WEIGHTED = False
+BIAS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = False
+SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
+ceiling = 0.0
 TINY = 0.0
 
 WIDE = False  # every row starts at a multiple of four elements' size: one access for four
@@ -31,6 +32,7 @@ MANY = False  # there is more than one block
 ONE_PASS = False  # a row fits in the registers of its threads
 GROUP_LEVELS = 0  # blocks are summed in groups of two to this power, then the groups
 FEATURE_LEVELS = 0  # halvings that find one of the categorical features
+SPARSE_LEVELS = 0  # halvings that find a column in a sparse row
 
 
 def activation(z):

@@ -158,6 +158,17 @@ def binary_cross_entropy(y, t, label_smoothing):
     return positive - smoothed * y + log1p(exp(-abs(y)))
 
 
+def ceiled_binary_cross_entropy(y, t, label_smoothing, ceiling):
+    """The same, each probability's part of it `ceiling` at most: scikit-learn clips probabilities."""
+    smoothed = t + label_smoothing * (0.5 - t)
+    positive = 0.0 if y < 0.0 else y
+    no = positive + log1p(exp(-abs(y)))
+    yes = no - y
+    lower_no = ceiling if no > ceiling else no
+    lower_yes = ceiling if yes > ceiling else yes
+    return smoothed * lower_yes + (1.0 - smoothed) * lower_no
+
+
 def binary_cross_entropy_derivative(y, t, label_smoothing):
     return sigmoid(y) - (t + label_smoothing * (0.5 - t))
 
@@ -179,6 +190,11 @@ def cross_entropy_term(log_probability, t):
     return 0.0 if t == 0.0 else -t * log_probability
 
 
+def ceiled_cross_entropy_term(log_probability, t, ceiling):
+    loss = ceiling if -log_probability > ceiling else -log_probability
+    return 0.0 if t == 0.0 else t * loss
+
+
 def cross_entropy_derivative(probability, t, mass):
     """The derivative by the class's logit, for targets that sum to `mass`."""
     return probability * mass - t
@@ -193,16 +209,17 @@ def sgd(w, g, learning_rate):
     return w - learning_rate * g
 
 
-def momentum(w, g, learning_rate, velocity, momentum):
-    """Polyak 1964, in the form of Sutskever et al. 2013 whose velocity does not contain the rate."""
-    v = momentum * velocity + g
-    return w - learning_rate * v, v
+def momentum(w, g, learning_rate, velocity, momentum, rate_in_velocity):
+    """Polyak 1964: v ← μ v + g, w ← w − η v; with the rate in the velocity, v ← μ v + η g, w ← w − v."""
+    v = momentum * velocity + (learning_rate * g if rate_in_velocity else g)
+    return w - (v if rate_in_velocity else learning_rate * v), v
 
 
-def nesterov(w, g, learning_rate, velocity, momentum):
+def nesterov(w, g, learning_rate, velocity, momentum, rate_in_velocity):
     """Nesterov's momentum as Sutskever et al. 2013 rewrite it, the weights kept at the look-ahead point."""
-    v = momentum * velocity + g
-    return w - learning_rate * (g + momentum * v), v
+    d = learning_rate * g if rate_in_velocity else g
+    v = momentum * velocity + d
+    return w - (d + momentum * v if rate_in_velocity else learning_rate * (d + momentum * v)), v
 
 
 def adagrad(w, g, learning_rate, squares, epsilon):
@@ -224,9 +241,14 @@ def adam(w, g, learning_rate, first_moment, second_moment, beta1, beta2, epsilon
     return w - learning_rate * correction1 * m / (sqrt(v) * correction2 + epsilon), m, v
 
 
-def adam_corrections(step, beta1, beta2):
-    """1/(1 − β₁ᵗ) and 1/√(1 − β₂ᵗ): the bias corrections of step t, counted from 1."""
-    return 1.0 / (1.0 - beta1**step), 1.0 / sqrt(1.0 - beta2**step)
+def adam_corrections(step, beta1, beta2, epsilon_hat):
+    """1/(1 − β₁ᵗ) and 1/√(1 − β₂ᵗ): the bias corrections of step t, counted from 1.
+
+    With ε̂, which stands outside the correction, their quotient and 1: the form at the end of section 2.
+    """
+    first = 1.0 / (1.0 - beta1**step)
+    second = 1.0 / sqrt(1.0 - beta2**step)
+    return (first / second if epsilon_hat else first), (1.0 if epsilon_hat else second)
 
 
 def decoupled_decay(w, learning_rate, weight_decay):

@@ -14,6 +14,7 @@ import numpy as np
 
 from nnkit.kernels import elementary
 from nnkit.kernels.formulas import (
+    ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
     decoupled_decay,
@@ -43,10 +44,11 @@ from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 __all__ = ["TEMPLATES", "kernel"]
 
 # What `specialise` folds or inlines; the names stand here for the reader and the linter.
-BIAS = CLIP = CODES = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = SCALED = False
-SHUFFLED = TARGETS = WEIGHTED = False
+BIAS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = False
+SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
+ceiling = 0.0
 TINY = 0.0
 
 
@@ -102,6 +104,9 @@ def gather(
     source,
     codes,
     offsets,
+    sparse_values,
+    sparse_columns,
+    sparse_starts,
     shift,
     scale,
     targets,
@@ -114,7 +119,10 @@ def gather(
     batch_weights,
     count,
 ):
-    """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights."""
+    """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights.
+
+    Or rows of a sparse matrix, whose row r has its numbers from `sparse_starts` r to r + 1.
+    """
     first = counters[BATCH] * batch_size
     columns = source.shape[1]
     rows = min(inputs.shape[0], source.shape[0] - first)
@@ -130,6 +138,10 @@ def gather(
             to_row[columns:] = 0.0
             for k in range(codes.shape[1]):
                 to_row[columns + offsets[k] + codes[row, k]] = 1.0
+        if SPARSE:
+            to_row[:] = 0.0
+            for k in range(sparse_starts[row], sparse_starts[row + 1]):
+                to_row[sparse_columns[k]] = real(sparse_values[k])
         if TARGETS:
             if INDICES:
                 labels[i] = targets[row]
@@ -206,9 +218,12 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
 def elementwise_loss(
     outputs, bias, labels, batch_weights, count, gradient, bias_gradient, scalars, batch_size
 ):
-    """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size."""
+    """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size.
+
+    SUMMED takes the sum over outputs for the mean.
+    """
     columns = outputs.shape[1]
-    per_output = 1.0 / real(columns)
+    per_output = real(1.0) if SUMMED else 1.0 / real(columns)
     factor = per_output / real(batch_size)
     total = double(0.0)
     weight_total = double(0.0)
@@ -268,7 +283,10 @@ def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gra
             else:
                 t = smoothed_probability(labels[i, j], label_smoothing, classes)
             mass += t
-            row_total += cross_entropy_term(e[j] - peak - log_partition, t)
+            if CEILED:
+                row_total += ceiled_cross_entropy_term(e[j] - peak - log_partition, t)
+            else:
+                row_total += cross_entropy_term(e[j] - peak - log_partition, t)
         w = batch_weights[i] if WEIGHTED else real(1.0)
         if GRADIENT:
             for j in range(columns):
@@ -290,8 +308,11 @@ def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gra
 
 
 def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
-    """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is."""
-    scale = real(scalars[WEIGHT_SUM] / batch_size)
+    """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is.
+
+    DIVIDED adds it to Σ w·loss, and not to the mean: scikit-learn's penalty.
+    """
+    scale = real(1.0 / batch_size) if DIVIDED else real(scalars[WEIGHT_SUM] / batch_size)
     total = double(0.0)
     for s in range(segments.shape[0]):
         if segments[s, SEGMENT_DECAYS] != 0:
@@ -300,7 +321,7 @@ def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
             for k in range(w.size):
                 total += double(penalty(w[k], l1, l2))
                 g[k] += scale * penalty_derivative(w[k], l1, l2)
-    scalars[PENALTY_SUM] += total * scalars[WEIGHT_SUM]
+    scalars[PENALTY_SUM] += total if DIVIDED else total * scalars[WEIGHT_SUM]
 
 
 def squared_norm(gradients, segments, scalars):

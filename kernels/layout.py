@@ -12,7 +12,7 @@ COUNTERS = 3
 WEIGHT_SUM = 0  # Σw of the present batch
 LOSS_SUM = 1  # Σ w·loss of the epoch so far
 LOSS_WEIGHT = 2  # Σw of the epoch so far
-PENALTY_SUM = 3  # Σ over the epoch's batches of penalty · Σw
+PENALTY_SUM = 3  # Σ over the epoch's batches of penalty · Σw; of the penalty alone where it is divided by Σw
 SQUARED_NORM = 4  # of the present batch's gradient, before the correction by batch / Σw
 SCALARS = 5
 

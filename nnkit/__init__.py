@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nnkit.core.optimizers import RMSprop as RMSprop
     from nnkit.data.sources import load_dataset as load_dataset
     from nnkit.errors import NnkitError as NnkitError
+    from nnkit.estimators import MLPClassifier as MLPClassifier
+    from nnkit.estimators import MLPRegressor as MLPRegressor
     from nnkit.model import Model as Model
     from nnkit.model import load as load
     from nnkit.training.callbacks import Callback as Callback
@@ -40,6 +42,7 @@ _HOMES = {
     "nnkit.core.optimizers": ("AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "SGD"),
     "nnkit.data.sources": ("load_dataset",),
     "nnkit.errors": ("NnkitError",),
+    "nnkit.estimators": ("MLPClassifier", "MLPRegressor"),
     "nnkit.model": ("Model", "load"),
     "nnkit.training.callbacks": ("Callback", "Figures"),
     "nnkit.training.history": ("History",),

@@ -96,6 +96,7 @@ class Rows:
             "SHUFFLED": shuffled,
             "SCALED": features.shift is not None or features.scale is not None,
             "CODES": features.codes is not None,
+            "SPARSE": features.sparse is not None,
             "TARGETS": targets is not None,
             "INDICES": indices,
             "WEIGHTED": weights is not None,
@@ -110,6 +111,10 @@ class Rows:
         if features.codes is not None:
             self._place("codes", features.codes, np.int32)
             self._place("offsets", np.cumsum((0, *features.cardinalities[:-1])), np.int64)
+        if features.sparse is not None:
+            self._place("sparse_values", features.sparse.values)
+            self._place("sparse_columns", features.sparse.columns, np.int64)
+            self._place("sparse_starts", features.sparse.starts, np.int64)
         if targets is not None:
             self._place("targets", targets, np.int32 if indices else self.dtype)
         if weights is not None:

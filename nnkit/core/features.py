@@ -4,13 +4,62 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnkit.errors import DataError
 
-__all__ = ["Features", "features_from"]
+__all__ = ["Features", "SparseRows", "features_from"]
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRows:
+    """Rows of a sparse matrix: compressed, each row's columns ascending and none twice.
+
+    Parameters
+    ----------
+    values : ndarray of shape (numbers,)
+        float32 or float64, without NaN.
+    columns : ndarray of shape (numbers,), int64
+        Where in its row each number stands.
+    starts : ndarray of shape (samples + 1,), int64
+        Row r has the numbers from ``starts[r]`` to ``starts[r + 1]``.
+    width : int
+        The number of columns.
+    """
+
+    values: NDArray
+    columns: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    width: int
+
+    def __post_init__(self) -> None:
+        # The gather writes where a column says.
+        if self.columns.size and (self.columns.min() < 0 or self.columns.max() >= self.width):
+            raise DataError("a sparse row has a number outside the matrix's columns")
+
+    @classmethod
+    def of(cls, matrix: Any, dtype: DTypeLike) -> SparseRows:
+        """Return the rows of a SciPy sparse matrix; numbers are converted to `dtype`."""
+        compressed = matrix.tocsr()
+        if not compressed.has_canonical_format:
+            compressed = compressed.copy()
+            compressed.sum_duplicates()
+        return cls(
+            np.ascontiguousarray(compressed.data, dtype),
+            np.ascontiguousarray(compressed.indices, np.int64),
+            np.ascontiguousarray(compressed.indptr, np.int64),
+            int(compressed.shape[1]),
+        )
+
+    def take(self, rows: NDArray[np.integer]) -> SparseRows:
+        """Return the given rows, copied."""
+        counts = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        places = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], counts)
+        return SparseRows(self.values[places], self.columns[places], starts, self.width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +79,9 @@ class Features:
         Category codes; column j lies in ``[0, cardinalities[j])``.
     cardinalities : tuple of int
         The width of each one-hot block.
+    sparse : SparseRows or None
+        All there is, in place of the others: `dense` then has no columns, and the gather spreads a row of it
+        over a batch's row.
     """
 
     dense: NDArray
@@ -37,8 +89,11 @@ class Features:
     scale: NDArray[np.float64] | None = None
     codes: NDArray[np.int32] | None = None
     cardinalities: tuple[int, ...] = field(default=())
+    sparse: SparseRows | None = None
 
     def __post_init__(self) -> None:
+        if self.sparse is not None and (self.dense.shape[1] or self.codes is not None):
+            raise DataError("sparse rows go with neither dense columns nor codes")
         columns = 0 if self.codes is None else self.codes.shape[1]
         if columns != len(self.cardinalities):
             raise DataError(
@@ -60,12 +115,14 @@ class Features:
     @cached_property
     def width(self) -> int:
         """The number of inputs a row gives the network."""
-        return int(self.dense.shape[1]) + sum(self.cardinalities)
+        sparse = 0 if self.sparse is None else self.sparse.width
+        return int(self.dense.shape[1]) + sum(self.cardinalities) + sparse
 
     def take(self, rows: NDArray[np.integer]) -> Features:
         """Return the given rows, copied."""
         codes = None if self.codes is None else self.codes[rows]
-        return Features(self.dense[rows], self.shift, self.scale, codes, self.cardinalities)
+        sparse = None if self.sparse is None else self.sparse.take(rows)
+        return Features(self.dense[rows], self.shift, self.scale, codes, self.cardinalities, sparse)
 
 
 def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
@@ -73,7 +130,7 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
 
     Parameters
     ----------
-    X : array_like of shape (samples, features), or Features
+    X : array_like or SciPy sparse matrix of shape (samples, features), or Features
         Returned as it is if it is Features already.
     dtype : dtype
         The network's; numbers that are not uint8 are converted to it.
@@ -85,6 +142,8 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
     """
     if isinstance(X, Features):
         return X
+    if hasattr(X, "tocsr"):
+        return _sparse_features(X, dtype)
     array = np.asarray(X)
     if array.ndim != 2:
         hint = "; reshape one row with X.reshape(1, -1)" if array.ndim == 1 else ""
@@ -104,3 +163,20 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
             "remove, impute or scale it"
         )
     return Features(dense)
+
+
+def _sparse_features(X: Any, dtype: DTypeLike) -> Features:
+    if X.shape[0] == 0:
+        raise DataError("X has no rows")
+    if X.dtype.kind not in "biuf":
+        raise DataError(f"X has dtype {X.dtype}, not numbers")
+    with np.errstate(over="ignore"):
+        rows = SparseRows.of(X, dtype)
+    if not np.isfinite(rows.values).all():
+        place = int(np.argmin(np.isfinite(rows.values)))
+        row = int(np.searchsorted(rows.starts, place, side="right")) - 1
+        raise DataError(
+            f"X holds {rows.values[place]} at row {row}, column {rows.columns[place]}, which is no finite "
+            f"{rows.values.dtype}; remove, impute or scale it"
+        )
+    return Features(np.empty((X.shape[0], 0), dtype), sparse=rows)

@@ -33,6 +33,11 @@ class Loss:
         whole rows.
     constants : mapping of str to float
         The formulas' further parameters, such as Huber's delta.
+    reduction : {"mean", "sum"}
+        Over a sample's outputs; a softmax cross-entropy is one loss.
+    ceiling : float, optional
+        What a single probability adds to a cross-entropy at most; the gradient does not know of it.
+        scikit-learn's clipping of probabilities at ε is a ceiling of −log ε.
     """
 
     name: str
@@ -40,6 +45,8 @@ class Loss:
     value: Callable | None = None
     derivative: Callable | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
+    reduction: Literal["mean", "sum"] = "mean"
+    ceiling: float | None = None
 
     @property
     def kernel(self) -> str:
@@ -51,7 +58,15 @@ class Loss:
         """What the kernel inlines."""
         if self.value is None or self.derivative is None:
             return {}
-        return {"value": self.value, "derivative": self.derivative}
+        value = self.value if self.ceiling is None else formulas.ceiled_binary_cross_entropy
+        return {"value": value, "derivative": self.derivative}
+
+    @property
+    def kernel_constants(self) -> dict[str, float | bool]:
+        """The kernel's flags and the formulas' fixed parameters."""
+        ceiling = {} if self.ceiling is None else {"ceiling": self.ceiling}
+        flags = {"SUMMED": self.reduction == "sum", "CEILED": self.ceiling is not None}
+        return {**flags, **self.constants, **ceiling}
 
     def task(self, outputs: int) -> Task:
         """What is learnt when a network of so many outputs is trained with this loss."""
@@ -63,11 +78,14 @@ class Loss:
 
     def to_json(self) -> dict[str, Any]:
         """Return the name and constants, as `loss_from` takes them."""
-        return {"name": self.name, **self.constants}
+        reduction = {} if self.reduction == "mean" else {"reduction": self.reduction}
+        ceiling = {} if self.ceiling is None else {"ceiling": self.ceiling}
+        return {"name": self.name, **self.constants, **reduction, **ceiling}
 
 
 _REGISTRY: dict[str, Loss] = {}
 _BUILT_IN: frozenset[str] = frozenset()
+_CEILED = ("cross_entropy", "binary_cross_entropy")
 _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "delta": (lambda delta: 0 < delta < inf, "finite and greater than 0"),
     "label_smoothing": (lambda share: 0 <= share < 1, "at least 0 and less than 1"),
@@ -121,6 +139,12 @@ def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
     if name not in _REGISTRY:
         raise unknown_name("loss", name, _REGISTRY)
     loss = _REGISTRY[name]
+    reduction = table.pop("reduction", loss.reduction)
+    if reduction not in ("mean", "sum"):
+        raise ConfigError(f"loss {name!r}: reduction = {reduction!r} must be 'mean' or 'sum'")
+    ceiling = table.pop("ceiling", loss.ceiling) if name in _CEILED else loss.ceiling
+    if ceiling is not None and not _is_ceiling(ceiling):
+        raise ConfigError(f"loss {name!r}: ceiling = {ceiling!r} must be a finite number greater than 0")
     for key, number in table.items():
         if key not in loss.constants:
             raise unknown_name("parameter", key, loss.constants, f"of the loss {name}")
@@ -128,8 +152,15 @@ def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
         if isinstance(number, bool) or not isinstance(number, Real) or not within(float(number)):
             raise ConfigError(f"loss {name!r}: {key} = {number!r} must be a number that is {words}")
     return replace(
-        loss, constants={**loss.constants, **{key: float(number) for key, number in table.items()}}
+        loss,
+        constants={**loss.constants, **{key: float(number) for key, number in table.items()}},
+        reduction=reduction,
+        ceiling=None if ceiling is None else float(ceiling),
     )
+
+
+def _is_ceiling(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < inf
 
 
 def loss_for_task(task: Task) -> Loss:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,13 @@ from nnkit.backends import select
 from nnkit.backends.protocol import Backend
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
+from nnkit.core.full_batch import FullBatch
 from nnkit.core.inference import Inference
 from nnkit.core.initializers import default_initializer, initialize
 from nnkit.core.layers import Dense, Layer, Stage, layer_from_json, layer_to_json, stages_of
 from nnkit.core.losses import Loss, loss_from
 from nnkit.core.parameters import Arena, segments_for
-from nnkit.core.step import Objective, Penalty
+from nnkit.core.step import Penalty
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.errors import ConfigError, DataError, ModelFileError
 
@@ -87,7 +87,12 @@ class Network:
         return self._arena
 
     def initialize(
-        self, inputs: int, seed: int = 0, dtype: DTypeLike = np.float32, backend: Backend | None = None
+        self,
+        inputs: int,
+        seed: int = 0,
+        dtype: DTypeLike = np.float32,
+        backend: Backend | None = None,
+        values: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         """Draw new weights, in float64 on the host, and put them on a device; biases begin at zero.
 
@@ -101,12 +106,17 @@ class Network:
             float32 or float64.
         backend : Backend, optional
             The device; the CPU if not given.
+        values : mapping of str to array_like, optional
+            Parameters by name, to begin with in place of any that are drawn; those not named begin at zero.
         """
         self._inputs = inputs
         self._stages = stages_of(self.layers, inputs)
         dense = [layer for layer in self.layers if isinstance(layer, Dense)]
         # The whole arena first: a network that does not fit fails here, before any weight is drawn.
         self._create({}, dtype, backend)
+        if values is not None:
+            self.set_parameters(values)
+            return
         for stage in self._stages:
             if stage.layer is not None:
                 chosen = dense[stage.layer].initializer or default_initializer(stage.activation)
@@ -207,14 +217,11 @@ class Network:
         targets = loss_targets(y, chosen, self.outputs, len(features), arena.dtype)
         weights = loss_weights(sample_weight, len(features), arena.dtype)
         rows = Rows(arena.backend, arena.dtype, features, targets, weights)
-        batch = rows.batch(rows.count)
-        stages = [replace(stage, dropout=0.0) for stage in self._stages]
-        objective = Objective(stages, arena, chosen, Penalty(l1, l2), rows.count, seed=0)
-        operations = [rows.gather(batch, objective.counters, rows.count), *objective.operations(batch)]
-        arena.backend.program(operations).run()
-        weight = objective.read().weight
-        host = arena.to_host(objective.passes.gradients)
-        return {name: gradient * (rows.count / weight) for name, gradient in host.items()}
+        _, gradient = FullBatch(self._stages, arena, chosen, Penalty(l1, l2), rows).run()
+        return {
+            segment.name: np.array(arena.view(segment.name, gradient), arena.dtype)
+            for segment in arena.segments
+        }
 
     def check_width(self, features: Features) -> None:
         """Raise `DataError` unless the features have the network's number of inputs."""

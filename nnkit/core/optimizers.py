@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+# The fields that choose between two forms of a rule.
+_SWITCHES = ("rate_in_velocity", "epsilon_hat")
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """What all optimizers share.
@@ -48,20 +52,26 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         for key, value in asdict(self).items():
+            if key in _SWITCHES:
+                if not isinstance(value, bool):
+                    raise ConfigError(f"{self.name}: {key} = {value!r} must be true or false")
+                continue
             if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
                 raise ConfigError(f"{self.name}: {key} = {value!r} is not a finite number of at least 0")
             object.__setattr__(self, key, float(value))
         if not self.learning_rate > 0:
             raise ConfigError(f"{self.name}: learning_rate = {self.learning_rate!r} must be greater than 0")
         for key in ("momentum", "decay", "beta1", "beta2"):
-            if not getattr(self, key, 0.0) < 1:
-                raise ConfigError(f"{self.name}: {key} = {getattr(self, key)!r} must be in [0, 1)")
+            share = getattr(self, key, 0.0)
+            if not (share <= 1 if key == "momentum" else share < 1):
+                end = "]" if key == "momentum" else ")"
+                raise ConfigError(f"{self.name}: {key} = {share!r} must be in [0, 1{end}")
 
     @property
-    def constants(self) -> dict[str, float]:
+    def constants(self) -> dict[str, float | bool]:
         """The rule's hyperparameters, which the kernel holds as literals."""
         shared = {field.name for field in fields(Optimizer)}
-        return {key: float(value) for key, value in asdict(self).items() if key not in shared}
+        return {key: value for key, value in asdict(self).items() if key not in shared}
 
     @property
     def formulas(self) -> dict[str, Callable]:
@@ -85,10 +95,15 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class Momentum(Optimizer):
-    """Gradient descent with momentum: v ← μ v + g, w ← w − η v."""
+    """Gradient descent with momentum: v ← μ v + g, w ← w − η v.
+
+    With `rate_in_velocity` the velocity contains the rate, as scikit-learn's does: v ← μ v + η g, w ← w − v.
+    The two differ where the rate changes.
+    """
 
     learning_rate: float = 1e-2
     momentum: float = 0.9
+    rate_in_velocity: bool = False
     name: ClassVar[str] = "momentum"
     rule: ClassVar[Callable] = formulas.momentum
     state: ClassVar[tuple[str, ...]] = ("velocity",)
@@ -126,11 +141,16 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1."""
+    """Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1.
+
+    With `epsilon_hat`, ε stands outside the bias correction, as in the form at the end of their section 2
+    and in scikit-learn.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    epsilon_hat: bool = False
     name: ClassVar[str] = "adam"
     rule: ClassVar[Callable] = formulas.adam
     prepare: ClassVar[Callable | None] = formulas.adam_corrections

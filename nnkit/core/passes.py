@@ -136,7 +136,7 @@ class Passes:
             "GRADIENT": self._training,
             "WEIGHTED": batch.weights is not None,
             "INDICES": batch.labels is not None and batch.labels.ndim == 1,
-            **loss.constants,
+            **loss.kernel_constants,
         }
         arguments = {
             "outputs": outputs,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from nnkit.core.losses import Loss
 from nnkit.core.optimizers import Optimizer
 from nnkit.core.parameters import Arena
 from nnkit.core.passes import Passes
+from nnkit.errors import ConfigError
 from nnkit.kernels.layout import (
     BATCH,
     COUNTERS,
@@ -34,14 +36,26 @@ __all__ = ["Objective", "Penalty", "Step", "StepFigures"]
 
 @dataclass(frozen=True)
 class Penalty:
-    """``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases), added to the batch's weighted mean loss."""
+    """``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases), added to the batch's loss.
+
+    Parameters
+    ----------
+    l1, l2 : float
+        At least 0.
+    on : {"mean", "sum"}
+        Whether it is added to the weighted mean of the batch's losses or to their weighted sum, where it
+        counts for less the larger the batch is: scikit-learn's ``alpha``.
+    """
 
     l1: float = 0.0
     l2: float = 0.0
+    on: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         at_least_zero("l1", self.l1)
         at_least_zero("l2", self.l2)
+        if self.on not in ("mean", "sum"):
+            raise ConfigError(f"a penalty is on the 'mean' or the 'sum' of the losses, not on {self.on!r}")
 
     def __bool__(self) -> bool:
         return self.l1 > 0 or self.l2 > 0
@@ -56,7 +70,7 @@ class StepFigures:
     loss_sum : float
         Σ w·loss.
     penalty_sum : float
-        Σ over batches of the penalty, times the batch's Σw.
+        Σ over batches of the penalty, times the batch's Σw where it is added to the mean.
     weight : float
         Σw.
     """
@@ -69,6 +83,11 @@ class StepFigures:
     def loss(self) -> float:
         """The weighted mean loss, penalties included; NaN before the first step."""
         return (self.loss_sum + self.penalty_sum) / self.weight if self.weight > 0 else float("nan")
+
+    @property
+    def penalty(self) -> float:
+        """The penalties' part of it."""
+        return self.penalty_sum / self.weight if self.weight > 0 else float("nan")
 
     def since(self, earlier: StepFigures) -> StepFigures:
         """Return the figures of the steps after an earlier reading."""
@@ -132,7 +151,8 @@ class Objective:
             "l1": float(self._penalty.l1),
             "l2": float(self._penalty.l2),
         }
-        return self.arena.backend.kernel("penalise", self.arena.dtype, {}, {}, arguments)
+        constants = {"DIVIDED": self._penalty.on == "sum"}
+        return self.arena.backend.kernel("penalise", self.arena.dtype, {}, constants, arguments)
 
     def read(self) -> StepFigures:
         """Wait for the device and return the sums so far; reading does not disturb them."""
@@ -154,6 +174,8 @@ class Step(Objective):
     clip_norm : float or None
         The greatest norm of a batch's gradient over all parameters, penalties included; a longer one is
         scaled down (Pascanu et al. 2013, arXiv:1211.5063).
+    state : mapping of str to array of shape (size,), optional
+        The optimizer's state to go on with, in place; zeros if not given.
 
     Attributes
     ----------
@@ -172,10 +194,11 @@ class Step(Objective):
         optimizer: Optimizer,
         rows: Rows,
         clip_norm: float | None = None,
+        state: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__(stages, arena, loss, penalty, batch_size, seed)
         self.steps_per_epoch = -(-rows.count // batch_size)
-        self.state = {name: arena.like_values() for name in optimizer.state}
+        self.state = dict(state or {name: arena.like_values() for name in optimizer.state})
         self.rates = arena.backend.zeros(self.steps_per_epoch, np.float64)
         self._norm_scalars = arena.backend.zeros(SCALARS, np.float64)
         self._weight_norm: Program | None = None

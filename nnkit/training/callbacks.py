@@ -39,6 +39,8 @@ class Figures:
         The rate of the last step.
     loss : float
         Averaged over the epoch at its end; on a step, over those since this callback's last call in it.
+    penalty : float
+        The penalties' part of `loss`.
     metrics : mapping of str to float
         At an epoch's end, by name: "validation_loss", "validation_accuracy", ... Empty elsewhere.
     """
@@ -53,6 +55,7 @@ class Figures:
     samples_per_second: float
     learning_rate: float
     loss: float
+    penalty: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

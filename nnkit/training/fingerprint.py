@@ -32,6 +32,9 @@ def fingerprint(features: Features, targets: NDArray, weights: NDArray | None, r
         Which rows these are, such as ``training``; the names begin with it.
     """
     arrays = {"features": features.dense, "categories": features.codes, "targets": targets}
+    if features.sparse is not None:
+        sparse = features.sparse
+        arrays |= {"numbers": sparse.values, "columns": sparse.columns, "starts": sparse.starts}
     arrays |= {"shift": features.shift, "scale": features.scale, "weights": weights}
     return {f"{rows} {name}": _of(array) for name, array in arrays.items() if array is not None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +17,7 @@ from nnkit.core.order import epoch_order
 from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
 from nnkit.errors import DivergenceError, ModelFileError, shown
+from nnkit.kernels.layout import STEP
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.calls import Calls, Moment
 from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
@@ -26,7 +27,28 @@ from nnkit.training.history import History
 if TYPE_CHECKING:
     from nnkit.training.trainer import Trainer
 
-__all__ = ["Loop", "TrainingState"]
+__all__ = ["Loop", "OptimizerState", "Order", "TrainingState"]
+
+Order = Callable[[int], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """What an optimizer has gathered by the end of a training, for another one to go on with.
+
+    Parameters
+    ----------
+    steps : int
+        Updates done.
+    epochs : int
+        Epochs begun.
+    slots : dict of str to array of shape (size,)
+        Its state, in the arena's layout and on its device.
+    """
+
+    steps: int
+    epochs: int
+    slots: dict[str, Array]
 
 
 @dataclass
@@ -37,6 +59,8 @@ class TrainingState:
     ----------
     epoch : int
         The current epoch, from 0.
+    epochs_before : int
+        Epochs of the trainings that this one goes on from: orders and draws are counted over all of them.
     batch : int
         The next batch of it.
     best : float
@@ -47,6 +71,8 @@ class TrainingState:
         Epochs since.
     plateau : PlateauState
         The state of a reduce-on-plateau schedule.
+    rate_factor : float
+        What callbacks multiply the learning rate by, see `Trainer.scale_learning_rate`.
     stopped_early : bool
         Whether the training is over because validation no longer improved.
     restored : bool
@@ -54,11 +80,13 @@ class TrainingState:
     """
 
     epoch: int = 0
+    epochs_before: int = 0
     batch: int = 0
     best: float = math.inf
     best_epoch: int = 0
     waited: int = 0
     plateau: PlateauState = field(default_factory=PlateauState)
+    rate_factor: float = 1.0
     stopped_early: bool = False
     restored: bool = False
 
@@ -73,8 +101,9 @@ class TrainingState:
             plateau = PlateauState(**value["plateau"])
             best = math.inf if value["best"] is None else float(value["best"])
             state = cls(**{**value, "best": best, "plateau": plateau})
-            numbers = [plateau.factor, plateau.waited, 0.0 if plateau.best is None else plateau.best]
-            counts = [state.epoch, state.batch, state.best_epoch, state.waited]
+            best_seen = 0.0 if plateau.best is None else plateau.best
+            numbers = [state.rate_factor, plateau.factor, plateau.waited, best_seen]
+            counts = [state.epoch, state.epochs_before, state.batch, state.best_epoch, state.waited]
             known = set(map(type, counts)) <= {int} and 0 <= min(counts) <= max(counts) < 2**53
             if not known or not all(map(math.isfinite, numbers)):
                 raise ValueError("a number is out of its range")
@@ -98,10 +127,12 @@ class Loop:
         The validation rows.
     epochs, batch_size : int
         As `Trainer.fit` takes them.
-    shuffle : bool
-        Whether each epoch has an order of its own.
+    shuffle : bool, or function of an epoch
+        Whether each epoch has an order of its own; or what returns it.
     callbacks : sequence of Callback
         Called on the way.
+    carried : OptimizerState or None
+        What to go on with; its arrays are changed in place.
 
     Attributes
     ----------
@@ -116,8 +147,9 @@ class Loop:
         evaluation: Evaluation | None,
         epochs: int,
         batch_size: int,
-        shuffle: bool,
+        shuffle: bool | Order,
         callbacks: Sequence[Callback],
+        carried: OptimizerState | None = None,
     ) -> None:
         network = trainer.network
         self.trainer = trainer
@@ -135,7 +167,9 @@ class Loop:
             trainer.optimizer,
             rows,
             trainer.clip_norm,
+            None if carried is None else carried.slots,
         )
+        self._carried = carried or OptimizerState(0, 0, self.step.state)
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
         self.best_values: Array = network.arena.like_values()
         # An epoch's training loss is that of the weights it began with, not of those it leaves.
@@ -158,7 +192,9 @@ class Loop:
         trainer.stopping = False
         self._resumed = resumed
         if resumed is None:
-            trainer.state, trainer.history = TrainingState(), History()
+            trainer.state = TrainingState(epochs_before=self._carried.epochs)
+            trainer.history = History()
+            trainer.backend.write(self.step.counters[STEP : STEP + 1], self._carried.steps)
             self._began = time.perf_counter()
             self._keep_first.run()
             self._keep_best.run()
@@ -183,7 +219,13 @@ class Loop:
                 self.writer.wait()
             raise
         finally:
+            trainer.optimizer_state = self._optimizer_state()
             self.calls.train_end(self._figures(last))
+
+    def _optimizer_state(self) -> OptimizerState:
+        state = self.trainer.state
+        steps = int(self.trainer.backend.to_host(self.step.counters)[STEP])
+        return OptimizerState(steps, state.epochs_before + state.epoch + (state.batch > 0), self.step.state)
 
     def _finished(self) -> bool:
         return self.trainer.state.epoch >= self.epochs or self.trainer.state.stopped_early
@@ -227,7 +269,7 @@ class Loop:
             epochs=self.epochs,
             state=state.to_json(),
             history=trainer.history.to_json(),
-            settings=trainer.settings(self.step.batch_size, self.shuffle),
+            settings=trainer.settings(self.step.batch_size, bool(self.shuffle)),
             numerics=trainer.backend.numerics(),
             arrays={name: trainer.backend.to_host(array) for name, array in self._arrays().items()},
         )
@@ -236,8 +278,12 @@ class Loop:
         """Give the step its epoch; a resumed one goes on with the sums it had."""
         state, resumed = self.trainer.state, self._resumed
         self._rates = self._learning_rates()
-        order = epoch_order(self.rows.count, self.trainer.seed, state.epoch, self.shuffle)
-        self.step.begin_epoch(state.epoch, order, self._rates)
+        epoch = state.epochs_before + state.epoch
+        if callable(self.shuffle):
+            order = self.shuffle(epoch)
+        else:
+            order = epoch_order(self.rows.count, self.trainer.seed, epoch, self.shuffle)
+        self.step.begin_epoch(epoch, order, self._rates)
         if resumed is not None and state.batch:
             self.trainer.backend.write(self.step.scalars, resumed.arrays["scalars"])
         else:
@@ -283,7 +329,8 @@ class Loop:
         trainer, steps = self.trainer, self.step.steps_per_epoch
         first = trainer.state.epoch * steps
         factors = trainer.schedule.factors(first, steps, self.epochs * steps, steps)
-        return trainer.optimizer.learning_rate * trainer.state.plateau.factor * factors
+        rate = trainer.optimizer.learning_rate * trainer.state.plateau.factor * trainer.state.rate_factor
+        return rate * factors
 
     def _end_epoch(self, sums: StepFigures, training_rate: float) -> None:
         trainer, state = self.trainer, self.trainer.state
@@ -370,6 +417,7 @@ class Loop:
             samples_per_second=samples_per_second,
             learning_rate=self._learning_rate(),
             loss=sums.loss,
+            penalty=sums.penalty,
             metrics=metrics or {},
         )
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +33,7 @@ from nnkit.training.class_weights import class_weights
 from nnkit.training.evaluation import Decode, Evaluation
 from nnkit.training.fingerprint import differences, fingerprint
 from nnkit.training.history import History
-from nnkit.training.loop import Loop, TrainingState
+from nnkit.training.loop import Loop, OptimizerState, Order, TrainingState
 from nnkit.training.precision import resolve_precision
 
 __all__ = ["Trainer"]
@@ -66,6 +66,8 @@ class Trainer:
         Of the learning rate.
     l1, l2 : float
         ``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases) is added to the loss.
+    penalty_on : {"mean", "sum"}
+        To a batch's mean loss, or to its sum, as scikit-learn's ``alpha`` is.
     clip_norm : float, optional
         The greatest norm of a batch's gradient.
     class_weight : "balanced" or mapping of int to float, optional
@@ -85,6 +87,8 @@ class Trainer:
         Where the training stands.
     history : History
         A row an epoch.
+    optimizer_state : OptimizerState or None
+        What the optimizer has gathered, for ``fit(continued=True)``.
 
     Examples
     --------
@@ -110,6 +114,7 @@ class Trainer:
         schedule: str | Mapping[str, Any] | Schedule = "constant",
         l1: float = 0.0,
         l2: float = 0.0,
+        penalty_on: Literal["mean", "sum"] = "mean",
         clip_norm: float | None = None,
         class_weight: str | Mapping[int, float] | None = None,
         early_stopping: int | None = None,
@@ -121,7 +126,7 @@ class Trainer:
         self.optimizer = optimizer_from(optimizer)
         self.schedule = schedule_from(schedule)
         self.seed = whole("seed", seed, 0, 2**64 - 1)
-        self.penalty = Penalty(at_least_zero("l1", l1), at_least_zero("l2", l2))
+        self.penalty = Penalty(at_least_zero("l1", l1), at_least_zero("l2", l2), penalty_on)
         self.clip_norm = None if clip_norm is None else above_zero("clip_norm", clip_norm)
         self.class_weight = class_weight
         self.early_stopping = None if early_stopping is None else whole("early_stopping", early_stopping, 1)
@@ -136,6 +141,7 @@ class Trainer:
             logger.warning(resolved.note)
         self.state = TrainingState()
         self.history = History()
+        self.optimizer_state: OptimizerState | None = None
         self.stopping = False
 
     def _known_metrics(self, metrics: Sequence[str] | None) -> tuple[str, ...]:
@@ -154,6 +160,10 @@ class Trainer:
         """Ask a running `fit` to end after the steps under way: for callbacks and signal handlers."""
         self.stopping = True
 
+    def scale_learning_rate(self, factor: float) -> None:
+        """Multiply the schedule's rates by a factor from the training's next epoch on: for callbacks."""
+        self.state.rate_factor = above_zero("factor", factor)
+
     def fit(
         self,
         X: ArrayLike | Features,
@@ -163,10 +173,11 @@ class Trainer:
         batch_size: int = 128,
         validation: Validation = None,
         sample_weight: ArrayLike | None = None,
-        shuffle: bool = True,
+        shuffle: bool | Order = True,
         callbacks: Iterable[Callback] = (),
         decode: Decode | None = None,
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
+        continued: bool = False,
     ) -> History:
         """Train from epoch 1: a second call repeats the first one's orders and draws on the weights it finds.
 
@@ -184,14 +195,18 @@ class Trainer:
             A share of the rows, stratified by class, or rows of their own.
         sample_weight : array_like of shape (samples,), optional
             Weights of the mean loss.
-        shuffle : bool
-            Whether each epoch takes the rows in an order of its own.
+        shuffle : bool, or function
+            Whether each epoch takes the rows in an order of its own; or a function of the epoch, from 0, that
+            returns it as int64.
         callbacks : iterable of Callback
             Called on the way.
         decode : function, optional
             Turns a regression's outputs and targets into their own units for the metrics.
         checkpoints : Checkpoints or path-like, optional
             Where to keep checkpoints, from which `resume` goes on; a path stands for ``Checkpoints(path)``.
+        continued : bool
+            Go on from the call before: with its optimizer's state and count of steps, and with orders and
+            draws that it has not had.
 
         Returns
         -------
@@ -209,8 +224,10 @@ class Trainer:
         """
         epochs = whole("epochs", epochs, 1)
         batch_size = whole("batch_size", batch_size, 1, 2**24)
+        if callable(shuffle) and checkpoints is not None:
+            raise ConfigError("what is ordered by a function cannot be resumed: give shuffle as a bool")
         loop, data = self._loop(
-            X, y, epochs, batch_size, validation, sample_weight, shuffle, callbacks, decode
+            X, y, epochs, batch_size, validation, sample_weight, shuffle, callbacks, decode, continued
         )
         if checkpoints is not None:
             loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
@@ -287,7 +304,7 @@ class Trainer:
     def _check_resumable(self, checkpoint: Checkpoint, loop: Loop, data: Mapping[str, Any]) -> None:
         """Raise unless settings and data are those of the checkpoint."""
         then = checkpoint.settings
-        now = json.loads(json.dumps(self.settings(loop.step.batch_size, loop.shuffle)))
+        now = json.loads(json.dumps(self.settings(loop.step.batch_size, bool(loop.shuffle))))
         differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if differing:
             # Names and values come from the file.
@@ -316,6 +333,7 @@ class Trainer:
             "schedule": self.schedule.to_json(),
             "l1": self.penalty.l1,
             "l2": self.penalty.l2,
+            "penalty_on": self.penalty.on,
             "clip_norm": self.clip_norm,
             "class_weight": by_class,
             "early_stopping": self.early_stopping,
@@ -335,9 +353,10 @@ class Trainer:
         batch_size: int,
         validation: Validation,
         sample_weight: ArrayLike | None,
-        shuffle: bool,
+        shuffle: bool | Order,
         callbacks: Iterable[Callback],
         decode: Decode | None,
+        continued: bool = False,
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
         """Return the loop over these data, and what computes their fingerprint."""
         features = features_from(X, self.dtype)
@@ -354,7 +373,9 @@ class Trainer:
         rows = Rows(self.backend, self.dtype, features, targets, weights, shuffled=True)
         held = None if validation is None else self._held(validation)
         evaluation = None if held is None else self._evaluation(held, decode)
-        loop = Loop(self, rows, evaluation, epochs, min(batch_size, rows.count), shuffle, tuple(callbacks))
+        carried = self.optimizer_state if continued else None
+        batch_size = min(batch_size, rows.count)
+        loop = Loop(self, rows, evaluation, epochs, batch_size, shuffle, tuple(callbacks), carried)
 
         def data() -> dict[str, Any]:
             seen = fingerprint(features, targets, weights, "training")

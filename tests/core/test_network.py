@@ -154,7 +154,8 @@ def test_predicting_in_chunks_is_predicting_at_once(net: Network, monkeypatch, c
     parameters = net.parameters()
     hidden = np.maximum(X @ parameters["layers.0.weight"], 0)
     expected = np.tanh(hidden @ parameters["layers.1.weight"]) @ parameters["layers.2.weight"]
-    monkeypatch.setattr(inference, "_CHUNK", chunk)
+    monkeypatch.setattr(inference, "_FEWEST_ROWS", chunk)
+    monkeypatch.setattr(inference, "_MOST_ROWS", chunk)
     outputs = net.predict(X)
     assert outputs.shape == (10, 3)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)

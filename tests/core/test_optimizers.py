@@ -56,9 +56,9 @@ def test_overrides_replace_what_they_give() -> None:
 
 
 def test_constants_are_floats_without_the_rate_and_the_decay() -> None:
-    assert Momentum(0.1, 0.2, momentum=0).constants == {"momentum": 0.0}
+    assert Momentum(0.1, 0.2, momentum=0).constants == {"momentum": 0.0, "rate_in_velocity": False}
     assert isinstance(Momentum(momentum=0).constants["momentum"], float)
-    assert set(Adam().constants) == {"beta1", "beta2", "epsilon"}
+    assert set(Adam().constants) == {"beta1", "beta2", "epsilon", "epsilon_hat"}
 
 
 @pytest.mark.parametrize(

@@ -103,18 +103,30 @@ def loss_cases() -> Iterator[Case]:
             }
             flags = {"BIAS": True, "GRADIENT": gradient, "WEIGHTED": True, "INDICES": indices}
             label = f"{name}-{shape}-{'indices-' if indices else ''}{'' if gradient else 'value-'}{dtype}"
-            constants = {**flags, **loss.constants}
+            constants = {**flags, **loss.kernel_constants}
             yield Case(label, loss.kernel, dtype, loss.formulas, constants, arguments, columns % 4 == 0)
+            if name not in ("cross_entropy", "binary_cross_entropy") or shape == "one-block" or not gradient:
+                continue
+            ceiled = loss_from({"name": name, "ceiling": 16.0, "reduction": "sum"})
+            constants = {**flags, **ceiled.kernel_constants}
+            label = f"ceiled-{label}"
+            yield Case(label, ceiled.kernel, dtype, ceiled.formulas, constants, arguments, columns % 4 == 0)
 
 
 def gather_cases() -> Iterator[Case]:
-    """Sources of several types, with and without categories, in rows of fours and not."""
+    """Sources of several types, with and without categories, sparse, in rows of fours and not."""
     for dtype, (source, codes), columns in product(
-        DTYPES, (("uint8", False), ("uint8", True), ("float32", False), ("int64", True)), (784, 30)
+        DTYPES,
+        (("uint8", False), ("uint8", True), ("float32", False), ("int64", True), ("sparse", False)),
+        (784, 30),
     ):
+        sparse = source == "sparse"
         width = columns + (16 if codes else 0)
         arguments = {
-            "source": np.empty((1000, columns), source),
+            "source": np.empty((1000, 0 if sparse else columns), "float32" if sparse else source),
+            "sparse_values": np.empty(5000, dtype),
+            "sparse_columns": np.zeros(5000, np.int64),
+            "sparse_starts": np.zeros(1001, np.int64),
             "codes": np.zeros((1000, 3), np.int32) if codes else None,
             "offsets": np.zeros(3, np.int64),
             "shift": np.empty(columns, dtype),
@@ -129,7 +141,8 @@ def gather_cases() -> Iterator[Case]:
             "inputs": np.empty((128, width), dtype),
             "batch_size": 128,
         }
-        flags = dict.fromkeys(("SHUFFLED", "SCALED", "TARGETS", "INDICES", "WEIGHTED"), True)
+        flags = dict.fromkeys(("SHUFFLED", "TARGETS", "INDICES", "WEIGHTED"), True)
+        flags |= {"SCALED": not sparse, "SPARSE": sparse}
         label = f"gather-{source}-{columns}-{'codes-' if codes else ''}{dtype}"
         yield Case(label, "gather", dtype, {}, {**flags, "CODES": codes}, arguments, columns == 784)
 
@@ -155,6 +168,15 @@ def arena_cases() -> Iterator[Case]:
             flags = {"SLOTS": len(optimizer.state), "CLIP": True, "PREPARED": prepared}
             constants = {**flags, **optimizer.constants}
             label = f"update-{name}-{blocks}-{dtype}"
+            yield Case(label, "update", dtype, optimizer.formulas, constants, arguments, True)
+        if size > 128:
+            divided = {"DIVIDED": True}
+            yield Case(f"penalise-divided-{dtype}", "penalise", dtype, {}, divided, arguments, True)
+        for name, form in (("nesterov", "rate_in_velocity"), ("adam", "epsilon_hat")) if size > 128 else ():
+            optimizer = optimizer_from({"name": name, form: True})
+            flags = {"SLOTS": len(optimizer.state), "CLIP": True, "PREPARED": name == "adam"}
+            constants = {**flags, **optimizer.constants}
+            label = f"update-{name}-{form}-{dtype}"
             yield Case(label, "update", dtype, optimizer.formulas, constants, arguments, True)
 
 

@@ -252,6 +252,9 @@ def textbook(name: str, w, g, rate, state, t, o):
     """One step of each rule as its paper writes it."""
     if name == "sgd":
         return w - rate * g
+    if name in ("momentum", "nesterov") and o.rate_in_velocity:  # as scikit-learn writes it
+        state["v"] = o.momentum * state.get("v", 0) - rate * g
+        return w + (state["v"] if name == "momentum" else o.momentum * state["v"] - rate * g)
     if name in ("momentum", "nesterov"):
         state["v"] = o.momentum * state.get("v", 0) + g
         return w - rate * (state["v"] if name == "momentum" else g + o.momentum * state["v"])
@@ -263,22 +266,28 @@ def textbook(name: str, w, g, rate, state, t, o):
         return w - rate * g / (np.sqrt(state["s"]) + o.epsilon)
     state["m"] = o.beta1 * state.get("m", 0) + (1 - o.beta1) * g
     state["v"] = o.beta2 * state.get("v", 0) + (1 - o.beta2) * g**2
+    if o.epsilon_hat:  # as the end of the paper's section 2 has it
+        rate = rate * np.sqrt(1 - o.beta2**t) / (1 - o.beta1**t)
+        return w - rate * state["m"] / (np.sqrt(state["v"]) + o.epsilon)
     m, v = state["m"] / (1 - o.beta1**t), state["v"] / (1 - o.beta2**t)
     return w - rate * m / (np.sqrt(v) + o.epsilon)
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"),
+    ("name", "dtype", "form"),
     [
-        *product(("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"), ("float64",)),
-        ("adam", "float32"),
-        ("momentum", "float32"),
+        *product(("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"), ("float64",), ({},)),
+        *product(("momentum", "nesterov"), ("float64",), ({"rate_in_velocity": True},)),
+        # An epsilon so large that its place shows.
+        *product(("adam",), ("float64", "float32"), ({"epsilon_hat": True, "epsilon": 0.1},)),
+        ("adam", "float32", {}),
+        ("momentum", "float32", {}),
     ],
 )
-def test_twenty_updates_equal_the_textbooks(name: str, dtype: str) -> None:
+def test_twenty_updates_equal_the_textbooks(name: str, dtype: str, form: dict) -> None:
     """With a rate of each batch's own, clipping, decay of the decaying segment, and ragged weight sums."""
     clip_norm = 2.5
-    update = Update(name, dtype, clip_norm, weight_decay=0.05, learning_rate=0.01)
+    update = Update(name, dtype, clip_norm, weight_decay=0.05, learning_rate=0.01, **form)
     update.rates[:] = 0.01 * (1 + np.arange(64) % 5)
     random = np.random.default_rng(2)
     start = update.values.copy()

@@ -6,10 +6,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import sparse, special, stats
 
 from nnkit.core.activations import activation_function, activation_names
-from nnkit.core.features import Features
+from nnkit.core.features import Features, features_from
 from nnkit.core.losses import loss_from
 from nnkit.kernels.layout import (
     BATCH,
@@ -100,6 +100,10 @@ def gathered(
         "count": np.zeros(1, np.int64),
         **buffers,
     }
+    if features.sparse is not None:
+        arguments["sparse_values"] = features.sparse.values.astype(dtype)
+        arguments["sparse_columns"] = features.sparse.columns
+        arguments["sparse_starts"] = features.sparse.starts
     scaled = features.scale is not None
     if scaled:
         arguments["shift"] = np.asarray(features.shift, dtype)
@@ -108,6 +112,7 @@ def gathered(
         "SHUFFLED": order is not None,
         "SCALED": scaled,
         "CODES": features.codes is not None,
+        "SPARSE": features.sparse is not None,
         "TARGETS": targets is not None,
         "INDICES": targets is not None and targets.ndim == 1,
         "WEIGHTED": weights is not None,
@@ -149,6 +154,20 @@ def test_gather_of_codes_alone(device) -> None:
     features = Features(np.empty((2, 0), np.float32), codes=codes, cardinalities=(3,))
     result = gathered(device, "float32", features, 2, 0, 2)
     np.testing.assert_array_equal(result["inputs"], [[0, 0, 1], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 8, 33])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gather_of_sparse_rows_is_that_of_the_dense_ones(device, dtype: str, columns: int) -> None:
+    random = np.random.default_rng(columns)
+    dense = random.normal(size=(9, columns)) * (random.random((9, columns)) < 0.4)
+    dense[2], dense[3] = 0.0, 1.5  # a row of zeros, and one without any
+    features = features_from(sparse.csr_matrix(dense.astype(dtype)), dtype)
+    order = random.permutation(9)
+    for batch, rows in ((0, 4), (1, 4), (2, 1)):
+        result = gathered(device, dtype, features, rows, batch, 4, order=order.copy())
+        expected = dense.astype(dtype)[order[4 * batch : 4 * batch + rows]]
+        np.testing.assert_array_equal(result["inputs"], expected)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -271,7 +290,8 @@ def lost(device, name: str, dtype: str, outputs, labels, weights=None, bias=None
         "WEIGHTED": weights is not None,
         "INDICES": labels.ndim == 1,
     }
-    operation = device.prepare(loss.kernel, dtype, loss.formulas, {**flags, **loss.constants}, arguments)
+    constants = {**flags, **loss.kernel_constants}
+    operation = device.prepare(loss.kernel, dtype, loss.formulas, constants, arguments)
     operation()
     once = scalars.copy()
     operation()
@@ -328,6 +348,41 @@ def test_binary_label_smoothing_moves_targets_towards_a_half(device) -> None:
     moved = lost(device, "binary_cross_entropy", "float64", outputs, 0.8 * targets + 0.1)
     np.testing.assert_allclose(smoothed[1], moved[1], rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(smoothed[0], moved[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mse", "binary_cross_entropy"])
+def test_a_loss_summed_over_outputs_is_so_many_times_their_mean(device, name: str) -> None:
+    random = np.random.default_rng(11)
+    outputs, targets, weights = random.normal(size=(7, 3)), random.random((7, 3)), random.random(7)
+    mean = lost(device, name, "float64", outputs, targets, weights)
+    total = lost(device, name, "float64", outputs, targets, weights, reduction="sum")
+    assert total[0][LOSS_SUM] == pytest.approx(3 * mean[0][LOSS_SUM], rel=1e-13)
+    np.testing.assert_allclose(total[1], 3 * mean[1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("columns", [1, 5, 40])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
+def test_a_ceiling_is_a_clipping_of_probabilities_that_the_gradient_does_not_see(
+    device, name: str, dtype: str, columns: int
+) -> None:
+    random = np.random.default_rng(12)
+    outputs = random.normal(scale=20, size=(9, columns)).astype(dtype).astype(np.float64)
+    epsilon = 1e-4
+    if name == "cross_entropy":
+        labels = random.integers(0, columns, 9).astype(np.int32)
+        clipped = np.maximum(special.softmax(outputs, axis=1), epsilon)
+        expected = -np.log(clipped[np.arange(9), labels]).sum()
+    else:
+        labels = random.random((9, columns)).astype(dtype).astype(np.float64)
+        yes = np.log(np.maximum(special.expit(outputs), epsilon))
+        no = np.log(np.maximum(special.expit(-outputs), epsilon))
+        expected = -(labels * yes + (1 - labels) * no).mean(axis=1).sum()
+    free = lost(device, name, dtype, outputs, labels)
+    ceiled = lost(device, name, dtype, outputs, labels, ceiling=-np.log(epsilon))
+    assert ceiled[0][LOSS_SUM] == pytest.approx(expected, rel=TOLERANCE[dtype], abs=1e-7)
+    assert columns == 1 or ceiled[0][LOSS_SUM] < free[0][LOSS_SUM]
+    np.testing.assert_array_equal(ceiled[1], free[1])
 
 
 def test_hubers_delta_is_the_one_given(device) -> None:
@@ -393,6 +448,23 @@ def test_penalise_adds_to_decaying_segments_in_the_batchs_scale(device, dtype: s
     close(gradients, expected, dtype)
     total = np.sum(decays * (0.2 * abs(values) + 0.25 * values.astype(np.float64) ** 2))
     assert scalars[PENALTY_SUM] == pytest.approx(1 + 24 * total, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_penalty_on_the_sum_counts_for_less_the_larger_the_batch(device, dtype: str) -> None:
+    random = np.random.default_rng(9)
+    values, gradients = random.normal(size=(2, 96)).astype(dtype)
+    scalars = np.zeros(SCALARS)
+    scalars[WEIGHT_SUM] = 24.0
+    decays = np.zeros(96)
+    decays[0:40] = decays[64:90] = 1
+    expected = gradients + decays * 0.5 * values / 32  # the update multiplies by 32 / 24
+    arguments = {"values": values, "gradients": gradients, "segments": SEGMENTS, "scalars": scalars}
+    given = {**arguments, "batch_size": 32, "l1": 0.0, "l2": 0.5}
+    device.run("penalise", dtype, {}, {"DIVIDED": True}, given)
+    close(gradients, expected, dtype)
+    total = np.sum(decays * 0.25 * values.astype(np.float64) ** 2)
+    assert scalars[PENALTY_SUM] == pytest.approx(total, rel=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -76,7 +76,14 @@ def test_float_literals_take_the_working_type(dtype: str) -> None:
 
 
 def test_a_difference_of_constants_is_taken_in_float64() -> None:
-    constants = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "SLOTS": 2, "PREPARED": True}
+    constants = {
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "epsilon_hat": False,
+        "SLOTS": 2,
+        "PREPARED": True,
+    }
     rule = {"rule": formulas.adam, "prepare": formulas.adam_corrections}
     source = host.kernel("update", np.dtype(np.float32), rule, **constants).path.read_text()
     assert f'np.float32("{1 - 0.999!r}")' in source

@@ -1,0 +1,142 @@
+"""Estimators in model files: what `save` writes is a `Model` to `nnkit.load`, and an estimator to `load`."""
+
+from __future__ import annotations
+
+import math
+import os
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from nnkit.core.losses import Loss
+from nnkit.core.optimizers import Optimizer
+from nnkit.core.schedules import Schedule
+from nnkit.data import json_fields
+from nnkit.data.operations import ArrayColumns
+from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.targets import TargetEncoder
+from nnkit.errors import DataError, ModelFileError
+from nnkit.model import Model
+from nnkit.model import load as load_model
+
+__all__ = ["load", "save"]
+
+# What a fitted estimator has beside its arrays and classes; which of them, the solver decides.
+_FITTED = (
+    "loss_",
+    "best_loss_",
+    "loss_curve_",
+    "validation_scores_",
+    "best_validation_score_",
+    "t_",
+    "n_iter_",
+    "n_layers_",
+    "n_outputs_",
+    "n_features_in_",
+    "out_activation_",
+    "stopped_early_",
+)
+
+
+def save(estimator: Any, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator; see `nnkit.perceptron.Perceptron.save`.
+
+    Parameters that are no data (callbacks, a RandomState) and the optimizer's state have no place in it.
+    """
+    fitted = {name: _to_json(getattr(estimator, name)) for name in _FITTED if hasattr(estimator, name)}
+    if hasattr(estimator, "feature_names_in_"):
+        fitted["feature_names_in_"] = estimator.feature_names_in_.tolist()
+    if hasattr(estimator, "classes_"):
+        fitted["sparse_labels"] = estimator._sparse_labels
+    parameters = {name: _to_json(value) for name, value in estimator.get_params(deep=False).items()}
+    details = {
+        "estimator": {"class": type(estimator).__name__, "parameters": parameters, "fitted": fitted},
+        "nnkit": version("nnkit"),
+        "numpy": np.__version__,
+    }
+    dtype = estimator.coefs_[0].dtype
+    columns = ArrayColumns(estimator.n_features_in_, False, 0.0, 1.0)
+    network, loss = estimator._ready(), estimator._loss(dtype)
+    Model(network, Preprocessor((columns,), dtype.name), _target(estimator), loss, details).save(path)
+
+
+def _target(estimator: Any) -> TargetEncoder:
+    outputs = estimator.n_outputs_
+    if not hasattr(estimator, "classes_"):
+        return TargetEncoder("regression", outputs, None, np.zeros(outputs), np.ones(outputs), outputs == 1)
+    if estimator._multilabel:
+        return TargetEncoder("multilabel", outputs, np.array([0, 1]), flat=False)
+    classes = estimator.classes_
+    if len(classes) < 2:
+        raise DataError(f"a classifier of the one class {classes[0]!r} has nothing that a file could hold")
+    if not all(isinstance(label, str | int | float) for label in classes.tolist()):
+        raise DataError(
+            f"labels of dtype {classes.dtype} have no place in a file; train with texts or numbers, or pickle"
+        )
+    return TargetEncoder("binary" if outputs == 1 else "multiclass", outputs, classes)
+
+
+def load(cls: type, path: str | os.PathLike[str]) -> Any:
+    """Return the estimator of this class that a file holds; see `nnkit.perceptron.Perceptron.load`."""
+    model = load_model(path)
+    try:
+        described = json_fields.mapping(model.details.get("estimator"), "estimator")
+        name = json_fields.text(described, "class")
+        if name != cls.__name__:
+            raise ModelFileError(f"it holds an estimator of the class {name[:60]!r}, not {cls.__name__}")
+        return _estimator(cls, model, described)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}; nnkit.load reads models") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelFileError(f"{path}: what the file describes is no estimator; train it anew") from error
+
+
+def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
+    parameters = json_fields.mapping(described.get("parameters"), "parameters")
+    estimator: Any = cls(**{name: _from_json(value) for name, value in parameters.items()})
+    fitted = json_fields.mapping(described.get("fitted"), "fitted")
+    for name in _FITTED:
+        if name in fitted:
+            setattr(estimator, name, _from_json(fitted[name]))
+    named = model.network.parameters()
+    layers = range(len(named) // 2)
+    estimator._adopt(
+        [named[f"layers.{i}.weight"] for i in layers], [named[f"layers.{i}.bias"] for i in layers]
+    )
+    if "feature_names_in_" in fitted:
+        estimator.feature_names_in_ = np.array(json_fields.texts(fitted, "feature_names_in_"), dtype=object)
+    if model.classes is not None:
+        multilabel = model.task == "multilabel"
+        classes = np.arange(model.target.outputs) if multilabel else model.classes
+        estimator._know(classes, multilabel, None)
+        estimator._sparse_labels = json_fields.flag(fitted, "sparse_labels")
+    if estimator.n_outputs_ != model.target.outputs or estimator.n_features_in_ != model.preprocessor.width:
+        raise ModelFileError("the estimator described is not that of the network")
+    estimator._ready()
+    return estimator
+
+
+def _to_json(value: Any) -> Any:
+    """Return a parameter or attribute as JSON; None for what is no data."""
+    if isinstance(value, Optimizer | Schedule | Loss):
+        return value.to_json()
+    if isinstance(value, type | np.dtype):
+        return np.dtype(value).name
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": repr(value)}
+    if isinstance(value, dict):
+        return {"pairs": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_to_json(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else None
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"number"}:
+        return float(value["number"])
+    if isinstance(value, dict) and set(value) == {"pairs"}:
+        return {_from_json(key): _from_json(item) for key, item in value["pairs"]}
+    return value

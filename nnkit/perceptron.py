@@ -1,0 +1,578 @@
+"""What the two estimators share: parameters checked, data brought to the trainer, what a fit leaves behind.
+
+`random_state` is drawn from as scikit-learn draws from it, so that one number gives
+its networks: initial weights, held-out rows, orders.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from nnkit.core.activations import activation_names
+from nnkit.core.batch import Rows
+from nnkit.core.features import features_from
+from nnkit.core.layers import Dense, Dropout, Layer
+from nnkit.core.losses import Loss
+from nnkit.core.network import Network
+from nnkit.core.optimizers import Adam, Momentum, Nesterov, Optimizer, optimizer_from
+from nnkit.core.targets import loss_targets, loss_weights
+from nnkit.data.device_arrays import from_device
+from nnkit.errors import ConfigError, DataError, DivergenceError
+from nnkit.training.convergence import Convergence, Progress
+from nnkit.training.lbfgs import minimise
+from nnkit.training.loop import OptimizerState
+from nnkit.training.trainer import Trainer
+
+__all__ = ["Perceptron"]
+
+_ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's names of ours
+_AUTO_BATCH = 200
+_FEWEST_HELD_OUT = 2
+
+
+@dataclass(eq=False)
+class _Trained:
+    """What an estimator keeps beside its public attributes: the network on its device, and the optimizer.
+
+    `coefs_` and `intercepts_` are what counts; `arrays` are those that the network's parameters are equal to.
+    """
+
+    network: Network | None = None
+    arrays: tuple[NDArray, ...] = ()
+    optimizer_state: OptimizerState | None = None
+    progress: Progress | None = None
+
+    def portable(self) -> _Trained:
+        """Return what a pickle takes: nothing that lives on a device."""
+        state = self.optimizer_state
+        if state is not None and self.network is not None:
+            to_host = self.network.arena.backend.to_host
+            state = replace(state, slots={name: to_host(slot) for name, slot in state.slots.items()})
+        return _Trained(None, (), state, self.progress)
+
+
+class Perceptron(BaseEstimator):
+    """What the classifier and the regressor share."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "loss": [str, dict, Loss],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [str],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+        "optimizer": [str, dict, Optimizer, None],
+        "schedule": [str, dict, object, None],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "device": [str],
+        "precision": [StrOptions({"fp32", "fp64", "tf32", "fp16", "bf16"}), None],
+        "dtype": [StrOptions({"float32", "float64"}), type, np.dtype, None],
+        "callbacks": ["array-like", None],
+    }
+    _score_name: ClassVar[str]
+
+    # --- what a subclass says of its targets ---
+
+    def _encode(self, y: NDArray, first: bool) -> NDArray:
+        """Return the targets as the loss reads them; on the first pass, learn what they are."""
+        raise NotImplementedError
+
+    def _loss(self, dtype: np.dtype) -> Loss:
+        """Return the loss that the network is trained with."""
+        raise NotImplementedError
+
+    def _told(self, dtype: np.dtype, targets: NDArray, weights: NDArray | None) -> tuple[float, float]:
+        """Return the factor and the addend that make the trained loss the one that is told."""
+        raise NotImplementedError
+
+    def _class_weights(self, targets: NDArray, incremental: bool) -> NDArray | None:
+        """Return what each sample counts for by its class; None for 1."""
+        return None
+
+    # --- training ---
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
+        """Fit the network to the rows of X and the targets y.
+
+        Parameters
+        ----------
+        X : array, data frame or sparse matrix of shape (n_samples, n_features)
+            float32 rows are trained on in float32, all others in float64, unless `dtype` says otherwise.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels, or a regression's values.
+        sample_weight : array-like of shape (n_samples,), optional
+            What each sample counts for: 2 is as good as having it twice.
+        eval_set : (X, y) or (X, y, sample_weight), optional
+            Scored after each epoch; with `early_stopping` in place of held-out rows.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError
+            If a parameter is out of its range, before anything is trained.
+        ValueError
+            If the data cannot be trained on, or the weights became infinite.
+        """
+        return self._train(X, y, sample_weight, eval_set, incremental=False)
+
+    def _train(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> Any:
+        sizes = self._hidden_sizes()
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        if incremental and not first and getattr(self, "stopped_early_", False) and self.early_stopping:
+            return self
+        X, y = self._checked(from_device(X), from_device(y), reset=first)
+        sample_weight = None if sample_weight is None else _check_sample_weight(from_device(sample_weight), X)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        targets = self._encode(y, first)
+        class_weights = self._class_weights(targets, incremental)
+        held_out = self._held_out(eval_set)
+        random = check_random_state(self.random_state)
+        if first:
+            self._begin([X.shape[1], *sizes, self.n_outputs_], X.dtype, random)
+        elif sizes != [len(intercept) for intercept in self.intercepts_[:-1]]:
+            raise ConfigError(
+                f"hidden_layer_sizes = {sizes} are not those of the network to go on with; "
+                "set warm_start=False and call fit to begin anew"
+            )
+        if self.solver == "lbfgs" and self.optimizer is None:
+            self._minimise(X, targets, _times(sample_weight, class_weights))
+        else:
+            self._descend(X, targets, sample_weight, class_weights, held_out, random, incremental)
+        if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
+            raise _not_finite()
+        return self
+
+    def _hidden_sizes(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+        if np.any(np.array(sizes) <= 0):
+            raise ConfigError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return [int(size) for size in sizes]
+
+    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, NDArray]:
+        dtypes = (np.float64, np.float32) if self.dtype is None else np.dtype(self.dtype)
+        return validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=isinstance(self, RegressorMixin),
+            dtype=dtypes,
+            order="C",
+            reset=reset,
+        )
+
+    def _held_out(self, eval_set: Any) -> tuple[Any, NDArray, NDArray | None] | None:
+        if eval_set is None:
+            return None
+        if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
+            raise ConfigError("eval_set is (X, y) or (X, y, sample_weight)")
+        X, y = self._checked(from_device(eval_set[0]), from_device(eval_set[1]), reset=False)
+        weights = None if len(eval_set) == 2 else _check_sample_weight(from_device(eval_set[2]), X)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, self._encode(y, first=False), weights
+
+    def _begin(self, widths: list[int], dtype: np.dtype, random: np.random.RandomState) -> None:
+        """Draw weights as scikit-learn draws them (Glorot and Bengio 2010), and forget what was before."""
+        self._trained = _Trained()
+        self.n_layers_ = len(widths)
+        self.n_iter_ = self.t_ = 0
+        self.stopped_early_ = False
+        self.coefs_, self.intercepts_ = [], []
+        factor = 2.0 if self.activation in ("logistic", "sigmoid") else 6.0
+        for fan_in, fan_out in pairwise(widths):
+            bound = np.sqrt(factor / (fan_in + fan_out))
+            self.coefs_.append(random.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
+            self.intercepts_.append(random.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
+
+    def _network(self, dropout: bool = True) -> Network:
+        """Return the network, described anew; its parameters are placed by `_placed`."""
+        activation = _ACTIVATIONS.get(self.activation, self.activation)
+        if activation not in activation_names():
+            known = ", ".join(sorted({*activation_names(), *_ACTIVATIONS}))
+            raise ConfigError(f"activation {self.activation!r} is unknown; choose one of {known}")
+        layers: list[Layer] = []
+        for intercept, rate in zip(self.intercepts_[:-1], self._dropout_rates(), strict=True):
+            layers.append(Dense(len(intercept), activation))
+            if rate > 0 and dropout:
+                layers.append(Dropout(rate))
+        return Network([*layers, Dense(len(self.intercepts_[-1]))])
+
+    def _dropout_rates(self) -> list[float]:
+        count = len(self.coefs_) - 1
+        rates = [float(rate) for rate in np.ravel(self.dropout)]
+        rates = rates * count if len(rates) == 1 else rates
+        if len(rates) != count:
+            raise ConfigError(
+                f"dropout has {len(rates)} rates for {count} hidden layers; give one or {count}"
+            )
+        return rates
+
+    def _parameters(self) -> dict[str, NDArray]:
+        named = {f"layers.{i}.weight": coefs for i, coefs in enumerate(self.coefs_)}
+        return {**named, **{f"layers.{i}.bias": bias for i, bias in enumerate(self.intercepts_)}}
+
+    def _keep(self, network: Network) -> None:
+        """Show the network's parameters as scikit-learn's attributes: on the CPU as views into the arena."""
+        arena = network.arena
+        shown = {segment.name: arena.view(segment.name) for segment in arena.segments}
+        if not isinstance(arena.values, np.ndarray):
+            shown = network.parameters()
+        layers = range(len(self.coefs_))
+        self.coefs_ = [shown[f"layers.{i}.weight"] for i in layers]
+        self.intercepts_ = [shown[f"layers.{i}.bias"] for i in layers]
+        self._trained.network = network
+        self._trained.arrays = (*self.coefs_, *self.intercepts_)
+
+    def _trainer(
+        self, X: Any, optimizer: str | Optimizer, random: np.random.RandomState | None = None
+    ) -> Trainer:
+        """Return a trainer over the present parameters, put on its device."""
+        network = self._network()
+        drops = any(rate > 0 for rate in self._dropout_rates())
+        seed = int(random.randint(2**31)) if drops and random is not None else 0
+        precision = self.precision or ("fp64" if X.dtype == np.float64 else "fp32")
+        trainer = Trainer(
+            network,
+            self._loss(X.dtype),
+            optimizer,
+            self.device,
+            precision,
+            seed,
+            schedule="constant" if self.schedule is None else self.schedule,
+            l2=self.alpha,
+            penalty_on="sum",
+            clip_norm=self.clip_norm,
+            metrics=[self._score_name],
+        )
+        network.initialize(X.shape[1], 0, trainer.dtype, trainer.backend, self._parameters())
+        return trainer
+
+    def _minimise(self, X: Any, targets: NDArray, weights: NDArray | None) -> None:
+        if any(rate > 0 for rate in self._dropout_rates()):
+            raise ConfigError("solver 'lbfgs' needs a loss that does not change: use 'adam' with dropout")
+        trainer = self._trainer(X, "sgd")
+        network, count = trainer.network, X.shape[0]
+        rows = Rows(
+            trainer.backend,
+            trainer.dtype,
+            features_from(X, X.dtype),
+            loss_targets(targets, trainer.loss, self.n_outputs_, count, trainer.dtype),
+            loss_weights(weights, count, trainer.dtype),
+        )
+        found = minimise(
+            network,
+            trainer.loss,
+            trainer.penalty,
+            rows,
+            tolerance=self.tol,
+            iterations=self.max_iter,
+            evaluations=self.max_fun,
+        )
+        factor, addend = self._told(X.dtype, targets, weights)
+        figures = found.figures
+        self.loss_ = (figures.loss - figures.penalty) * factor + addend + figures.penalty
+        self.n_iter_ = min(found.iterations, self.max_iter)
+        self._keep(network)
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+        if not found.converged:
+            warnings.warn(
+                f"lbfgs failed to converge after {found.iterations} iteration(s): {found.message}\n"
+                "Increase the number of iterations (max_iter) or scale the data.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _optimizer(self) -> Optimizer:
+        if self.optimizer is not None:
+            given = self.optimizer
+            has_rate = isinstance(given, Optimizer) or (isinstance(given, dict) and "learning_rate" in given)
+            rate = None if has_rate else self.learning_rate_init
+            return optimizer_from(given, learning_rate=rate, weight_decay=self.weight_decay or None)
+        if self.solver == "sgd":
+            kind = Nesterov if self.nesterovs_momentum else Momentum
+            return kind(self.learning_rate_init, self.weight_decay, self.momentum, rate_in_velocity=True)
+        return Adam(
+            self.learning_rate_init,
+            self.weight_decay,
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+            epsilon_hat=True,
+        )
+
+    def _descend(
+        self,
+        X: Any,
+        targets: NDArray,
+        sample_weight: NDArray | None,
+        class_weights: NDArray | None,
+        held_out: tuple[Any, NDArray, NDArray | None] | None,
+        random: np.random.RandomState,
+        incremental: bool,
+    ) -> None:
+        trained, optimizer = self._trained, self._optimizer()
+        features = features_from(X, X.dtype)
+        weights = _times(sample_weight, class_weights)
+        if self.early_stopping and held_out is None:
+            kept, held = self._split(targets, random)
+            held_out = (features.take(held), targets[held], _taken(sample_weight, held))
+            features, targets, weights = features.take(kept), targets[kept], _taken(weights, kept)
+        rows, batch_size = len(features), self._batch_size(len(features))
+        trainer = self._trainer(X, optimizer, random)
+        if incremental and trained.optimizer_state is not None:
+            trainer.optimizer_state = _on_device(trained.optimizer_state, trainer)
+        progress = trained.progress or Progress()
+        trained.progress = progress
+        factor, addend = self._told(X.dtype, targets, weights)
+        convergence = Convergence(
+            progress,
+            rows,
+            lambda figures: (figures.loss - figures.penalty) * factor + addend + figures.penalty,
+            None if held_out is None else f"validation_{self._score_name}",
+            self.early_stopping,
+            self.tol,
+            self.n_iter_no_change,
+            self.learning_rate if self.solver == "sgd" and self.schedule is None else "constant",
+            optimizer.learning_rate,
+            self.power_t,
+            bool(self.verbose),
+        )
+        try:
+            trainer.fit(
+                features,
+                targets,
+                epochs=1 if incremental else self.max_iter,
+                batch_size=batch_size,
+                validation=held_out,
+                sample_weight=weights,
+                shuffle=_orders(rows, random) if self.shuffle else False,
+                callbacks=[convergence, *([] if self.callbacks is None else self.callbacks)],
+                continued=incremental,
+            )
+        except DivergenceError as error:
+            raise _not_finite() from error
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        self._remember(trainer, convergence, incremental)
+
+    def _split(self, targets: NDArray, random: np.random.RandomState) -> tuple[NDArray, NDArray]:
+        """Return the rows to train on and those held out, parted as by scikit-learn: two classes by class."""
+        from sklearn.model_selection import train_test_split
+
+        stratify = targets if isinstance(self, ClassifierMixin) and self.n_outputs_ == 1 else None
+        kept, held = train_test_split(
+            np.arange(len(targets)),
+            random_state=random,
+            test_size=self.validation_fraction,
+            stratify=stratify,
+        )
+        if len(held) < _FEWEST_HELD_OUT:
+            raise DataError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        return kept, held
+
+    def _batch_size(self, rows: int) -> int:
+        if self.batch_size == "auto":
+            return min(_AUTO_BATCH, rows)
+        if self.batch_size > rows:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                stacklevel=5,
+            )
+        return int(min(self.batch_size, rows))
+
+    def _remember(self, trainer: Trainer, convergence: Convergence, incremental: bool) -> None:
+        """Leave what a fitted estimator has."""
+        trained, progress = self._trained, convergence.progress
+        trained.optimizer_state = trainer.optimizer_state
+        self.stopped_early_ = progress.stopped
+        if self.early_stopping and progress.best is not None and (progress.stopped or not incremental):
+            trainer.network.set_parameters(progress.best)
+        self._keep(trainer.network)
+        self.n_iter_ = convergence.epochs
+        self.t_ = progress.samples
+        self.loss_curve_ = progress.losses
+        if progress.losses:
+            self.loss_ = progress.losses[-1]
+        scores = progress.scores
+        self.validation_scores_ = scores if scores or self.early_stopping else None
+        best_score = progress.best_score if self.early_stopping else max(scores, default=None)
+        self.best_validation_score_ = best_score
+        self.best_loss_ = None if self.early_stopping else progress.best_loss
+        if not incremental and not progress.stopped and convergence.epochs == self.max_iter:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
+                "reached and the optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _is_stochastic(self) -> bool:
+        if self.solver == "lbfgs" and self.optimizer is None:
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    # --- prediction ---
+
+    def _outputs(self, X: Any) -> NDArray:
+        """Return the network's outputs, shape (n_samples, n_outputs), in the network's dtype."""
+        check_is_fitted(self)
+        X = validate_data(self, from_device(X), accept_sparse=["csr", "csc"], reset=False)
+        network = self._ready()
+        if X.dtype == np.uint8:  # numbers here, where a network would take them for pixels
+            X = X.astype(network.arena.dtype)
+        return network.predict(X)
+
+    def _adopt(self, coefs: list[NDArray], intercepts: list[NDArray]) -> None:
+        """Take these weights and biases as a fit's."""
+        self._trained = _Trained()
+        self.coefs_, self.intercepts_ = coefs, intercepts
+
+    def _ready(self) -> Network:
+        """Return the network with the present `coefs_` and `intercepts_`, which the user may have changed."""
+        arrays = (*self.coefs_, *self.intercepts_)
+        trained = self._trained
+        network = trained.network
+        if network is None:
+            network = self._network(dropout=False)
+            network.initialize(self.coefs_[0].shape[0], 0, self.coefs_[0].dtype, None, self._parameters())
+            trained.network = network
+        elif any(mine is not known for mine, known in zip(arrays, trained.arrays, strict=True)):
+            network.set_parameters(self._parameters())
+        trained.arrays = arrays
+        return network
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "_trained" in state:
+            state["_trained"] = state["_trained"].portable()
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that `load` and `nnkit.load` read: safetensors and JSON, nothing of it code.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, written whole or not at all.
+
+        Raises
+        ------
+        FileError
+            If it cannot be written.
+        DataError
+            If a label is of a type that the file has no place for.
+        """
+        from nnkit.estimator_file import save
+
+        check_is_fitted(self)
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Any:
+        """Return the estimator that `save` wrote, with its parameters and fitted attributes.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read.
+        ModelFileError
+            If it is damaged, or holds no estimator of this class.
+        """
+        from nnkit.estimator_file import load
+
+        return load(cls, path)
+
+
+def _times(weights: NDArray | None, factors: NDArray | None) -> NDArray | None:
+    if weights is None or factors is None:
+        return factors if weights is None else weights
+    return weights * factors
+
+
+def _taken(array: NDArray | None, rows: NDArray) -> NDArray | None:
+    return None if array is None else array[rows]
+
+
+def _orders(count: int, random: np.random.RandomState) -> Any:
+    """Return scikit-learn's orders: each shuffles the one before."""
+    order = np.arange(count)
+
+    def next_order(epoch: int) -> NDArray[np.int64]:
+        nonlocal order
+        places = np.arange(count)
+        random.shuffle(places)
+        order = order[places]
+        return order
+
+    return next_order
+
+
+def _on_device(state: OptimizerState, trainer: Trainer) -> OptimizerState | None:
+    """Return an optimizer's state on the trainer's device, if it is one of this optimizer."""
+    if set(state.slots) != set(trainer.optimizer.state):
+        return None
+    backend, slots = trainer.backend, {}
+    for name, slot in state.slots.items():
+        host = slot if isinstance(slot, np.ndarray) else backend.to_host(slot)
+        slots[name] = trainer.network.arena.like_values()
+        backend.write(slots[name], host)
+    return replace(state, slots=slots)
+
+
+def _not_finite() -> DataError:
+    return DataError(
+        "Solver produced non-finite parameter weights. The input data may contain large values and need to "
+        "be preprocessed."
+    )
