@@ -314,7 +314,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         self._multilabel = multilabel
         self._sparse_labels = multilabel and hasattr(y, "tocsr")
 
-    def _encode(self, y: NDArray, first: bool) -> NDArray:
+    def _encode(self, y: Any, first: bool) -> NDArray:
         check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
@@ -339,7 +339,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         self.n_outputs_ = 1 if single else len(self.classes_)
         self.out_activation_ = "logistic" if single or multilabel else "softmax"
         if multilabel:
-            return np.asarray(y.toarray() if hasattr(y, "tocsr") else y)
+            return y.toarray() if hasattr(y, "tocsr") else np.asarray(y)
         codes = np.searchsorted(self.classes_, y)
         return codes[:, None] if single else codes
 
@@ -427,6 +427,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     """
 
     _score_name = "r2"
+    n_outputs_: int
 
     def __init__(
         self,

@@ -139,7 +139,7 @@ def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
     if name not in _REGISTRY:
         raise unknown_name("loss", name, _REGISTRY)
     loss = _REGISTRY[name]
-    reduction = table.pop("reduction", loss.reduction)
+    reduction: Any = table.pop("reduction", loss.reduction)
     if reduction not in ("mean", "sum"):
         raise ConfigError(f"loss {name!r}: reduction = {reduction!r} must be 'mean' or 'sum'")
     ceiling = table.pop("ceiling", loss.ceiling) if name in _CEILED else loss.ceiling
