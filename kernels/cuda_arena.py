@@ -10,6 +10,7 @@ from numba import cuda
 
 from nnkit.kernels.cuda_parts import (
     BLOCK_X,
+    BY_ROWS,
     CLIP,
     DIVIDED,
     MANY,
@@ -30,6 +31,7 @@ from nnkit.kernels.cuda_parts import (
 from nnkit.kernels.formulas import decoupled_decay, penalty, penalty_derivative
 from nnkit.kernels.layout import (
     BATCH,
+    BATCH_SHARE,
     PENALTY_SUM,
     SEGMENT_DECAYS,
     SEGMENT_START,
@@ -38,6 +40,13 @@ from nnkit.kernels.layout import (
     STEP,
     WEIGHT_SUM,
 )
+
+
+def add_penalty(scalars, total):
+    """Let one thread add the batch's penalty to the epoch's."""
+    if cuda.threadIdx.x == 0 and scalars[WEIGHT_SUM] > double(0.0):
+        weighted = total if DIVIDED else total * scalars[WEIGHT_SUM]
+        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS else weighted
 
 
 def penalise(values, gradients, segments, scalars, batch_size, l1, l2, block_sums, tickets):
@@ -66,10 +75,9 @@ def penalise(values, gradients, segments, scalars, batch_size, l1, l2, block_sum
             block_sums[cuda.blockIdx.x] = total
         if is_last(tickets, 0, cuda.gridDim.x):
             total = sum_of_blocks(block_sums, cuda.gridDim.x)
-            if cuda.threadIdx.x == 0:
-                scalars[PENALTY_SUM] += total if DIVIDED else total * scalars[WEIGHT_SUM]
-    elif cuda.threadIdx.x == 0:
-        scalars[PENALTY_SUM] += total if DIVIDED else total * scalars[WEIGHT_SUM]
+            add_penalty(scalars, total)
+    else:
+        add_penalty(scalars, total)
 
 
 def squared_norm(gradients, segments, scalars, block_sums, tickets):

@@ -14,6 +14,7 @@ from nnkit.kernels.cuda_parts import (
     BIAS,
     BLOCK_X,
     BLOCK_Y,
+    BY_ROWS,
     CEILED,
     GRADIENT,
     GROUP_LEVELS,
@@ -47,18 +48,21 @@ from nnkit.kernels.formulas import (
     ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
+    rows_by_weight,
     smoothed_indicator,
     smoothed_probability,
 )
-from nnkit.kernels.layout import LOSS_SUM, LOSS_WEIGHT, WEIGHT_SUM
+from nnkit.kernels.layout import BATCH_SHARE, LOSS_SUM, LOSS_WEIGHT, WEIGHT_SUM
 
 
-def add_to_loss(scalars, total, weight_total):
+def add_to_loss(scalars, total, weight_total, rows):
     """Let one thread put the batch's sums where the host reads them."""
     if cuda.threadIdx.x == 0 and cuda.threadIdx.y == 0:
+        share = rows_by_weight(rows, weight_total) if BY_ROWS else double(1.0)
         scalars[WEIGHT_SUM] = weight_total
-        scalars[LOSS_SUM] += total
-        scalars[LOSS_WEIGHT] += weight_total
+        scalars[BATCH_SHARE] = share
+        scalars[LOSS_SUM] += total * share
+        scalars[LOSS_WEIGHT] += weight_total * share
 
 
 def elementwise_loss(
@@ -134,9 +138,9 @@ def elementwise_loss(
         if is_last(tickets, cuda.gridDim.x, blocks):
             total = sum_of_blocks(block_sums[0], blocks)
             weight_total = sum_of_blocks(block_sums[1], blocks) if WEIGHTED else double(rows)
-            add_to_loss(scalars, total * double(per_output), weight_total)
+            add_to_loss(scalars, total * double(per_output), weight_total, rows)
     else:
-        add_to_loss(scalars, total * double(per_output), weight_total)
+        add_to_loss(scalars, total * double(per_output), weight_total, rows)
 
 
 def logits4(outputs, bias, i, j, columns):
@@ -243,7 +247,9 @@ def softmax_loss(
         # An index stands for probabilities that sum to 1, smoothed or not.
         mass = real(1.0) if INDICES else lane_sum(mass)
         if CEILED:
-            log_partition = log(partition)
+            log_partition = real(0.0)
+            if i < filled:
+                log_partition = log(partition)
             for j in range(4 * cuda.threadIdx.x, stop, 4 * BLOCK_X):
                 if not ONE_PASS:
                     x0, x1, x2, x3 = logits4(outputs, bias, i, j, columns)
@@ -288,9 +294,9 @@ def softmax_loss(
                     sum_rows(group_sums, 0, groups, columns, bias_gradient)
                 total = sum_of_blocks(block_sums[0], cuda.gridDim.x)
                 weight_total = sum_of_blocks(block_sums[1], cuda.gridDim.x)
-                add_to_loss(scalars, total, weight_total)
+                add_to_loss(scalars, total, weight_total, filled)
     else:
         # `block_sum` was a barrier: the block's own gradient is there to be read.
         if GRADIENT and BIAS:
             sum_rows(gradient, 0, rows, columns, bias_gradient)
-        add_to_loss(scalars, total, weight_total)
+        add_to_loss(scalars, total, weight_total, filled)

@@ -16,7 +16,9 @@ from nnkit.kernels.wide import load4, store4
 # `host`, then what `cuda_geometry` decides.
 # ---------------------------------------------------------------------------------------------------------
 
-BIAS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = False
+BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = (
+    PREPARED
+) = False
 SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0

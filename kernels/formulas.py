@@ -11,7 +11,7 @@ are written so that a NaN passes through.
 
 from __future__ import annotations
 
-from math import erf, exp, expm1, log1p, sqrt, tanh
+from math import erf, exp, expm1, log, log1p, sqrt, tanh
 
 # ---------------------------------------------------------------------------------------------------------
 # Activations: a = f(z). A derivative's parameter says what it is computed from: z, the value before the
@@ -147,6 +147,11 @@ def poisson(y, t):
     return rate + rate * (y - inside) - t * y
 
 
+def poisson_deviance(y, t):
+    """Half of a Poisson rate's deviance: the above with its constants t log t − t, least at 0."""
+    return poisson(y, t) + (t * log(1.0 if t < 1e-30 else t) - t)
+
+
 def poisson_derivative(y, t):
     return exp(60.0 if y > 60.0 else y) - t
 
@@ -198,6 +203,11 @@ def ceiled_cross_entropy_term(log_probability, t, ceiling):
 def cross_entropy_derivative(probability, t, mass):
     """The derivative by the class's logit, for targets that sum to `mass`."""
     return probability * mass - t
+
+
+def rows_by_weight(rows, weight_sum):
+    """What a batch's Σ w·loss is multiplied by to count by its rows; nothing that weighs nothing counts."""
+    return rows / weight_sum if weight_sum > 0.0 else 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -21,12 +21,14 @@ from nnkit.kernels.formulas import (
     penalty,
     penalty_derivative,
     philox,
+    rows_by_weight,
     smoothed_indicator,
     smoothed_probability,
     u32,
 )
 from nnkit.kernels.layout import (
     BATCH,
+    BATCH_SHARE,
     EPOCH,
     LOSS_SUM,
     LOSS_WEIGHT,
@@ -44,7 +46,9 @@ from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 __all__ = ["TEMPLATES", "kernel"]
 
 # What `specialise` folds or inlines; the names stand here for the reader and the linter.
-BIAS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = PREPARED = False
+BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = (
+    PREPARED
+) = False
 SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
@@ -220,7 +224,8 @@ def elementwise_loss(
 ):
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size.
 
-    SUMMED takes the sum over outputs for the mean.
+    SUMMED takes the sum over outputs for the mean; BY_ROWS lets a batch's mean count by its rows in the
+    epoch's, as scikit-learn does, and not by their weights.
     """
     columns = outputs.shape[1]
     per_output = real(1.0) if SUMMED else 1.0 / real(columns)
@@ -246,8 +251,10 @@ def elementwise_loss(
     if GRADIENT:
         gradient[count[0] :] = 0.0
     scalars[WEIGHT_SUM] = weight_total
-    scalars[LOSS_SUM] += total * double(per_output)
-    scalars[LOSS_WEIGHT] += weight_total
+    share = rows_by_weight(count[0], weight_total) if BY_ROWS else double(1.0)
+    scalars[BATCH_SHARE] = share
+    scalars[LOSS_SUM] += total * double(per_output) * share
+    scalars[LOSS_WEIGHT] += weight_total * share
 
 
 def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gradient, scalars, batch_size):
@@ -303,8 +310,10 @@ def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gra
     if GRADIENT:
         gradient[count[0] :] = 0.0
     scalars[WEIGHT_SUM] = weight_total
-    scalars[LOSS_SUM] += total
-    scalars[LOSS_WEIGHT] += weight_total
+    share = rows_by_weight(count[0], weight_total) if BY_ROWS else double(1.0)
+    scalars[BATCH_SHARE] = share
+    scalars[LOSS_SUM] += total * share
+    scalars[LOSS_WEIGHT] += weight_total * share
 
 
 def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
@@ -321,7 +330,9 @@ def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
             for k in range(w.size):
                 total += double(penalty(w[k], l1, l2))
                 g[k] += scale * penalty_derivative(w[k], l1, l2)
-    scalars[PENALTY_SUM] += total if DIVIDED else total * scalars[WEIGHT_SUM]
+    if scalars[WEIGHT_SUM] > double(0.0):
+        weighted = total if DIVIDED else total * scalars[WEIGHT_SUM]
+        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS else weighted
 
 
 def squared_norm(gradients, segments, scalars):

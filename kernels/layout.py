@@ -14,7 +14,8 @@ LOSS_SUM = 1  # Σ w·loss of the epoch so far
 LOSS_WEIGHT = 2  # Σw of the epoch so far
 PENALTY_SUM = 3  # Σ over the epoch's batches of penalty · Σw; of the penalty alone where it is divided by Σw
 SQUARED_NORM = 4  # of the present batch's gradient, before the correction by batch / Σw
-SCALARS = 5
+BATCH_SHARE = 5  # what the present batch's figures are multiplied by, where batches count by their rows
+SCALARS = 6
 
 # a segment's row: int64
 SEGMENT_START = 0

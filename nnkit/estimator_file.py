@@ -114,6 +114,7 @@ def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
     if estimator.n_outputs_ != model.target.outputs or estimator.n_features_in_ != model.preprocessor.width:
         raise ModelFileError("the estimator described is not that of the network")
     estimator._ready()
+    estimator._go_on()
     return estimator
 
 
@@ -129,7 +130,9 @@ def _to_json(value: Any) -> Any:
         return {"number": repr(value)}
     if isinstance(value, dict):
         return {"pairs": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, tuple):
+        return {"tuple": [_to_json(item) for item in value]}
+    if isinstance(value, list | np.ndarray):
         return [_to_json(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else None
 
@@ -139,4 +142,6 @@ def _from_json(value: Any) -> Any:
         return float(value["number"])
     if isinstance(value, dict) and set(value) == {"pairs"}:
         return {_from_json(key): _from_json(item) for key, item in value["pairs"]}
+    if isinstance(value, dict) and set(value) == {"tuple"}:
+        return tuple(_from_json(item) for item in value["tuple"])
     return value

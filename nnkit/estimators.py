@@ -24,6 +24,8 @@ from nnkit.perceptron import Perceptron
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
+_REGRESSION_LOSSES = {"squared_error": "mse", "poisson": "poisson_deviance"}  # scikit-learn's names of ours
+
 
 class MLPClassifier(ClassifierMixin, Perceptron):
     """A multi-layer perceptron for classes: scikit-learn's ``MLPClassifier``, and more.
@@ -231,8 +233,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         -------
         self
         """
-        multilabel = type_of_target(from_device(y)) == "multilabel-indicator"
         if not hasattr(self, "classes_"):
+            multilabel = type_of_target(from_device(y)) == "multilabel-indicator"
             if classes is None and not multilabel:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
             self._know(np.arange(np.shape(y)[1]) if multilabel else unique_labels(classes), multilabel, y)
@@ -315,12 +317,15 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         self._sparse_labels = multilabel and hasattr(y, "tocsr")
 
     def _encode(self, y: Any, first: bool) -> NDArray:
-        check_classification_targets(y)
-        kind = type_of_target(y)
+        kind = type_of_target(y, input_name="y")
+        if kind in ("continuous", "continuous-multioutput", "unknown"):
+            check_classification_targets(y)  # says what it is
         if kind == "multiclass-multioutput":
             raise ValueError("Multioutput target data is not supported with label binarization")
         multilabel = kind == "multilabel-indicator"
-        labels = unique_labels(y)
+        labels = np.arange(y.shape[1]) if multilabel else np.unique(y)
+        if labels.dtype.kind in "OUS":
+            labels = np.array(labels.tolist())
         if first and not hasattr(self, "coefs_") and hasattr(self, "classes_") and not self.warm_start:
             pass  # the first call of `partial_fit` has just said which there are
         elif first:
@@ -360,7 +365,10 @@ class MLPClassifier(ClassifierMixin, Perceptron):
             counts = np.bincount(codes, minlength=len(self.classes_))
             by_class = len(codes) / (np.count_nonzero(counts) * np.maximum(counts, 1))
         else:
-            by_class = compute_class_weight(weight, classes=self.classes_, y=self.classes_)
+            try:
+                by_class = compute_class_weight(weight, classes=self.classes_, y=self.classes_)
+            except ValueError as error:
+                raise ConfigError(f"class_weight = {weight!r}: {error}") from error
         return by_class[codes]
 
     def _loss(self, dtype: np.dtype) -> Loss:
@@ -380,9 +388,6 @@ class MLPClassifier(ClassifierMixin, Perceptron):
                 "use 'log_loss'"
             )
         return replace(loss, reduction="sum")
-
-    def _told(self, dtype: np.dtype, targets: NDArray, weights: NDArray | None) -> tuple[float, float]:
-        return 1.0, 0.0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -543,21 +548,15 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
     def _loss(self, dtype: np.dtype) -> Loss:
         table = self.loss if isinstance(self.loss, Loss) else _named(self.loss)
-        if isinstance(table, dict) and table["name"] == "squared_error":
-            table = {**table, "name": "mse"}
+        if isinstance(table, dict):
+            table["name"] = _REGRESSION_LOSSES.get(table["name"], table["name"])
         loss = loss_from(table)
         if loss.task(1) != "regression":
             raise ConfigError(f"loss {loss.name!r} is one of classes; use 'squared_error', or MLPClassifier")
         return replace(loss, reduction="sum")
 
-    def _told(self, dtype: np.dtype, targets: NDArray, weights: NDArray | None) -> tuple[float, float]:
-        if self.out_activation_ != "exp":
-            return 1.0 / self.n_outputs_, 0.0
-        from scipy.special import xlogy
-
-        # What a Poisson deviance has beside e^z − t z.
-        constant = xlogy(targets, targets) - targets
-        return 1.0, float(np.average(constant, weights=weights, axis=0).sum())
+    def _share_told(self) -> float:
+        return 1.0 if self.out_activation_ == "exp" else 1.0 / self.n_outputs_
 
 
 def _named(loss: str | dict[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from nnkit.core.activations import activation_names
 from nnkit.core.batch import Rows
 from nnkit.core.features import features_from
 from nnkit.core.layers import Dense, Dropout, Layer
-from nnkit.core.losses import Loss
+from nnkit.core.losses import Loss, loss_names
 from nnkit.core.network import Network
 from nnkit.core.optimizers import Adam, Momentum, Nesterov, Optimizer, optimizer_from
 from nnkit.core.targets import loss_targets, loss_weights
@@ -40,6 +40,7 @@ from nnkit.training.trainer import Trainer
 __all__ = ["Perceptron"]
 
 _ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's names of ours
+_LOSSES = ("log_loss", "squared_error")
 _AUTO_BATCH = 200
 _FEWEST_HELD_OUT = 2
 
@@ -115,9 +116,9 @@ class Perceptron(BaseEstimator):
         """Return the loss that the network is trained with."""
         raise NotImplementedError
 
-    def _told(self, dtype: np.dtype, targets: NDArray, weights: NDArray | None) -> tuple[float, float]:
-        """Return the factor and the addend that make the trained loss the one that is told."""
-        raise NotImplementedError
+    def _share_told(self) -> float:
+        """Return what makes the loss that is told of the one that is trained, a sum over outputs."""
+        return 1.0
 
     def _class_weights(self, targets: NDArray, incremental: bool) -> NDArray | None:
         """Return what each sample counts for by its class; None for 1."""
@@ -155,8 +156,9 @@ class Perceptron(BaseEstimator):
 
     def _train(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> Any:
         sizes = self._hidden_sizes()
+        self._check_names()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        if incremental and not first and getattr(self, "stopped_early_", False) and self.early_stopping:
+        if incremental and not first and self.early_stopping and self._has_stopped():
             return self
         X, y = self._checked(from_device(X), from_device(y), reset=first)
         sample_weight = None if sample_weight is None else _check_sample_weight(from_device(sample_weight), X)
@@ -180,6 +182,13 @@ class Perceptron(BaseEstimator):
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
             raise _not_finite()
         return self
+
+    def _has_stopped(self) -> bool:
+        """Whether calls of `partial_fit` have come to their end; after a `fit` they begin to wait anew."""
+        progress = self._trained.progress
+        if progress is not None and not progress.in_calls:
+            progress.waited, progress.stopped, progress.in_calls = 0, False, True
+        return progress is not None and progress.stopped
 
     def _hidden_sizes(self) -> list[int]:
         sizes = self.hidden_layer_sizes
@@ -226,12 +235,23 @@ class Perceptron(BaseEstimator):
             self.coefs_.append(random.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
             self.intercepts_.append(random.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
 
+    def _check_names(self) -> None:
+        """Refuse names that are not registered, in scikit-learn's words."""
+        given = self.loss.get("name") if isinstance(self.loss, dict) else self.loss
+        for parameter, name, known in (
+            ("activation", self.activation, activation_names() + tuple(_ACTIVATIONS)),
+            ("loss", given, loss_names() + _LOSSES),
+        ):
+            if not isinstance(name, Loss) and name not in known:
+                choices = ", ".join(map(repr, sorted(known)))
+                raise InvalidParameterError(
+                    f"The {parameter!r} parameter of {type(self).__name__} must be a str among "
+                    f"{{{choices}}}. Got {name!r} instead."
+                )
+
     def _network(self, dropout: bool = True) -> Network:
         """Return the network, described anew; its parameters are placed by `_placed`."""
         activation = _ACTIVATIONS.get(self.activation, self.activation)
-        if activation not in activation_names():
-            known = ", ".join(sorted({*activation_names(), *_ACTIVATIONS}))
-            raise ConfigError(f"activation {self.activation!r} is unknown; choose one of {known}")
         layers: list[Layer] = []
         for intercept, rate in zip(self.intercepts_[:-1], self._dropout_rates(), strict=True):
             layers.append(Dense(len(intercept), activation))
@@ -242,6 +262,8 @@ class Perceptron(BaseEstimator):
     def _dropout_rates(self) -> list[float]:
         count = len(self.coefs_) - 1
         rates = [float(rate) for rate in np.ravel(self.dropout)]
+        if not all(0 <= rate < 1 for rate in rates):
+            raise ConfigError(f"dropout = {self.dropout!r} must be rates in [0, 1)")
         rates = rates * count if len(rates) == 1 else rates
         if len(rates) != count:
             raise ConfigError(
@@ -283,6 +305,7 @@ class Perceptron(BaseEstimator):
             schedule="constant" if self.schedule is None else self.schedule,
             l2=self.alpha,
             penalty_on="sum",
+            average="rows",
             clip_norm=self.clip_norm,
             metrics=[self._score_name],
         )
@@ -310,9 +333,8 @@ class Perceptron(BaseEstimator):
             iterations=self.max_iter,
             evaluations=self.max_fun,
         )
-        factor, addend = self._told(X.dtype, targets, weights)
         figures = found.figures
-        self.loss_ = (figures.loss - figures.penalty) * factor + addend + figures.penalty
+        self.loss_ = (figures.loss - figures.penalty) * self._share_told() + figures.penalty
         self.n_iter_ = min(found.iterations, self.max_iter)
         self._keep(network)
         if self.verbose:
@@ -365,12 +387,13 @@ class Perceptron(BaseEstimator):
         if incremental and trained.optimizer_state is not None:
             trainer.optimizer_state = _on_device(trained.optimizer_state, trainer)
         progress = trained.progress or Progress()
+        progress.in_calls = incremental
         trained.progress = progress
-        factor, addend = self._told(X.dtype, targets, weights)
+        share = self._share_told()
         convergence = Convergence(
             progress,
             rows,
-            lambda figures: (figures.loss - figures.penalty) * factor + addend + figures.penalty,
+            lambda figures: (figures.loss - figures.penalty) * share + figures.penalty,
             None if held_out is None else f"validation_{self._score_name}",
             self.early_stopping,
             self.tol,
@@ -393,7 +416,9 @@ class Perceptron(BaseEstimator):
                 continued=incremental,
             )
         except DivergenceError as error:
-            raise _not_finite() from error
+            if progress.best is None:
+                raise _not_finite() from error
+            progress.stopped = True  # early stopping has finite weights to return to
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=4)
         self._remember(trainer, convergence, incremental)
@@ -429,7 +454,7 @@ class Perceptron(BaseEstimator):
         """Leave what a fitted estimator has."""
         trained, progress = self._trained, convergence.progress
         trained.optimizer_state = trainer.optimizer_state
-        self.stopped_early_ = progress.stopped
+        self.stopped_early_ = progress.stopped and (self.early_stopping or not incremental)
         if self.early_stopping and progress.best is not None and (progress.stopped or not incremental):
             trainer.network.set_parameters(progress.best)
         self._keep(trainer.network)
@@ -473,6 +498,16 @@ class Perceptron(BaseEstimator):
         """Take these weights and biases as a fit's."""
         self._trained = _Trained()
         self.coefs_, self.intercepts_ = coefs, intercepts
+
+    def _go_on(self) -> None:
+        """Let later calls go on from the fitted attributes; the optimizer begins anew."""
+        if hasattr(self, "loss_curve_"):
+            scores = list(self.validation_scores_ or ())
+            best_loss = np.inf if self.best_loss_ is None else self.best_loss_
+            best_score = -np.inf if self.best_validation_score_ is None else self.best_validation_score_
+            self._trained.progress = Progress(
+                list(self.loss_curve_), scores, best_loss, best_score, samples=self.t_
+            )
 
     def _ready(self) -> Network:
         """Return the network with the present `coefs_` and `intercepts_`, which the user may have changed."""

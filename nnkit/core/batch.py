@@ -140,6 +140,17 @@ class Rows:
             buffers["weights"] = backend.empty(capacity, self.dtype)
         return Batch(buffers, capacity, backend.zeros(1, np.int64))
 
+    def whole(self) -> Batch | None:
+        """Return all rows as one batch that needs no filling, or None where they must be cast or spread."""
+        source = self._arrays["source"]
+        if self._constants["SCALED"] or self._constants["CODES"] or self._constants["SPARSE"]:
+            return None
+        if source.dtype != self.dtype:
+            return None
+        names = {"source": "inputs", "targets": "labels", "weights": "weights"}
+        buffers = {names[name]: array for name, array in self._arrays.items() if name in names}
+        return Batch(buffers, self.count, self.backend.from_host(np.array([self.count])))
+
     def gather(self, batch: Batch, counters: Array, batch_size: int) -> Operation:
         """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size`` on."""
         arguments = {

@@ -42,8 +42,10 @@ class FullBatch:
         self._arena = arena
         without_dropout = [replace(stage, dropout=0.0) for stage in stages]
         self._objective = Objective(without_dropout, arena, loss, penalty, rows.count, seed=0)
-        batch = rows.batch(rows.count)
-        arena.backend.program([rows.gather(batch, self._objective.counters, rows.count)]).run()
+        batch = rows.whole()
+        if batch is None:
+            batch = rows.batch(rows.count)
+            arena.backend.program([rows.gather(batch, self._objective.counters, rows.count)]).run()
         self._program = arena.backend.program(self._objective.operations(batch))
 
     def run(self) -> tuple[StepFigures, NDArray[np.float64]]:

@@ -121,7 +121,9 @@ class Passes:
             x = buffers.a[:rows]
         return operations
 
-    def loss(self, loss: Loss, batch: Batch, scalars: Array, nominal: int) -> Operation:
+    def loss(
+        self, loss: Loss, batch: Batch, scalars: Array, nominal: int, by_rows: bool = False
+    ) -> Operation:
         """Prepare the loss of the batch and, when training, its gradient by the outputs."""
         rows = batch.capacity
         last = self._stages[-1]
@@ -133,6 +135,7 @@ class Passes:
         )
         constants = {
             "BIAS": fused,
+            "BY_ROWS": by_rows,
             "GRADIENT": self._training,
             "WEIGHTED": batch.weights is not None,
             "INDICES": batch.labels is not None and batch.labels.ndim == 1,

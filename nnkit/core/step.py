@@ -115,10 +115,19 @@ class Objective:
         The nominal batch, by which the backward pass divides.
     seed : int
         The key of the dropout draws, in [0, 2**64).
+    by_rows : bool
+        Whether a batch's mean loss counts by its rows in the epoch's, and not by their weights.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], arena: Arena, loss: Loss, penalty: Penalty, batch_size: int, seed: int
+        self,
+        stages: Sequence[Stage],
+        arena: Arena,
+        loss: Loss,
+        penalty: Penalty,
+        batch_size: int,
+        seed: int,
+        by_rows: bool = False,
     ) -> None:
         backend = arena.backend
         self.arena = arena
@@ -130,12 +139,13 @@ class Objective:
         self._loss = loss
         self._penalty = penalty
         self._seed = seed
+        self._by_rows = by_rows
 
     def operations(self, batch: Batch) -> list[Operation]:
         """Prepare the loss of a filled batch and its gradient by every parameter, times Σw / batch_size."""
         passes = self.passes
         operations = passes.forward(batch, self.counters, self._seed)
-        operations.append(passes.loss(self._loss, batch, self.scalars, self.batch_size))
+        operations.append(passes.loss(self._loss, batch, self.scalars, self.batch_size, self._by_rows))
         operations += passes.backward(batch)
         if self._penalty:
             operations.append(self._penalise())
@@ -151,7 +161,7 @@ class Objective:
             "l1": float(self._penalty.l1),
             "l2": float(self._penalty.l2),
         }
-        constants = {"DIVIDED": self._penalty.on == "sum"}
+        constants = {"DIVIDED": self._penalty.on == "sum", "BY_ROWS": self._by_rows}
         return self.arena.backend.kernel("penalise", self.arena.dtype, {}, constants, arguments)
 
     def read(self) -> StepFigures:
@@ -165,7 +175,7 @@ class Step(Objective):
 
     Parameters
     ----------
-    stages, arena, loss, penalty, batch_size, seed
+    stages, arena, loss, penalty, batch_size, seed, by_rows
         As for `Objective`.
     optimizer : Optimizer
         Its rule and its decay; the rates come with each epoch.
@@ -195,8 +205,9 @@ class Step(Objective):
         rows: Rows,
         clip_norm: float | None = None,
         state: Mapping[str, Array] | None = None,
+        by_rows: bool = False,
     ) -> None:
-        super().__init__(stages, arena, loss, penalty, batch_size, seed)
+        super().__init__(stages, arena, loss, penalty, batch_size, seed, by_rows)
         self.steps_per_epoch = -(-rows.count // batch_size)
         self.state = dict(state or {name: arena.like_values() for name in optimizer.state})
         self.rates = arena.backend.zeros(self.steps_per_epoch, np.float64)

@@ -37,6 +37,8 @@ class Progress:
         The parameters at the best score.
     stopped : bool
         Whether waiting has come to its end.
+    in_calls : bool
+        Whether each epoch is a call of its own.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -48,6 +50,7 @@ class Progress:
     divisor: float = 1.0
     best: dict[str, NDArray] | None = None
     stopped: bool = False
+    in_calls: bool = False
 
 
 class Convergence(Callback):

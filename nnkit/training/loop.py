@@ -168,6 +168,7 @@ class Loop:
             rows,
             trainer.clip_norm,
             None if carried is None else carried.slots,
+            trainer.average == "rows",
         )
         self._carried = carried or OptimizerState(0, 0, self.step.state)
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)

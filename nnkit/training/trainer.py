@@ -68,6 +68,9 @@ class Trainer:
         ``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases) is added to the loss.
     penalty_on : {"mean", "sum"}
         To a batch's mean loss, or to its sum, as scikit-learn's ``alpha`` is.
+    average : {"weights", "rows"}
+        What a batch's mean loss counts by in that of its epoch: its rows' weights, or, as in scikit-learn,
+        how many they are. The weights learnt are the same.
     clip_norm : float, optional
         The greatest norm of a batch's gradient.
     class_weight : "balanced" or mapping of int to float, optional
@@ -115,6 +118,7 @@ class Trainer:
         l1: float = 0.0,
         l2: float = 0.0,
         penalty_on: Literal["mean", "sum"] = "mean",
+        average: Literal["weights", "rows"] = "weights",
         clip_norm: float | None = None,
         class_weight: str | Mapping[int, float] | None = None,
         early_stopping: int | None = None,
@@ -127,6 +131,9 @@ class Trainer:
         self.schedule = schedule_from(schedule)
         self.seed = whole("seed", seed, 0, 2**64 - 1)
         self.penalty = Penalty(at_least_zero("l1", l1), at_least_zero("l2", l2), penalty_on)
+        if average not in ("weights", "rows"):
+            raise ConfigError(f"average = {average!r} must be 'weights' or 'rows'")
+        self.average = average
         self.clip_norm = None if clip_norm is None else above_zero("clip_norm", clip_norm)
         self.class_weight = class_weight
         self.early_stopping = None if early_stopping is None else whole("early_stopping", early_stopping, 1)
@@ -334,6 +341,7 @@ class Trainer:
             "l1": self.penalty.l1,
             "l2": self.penalty.l2,
             "penalty_on": self.penalty.on,
+            "average": self.average,
             "clip_norm": self.clip_norm,
             "class_weight": by_class,
             "early_stopping": self.early_stopping,

@@ -34,11 +34,7 @@ def install(monkeypatch: pytest.MonkeyPatch, **factories: str) -> None:
         for name, factory in factories.items()
     ]
 
-    def entry_points(group: str) -> list[EntryPoint]:
-        assert group == "nnkit.backends"
-        return points
-
-    monkeypatch.setattr(backends, "entry_points", entry_points)
+    monkeypatch.setattr(backends, "_third_parties", lambda: points)
     monkeypatch.setattr(backends, "_OWN", {"cpu": "nnkit.backends.numpy:create"})
 
 

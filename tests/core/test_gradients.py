@@ -37,6 +37,7 @@ ROW_LOSSES: dict[str, Callable] = {
     "mae": lambda y, t: abs(y - t).mean(axis=1),
     "huber": lambda y, t: special.huber(1, y - t).mean(axis=1),
     "poisson": lambda y, t: (np.exp(y) - t * y).mean(axis=1),
+    "poisson_deviance": lambda y, t: (special.xlogy(t, t) - t + np.exp(y) - t * y).mean(axis=1),
 }
 ORDERS: dict[str, Sequence[Layer]] = {
     "dropout first": [Dropout(0.5), Dense(4, "tanh"), Dense(OUTPUTS)],
@@ -61,7 +62,8 @@ def examples(loss: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     X = random.normal(size=(ROWS, INPUTS))
     classes, binary = random.integers(0, OUTPUTS, ROWS), random.random((ROWS, OUTPUTS))
     counts, reals = random.poisson(2, (ROWS, OUTPUTS)), random.normal(size=(ROWS, OUTPUTS))
-    targets = {"cross_entropy": classes, "binary_cross_entropy": binary, "poisson": counts}
+    targets = {"cross_entropy": classes, "binary_cross_entropy": binary}
+    targets |= {"poisson": counts, "poisson_deviance": counts}
     weights = random.uniform(0.5, 2, ROWS)
     weights[2] = 0
     return X, targets.get(loss, reals), weights

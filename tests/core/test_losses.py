@@ -13,7 +13,7 @@ from nnkit.core.losses import loss_for_task, loss_from, loss_names, register_los
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.errors import ConfigError, DataError
 
-OWN = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "poisson")
+OWN = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "poisson", "poisson_deviance")
 
 
 def test_the_losses_there_are() -> None:

@@ -108,7 +108,7 @@ def loss_cases() -> Iterator[Case]:
             if name not in ("cross_entropy", "binary_cross_entropy") or shape == "one-block" or not gradient:
                 continue
             ceiled = loss_from({"name": name, "ceiling": 16.0, "reduction": "sum"})
-            constants = {**flags, **ceiled.kernel_constants}
+            constants = {**flags, "BY_ROWS": True, **ceiled.kernel_constants}
             label = f"ceiled-{label}"
             yield Case(label, ceiled.kernel, dtype, ceiled.formulas, constants, arguments, columns % 4 == 0)
 
@@ -170,7 +170,7 @@ def arena_cases() -> Iterator[Case]:
             label = f"update-{name}-{blocks}-{dtype}"
             yield Case(label, "update", dtype, optimizer.formulas, constants, arguments, True)
         if size > 128:
-            divided = {"DIVIDED": True}
+            divided = {"DIVIDED": True, "BY_ROWS": True}
             yield Case(f"penalise-divided-{dtype}", "penalise", dtype, {}, divided, arguments, True)
         for name, form in (("nesterov", "rate_in_velocity"), ("adam", "epsilon_hat")) if size > 128 else ():
             optimizer = optimizer_from({"name": name, form: True})

@@ -44,6 +44,8 @@ LOSSES = {
         math.exp(60) - t if y > 0 else -t,
     ),
 }
+# Half the deviance has t log t − t beside it, which is −t at the targets 0 and 1.
+LOSSES["poisson_deviance"] = lambda y, t: (LOSSES["poisson"](y, t)[0] - t, LOSSES["poisson"](y, t)[1])
 
 
 def differences(f: Callable[[float], float], x: float) -> float:

@@ -13,6 +13,7 @@ from nnkit.core.features import Features, features_from
 from nnkit.core.losses import loss_from
 from nnkit.kernels.layout import (
     BATCH,
+    BATCH_SHARE,
     COUNTERS,
     EPOCH,
     LOSS_SUM,
@@ -265,11 +266,16 @@ ELEMENTWISE = {
         lambda y, t: special.expit(y) - t,
     ),
     "poisson": (lambda y, t: np.exp(y) - t * y, lambda y, t: np.exp(y) - t),
+    "poisson_deviance": (
+        lambda y, t: special.xlogy(t, t) - t * y - t + np.exp(y),
+        lambda y, t: np.exp(y) - t,
+    ),
 }
 
 
 def lost(device, name: str, dtype: str, outputs, labels, weights=None, bias=None, nominal=10, **constants):
     """Run a loss's kernel on a fresh set of sums; return (scalars, gradient, bias gradient)."""
+    by_rows = constants.pop("by_rows", False)
     loss = loss_from({"name": name, **constants})
     scalars = np.zeros(SCALARS)
     gradient, sums = np.full(outputs.shape, np.nan, dtype), np.full(outputs.shape[1], np.nan, dtype)
@@ -290,7 +296,7 @@ def lost(device, name: str, dtype: str, outputs, labels, weights=None, bias=None
         "WEIGHTED": weights is not None,
         "INDICES": labels.ndim == 1,
     }
-    constants = {**flags, **loss.kernel_constants}
+    constants = {**flags, "BY_ROWS": by_rows, **loss.kernel_constants}
     operation = device.prepare(loss.kernel, dtype, loss.formulas, constants, arguments)
     operation()
     once = scalars.copy()
@@ -330,6 +336,7 @@ def test_elementwise_losses_with_weights_and_bias(device, name: str, dtype: str)
     outputs = random.normal(scale=2, size=(9, 3)).astype(dtype).astype(np.float64)
     bias = random.normal(size=3).astype(dtype).astype(np.float64)
     targets = random.random((9, 3)).astype(dtype).astype(np.float64)
+    targets[0, 0] = 0.0
     weights = random.random(9).astype(dtype).astype(np.float64)
     value, derivative = ELEMENTWISE[name]
     y = outputs + bias
@@ -358,6 +365,28 @@ def test_a_loss_summed_over_outputs_is_so_many_times_their_mean(device, name: st
     total = lost(device, name, "float64", outputs, targets, weights, reduction="sum")
     assert total[0][LOSS_SUM] == pytest.approx(3 * mean[0][LOSS_SUM], rel=1e-13)
     np.testing.assert_allclose(total[1], 3 * mean[1], rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["mse", "cross_entropy"])
+def test_a_batch_may_count_by_its_rows_and_not_by_their_weights(device, name: str) -> None:
+    """The mean loss is the same, times 7 rows in place of a weight of Σw."""
+    random = np.random.default_rng(13)
+    outputs, weights = random.normal(size=(7, 3)), random.random(7) + 0.1
+    targets = random.integers(0, 3, 7).astype(np.int32) if name == "cross_entropy" else random.random((7, 3))
+    by_weight, gradient, _ = lost(device, name, "float64", outputs, targets, weights)
+    by_rows, same, _ = lost(device, name, "float64", outputs, targets, weights, by_rows=True)
+    assert by_rows[LOSS_WEIGHT] == pytest.approx(7, rel=1e-13)
+    assert by_rows[WEIGHT_SUM] == by_weight[WEIGHT_SUM]
+    mean = by_weight[LOSS_SUM] / by_weight[LOSS_WEIGHT]
+    assert by_rows[LOSS_SUM] == pytest.approx(7 * mean, rel=1e-13)
+    np.testing.assert_array_equal(same, gradient)
+
+
+def test_a_batch_that_weighs_nothing_does_not_count_by_its_rows_either(device) -> None:
+    outputs, targets = np.ones((4, 2)), np.zeros((4, 2))
+    scalars, gradient, _ = lost(device, "mse", "float64", outputs, targets, np.zeros(4), by_rows=True)
+    assert scalars[[LOSS_SUM, LOSS_WEIGHT]].tolist() == [0, 0]
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("columns", [1, 5, 40])
@@ -465,6 +494,12 @@ def test_a_penalty_on_the_sum_counts_for_less_the_larger_the_batch(device, dtype
     close(gradients, expected, dtype)
     total = np.sum(decays * 0.25 * values.astype(np.float64) ** 2)
     assert scalars[PENALTY_SUM] == pytest.approx(total, rel=TOLERANCE[dtype])
+    scalars[BATCH_SHARE], scalars[PENALTY_SUM] = 2.5, 1.0
+    device.run("penalise", dtype, {}, {"DIVIDED": True, "BY_ROWS": True}, given)
+    assert scalars[PENALTY_SUM] == pytest.approx(1 + 2.5 * total, rel=TOLERANCE[dtype])
+    scalars[WEIGHT_SUM] = 0.0
+    device.run("penalise", dtype, {}, {"DIVIDED": True}, given)
+    assert scalars[PENALTY_SUM] == pytest.approx(1 + 2.5 * total, rel=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

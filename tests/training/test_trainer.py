@@ -452,6 +452,7 @@ TASKS = {
     "mae": lambda X, y: (1, y),
     "huber": lambda X, y: (1, y),
     "poisson": lambda X, y: (1, np.exp(y)),
+    "poisson_deviance": lambda X, y: (1, np.exp(y)),
 }
 # What each loss comes to where the outputs are right, computed from its definition.
 LEAST = {"poisson": lambda t: np.mean(t - t * np.log(t))}
