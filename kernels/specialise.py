@@ -38,7 +38,16 @@ import numpy as np
 from nnkit.errors import ConfigError
 from nnkit.files import write_whole
 
-__all__ = ["MODULES", "Kernel", "Target", "cache_folder", "load_kernel", "specialise"]
+__all__ = [
+    "MODULES",
+    "Kernel",
+    "Target",
+    "cache_folder",
+    "is_cached",
+    "load_kernel",
+    "load_source",
+    "specialise",
+]
 
 logger = logging.getLogger("nnkit")
 
@@ -132,14 +141,28 @@ def load_kernel(
     source = specialise(template, formulas, constants, target)
     digest = hashlib.sha256(source.encode()).hexdigest()[:24]
     name = f"{template.__name__}_{target.name}_{digest}"
-    path = cache_folder() / "kernels" / f"{name}.py"
+    if not is_cached(name):
+        _announce_compiling()
+    entry = getattr(load_source(name, source), template.__name__)
+    parameters = tuple(_parameter_names(source, template.__name__))
+    return Kernel(template.__name__, entry, parameters, _source_path(name))
+
+
+def load_source(name: str, source: str) -> ModuleType:
+    """Write a module to the cache unless it lies there, and import it; its name says what it is made of."""
+    path = _source_path(name)
     if not path.exists():
         write_whole(path, source.encode())
-    if not any((path.parent / "__pycache__").glob(f"{name}.*.nbi")):
-        _announce_compiling()
-    module = _imported(name, path)
-    entry = getattr(module, template.__name__)
-    return Kernel(template.__name__, entry, tuple(_parameter_names(source, template.__name__)), path)
+    return _imported(name, path)
+
+
+def is_cached(name: str) -> bool:
+    """Whether what a module of this name compiles lies in the cache."""
+    return any((_source_path(name).parent / "__pycache__").glob(f"{name}.*.nbi"))
+
+
+def _source_path(name: str) -> Path:
+    return cache_folder() / "kernels" / f"{name}.py"
 
 
 def cache_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnkit.backends.compiled import plan_program
 from nnkit.backends.protocol import Array, Operation, Program
 from nnkit.errors import DeviceError
 
@@ -100,16 +102,40 @@ class NumpyBackend:
         return describe_blas()
 
 
+# A program that runs so often is looked for among those that earlier processes compiled; from so many runs on
+# it is compiled, which takes 1 to 2 s, where a run then takes 7 µs less or more.
+_RUNS_TO_LOOK, _RUNS_TO_COMPILE = 8, 5_000
+
+
 class _Sequence:
+    """Operations called one after the other: by Python or, with the same results, by a compiled loop."""
+
     def __init__(self, operations: tuple[Operation, ...]) -> None:
         self._operations = operations
+        self._compiled: Callable[[int], object] | None = None
+        self._runs = 0
+        self._next = _RUNS_TO_LOOK
 
     def run(self, count: int = 1) -> None:
+        self._runs += count
+        if self._runs >= self._next:
+            self._compile()
+        if self._compiled is not None:
+            self._compiled(count)
+            return
         # A product that overflows shows in the loss, which the trainer reads; NumPy need not warn of it too.
         with np.errstate(all="ignore"):
             for _ in range(count):
                 for operation in self._operations:
                     operation()
+
+    def _compile(self) -> None:
+        """Take the compiled loop if there is one; make it if this program has run often."""
+        often = self._runs >= _RUNS_TO_COMPILE
+        plan = plan_program(self._operations)
+        self._compiled = None if plan is None else plan.load(only_cached=not often)
+        done = plan is None or self._compiled is not None
+        self._next = sys.maxsize if done else _RUNS_TO_COMPILE
 
 
 class _Alias:

@@ -125,6 +125,13 @@ class Rows:
     def _place(self, name: str, array: NDArray, dtype: DTypeLike | None = None) -> None:
         self._arrays[name] = self.backend.from_host(np.ascontiguousarray(array, dtype or self.dtype))
 
+    def refill(self, features: Features) -> None:
+        """Take other rows of the same number and kind into the arrays that hold the first ones."""
+        self.backend.write(self._arrays["source"], features.dense)
+        for name, values in (("shift", features.shift), ("scale", features.scale)):
+            if values is not None:
+                self.backend.write(self._arrays[name], values)
+
     @property
     def order(self) -> Array:
         """The epoch's order, (samples,) int64 on the device; written anew at each epoch."""

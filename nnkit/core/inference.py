@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.core.batch import Rows
+from nnkit.core.features import Features
 from nnkit.core.layers import Stage
 from nnkit.core.losses import Loss
 from nnkit.core.parameters import Arena
 from nnkit.core.passes import Passes
 from nnkit.kernels.layout import BATCH, COUNTERS, LOSS_SUM, LOSS_WEIGHT, SCALARS
 
-__all__ = ["Inference"]
+__all__ = ["Inference", "Predictors"]
 
 # Rows at once: a layer's outputs stay in the cache, and narrow products are few enough that waiting for each
 # other's threads does not count (20-64-64-1, 10,000 rows, two threads on busy cores: 14 ms with 4096 rows at
 # once, 151 with 1024; on one thread 3.8 and 3.1).
 _CHUNK_ELEMENTS = 2**18
 _FEWEST_ROWS, _MOST_ROWS = 1024, 8192
+_MOST_KEPT = 8
 
 
 class Inference:
@@ -36,10 +39,16 @@ class Inference:
         The data, in the order they lie.
     loss : Loss or None
         What `run` averages over the rows' weights; the rows then need targets.
+
+    Attributes
+    ----------
+    rows : Rows
+        As given.
     """
 
     def __init__(self, stages: Sequence[Stage], arena: Arena, rows: Rows, loss: Loss | None = None) -> None:
         backend = arena.backend
+        self.rows = rows
         self._arena = arena
         self._count = rows.count
         widest = max(stage.outputs for stage in stages)
@@ -75,3 +84,40 @@ class Inference:
         scalars = backend.to_host(self._scalars)
         weight = float(scalars[LOSS_WEIGHT])
         return outputs, float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")
+
+
+class Predictors:
+    """Inferences of few rows that are kept for the next call: preparing one takes 0.5 ms, running it 20 µs.
+
+    Safe to use from several threads: who runs one has taken it out.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        The network.
+    arena : Arena
+        Its parameters.
+    """
+
+    def __init__(self, stages: Sequence[Stage], arena: Arena) -> None:
+        self._stages = stages
+        self._arena = arena
+        self._kept: dict[tuple[object, ...], Inference] = {}
+
+    def run(self, features: Features) -> NDArray:
+        """Return the outputs for rows, (rows, outputs) on the host."""
+        arena = self._arena
+        if len(features) > _FEWEST_ROWS or features.codes is not None or features.sparse is not None:
+            return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run()[0]
+        key = (len(features), features.dense.dtype, features.shift is None, features.scale is None)
+        inference = self._kept.pop(key, None)
+        if inference is None:
+            copied = replace(features, dense=features.dense.copy())
+            inference = Inference(self._stages, arena, Rows(arena.backend, arena.dtype, copied))
+        else:
+            inference.rows.refill(features)
+        outputs, _ = inference.run()
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[key] = inference
+        return outputs

@@ -13,7 +13,7 @@ from nnkit.backends.protocol import Backend
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
 from nnkit.core.full_batch import FullBatch
-from nnkit.core.inference import Inference
+from nnkit.core.inference import Predictors
 from nnkit.core.initializers import default_initializer, initialize
 from nnkit.core.layers import Dense, Layer, Stage, layer_from_json, layer_to_json, stages_of
 from nnkit.core.losses import Loss, loss_from
@@ -57,8 +57,12 @@ class Network:
         self._inputs: int | None = None
         self._stages: tuple[Stage, ...] = ()
         self._arena: Arena | None = None
+        self._predictors: Predictors | None = None
         if inputs is not None:
             self.initialize(inputs, seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_predictors": None}  # compiled programs, made anew when they are wanted
 
     def __repr__(self) -> str:
         inputs = "" if self._inputs is None else f", inputs={self._inputs}"
@@ -130,11 +134,13 @@ class Network:
             self._create(arena.to_host(), dtype, backend)
         else:
             arena.backend = backend  # the same device, though perhaps its products in another precision
+            self._predictors = None
 
     def _create(self, values: Mapping[str, NDArray], dtype: DTypeLike, backend: Backend | None) -> None:
         if backend is None:
             backend = select("cpu").backend
         self._arena = Arena(segments_for(self._stages), backend, dtype)
+        self._predictors = None
         self._write(values)
 
     def _write(self, values: Mapping[str, NDArray]) -> None:
@@ -178,7 +184,9 @@ class Network:
         arena = self.arena
         features = features_from(X, arena.dtype)
         self.check_width(features)
-        return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run()[0]
+        if self._predictors is None:
+            self._predictors = Predictors(self._stages, arena)
+        return self._predictors.run(features)
 
     def gradients(
         self,

@@ -90,11 +90,7 @@ def encode_array(
         )
     if operation.pixels and features.dtype == np.uint8:
         dense = np.ascontiguousarray(features if rows is None else features[rows])
-        return Features(
-            dense,
-            _for_columns(operation.shift, 0.0, operation),
-            _for_columns(operation.scale, 1.0, operation),
-        )
+        return Features(dense, operation.shift_by_column, operation.scale_by_column)
     dense = np.empty((len(features) if rows is None else len(rows), operation.count), dtype=dtype)
     for place, block in blocks(features, rows):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -106,11 +102,3 @@ def encode_array(
                 f"row {row}, column {column} (counting from 0) is too large for {dtype}: rescale it"
             )
     return Features(dense)
-
-
-def _for_columns(
-    value: float | NDArray[np.float64], neutral: float, operation: ArrayColumns
-) -> NDArray[np.float64] | None:
-    if np.all(np.asarray(value) == neutral):
-        return None
-    return np.broadcast_to(np.asarray(value, dtype=np.float64), (operation.count,)).copy()

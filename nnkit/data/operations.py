@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,21 @@ class ArrayColumns:
     pixels: bool
     shift: float | NDArray[np.float64]
     scale: float | NDArray[np.float64]
+
+    @cached_property
+    def shift_by_column(self) -> NDArray[np.float64] | None:
+        """The shift of each column, shape (count,); None for 0. Only to be read."""
+        return self._by_column(self.shift, 0.0)
+
+    @cached_property
+    def scale_by_column(self) -> NDArray[np.float64] | None:
+        """The scale of each column, shape (count,); None for 1. Only to be read."""
+        return self._by_column(self.scale, 1.0)
+
+    def _by_column(self, value: float | NDArray[np.float64], neutral: float) -> NDArray[np.float64] | None:
+        if np.all(np.asarray(value) == neutral):
+            return None
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), (self.count,)).copy()
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""

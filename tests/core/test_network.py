@@ -185,3 +185,47 @@ def test_bytes_are_pixels_and_features_carry_their_own_scale() -> None:
     )
     plain = [[-0.5, 0, 0, 1], [0.5, 1, 0, 0]]
     np.testing.assert_allclose(net.predict(encoded), net.predict(plain), rtol=1e-12)
+
+
+def test_few_rows_are_predicted_by_what_the_last_call_left(net: Network) -> None:
+    random = np.random.default_rng(5)
+    fresh = Network(net.layers, inputs=4)
+    fresh.set_parameters(net.parameters())
+    first, second = random.normal(size=(2, 3, 4)).astype(np.float32)
+    pixels = random.integers(0, 256, (3, 4), dtype=np.uint8)
+    for X in (first, second, pixels, first, pixels[::-1].copy()):
+        again = Network(net.layers, inputs=4)
+        again.set_parameters(net.parameters())
+        kept = net.predict(X)
+        np.testing.assert_array_equal(kept, again.predict(X))
+    assert net.predict(first) is not net.predict(first)
+
+
+def test_what_is_kept_sees_new_parameters_and_leaves_the_callers_rows(net: Network) -> None:
+    X = np.random.default_rng(6).normal(size=(2, 4)).astype(np.float32)
+    given = X.copy()
+    before = net.predict(X)
+    net.set_parameters({name: 2 * value for name, value in net.parameters().items()})
+    assert not np.allclose(net.predict(X), before)
+    net.initialize(4, seed=9, dtype=np.float64)
+    assert net.predict(X).dtype == np.float64
+    net.predict(np.zeros((2, 4), np.float32))
+    np.testing.assert_array_equal(X, given)
+
+
+def test_several_threads_predict_few_rows_at_once(net: Network) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    rows = np.random.default_rng(7).normal(size=(200, 1, 4)).astype(np.float32)
+    expected = [net.predict(X) for X in rows]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(net.predict, rows))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_network_that_has_predicted_can_be_pickled(net: Network) -> None:
+    import pickle
+
+    X = np.ones((1, 4), np.float32)
+    expected = net.predict(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(net)).predict(X), expected)

@@ -77,6 +77,7 @@ def test_a_step_allocates_nothing_however_many_there_are() -> None:
     training = Training(rows=205 * 8 + 3, batch_size=8, penalty=Penalty(0.01, 0.01), clip_norm=1.0)
     training.begin()
     steps = training.step.steps_per_epoch
+    training.step.run(0, 20)  # and look, once, for a compiled loop
     training.step.run(steps - 3, 3)
     gc.collect()
     tracemalloc.start()
