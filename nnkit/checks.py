@@ -22,7 +22,8 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 def at_least_zero(name: str, value: Any) -> float:
     """Return a finite number of at least 0, or raise `ConfigError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:
+    number: Any = value  # which `Real` would hide: it compares with nothing
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= number <= sys.float_info.max:
         raise ConfigError(f"{name} = {shown(value)} must be a finite number of at least 0")
     return float(value)
 

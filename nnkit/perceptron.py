@@ -250,8 +250,8 @@ class Perceptron(BaseEstimator):
                 )
 
     def _network(self, dropout: bool = True) -> Network:
-        """Return the network, described anew; its parameters are placed by `_placed`."""
-        activation = _ACTIVATIONS.get(self.activation, self.activation)
+        """Return the network, described anew and without parameters."""
+        activation: str = _ACTIVATIONS.get(self.activation) or self.activation
         layers: list[Layer] = []
         for intercept, rate in zip(self.intercepts_[:-1], self._dropout_rates(), strict=True):
             layers.append(Dense(len(intercept), activation))

@@ -24,6 +24,8 @@ LAYERS = (
     "cli",
     "benchmarks",
     "estimators",
+    "perceptron",
+    "estimator_file",
     "insight",
     "training",
     "config",
