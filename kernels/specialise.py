@@ -26,6 +26,7 @@ import stat
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -138,22 +139,36 @@ def load_kernel(
     template: Callable, formulas: Formulas, constants: Mapping[str, Constant], target: Target
 ) -> Kernel:
     """Specialise, write the source to the cache unless it lies there, and import it."""
-    source = specialise(template, formulas, constants, target)
-    digest = hashlib.sha256(source.encode()).hexdigest()[:24]
-    name = f"{template.__name__}_{target.name}_{digest}"
-    if not is_cached(name):
-        _announce_compiling()
-    entry = getattr(load_source(name, source), template.__name__)
-    parameters = tuple(_parameter_names(source, template.__name__))
-    return Kernel(template.__name__, entry, parameters, _source_path(name))
+    # One thread at a time: Python 3.11's `ast.parse` fails where two threads are in it.
+    with _loading[0]:
+        source = specialise(template, formulas, constants, target)
+        digest = hashlib.sha256(source.encode()).hexdigest()[:24]
+        name = f"{template.__name__}_{target.name}_{digest}"
+        if not is_cached(name):
+            _announce_compiling()
+        entry = getattr(load_source(name, source), template.__name__)
+        parameters = tuple(_parameter_names(source, template.__name__))
+        return Kernel(template.__name__, entry, parameters, _source_path(name))
+
+
+_loading = [threading.RLock()]
+
+
+def _unlock_in_child() -> None:
+    """A fork copies a lock as it is, but not the thread that holds it."""
+    _loading[0] = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def load_source(name: str, source: str) -> ModuleType:
     """Write a module to the cache unless it lies there, and import it; its name says what it is made of."""
     path = _source_path(name)
-    if not path.exists():
-        write_whole(path, source.encode())
-    return _imported(name, path)
+    with _loading[0]:
+        if not path.exists():
+            write_whole(path, source.encode())
+        return _imported(name, path)
 
 
 def is_cached(name: str) -> bool:
@@ -203,8 +218,9 @@ def _imported(name: str, path: Path) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[full] = module
+        # It has run before another thread can find it.
         spec.loader.exec_module(module)
+        sys.modules[full] = module
     return sys.modules[full]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -116,6 +117,7 @@ def train(
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     overrides += assignments or []
     _check_resume(source, out, resume)
+    _take_the_processors_blas()
     with _notes():
         from nnkit.training.progress import ProgressDisplay
         from nnkit.training.run import Run
@@ -123,7 +125,7 @@ def train(
         if resume is not None:
             run = Run.resumed(resume, overrides)
         else:
-            run = Run(_config(source).with_overrides(overrides))
+            run = Run(_config(source).with_overrides(overrides), own_process=True)
         _print_run(run)
         display = ProgressDisplay()
         try:
@@ -340,6 +342,17 @@ def _summary(model: Model) -> dict[str, str]:
         rows[f"{rows_name} metrics"] = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.items())
     rows |= {key.replace("_", " "): str(value) for key, value in details.items()}
     return {name: value for name, value in rows.items() if value}
+
+
+def _take_the_processors_blas() -> None:
+    """Begin anew where OpenBLAS took kernels for a lesser processor than this one."""
+    if "OPENBLAS_CORETYPE" not in os.environ:
+        from nnkit.backends.blas import describe_blas
+        from nnkit.backends.tuning import begin_anew_with, better_core_type, processor_flags
+
+        better = better_core_type(describe_blas().get("BLAS core type", ""), processor_flags())
+        if better is not None:
+            begin_anew_with(better)
 
 
 def main() -> None:

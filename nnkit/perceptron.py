@@ -388,6 +388,8 @@ class Perceptron(BaseEstimator):
             trainer.optimizer_state = _on_device(trained.optimizer_state, trainer)
         progress = trained.progress or Progress()
         progress.in_calls = incremental
+        if not incremental:  # a fit has an optimizer of its own, though it may go on from weights
+            progress.divisor, progress.stopped = 1.0, False
         trained.progress = progress
         share = self._share_told()
         convergence = Convergence(

@@ -98,8 +98,12 @@ class NumpyBackend:
 
     def describe(self) -> dict[str, str]:
         from nnkit.backends.blas import describe_blas
+        from nnkit.backends.tuning import better_core_type, processor_flags
 
-        return describe_blas()
+        blas = describe_blas()
+        better = better_core_type(blas.get("BLAS core type", ""), processor_flags())
+        advice = f"OPENBLAS_CORETYPE={better} suits this processor better; nnkit train sets it"
+        return blas if better is None else {**blas, "BLAS advice": advice}
 
 
 # A program that runs so often is looked for among those that earlier processes compiled; from so many runs on

@@ -57,6 +57,12 @@ class Batch:
         buffers = {name: buffer[:rows] for name, buffer in self.buffers.items()}
         return Batch(buffers, rows, self.count, self.slot)
 
+    def part(self, first: int, rows: int) -> Batch:
+        """Return a stretch of at most so many rows of a batch that is filled and stays so."""
+        buffers = {name: buffer[first : first + rows] for name, buffer in self.buffers.items()}
+        count = min(rows, self.capacity - first)
+        return Batch(buffers, count, np.array([count]), self.slot)
+
 
 class Rows:
     """A data set on the device, in its smallest type.
@@ -148,8 +154,13 @@ class Rows:
         return Batch(buffers, capacity, backend.zeros(1, np.int64))
 
     def whole(self) -> Batch | None:
-        """Return all rows as one batch that needs no filling, or None where they must be cast or spread."""
+        """Return all rows as one batch that needs no filling, or None where they must be cast or spread.
+
+        On the host alone: on a GPU a product is planned for an address, and a program captured for each.
+        """
         source = self._arrays["source"]
+        if self.backend.name != "cpu":
+            return None
         if self._constants["SCALED"] or self._constants["CODES"] or self._constants["SPARSE"]:
             return None
         if source.dtype != self.dtype:

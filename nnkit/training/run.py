@@ -83,8 +83,9 @@ class Run:
         The run folder that `train` will write.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, own_process: bool = False) -> None:
         self.config = config
+        self.own_process = own_process
         self.stopping = False
         self._training: NDArray[np.int64] | None = None
         data = config.data
@@ -309,7 +310,7 @@ class Run:
             self._check(self.dataset.test)
         decode = self._units() if encoder.task == "regression" else None
         given = {"validation": validation, "callbacks": [_Record(self), *callbacks], "decode": decode}
-        numerics = {} if self._checkpoint is None else self._checkpoint.numerics
+        numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
         with locked(self.folder), self.trainer.backend.computing_like(numerics):
             try:
                 self._fit(features, targets, given)
@@ -319,6 +320,19 @@ class Run:
             if self.interrupted:
                 return Outcome({}, "training", 0, self._save({}))
             return self._finish(held_out)
+
+    def _blas_threads(self) -> dict[str, str]:
+        """Return the number of BLAS threads that suits the network, where the process is ours to set it."""
+        trainer = self.trainer
+        if not self.own_process or trainer.backend.name != "cpu":
+            return {}
+        from nnkit.backends.tuning import fastest_threads
+        from nnkit.kernels.specialise import cache_folder
+
+        widths = [self.model.preprocessor.width, *self.config.model.hidden, self.model.network.outputs]
+        memory = cache_folder() / "blas-threads.json"
+        count = fastest_threads(widths, self.config.training.batch_size, trainer.dtype, memory)
+        return {} if count is None else {"BLAS threads": str(count)}
 
     def _fit(self, features: Features, targets: NDArray, given: dict[str, Any]) -> None:
         """Train from the first step, or from the checkpoint."""

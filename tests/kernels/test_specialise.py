@@ -240,7 +240,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     first = run_python(TRAINING, tmp_path)
     written = files(tmp_path)
     compiled = {path for path in written if path.suffix == ".nbc"}
-    assert len(compiled) == 6  # shuffle, gather, forward, softmax_loss, backward, penalise; one source each
+    assert len(compiled) == 5  # shuffle, forward, softmax_loss, backward, penalise; one source each
     second = run_python(TRAINING, tmp_path)
     assert files(tmp_path) == written
     assert second.stdout.count("data loaded from") == len(compiled)

@@ -1,0 +1,196 @@
+"""An estimator in a file and in a pickle: what comes back is what went in, and files hold no code."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
+from sklearn.exceptions import NotFittedError
+from twins import assert_same_network, ours_for, problem, same_bits
+
+import nnkit
+from nnkit import MLPClassifier, MLPRegressor, NnkitError, load
+
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+# --- files and pickles ---
+
+FILES: dict[str, tuple[str, dict[str, Any], Callable[[NDArray], NDArray]]] = {
+    "texts": ("binary", {"class_weight": {"no": 2.0}, "dropout": 0.1}, lambda y: np.array(["no", "yes"])[y]),
+    "booleans": ("binary", {"dtype": "float32"}, lambda y: y.astype(bool)),
+    "numbers": (
+        "multiclass",
+        {"loss": {"name": "cross_entropy", "label_smoothing": 0.1}},
+        lambda y: y * 5 - 3,
+    ),
+    "objects": ("multiclass", {"early_stopping": True}, lambda y: np.array(["a", "b", "ç"], object)[y]),
+    "labels": ("multilabel", {"solver": "lbfgs"}, lambda y: y),
+    "value": ("regression", {"loss": "huber", "optimizer": "adamw", "schedule": "cosine"}, lambda y: y),
+    "values": ("regressions", {"hidden_layer_sizes": (), "solver": "sgd"}, lambda y: y),
+    "counts": ("poisson", {"activation": "gelu", "clip_norm": 1.0}, lambda y: y),
+}
+
+
+def saved(name: str, path: Path) -> tuple[Any, NDArray]:
+    """Train, save, and return the estimator with its rows."""
+    kind, settings, labelled = FILES[name]
+    X, y = problem(kind)
+    estimator = ours_for(kind, max_iter=4, **settings).fit(X, labelled(y))
+    estimator.save(path)
+    return estimator, X
+
+
+def same_value(one: Any, other: Any) -> bool:
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and all(map(same_value, one, other)) and len(one) == len(other)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_saved_estimator_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
+    estimator, X = saved(name, tmp_path / "m.safetensors")
+    again = type(estimator).load(tmp_path / "m.safetensors")
+    assert type(again) is type(estimator)
+    assert again.get_params() == estimator.get_params()
+    for key, value in vars(estimator).items():
+        if key.endswith("_") and not key.startswith("_"):
+            assert same_value(getattr(again, key), value), key
+    for method in ("predict", "predict_proba"):
+        if hasattr(estimator, method):
+            expected, found = getattr(estimator, method)(X), getattr(again, method)(X)
+            assert found.dtype == expected.dtype
+            assert np.array_equal(found, expected), method
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nnkit_loads_the_same_file_as_a_model(name: str, tmp_path: Path) -> None:
+    estimator, X = saved(name, tmp_path / "m.safetensors")
+    model = load(tmp_path / "m.safetensors")
+    tolerance = 1e-6 if estimator.coefs_[0].dtype == np.float32 else 1e-12
+    if isinstance(estimator, MLPRegressor):
+        np.testing.assert_allclose(model.predict(X), estimator.predict(X), rtol=tolerance, atol=tolerance)
+        return
+    assert model.predict(X).tolist() == estimator.predict(X).tolist()
+    np.testing.assert_allclose(model.predict_proba(X), estimator.predict_proba(X), atol=tolerance)
+
+
+def test_a_file_holds_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("pickle was called")
+
+    for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    path = tmp_path / "m.safetensors"
+    estimator, X = saved("texts", path)
+    assert MLPClassifier.load(path).predict(X).tolist() == estimator.predict(X).tolist()
+    with safe_open(path, "numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        for text in file.metadata().values():
+            assert "\x80" not in text
+    assert {array.dtype.kind for array in tensors.values()} <= set("fiub")
+    shapes = sorted(array.shape for array in tensors.values())
+    assert all(coef.shape in shapes for coef in estimator.coefs_)
+    header = path.read_bytes()
+    json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+
+
+def test_a_saved_estimator_knows_its_columns(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = problem("binary")
+    table = pandas.DataFrame(X, columns=["a", "b", "ä", "d e"])
+    ours_for("binary", max_iter=2).fit(table, y).save(tmp_path / "m.safetensors")
+    again = MLPClassifier.load(tmp_path / "m.safetensors")
+    assert again.feature_names_in_.tolist() == ["a", "b", "ä", "d e"]
+    with pytest.raises(ValueError, match="feature names"):
+        again.predict(table[["b", "a", "ä", "d e"]])
+
+
+def test_training_goes_on_from_a_file(tmp_path: Path) -> None:
+    X, y = problem("multiclass")
+    estimator = ours_for("multiclass", max_iter=3, warm_start=True).fit(X, y)
+    estimator.save(tmp_path / "m.safetensors")
+    again = MLPClassifier.load(tmp_path / "m.safetensors")
+    # A warm start makes a new optimizer, so what a file does not hold is not missed.
+    assert_same_network(estimator.fit(X, y), again.fit(X, y), tolerance=1e-12)
+    assert again.loss_curve_ == estimator.loss_curve_
+    again.partial_fit(X, y)
+    assert len(again.loss_curve_) == 7
+
+
+def test_saving_what_is_not_fitted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotFittedError):
+        MLPClassifier().save(tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    saved("value", path)
+    with pytest.raises(NnkitError, match=r"m\.safetensors"):
+        MLPClassifier.load(path)
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    (tmp_path / "altered.safetensors").write_bytes(data)
+    (tmp_path / "cut.safetensors").write_bytes(data[:-5])
+    (tmp_path / "pickled.safetensors").write_bytes(pickle.dumps(MLPRegressor()))
+    for name in ("altered", "cut", "pickled", "missing"):
+        with pytest.raises(NnkitError, match=name):
+            MLPRegressor.load(tmp_path / f"{name}.safetensors")
+    network = nnkit.Network([nnkit.Dense(1)], inputs=2)
+    model = nnkit.Model(*plain_parts(network))
+    model.save(path)
+    with pytest.raises(NnkitError, match=r"m\.safetensors"):
+        MLPRegressor.load(path)
+
+
+def plain_parts(network: nnkit.Network) -> tuple[Any, ...]:
+    """Return a model's parts as `nnkit train` makes them, without an estimator."""
+    from nnkit.core.losses import loss_from
+    from nnkit.data.preprocessing import Preprocessor
+    from nnkit.data.targets import TargetEncoder
+
+    X = np.random.default_rng(0).normal(size=(6, 2))
+    return network, Preprocessor.fit(X), TargetEncoder.fit(X[:, 0]), loss_from("mse")
+
+
+def through_joblib(estimator: Any, folder: Path) -> Any:
+    joblib.dump(estimator, folder / "m.joblib")
+    return joblib.load(folder / "m.joblib")
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda estimator, folder: pickle.loads(pickle.dumps(estimator)),
+        lambda estimator, folder: copy.deepcopy(estimator),
+        through_joblib,
+    ],
+    ids=["pickle", "deepcopy", "joblib"],
+)
+@pytest.mark.parametrize("settings", [{"solver": "sgd"}, {"solver": "adam"}, {"dropout": 0.2}], ids=str)
+def test_a_pickled_estimator_goes_on_as_if_nothing_had_happened(
+    copied: Callable[[Any, Path], Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    X, y = problem("binary")
+    estimator = ours_for("binary", shuffle=True, **settings).partial_fit(X, y, classes=[0, 1])
+    again = copied(estimator, tmp_path)
+    assert same_value(again.predict_proba(X), estimator.predict_proba(X))
+    for rows in (slice(0, 30), slice(20, 50)):
+        again.partial_fit(X[rows], y[rows])
+        estimator.partial_fit(X[rows], y[rows])
+    assert same_bits(again, estimator)
+    assert again.loss_curve_ == estimator.loss_curve_

@@ -1,0 +1,212 @@
+"""How an estimator's weights move with nnkit's own optimizers, schedules and callbacks.
+
+One step over all rows shows a rule as it is written; several are compared with scikit-learn's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from plain_network import ONE_STEP, Weights, descent, first_weights, gradient, half_squares, outputs, penalty
+from twins import ROWS, assert_same_course, assert_same_network, ours_for, problem, same_bits, theirs_for
+
+import nnkit
+
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+# --- optimizers, decay, clipping ---
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (nnkit.SGD(0.05), {"solver": "sgd", "momentum": 0.0}),
+        (nnkit.Momentum(0.05, momentum=0.8), {"solver": "sgd", "momentum": 0.8, "nesterovs_momentum": False}),
+        (nnkit.Nesterov(0.05), {"solver": "sgd"}),
+        ({"name": "nesterov", "learning_rate": 0.05}, {"solver": "sgd"}),
+        (nnkit.Adam(0.05), {"solver": "adam"}),
+        ({"name": "adam", "learning_rate": 0.05, "beta1": 0.7}, {"solver": "adam", "beta_1": 0.7}),
+    ],
+    ids=str,
+)
+def test_an_optimizer_of_nnkit_serves_in_place_of_the_solvers_rule(optimizer: Any, settings: dict) -> None:
+    # Where the rate is constant the textbook's rules are scikit-learn's; Adam's but for its epsilon of 1e-8.
+    X, y = problem("multiclass")
+    theirs = theirs_for("multiclass", max_iter=10, learning_rate_init=0.05, **settings).fit(X, y)
+    ours = ours_for("multiclass", max_iter=10, optimizer=optimizer).fit(X, y)
+    assert_same_course(theirs, ours, tolerance=1e-4 if "adam" in str(optimizer).lower() else 1e-9)
+
+
+def test_an_optimizers_name_takes_its_rate_from_learning_rate_init() -> None:
+    X, y = problem("multiclass")
+    theirs = theirs_for("multiclass", solver="sgd", momentum=0.0, learning_rate_init=0.05, max_iter=5).fit(
+        X, y
+    )
+    ours = ours_for("multiclass", optimizer="sgd", learning_rate_init=0.05, max_iter=5).fit(X, y)
+    assert_same_course(theirs, ours)
+
+
+def test_adamw_decays_the_weights_apart_from_the_gradient() -> None:
+    # Adam's first step is the sign of the gradient (Kingma and Ba 2014): the decay is what differs.
+    X, y = problem("multiclass")
+    settings = ONE_STEP | {"alpha": 0.0}
+    plain = ours_for("multiclass", optimizer=nnkit.Adam(0.01), **settings).fit(X, y)
+    decayed = ours_for("multiclass", optimizer=nnkit.AdamW(0.01, weight_decay=0.3), **settings).fit(X, y)
+    for one, other, before in zip(plain.coefs_, decayed.coefs_, first_weights("multiclass")[0], strict=True):
+        np.testing.assert_allclose(one - other, 0.01 * 0.3 * before, atol=1e-12)
+    for one, other in zip(plain.intercepts_, decayed.intercepts_, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "rmsprop", {"name": "rmsprop", "decay": 0.8}], ids=str)
+def test_adagrad_and_rmsprop_begin_with_their_first_step(optimizer: Any) -> None:
+    # w ← w − η g / (√s + ε) with s = g², or (1 − ρ) g²: the sign of the gradient, scaled.
+    X, y = problem("regression")
+
+    def expected(weights: Weights) -> float:
+        return half_squares(outputs(weights, X), y) + penalty(weights, 0.1, ROWS)
+
+    ours = ours_for("regression", optimizer=optimizer, **ONE_STEP | {"learning_rate_init": 0.01}).fit(X, y)
+    share = {"adagrad": 1.0, "rmsprop": 0.1}[optimizer] if isinstance(optimizer, str) else 0.2
+    slopes = gradient(expected, first_weights("regression"))
+    moved = descent(ours, "regression")
+    for step, slope in zip(moved[0] + moved[1], slopes[0] + slopes[1], strict=True):
+        seen = np.abs(slope) > 1e-4  # ε counts beside a smaller one
+        np.testing.assert_allclose(step[seen], 0.01 * np.sign(slope[seen]) / np.sqrt(share), rtol=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_weight_decay_shrinks_weights_by_the_rate(solver: str) -> None:
+    X, y = problem("binary")
+    settings = ONE_STEP | {"solver": solver, "alpha": 0.0, "learning_rate_init": 0.01}
+    plain = ours_for("binary", **settings).fit(X, y)
+    decayed = ours_for("binary", weight_decay=0.3, **settings).fit(X, y)
+    for one, other, before in zip(plain.coefs_, decayed.coefs_, first_weights("binary")[0], strict=True):
+        np.testing.assert_allclose(one - other, 0.01 * 0.3 * before, atol=1e-12)
+    for one, other in zip(plain.intercepts_, decayed.intercepts_, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_norm_of_a_gradient_is_clipped_over_all_weights() -> None:
+    X, y = problem("regression")
+    plain = descent(ours_for("regression", **ONE_STEP).fit(X, y), "regression")
+    full = np.concatenate([array.ravel() for array in plain[0] + plain[1]])
+    norm = float(np.linalg.norm(full))
+    for limit, length in ((norm / 3, norm / 3), (2 * norm, norm)):
+        moved = descent(ours_for("regression", clip_norm=limit, **ONE_STEP).fit(X, y), "regression")
+        step = np.concatenate([array.ravel() for array in moved[0] + moved[1]])
+        np.testing.assert_allclose(step, full * length / norm, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"optimizer": "newton"},
+        {"optimizer": {"name": "adam", "beta3": 1}},
+        {"optimizer": 3},
+        {"schedule": "never"},
+        {"schedule": {"name": "step", "ever": 2}},
+        {"weight_decay": -0.1},
+        {"clip_norm": 0.0},
+        {"clip_norm": "much"},
+        {"callbacks": 3},
+        {"device": 5},
+        {"precision": "fp8"},
+        {"dtype": "int8"},
+    ],
+    ids=str,
+)
+def test_a_wrong_value_of_nnkits_own_parameters_names_it(wrong: dict[str, Any]) -> None:
+    X, y = problem("binary")
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ours_for("binary", **wrong).fit(X, y)
+
+
+# --- schedules ---
+
+
+def chained(rates: list[float], kind: str = "regression") -> Any:
+    """Return scikit-learn's estimator after epochs of plain descent, each at its own rate."""
+    X, y = problem(kind)
+    theirs = theirs_for(kind, warm_start=True, **ONE_STEP)
+    for rate in rates:
+        theirs.set_params(learning_rate_init=rate).fit(X, y)
+    return theirs
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ({"name": "step", "every": 2, "factor": 0.5}, [1, 1, 0.5, 0.5, 0.25, 0.25]),
+        ("cosine", [0.5 * (1 + np.cos(np.pi * t / 6)) for t in range(6)]),
+        ({"name": "exponential", "rate": 0.7}, [0.7**t for t in range(6)]),
+        ({"name": "constant", "warmup": 3}, [0.25, 0.5, 0.75, 1, 1, 1]),
+    ],
+    ids=["step", "cosine", "exponential", "warm-up"],
+)
+def test_a_schedule_multiplies_the_rate(schedule: Any, factors: list[float]) -> None:
+    X, y = problem("regression")
+    settings = ONE_STEP | {"max_iter": 6, "learning_rate_init": 0.1}
+    ours = ours_for("regression", schedule=schedule, **settings).fit(X, y)
+    theirs = chained([0.1 * factor for factor in factors])
+    assert_same_network(theirs, ours, tolerance=1e-10)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, atol=1e-10)
+
+
+def test_a_schedule_can_be_an_instance_and_goes_with_any_optimizer() -> None:
+    from nnkit.core.schedules import Cosine
+
+    X, y = problem("regression")
+    settings = {"max_iter": 6, "optimizer": nnkit.AdamW(0.01)}
+    named, given, constant = (
+        ours_for("regression", schedule=schedule, **settings).fit(X, y)
+        for schedule in ("cosine", Cosine(), None)
+    )
+    assert same_bits(named, given)
+    assert not same_bits(named, constant)
+
+
+# --- callbacks ---
+
+
+class Recorder(nnkit.Callback):
+    """Keeps the calls and the figures that came with them."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.losses: list[float] = []
+        self.epochs: list[int] = []
+
+    def on_train_begin(self, trainer: Any, figures: nnkit.Figures) -> None:
+        self.calls.append("begin")
+
+    def on_epoch_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+        self.calls.append("epoch")
+        self.losses.append(figures.loss)
+        self.epochs.append(figures.epoch)
+
+    def on_train_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+        self.calls.append("end")
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_callbacks_are_called_around_every_epoch(solver: str) -> None:
+    X, y = problem("multiclass")
+    recorder = Recorder()
+    ours = ours_for("multiclass", solver=solver, callbacks=[recorder], max_iter=4).fit(X, y)
+    assert recorder.calls == ["begin", "epoch", "epoch", "epoch", "epoch", "end"]
+    assert recorder.epochs == [1, 2, 3, 4]
+    np.testing.assert_allclose(recorder.losses, ours.loss_curve_, atol=1e-9)
+
+
+def test_callbacks_do_not_change_the_training() -> None:
+    X, y = problem("binary")
+    one, other = (
+        ours_for("binary", callbacks=callbacks, max_iter=4).fit(X, y) for callbacks in (None, (Recorder(),))
+    )
+    assert same_bits(one, other)
