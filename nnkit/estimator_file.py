@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -22,21 +23,34 @@ from nnkit.model import load as load_model
 
 __all__ = ["load", "save"]
 
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**1023
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
 # What a fitted estimator has beside its arrays and classes; which of them, the solver decides.
-_FITTED = (
-    "loss_",
-    "best_loss_",
-    "loss_curve_",
-    "validation_scores_",
-    "best_validation_score_",
-    "t_",
-    "n_iter_",
-    "n_layers_",
-    "n_outputs_",
-    "n_features_in_",
-    "out_activation_",
-    "stopped_early_",
-)
+_FITTED: dict[str, Callable[[Any], bool]] = {
+    "loss_": _is_number,
+    "best_loss_": lambda value: value is None or value == math.inf or _is_number(value),
+    "loss_curve_": _is_numbers,
+    "validation_scores_": lambda value: value is None or _is_numbers(value),
+    "best_validation_score_": lambda value: value is None or value == -math.inf or _is_number(value),
+    "t_": _is_count,
+    "n_iter_": _is_count,
+    "n_layers_": _is_count,
+    "n_outputs_": _is_count,
+    "n_features_in_": _is_count,
+    "out_activation_": lambda value: value in ("identity", "exp", "logistic", "softmax"),
+    "stopped_early_": lambda value: isinstance(value, bool),
+}
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -95,10 +109,15 @@ def load(cls: type, path: str | os.PathLike[str]) -> Any:
 def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
     parameters = json_fields.mapping(described.get("parameters"), "parameters")
     estimator: Any = cls(**{name: _from_json(value) for name, value in parameters.items()})
+    estimator._validate_params()
+    estimator._check_names()
     fitted = json_fields.mapping(described.get("fitted"), "fitted")
-    for name in _FITTED:
+    for name, fits in _FITTED.items():
         if name in fitted:
-            setattr(estimator, name, _from_json(fitted[name]))
+            value = _from_json(fitted[name])
+            if not fits(value):
+                raise ModelFileError(f"{name} of the estimator described has no value of its kind")
+            setattr(estimator, name, value)
     named = model.network.parameters()
     layers = range(len(named) // 2)
     estimator._adopt(
