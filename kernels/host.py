@@ -46,10 +46,8 @@ from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 __all__ = ["TEMPLATES", "kernel"]
 
 # What `specialise` folds or inlines; the names stand here for the reader and the linter.
-BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = (
-    PREPARED
-) = False
-SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
+BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = False
+LEAD = PREPARED = SCALED = SHARD = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
 ceiling = 0.0
@@ -118,6 +116,7 @@ def gather(
     order,
     counters,
     batch_size,
+    row_offset,
     inputs,
     labels,
     batch_weights,
@@ -125,9 +124,12 @@ def gather(
 ):
     """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights.
 
-    Or rows of a sparse matrix, whose row r has its numbers from `sparse_starts` r to r + 1.
+    Or rows of a sparse matrix, whose row r has its numbers from `sparse_starts` r to r + 1. A SHARD takes the
+    batch's rows from `row_offset` on.
     """
     first = counters[BATCH] * batch_size
+    if SHARD:
+        first += row_offset
     columns = source.shape[1]
     rows = min(inputs.shape[0], source.shape[0] - first)
     count[0] = rows
@@ -158,8 +160,11 @@ def gather(
     inputs[rows:] = 0.0
 
 
-def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale):
-    """Bias, activation, dropout; in place, unless the derivative needs z and `a` is an array of its own."""
+def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale, row_offset):
+    """Bias, activation, dropout; in place, unless the derivative needs z and `a` is an array of its own.
+
+    The draws of a SHARD are those of its rows in the batch.
+    """
     columns = z.shape[1]
     blocks = (columns + 3) // 4
     for i in range(z.shape[0]):
@@ -167,8 +172,9 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
         if DROPOUT:
             mask_row = mask[i]
             for b in range(blocks):
+                draw = (i + row_offset) * blocks + b if SHARD else i * blocks + b
                 word0, word1, word2, word3 = philox(
-                    u32(i * blocks + b),
+                    u32(draw),
                     u32(layer),
                     u32(counters[BATCH]),
                     u32(counters[EPOCH]),
@@ -387,6 +393,56 @@ def update(
     counters[BATCH] += 1
 
 
+def clear(scalars):
+    """Begin a batch's figures of a shard."""
+    scalars[:] = 0.0
+
+
+def combine(gradients, segments, parts, own, scalars, rows):
+    """Add the gradients of all shards in one shard's segments into the first row; add up the batch's figures.
+
+    `parts` has the figures of each shard's rows, (shards, SCALARS). Each shard adds them up for itself, and
+    the LEAD one into those of the epoch.
+    """
+    weight_sum = double(0.0)
+    loss_sum = double(0.0)
+    for shard in range(parts.shape[0]):
+        weight_sum += parts[shard, WEIGHT_SUM]
+        loss_sum += parts[shard, LOSS_SUM]
+    share = rows_by_weight(rows, weight_sum) if BY_ROWS else double(1.0)
+    own[WEIGHT_SUM] = weight_sum
+    own[BATCH_SHARE] = share
+    own[PENALTY_SUM] = 0.0
+    if LEAD:
+        scalars[WEIGHT_SUM] = weight_sum
+        scalars[BATCH_SHARE] = share
+        scalars[LOSS_SUM] += loss_sum * share
+        scalars[LOSS_WEIGHT] += weight_sum * share
+    for s in range(segments.shape[0]):
+        g = gradients[0, segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
+        for shard in range(1, gradients.shape[0]):
+            other = gradients[shard, segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
+            for k in range(g.size):
+                g[k] += other[k]
+
+
+def settle(figures, own, scalars):
+    """Add up what the shards' segments came to: penalty and squared norm; `figures` is (shards, SCALARS).
+
+    A shard's `own` figures for its update are an array beside `figures`, which the others still read.
+    """
+    norm = double(0.0)
+    penalty_sum = double(0.0)
+    for shard in range(figures.shape[0]):
+        norm += figures[shard, SQUARED_NORM]
+        penalty_sum += figures[shard, PENALTY_SUM]
+    own[SQUARED_NORM] = norm
+    own[WEIGHT_SUM] = figures[0, WEIGHT_SUM]
+    if LEAD:
+        scalars[SQUARED_NORM] = norm
+        scalars[PENALTY_SUM] += penalty_sum
+
+
 def shuffle(order, epoch, key0, key1):
     """Fill `order` with the epoch's permutation: Fisher and Yates's, each draw 53 bits of one counter."""
     for i in range(order.size):
@@ -411,6 +467,9 @@ TEMPLATES: Mapping[str, Callable] = {
         penalise,
         squared_norm,
         update,
+        clear,
+        combine,
+        settle,
         shuffle,
     )
 }

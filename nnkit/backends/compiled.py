@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+import platform
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +26,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Operation
 
-__all__ = ["Plan", "plan_program"]
+__all__ = ["Plan", "Team", "blas_thread_count", "can_run_side_by_side", "plan_program", "plan_team"]
 
 _REAL = {np.dtype(np.float32): ("s", "float32"), np.dtype(np.float64): ("d", "float64")}
 # CBLAS's names for the order of a matrix and for its transposition.
@@ -34,6 +38,23 @@ _DECLARATIONS = {
     "types.intp, types.int64, {real}, types.intp, types.int64)",
     "dot": "{real}(types.int64, types.intp, types.int64, types.intp, types.int64)",
 }
+
+# Each shard writes its own counter alone. What a shard has stored before it, the others see once they see the
+# counter, for x86 keeps the order of stores and of loads; and the compiler moves nothing across the call.
+_WAIT = """sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+@njit(error_model="numpy", nogil=True)
+def wait(shard, arrived):
+    turn = arrived[shard, 0] + 1
+    sched_yield()
+    arrived[shard, 0] = turn
+    sched_yield()
+    for other in range(arrived.shape[0]):
+        while arrived[other, 0] < turn:
+            sched_yield()
+    sched_yield()"""
+_LINE = 8  # int64 to a line of the cache, so that two shards' counters are in two
 
 
 @dataclass
@@ -78,17 +99,123 @@ def plan_program(operations: Sequence[Operation]) -> Plan | None:
         As `NumpyBackend` prepares them: partial calls of compiled kernels and of `np.dot`.
     """
     writer = _Writer()
-    for operation in operations:
-        if not isinstance(operation, partial):
-            return None
-        if operation.func is np.dot:
-            if not writer.product(*operation.args):
+    known = all(map(writer.operation, operations))
+    return Plan(writer.source(), writer.arguments) if operations and known else None
+
+
+def plan_team(shards: Sequence[Sequence[Sequence[Operation]]]) -> Team | None:
+    """Return shards' phases as functions that wait for each other, compiled now; None where they can't be."""
+    arrived = np.zeros((len(shards), _LINE), np.int64)
+    members = []
+    for number, phases in enumerate(shards):
+        writer = _Writer(arguments=[number, arrived])
+        for operations in phases:
+            if not all(map(writer.operation, operations)):
                 return None
-        elif hasattr(operation.func, "py_func"):
-            writer.kernel(operation.func, operation.args)
-        else:
-            return None
-    return Plan(writer.source(), writer.arguments) if operations else None
+            writer.wait()
+        member = Plan(writer.source(), writer.arguments).load(only_cached=False)
+        assert member is not None
+        members.append(member)
+    return Team(members, arrived)
+
+
+class Team:
+    """A program of shards, each in a thread of its own, multiplying with one BLAS thread each.
+
+    Parameters
+    ----------
+    members : sequence of function of int
+        Each runs its shard so many times and waits for the others after each phase.
+    arrived : ndarray of shape (shards, 8), int64
+        How many phases each has ended, in its first column.
+    """
+
+    def __init__(self, members: Sequence[Callable[[int], object]], arrived: NDArray[np.int64]) -> None:
+        self._members = tuple(members)
+        self._arrived = arrived
+
+    def run(self, count: int = 1) -> None:
+        """Run the phases of all shards `count` times."""
+        first, *others = self._members
+        threads = [threading.Thread(target=member, args=(count,), daemon=True) for member in others]
+        with one_blas_thread():
+            try:
+                for thread in threads:
+                    thread.start()
+            except BaseException:
+                self._arrived += 2**40  # nobody will come: let those go that wait
+                raise
+            first(count)
+            for thread in threads:
+                thread.join()
+
+
+@cache
+def can_run_side_by_side() -> bool:
+    """Whether shards can wait for each other: needs a processor that keeps the order of its stores."""
+    return platform.machine() in ("x86_64", "AMD64") and bool(_symbols()) and _threads_of_blas() is not None
+
+
+def blas_thread_count() -> int:
+    """Return how many threads NumPy's BLAS multiplies with; 1 where it cannot be told."""
+    calls = _threads_of_blas()
+    return 1 if calls is None else int(calls[0]())
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let each thread of this process multiply by itself alone, until the last one leaves the context."""
+    calls = _threads_of_blas()
+    assert calls is not None
+    get, put = calls
+    with _counting:
+        if not _inside:
+            _before[:] = [int(get())]
+            put(1)
+        _inside.append(None)
+    try:
+        yield
+    finally:
+        with _counting:
+            _inside.pop()
+            if not _inside:
+                put(_before[0])
+
+
+_counting = threading.Lock()
+_inside: list[None] = []
+_before: list[int] = []
+
+
+def _begin_in_child() -> None:
+    """A fork copies the lock and the count, but none of the threads that are inside."""
+    global _counting
+    _counting = threading.Lock()
+    calls = _threads_of_blas() if _inside else None
+    if calls is not None:
+        calls[1](_before[0])
+    _inside.clear()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
+
+
+@cache
+def _threads_of_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Return what reads and sets the number of threads of NumPy's OpenBLAS."""
+    for library in _libraries():
+        for prefix in ("scipy_openblas", "openblas"):
+            names = [f"{prefix}_{verb}_num_threads64_" for verb in ("get", "set")]
+            if all(hasattr(library, name) for name in names):
+                get, put = (getattr(library, name) for name in names)
+                return get, put
+    return None
+
+
+@cache
+def _libraries() -> list[ctypes.CDLL]:
+    paths = sorted(Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"))
+    return [ctypes.CDLL(str(path)) for path in paths]
 
 
 @cache
@@ -100,8 +227,7 @@ def _symbols() -> Mapping[str, str]:
     import llvmlite.binding as llvm
 
     found: dict[str, str] = {}
-    for path in sorted(Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*")):
-        library = ctypes.CDLL(str(path))
+    for library in _libraries():
         for routine in (f"{kind}{name}" for kind in "sd" for name in _DECLARATIONS):
             for symbol in (f"scipy_cblas_{routine}64_", f"cblas_{routine}64_"):
                 if hasattr(library, symbol):
@@ -120,6 +246,27 @@ class _Writer:
     _imports: dict[str, str] = field(default_factory=dict)
     _routines: set[str] = field(default_factory=set)
     _lines: list[str] = field(default_factory=list)
+    _waits: bool = False
+
+    def operation(self, operation: Operation) -> bool:
+        """Write the call of an operation; False if it is of a kind that cannot be."""
+        if not isinstance(operation, partial):
+            return False
+        if operation.func is np.dot:
+            return self.product(*operation.args)
+        if operation.func is np.copyto:
+            target, source = map(self._argument, operation.args)
+            self._lines.append(f"{target}[...] = {source}")
+            return True
+        if not hasattr(operation.func, "py_func"):
+            return False
+        self.kernel(operation.func, operation.args)
+        return True
+
+    def wait(self) -> None:
+        """Wait until every shard has come here; `x0` is this one's number, `x1` counts the arrivals."""
+        self._waits = True
+        self._lines.append("wait(x0, x1)")
 
     def kernel(self, entry: Any, arguments: Sequence[Any]) -> None:
         """Call a compiled kernel."""
@@ -198,6 +345,8 @@ class _Writer:
             real = f"types.{'float32' if routine[0] == 's' else 'float64'}"
             signature = _DECLARATIONS[routine[1:]].format(real=real)
             head.append(f'{routine} = types.ExternalFunction("{_symbols()[routine]}", {signature})')
+        if self._waits:
+            head.append(_WAIT)
         names = ", ".join(["count", *(f"x{i}" for i in range(len(self.arguments)))])
         body = "".join(f"        {line}\n" for line in self._lines)
         decorator = '@njit(cache=True, error_model="numpy", nogil=True)'

@@ -129,6 +129,19 @@ class CupyBackend:
     def program(self, operations: Sequence[Operation]) -> Program:
         return CudaProgram(self._device, operations, not self._products.why_not_captured)
 
+    def shards(self, batch_size: int, work: float) -> int:
+        return 1  # a GPU parts every kernel among its cores by itself
+
+    def side_by_side(self, shards: Sequence[Sequence[Sequence[Operation]]]) -> Program:
+        phases = zip(*shards, strict=True)
+        return self.program(
+            [operation for phase in phases for operations in phase for operation in operations]
+        )
+
+    def together(self, tasks: Sequence[Callable[[], object]]) -> None:
+        for task in tasks:
+            task()
+
     def synchronize(self) -> None:
         self._device.synchronize()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -11,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnkit.backends.compiled import plan_program
+from nnkit.backends.compiled import (
+    blas_thread_count,
+    can_run_side_by_side,
+    one_blas_thread,
+    plan_program,
+    plan_team,
+)
 from nnkit.backends.protocol import Array, Operation, Program
 from nnkit.errors import DeviceError
 
@@ -78,6 +85,28 @@ class NumpyBackend:
     def program(self, operations: Sequence[Operation]) -> Program:
         return _Sequence(tuple(operations))
 
+    def shards(self, batch_size: int, work: float) -> int:
+        threads = blas_thread_count()
+        worth_it = work >= _LEAST_WORK and batch_size >= threads * _FEWEST_SHARD_ROWS
+        return threads if worth_it and can_run_side_by_side() else 1
+
+    def side_by_side(self, shards: Sequence[Sequence[Sequence[Operation]]]) -> Program:
+        team = plan_team(shards)
+        if team is not None:
+            return team
+        phases = zip(*shards, strict=True)
+        return _Sequence(
+            tuple(operation for phase in phases for operations in phase for operation in operations)
+        )
+
+    def together(self, tasks: Sequence[Callable[[], object]]) -> None:
+        if len(tasks) == 1:
+            tasks[0]()
+            return
+        with one_blas_thread(), ThreadPoolExecutor(len(tasks)) as pool:
+            for done in [pool.submit(task) for task in tasks]:
+                done.result()
+
     def synchronize(self) -> None:
         """Nothing to wait for: an operation is done when its call returns."""
 
@@ -106,6 +135,8 @@ class NumpyBackend:
         return blas if better is None else {**blas, "BLAS advice": advice}
 
 
+# Less work is done before the cores have met each other, and fewer rows make slow products.
+_LEAST_WORK, _FEWEST_SHARD_ROWS = 2e7, 32
 # A program that runs so often is looked for among those that earlier processes compiled; from so many runs on
 # it is compiled, which takes 1 to 2 s, where a run then takes 7 µs less or more.
 _RUNS_TO_LOOK, _RUNS_TO_COMPILE = 8, 5_000

@@ -87,6 +87,26 @@ class Backend(Protocol):
     def program(self, operations: Sequence[Operation]) -> Program:
         """Make one program of the operations, in this order."""
 
+    def shards(self, batch_size: int, work: float) -> int:
+        """Return in how many shards a step is best trained side by side: 1 for none.
+
+        Parameters
+        ----------
+        batch_size : int
+            The rows that would be parted.
+        work : float
+            The step's floating-point operations, about.
+        """
+
+    def side_by_side(self, shards: Sequence[Sequence[Sequence[Operation]]]) -> Program:
+        """Make one program of several shards' phases, run at once where the device can.
+
+        A phase, a list of operations, begins when all shards have ended the phase before it.
+        """
+
+    def together(self, tasks: Sequence[Callable[[], object]]) -> None:
+        """Call independent tasks, each on a core of its own where the device can."""
+
     def synchronize(self) -> None:
         """Wait until all work is done."""
 

@@ -169,8 +169,10 @@ class Rows:
         buffers = {names[name]: array for name, array in self._arrays.items() if name in names}
         return Batch(buffers, self.count, self.backend.from_host(np.array([self.count])))
 
-    def gather(self, batch: Batch, counters: Array, batch_size: int) -> Operation:
-        """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size`` on."""
+    def gather(
+        self, batch: Batch, counters: Array, batch_size: int, row_offset: int | None = None
+    ) -> Operation:
+        """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size + row_offset`` on."""
         arguments = {
             **self._arrays,
             "inputs": batch.inputs,
@@ -179,5 +181,7 @@ class Rows:
             "count": batch.count,
             "counters": counters,
             "batch_size": batch_size,
+            "row_offset": row_offset or 0,
         }
-        return self.backend.kernel("gather", self.dtype, {}, self._constants, arguments)
+        constants = {**self._constants, "SHARD": row_offset is not None}
+        return self.backend.kernel("gather", self.dtype, {}, constants, arguments)

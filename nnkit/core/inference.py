@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,52 +51,71 @@ class Inference:
     """
 
     def __init__(self, stages: Sequence[Stage], arena: Arena, rows: Rows, loss: Loss | None = None) -> None:
-        backend = arena.backend
         self.rows = rows
         self._arena = arena
-        self._count = rows.count
+        self._outputs = stages[-1].outputs
+        lanes = arena.backend.shards(rows.count, 2.0 * rows.count * arena.size)
         widest = max(stage.outputs for stage in stages)
         fitting = min(max(_CHUNK_ELEMENTS // widest, _FEWEST_ROWS), _MOST_ROWS)
-        self._chunk = max(1, min(fitting, rows.count))
+        self._chunk = max(1, min(fitting, -(-rows.count // lanes)))
+        numbers = range(-(-rows.count // self._chunk))
+        self._lanes = [
+            _Lane(stages, arena, rows, loss, self._chunk, numbers[lane::lanes]) for lane in range(lanes)
+        ]
+
+    def run(self) -> tuple[NDArray, float]:
+        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
+        outputs = np.empty((self.rows.count, self._outputs), self._arena.dtype)
+        self._arena.backend.together([partial(lane.run, outputs) for lane in self._lanes])
+        figures = np.sum([self._arena.backend.to_host(lane.scalars) for lane in self._lanes], axis=0)
+        weight = float(figures[LOSS_WEIGHT])
+        return outputs, float(figures[LOSS_SUM]) / weight if weight > 0 else float("nan")
+
+
+class _Lane:
+    """One core's stretches of the rows: its buffers, and a program for each stretch."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        arena: Arena,
+        rows: Rows,
+        loss: Loss | None,
+        chunk: int,
+        numbers: Sequence[int],
+    ) -> None:
+        backend = arena.backend
+        self.scalars = backend.zeros(SCALARS, np.float64)
+        self._backend = backend
         self._counters = backend.zeros(COUNTERS, np.int64)
-        self._scalars = backend.zeros(SCALARS, np.float64)
-        self._passes = Passes(stages, arena, self._chunk, training=False)
+        self._passes = Passes(stages, arena, chunk, training=False)
         self._loss = loss
-        starts = range(0, rows.count, self._chunk)
-        whole = rows.whole() if len(starts) <= _MOST_READ_IN_PLACE else None
+        self._chunk = chunk
+        self._counts = {number: min(chunk, rows.count - number * chunk) for number in numbers}
+        whole = rows.whole() if len(numbers) <= _MOST_READ_IN_PLACE else None
         if whole is not None:
-            self._programs = [self._program(whole.part(first, self._chunk)) for first in starts]
+            self.programs = {number: self._program(whole.part(number * chunk, chunk)) for number in numbers}
             return
-        batch, programs = rows.batch(self._chunk), {}
-        for count in {self._chunk if rows.count >= self._chunk else 0, rows.count % self._chunk} - {0}:
+        batch, programs = rows.batch(chunk), {}
+        for count in dict.fromkeys(self._counts.values()):
             part = batch.first(count)
-            programs[count] = self._program(part, rows.gather(part, self._counters, self._chunk))
-        self._programs = [programs[min(self._chunk, rows.count - first)] for first in starts]
+            programs[count] = self._program(part, rows.gather(part, self._counters, chunk))
+        self.programs = {number: programs[count] for number, count in self._counts.items()}
 
     def _program(self, batch: Batch, *before: Operation) -> Program:
         operations = [*before, *self._passes.forward(batch, self._counters, seed=0)]
         if self._loss is not None:
-            operations.append(self._passes.loss(self._loss, batch, self._scalars, self._chunk))
-        return self._arena.backend.program(operations)
+            operations.append(self._passes.loss(self._loss, batch, self.scalars, self._chunk))
+        return self._backend.program(operations)
 
-    def run(self) -> tuple[NDArray, float]:
-        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
-        backend = self._arena.backend
-        backend.write(self._scalars, 0.0)
-        outputs = None
-        for number, program in enumerate(self._programs):
-            first = number * self._chunk
-            count = min(self._chunk, self._count - first)
-            backend.write(self._counters[BATCH : BATCH + 1], number)
+    def run(self, outputs: NDArray) -> None:
+        """Write this lane's rows of the outputs, and what they add to the loss."""
+        self._backend.write(self.scalars, 0.0)
+        for number, program in self.programs.items():
+            first, count = number * self._chunk, self._counts[number]
+            self._backend.write(self._counters[BATCH : BATCH + 1], number)
             program.run()
-            part = backend.to_host(self._passes.outputs(count))
-            if outputs is None:
-                outputs = np.empty((self._count, part.shape[1]), part.dtype)
-            outputs[first : first + count] = part
-        assert outputs is not None
-        scalars = backend.to_host(self._scalars)
-        weight = float(scalars[LOSS_WEIGHT])
-        return outputs, float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")
+            outputs[first : first + count] = self._backend.to_host(self._passes.outputs(count))
 
 
 class Predictors:

@@ -42,6 +42,10 @@ class Passes:
         The nominal batch.
     training : bool
         Whether dropout drops, and what the backward pass needs is kept.
+    gradients : array of shape (size,), optional
+        Where the gradient goes, in the arena's layout; an array of its own if not given.
+    row_offset : int, optional
+        Of a shard: where in the batch its rows begin.
 
     Attributes
     ----------
@@ -49,18 +53,27 @@ class Passes:
         By number of rows, the matrix products alone: the floor that a step is measured against.
     """
 
-    def __init__(self, stages: Sequence[Stage], arena: Arena, capacity: int, training: bool) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        arena: Arena,
+        capacity: int,
+        training: bool,
+        gradients: Array | None = None,
+        row_offset: int | None = None,
+    ) -> None:
         self._stages = stages
         self._arena = arena
         self._backend = arena.backend
         self._capacity = capacity
         self._training = training
+        self._row_offset = row_offset
         self._buffers = [self._allocate(stage) for stage in stages]
         self.products: dict[int, list[Operation]] = {}
         # By number of rows, the stages whose product, bias and ReLU are one operation.
         self._whole: dict[int, set[int]] = {}
         if training:
-            self.gradients = arena.like_values()
+            self.gradients = arena.like_values() if gradients is None else gradients
             # The gradient of one stage's output and of its input are alive at once: two buffers, taken in
             # turn.
             widest = max(stage.outputs for stage in stages)
@@ -231,6 +244,7 @@ class Passes:
         self, stage: Stage, buffers: _Buffers, rows: int, counters: Array, seed: int, dropout: float
     ) -> Operation:
         constants = {"BIAS": stage.bias, "DROPOUT": dropout > 0, "KEEP_Z": buffers.a is not buffers.z}
+        constants["SHARD"] = self._row_offset is not None
         arguments = {
             "z": buffers.z[:rows],
             "a": buffers.a[:rows],
@@ -242,6 +256,7 @@ class Passes:
             "key1": seed >> 32,
             "threshold": min(round(dropout * 2**32), 2**32 - 1),
             "kept_scale": 1.0 / (1.0 - dropout),
+            "row_offset": self._row_offset or 0,
         }
         formulas = {"activation": activation_function(stage.activation).value}
         return self._backend.kernel("forward", self._arena.dtype, formulas, constants, arguments)

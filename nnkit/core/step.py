@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from nnkit.core.losses import Loss
 from nnkit.core.optimizers import Optimizer
 from nnkit.core.parameters import Arena
 from nnkit.core.passes import Passes
+from nnkit.core.shards import Shards
 from nnkit.errors import ConfigError
 from nnkit.kernels.layout import (
     BATCH,
@@ -136,22 +137,29 @@ class Objective:
         self.counters = backend.zeros(COUNTERS, np.int64)
         self.scalars = backend.zeros(SCALARS, np.float64)
         self.segments = backend.from_host(arena.table())
+        self.stages = tuple(stages)
+        self.by_rows = by_rows
         self._loss = loss
         self._penalty = penalty
         self._seed = seed
-        self._by_rows = by_rows
 
     def operations(self, batch: Batch) -> list[Operation]:
         """Prepare the loss of a filled batch and its gradient by every parameter, times Σw / batch_size."""
-        passes = self.passes
-        operations = passes.forward(batch, self.counters, self._seed)
-        operations.append(passes.loss(self._loss, batch, self.scalars, self.batch_size, self._by_rows))
-        operations += passes.backward(batch)
-        if self._penalty:
-            operations.append(self._penalise())
-        return operations
+        operations = self.gradient(self.passes, batch, self.counters, self.scalars, self.by_rows)
+        return operations + self._penalise({})
 
-    def _penalise(self) -> Operation:
+    def gradient(
+        self, passes: Passes, batch: Batch, counters: Array, scalars: Array, by_rows: bool = False
+    ) -> list[Operation]:
+        """Prepare the loss of a filled batch and its gradient, without penalties, over the given buffers."""
+        operations = passes.forward(batch, counters, self._seed)
+        operations.append(passes.loss(self._loss, batch, scalars, self.batch_size, by_rows))
+        return operations + passes.backward(batch)
+
+    def _penalise(self, given: Mapping[str, Any]) -> list[Operation]:
+        """Prepare the penalty, if there is one; `given` takes the place of the step's own arrays."""
+        if not self._penalty:
+            return []
         arguments = {
             "values": self.arena.values,
             "gradients": self.passes.gradients,
@@ -160,9 +168,10 @@ class Objective:
             "batch_size": self.batch_size,
             "l1": float(self._penalty.l1),
             "l2": float(self._penalty.l2),
+            **given,
         }
-        constants = {"DIVIDED": self._penalty.on == "sum", "BY_ROWS": self._by_rows}
-        return self.arena.backend.kernel("penalise", self.arena.dtype, {}, constants, arguments)
+        constants = {"DIVIDED": self._penalty.on == "sum", "BY_ROWS": self.by_rows}
+        return [self.arena.backend.kernel("penalise", self.arena.dtype, {}, constants, arguments)]
 
     def read(self) -> StepFigures:
         """Wait for the device and return the sums so far; reading does not disturb them."""
@@ -213,20 +222,35 @@ class Step(Objective):
         self.rates = arena.backend.zeros(self.steps_per_epoch, np.float64)
         self._norm_scalars = arena.backend.zeros(SCALARS, np.float64)
         self._weight_norm: Program | None = None
-        self._rows = rows
+        self.rows = rows
         self._optimizer = optimizer
         self._clip_norm = clip_norm
         self._batch = rows.batch(batch_size)
         self._full = rows.count // batch_size
+        work = 6.0 * batch_size * arena.size  # two operations, three products a weight
+        shards = arena.backend.shards(batch_size, work)
+        self._shards = Shards(self, shards) if shards > 1 else None
         self._programs: dict[int, Program] = {}
         for count in {batch_size if self._full else 0, rows.count % batch_size} - {0}:
             self._programs[count] = self._program(count)
 
     def _program(self, count: int) -> Program:
+        sharded = None if self._shards is None else self._shards.program(count)
+        if sharded is not None:
+            return sharded
         batch = self._batch.first(count)
-        operations = [self._rows.gather(batch, self.counters, self.batch_size), *self.operations(batch)]
-        if self._clip_norm is not None:
-            operations.append(self._update_kernel("squared_norm", {}, {}))
+        operations = [self.rows.gather(batch, self.counters, self.batch_size), *self.operations(batch)]
+        return self.arena.backend.program([*operations, *self._norm({}), self.update({})])
+
+    def regularise(self, given: Mapping[str, Any]) -> list[Operation]:
+        """Prepare penalty and norm of a gradient, where they are wanted; `given` as for `update`."""
+        return [*self._penalise(given), *self._norm(given)]
+
+    def _norm(self, given: Mapping[str, Any]) -> list[Operation]:
+        return [] if self._clip_norm is None else [self._update_kernel("squared_norm", {}, {}, given)]
+
+    def update(self, given: Mapping[str, Any]) -> Operation:
+        """Prepare the optimizer's update; `given` takes the place of the step's own arrays."""
         slots = len(self.state)
         constants = {
             "SLOTS": slots,
@@ -234,10 +258,11 @@ class Step(Objective):
             "PREPARED": type(self._optimizer).prepare is not None,
             **self._optimizer.constants,
         }
-        operations.append(self._update_kernel("update", self._optimizer.formulas, constants))
-        return self.arena.backend.program(operations)
+        return self._update_kernel("update", self._optimizer.formulas, constants, given)
 
-    def _update_kernel(self, name: str, formulas: dict, constants: dict) -> Operation:
+    def _update_kernel(
+        self, name: str, formulas: dict, constants: dict, given: Mapping[str, Any]
+    ) -> Operation:
         arguments = {
             "values": self.arena.values,
             "gradients": self.passes.gradients,
@@ -249,6 +274,7 @@ class Step(Objective):
             "clip_norm": np.float64(self._clip_norm or 0.0),
             "weight_decay": float(self._optimizer.weight_decay),
             **{f"state{slot}": state for slot, state in enumerate(self.state.values())},
+            **given,
         }
         return self.arena.backend.kernel(name, self.arena.dtype, formulas, constants, arguments)
 
@@ -265,7 +291,7 @@ class Step(Objective):
             The learning rate of each batch.
         """
         backend = self.arena.backend
-        backend.write(self._rows.order, order)
+        backend.write(self.rows.order, order)
         backend.write(self.rates, rates)
         backend.write(self.counters[EPOCH : EPOCH + 1], epoch)
         backend.write(self.scalars, 0.0)
@@ -273,11 +299,15 @@ class Step(Objective):
     def run(self, first: int, count: int) -> None:
         """Train on the batches ``first .. first + count - 1`` of the epoch; the last one may be smaller."""
         self.arena.backend.write(self.counters[BATCH : BATCH + 1], first)
+        if self._shards is not None:
+            self._shards.begin()
         full = max(0, min(first + count, self._full) - first)
         if full:
             self._programs[self.batch_size].run(full)
         if count > full:
-            self._programs[self._rows.count % self.batch_size].run(1)
+            if self._shards is not None:
+                self._shards.begin()
+            self._programs[self.rows.count % self.batch_size].run(1)
 
     def arrays(self) -> dict[str, Array]:
         """Return everything that a further step depends on, by name: what a checkpoint holds of the device.
@@ -298,6 +328,8 @@ class Step(Objective):
 
     def products(self) -> Program:
         """Return a full batch's matrix products alone, over the same buffers, as a program of their own."""
+        if self.batch_size not in self.passes.products:  # a step in shards has others
+            self.operations(self._batch.first(self.batch_size))
         return self.arena.backend.program(self.passes.products[self.batch_size])
 
     def weight_norm(self) -> float:

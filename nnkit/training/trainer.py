@@ -293,20 +293,25 @@ class Trainer:
         epochs = whole("epochs", checkpoint.epochs if epochs is None else epochs, 1)
         batch_size = whole("batch_size", checkpoint.settings.get("batch_size"), 1, 2**24)
         shuffle = bool(checkpoint.settings.get("shuffle"))
-        loop, data = self._loop(
-            X, y, epochs, batch_size, validation, sample_weight, shuffle, callbacks, decode
-        )
-        self._check_resumable(checkpoint, loop, data())
-        if checkpoints is not None:
-            loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
+        # The step is prepared for the number of threads that it will run with.
         with self.backend.computing_like(checkpoint.numerics):
-            then, now = checkpoint.numerics, self.backend.numerics()
-            changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-            if changed:
-                told = ", ".join(f"{key} {then.get(key)} then, {now.get(key)} now" for key in changed)
-                logger.warning(f"resumed to rounding, not bit for bit: {told}")
+            loop, data = self._loop(
+                X, y, epochs, batch_size, validation, sample_weight, shuffle, callbacks, decode
+            )
+            self._check_resumable(checkpoint, loop, data())
+            if checkpoints is not None:
+                loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
+            self._warn_of_rounding(checkpoint)
             loop.run(checkpoint)
         return self.history
+
+    def _warn_of_rounding(self, checkpoint: Checkpoint) -> None:
+        """Say so where results cannot be those of the training that was never interrupted."""
+        then, now = checkpoint.numerics, self.backend.numerics()
+        changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        if changed:
+            told = ", ".join(f"{key} {then.get(key)} then, {now.get(key)} now" for key in changed)
+            logger.warning(f"resumed to rounding, not bit for bit: {told}")
 
     def _check_resumable(self, checkpoint: Checkpoint, loop: Loop, data: Mapping[str, Any]) -> None:
         """Raise unless settings and data are those of the checkpoint."""

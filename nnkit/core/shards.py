@@ -1,0 +1,132 @@
+"""A step whose rows are parted among the processor's cores, each with one-threaded products of its own.
+
+No core ever waits for another one's part of a product: they meet after the backward pass, where each adds up
+the gradients of its share of the parameters, and after the update. On two cores, 784-512-512-10 at batch 128
+took 5.4 ms with two BLAS threads, which spin while one-threaded code runs, and 2.9 in shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.protocol import Array, Operation, Program
+from nnkit.core.batch import Batch
+from nnkit.core.passes import Passes
+from nnkit.kernels.layout import COUNTERS, SCALARS, SEGMENT_START, SEGMENT_STOP
+
+if TYPE_CHECKING:
+    from nnkit.core.step import Step
+
+__all__ = ["Shards"]
+
+_ALIGNMENT = 32  # elements, as segments are aligned
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What one core has: its rows' buffers, its gradient, its share of the parameters, its figures."""
+
+    offset: int
+    passes: Passes
+    batch: Batch
+    counters: Array
+    segments: Array
+    part: Array
+    figures: Array
+    own: Array
+
+
+class Shards:
+    """The shards of a step.
+
+    Parameters
+    ----------
+    step : Step
+        With everything that it shares: parameters, optimizer state, rates, the epoch's figures.
+    count : int
+        How many shards.
+    """
+
+    def __init__(self, step: Step, count: int) -> None:
+        backend, arena = step.arena.backend, step.arena
+        self._step = step
+        self._gradients = backend.zeros((count, arena.size), arena.dtype)
+        self._parts = backend.zeros((count, SCALARS), np.float64)
+        self._figures = backend.zeros((count, SCALARS), np.float64)
+        self._capacity = -(-step.batch_size // count)
+        shares = _parted(arena.table(), arena.size, count)
+        self._shards = [self._shard(number, share) for number, share in enumerate(shares)]
+
+    def _shard(self, number: int, share: NDArray[np.int64]) -> _Shard:
+        step = self._step
+        backend = step.arena.backend
+        offset = number * self._capacity
+        return _Shard(
+            offset,
+            Passes(step.stages, step.arena, self._capacity, True, self._gradients[number], row_offset=offset),
+            step.rows.batch(self._capacity),
+            step.counters if number == 0 else backend.zeros(COUNTERS, np.int64),
+            backend.from_host(share),
+            self._parts[number],
+            self._figures[number],
+            backend.zeros(SCALARS, np.float64),
+        )
+
+    def begin(self) -> None:
+        """Give every shard the step's counters."""
+        backend = self._step.arena.backend
+        for shard in self._shards[1:]:
+            backend.write(shard.counters, self._step.counters)
+
+    def program(self, rows: int) -> Program | None:
+        """Return the program for batches of so many rows, or None where a shard would have none."""
+        if rows <= self._shards[-1].offset:
+            return None
+        return self._step.arena.backend.side_by_side([self._phases(shard, rows) for shard in self._shards])
+
+    def _phases(self, shard: _Shard, rows: int) -> list[list[Operation]]:
+        """Return one shard's operations, between which the shards wait for each other."""
+        step = self._step
+        batch = shard.batch.first(min(self._capacity, rows - shard.offset))
+        gather = step.rows.gather(batch, shard.counters, step.batch_size, shard.offset)
+        gradient = step.gradient(shard.passes, batch, shard.counters, shard.part)
+        shared: dict[str, object] = {"gradients": self._gradients[0], "segments": shard.segments}
+        lead = {"LEAD": shard is self._shards[0]}
+        combined = {
+            **shared,
+            "gradients": self._gradients,
+            "parts": self._parts,
+            "own": shard.figures,
+            "scalars": step.scalars,
+            "rows": rows,
+        }
+        totals = [
+            self._kernel("combine", combined, {**lead, "BY_ROWS": step.by_rows}),
+            *step.regularise({**shared, "scalars": shard.figures}),
+        ]
+        settled = {"figures": self._figures, "own": shard.own, "scalars": step.scalars}
+        update = step.update({**shared, "counters": shard.counters, "scalars": shard.own})
+        cleared = self._kernel("clear", {"scalars": shard.part}, {})
+        return [[cleared, gather, *gradient], totals, [self._kernel("settle", settled, lead), update]]
+
+    def _kernel(self, name: str, arguments: Mapping[str, object], constants: Mapping[str, bool]) -> Operation:
+        arena = self._step.arena
+        return arena.backend.kernel(name, arena.dtype, {}, constants, arguments)
+
+
+def _parted(table: NDArray[np.int64], size: int, count: int) -> list[NDArray[np.int64]]:
+    """Return the segments' table parted into shares of about one length, cut where lines of the cache end."""
+    bounds = [size * number // count // _ALIGNMENT * _ALIGNMENT for number in range(count)] + [size]
+    shares = []
+    for low, high in pairwise(bounds):
+        share = table.copy()
+        share[:, SEGMENT_START] = np.clip(share[:, SEGMENT_START], low, high)
+        share[:, SEGMENT_STOP] = np.clip(share[:, SEGMENT_STOP], low, high)
+        shares.append(share[share[:, SEGMENT_STOP] > share[:, SEGMENT_START]])
+    return shares
