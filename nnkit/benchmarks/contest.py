@@ -73,6 +73,7 @@ class Nnkit:
 
 CONTENDERS: Mapping[str, Callable[[Problem, str, str], Any]] = {
     NNKIT: Nnkit,
+    "scikit-learn": peers.ScikitLearn,
     "PyTorch eager": peers.TorchEager,
     "PyTorch CUDA graph": peers.TorchGraph,
     "PyTorch compiled, reduce-overhead": partial(peers.TorchCompiled, mode="reduce-overhead"),

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from nnkit.benchmarks.timing import Spread
 
-__all__ = ["Aim", "Failure", "Figure", "Part", "table"]
+__all__ = ["Aim", "Failure", "Figure", "Part", "table", "text"]
 
 _SCALES: Mapping[str, tuple[tuple[float, str], ...]] = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "B/s": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s")),
+    "B": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1.0, "B")),
     "FLOP/s": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s")),
+    "samples/s": ((1e6, "M samples/s"), (1e3, "k samples/s"), (1.0, "samples/s")),
     "%": ((1e-2, "%"),),
 }
 _SIGNS = {"<=": "≤", ">=": "≥"}
@@ -104,17 +106,17 @@ def table(sections: Mapping[str, Mapping[str, Any]]) -> str:
 def _cells(section: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     for figure in map(Figure.from_json, section["figures"]):
         aim = figure.aim
-        wanted = "" if aim is None else f"{_SIGNS[aim.relation]} {_text(figure.unit, aim.value)}"
+        wanted = "" if aim is None else f"{_SIGNS[aim.relation]} {text(figure.unit, aim.value)}"
         reached = {True: "yes", False: "no", None: ""}[figure.reached]
         value = figure.value
         others = (value.low, value.high) if value.repeats > 1 else ()
-        yield figure.name, _text(figure.unit, value.median, *others), wanted, reached
+        yield figure.name, text(figure.unit, value.median, *others), wanted, reached
     for failure in section["failures"]:
         reason = failure["error"].strip().splitlines()[-1:] or ["no reason given"]
         yield failure["name"], f"failed: {reason[0][:120]}".replace("|", "\\|"), "", "failed"
 
 
-def _text(unit: str, value: float, *others: float) -> str:
+def text(unit: str, value: float, *others: float) -> str:
     """Write a value, a spread behind it in the same scale, and the unit."""
     scales = _SCALES.get(unit, ((1.0, unit),))
     scale, shown = next((pair for pair in scales if abs(value) >= pair[0]), scales[-1])

@@ -1,9 +1,9 @@
-"""The same training in PyTorch and in JAX, written as their users would write it well.
+"""The same training in scikit-learn, PyTorch and JAX, written as their users would write it well.
 
-A peer is given a `Problem` and a device, and has what `nnkit.benchmarks.contest` asks of a contender. In all
-of them the data set lies on the device, a step gathers its rows there and turns uint8 pixels into float32,
-and the optimizer is Adam. Order: PyTorch's eager mode, its CUDA graph, its compiler; then JAX, a step and an
-epoch a call.
+A peer is given a `Problem` and a device, and has what `nnkit.benchmarks.contest` asks of a contender. The
+optimizer is Adam. In PyTorch and JAX the data set lies on the device, and a step gathers its rows there and
+turns uint8 pixels into float32; scikit-learn takes float32 from the start. Order: scikit-learn; PyTorch's
+eager mode, its CUDA graph, its compiler; then JAX, a step and an epoch a call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,69 @@ import numpy as np
 from nnkit.benchmarks.clocks import HostClock
 from nnkit.benchmarks.problem import Problem
 
-__all__ = ["JaxEpoch", "JaxStep", "TorchCompiled", "TorchEager", "TorchGraph"]
+__all__ = ["JaxEpoch", "JaxStep", "ScikitLearn", "TorchCompiled", "TorchEager", "TorchGraph"]
+
+
+class ScikitLearn:
+    """scikit-learn's MLPClassifier, `partial_fit` once an epoch, on the processor.
+
+    It is given the problem's weights and asked for a batch's loss through two of its own methods: nothing it
+    offers to everybody says either. Its own shuffling cannot be told an order, so the rows are put in the
+    problem's order before each epoch, which takes the place of its gather.
+    """
+
+    def __init__(self, problem: Problem, device: str, precision: str) -> None:
+        import sklearn
+
+        if device != "cpu" or precision != "fp32":
+            raise ValueError(f"scikit-learn does not train on {device} in {precision}")
+        pixels = problem.inputs.dtype == np.uint8
+        self._inputs = problem.inputs.astype(np.float32) / 255 if pixels else problem.inputs
+        self._problem = problem
+        self._classes = np.arange(max(problem.widths[-1], 2), dtype=np.int32)
+        self._classifier = _classifier(problem)
+        self.version = sklearn.__version__
+        self.clock = HostClock(lambda: None)
+
+    def run(self) -> None:
+        """Train for an epoch."""
+        order = self._problem.order
+        rows, labels = self._inputs[order], self._problem.labels[order]
+        self._classifier.partial_fit(rows, labels, classes=self._classes)
+
+    def last_loss(self) -> float:
+        """Return the loss of the last step."""
+        return float(self._classifier.batch_loss)
+
+    def details(self) -> dict[str, Any]:
+        """Return what the record says of this peer."""
+        return {"version": self.version}
+
+
+def _classifier(problem: Problem) -> Any:
+    """Return scikit-learn's classifier, its first weights the problem's."""
+    from sklearn.neural_network import MLPClassifier
+
+    class Classifier(MLPClassifier):
+        batch_loss = float("nan")
+
+        def _init_coef(self, fan_in: int, fan_out: int, dtype: Any) -> Any:
+            # Called for one layer after the other.
+            weights = problem.parameters[f"layers.{len(self.coefs_)}.weight"]
+            return weights.astype(dtype), np.zeros(fan_out, dtype)
+
+        def _backprop(self, *arguments: Any) -> Any:
+            result = super()._backprop(*arguments)
+            self.batch_loss = result[0]
+            return result
+
+    return Classifier(
+        hidden_layer_sizes=problem.widths[1:-1],
+        alpha=0.0,
+        batch_size=problem.batch_size,
+        learning_rate_init=problem.learning_rate,
+        shuffle=False,
+    )
 
 
 def _torch_network(problem: Problem, device: str) -> Any:

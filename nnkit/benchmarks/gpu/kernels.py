@@ -22,6 +22,7 @@ from nnkit.core.losses import loss_from
 from nnkit.core.optimizers import optimizer_from
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.step import Penalty, Step
+from nnkit.kernels.layout import BATCH
 
 __all__ = ["Variant", "parts", "record"]
 
@@ -124,6 +125,8 @@ def record(variant: Variant, backend: Backend) -> dict[str, Call]:
     recorder = Recorder(backend)
     step = _step(variant, cast(Backend, recorder))
     step.run(0, 1)
+    # The update has counted the batch: from the next one's place a gather finds no rows, and a loss none.
+    backend.write(step.counters[BATCH : BATCH + 1], 0)
     backend.synchronize()
     return {call.name: call for call in recorder.calls}
 

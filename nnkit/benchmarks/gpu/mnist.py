@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nnkit.benchmarks.figures import Aim, Figure, Part
+from nnkit.benchmarks.generated import write_images
 from nnkit.benchmarks.gpu.settings import Settings, data_folder
 from nnkit.benchmarks.timing import Spread, spread
 from nnkit.errors import FileError
@@ -77,15 +77,4 @@ def _pixels(settings: Settings, folder: Path) -> Path:
 
 @cache
 def _generated(folder: Path) -> Path:
-    """Write a tiny set of images in MNIST's own format."""
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    for name, count in (("train", 300), ("t10k", 50)):
-        images = generator.integers(0, 256, (count, 4, 4), np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        images_header = struct.pack(">4I", 0x803, *images.shape)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(images_header + images.tobytes())
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
-            struct.pack(">2I", 0x801, count) + labels.tobytes()
-        )
-    return folder
+    return write_images(folder, 300, 50, side=4)

@@ -1,0 +1,128 @@
+"""Section `kernels`: each fused kernel against the unfused expression, and a copy of as many bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache, partial
+
+import numpy as np
+
+from nnkit.backends.protocol import Backend
+from nnkit.benchmarks.clocks import clock_for, on_stream
+from nnkit.benchmarks.gpu.kernels import Variant, record
+from nnkit.benchmarks.gpu.settings import random_array
+from nnkit.benchmarks.gpu.traffic import Call
+from nnkit.benchmarks.plan import Case, Plan
+from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
+from nnkit.benchmarks.timing import in_turns
+from nnkit.benchmarks.unfused import unfused
+
+__all__ = ["NETWORKS", "cases"]
+
+# Steps in which each kernel and each kind of it occurs once.
+NETWORKS = (
+    Variant(
+        True,
+        "relu",
+        "cross_entropy",
+        "adam",
+        ("gather", "forward", "softmax_loss", "backward", "penalise", "squared_norm", "update"),
+        penalty=True,
+    ),
+    Variant(False, "gelu", "mse", "sgd", ("gather", "forward", "elementwise_loss", "backward", "update")),
+    Variant(
+        False,
+        "relu",
+        "binary_cross_entropy",
+        "momentum",
+        ("forward", "elementwise_loss", "backward", "update"),
+        dropout=0.2,
+    ),
+)
+# Rows and columns: a step's own size, whose arrays stay in a cache, and one that no cache holds.
+_SIZES = ((128, 512), (4096, 2048))
+_RUNS = 20  # in a measurement: repeated more often, a pass that works in place meets other numbers
+
+
+def cases(plan: Plan) -> list[Case]:
+    """Return a case for each kernel and size."""
+    large = (8192, 8192) if plan.on_gpu else _SIZES[1]
+    sizes = plan.pick((_SIZES[0], large), (_SIZES[0],), ((8, 12),))
+    return [
+        _case(plan, replace(network, rows=rows, width=columns, outputs=columns), kernel)
+        for rows, columns in sizes
+        for network in NETWORKS
+        for kernel in network.kernels
+    ]
+
+
+def _case(plan: Plan, network: Variant, kernel: str) -> Case:
+    parameters: dict[str, int | float | str] = {"rows": network.rows, "columns": network.width}
+    blank = Record("kernels", network.name_of(kernel), plan.device, "fp32", parameters)
+    # Four arrays of the weights, a handful of the batch, and the expression's own.
+    memory = 4 * (8 * 2 * network.width**2 + 12 * network.rows * network.width)
+    return Case(blank, partial(_measure, plan, network, kernel), memory=memory)
+
+
+@cache
+def _recorded(plan: Plan, network: Variant) -> dict[str, Call]:
+    return record(network, plan.backend())
+
+
+def _measure(plan: Plan, network: Variant, kernel: str, blank: Record) -> Iterable[Record]:
+    backend, call = plan.backend(), _recorded(plan, network)[kernel]
+    changes = {"rates": backend.from_host(np.full(_RUNS, 1e-6))} if kernel == "update" else {}
+    restore = _restoring(backend, call)
+    fused = backend.program([call.prepare(backend, **changes)] * _RUNS).run
+    expression = unfused(call, network.activation, network.loss, network.optimizer)
+    copy, copied = _copy(backend, call.moved())
+    clock = clock_for(backend)
+
+    def clock_from_the_start(function: Callable[[], object]) -> float:
+        restore()
+        return clock(function)
+
+    functions = [fused, partial(on_stream, backend, partial(_repeat, expression)), copy]
+    seconds = in_turns(functions, 3 * plan.repeats, 3, clock_from_the_start)
+    own, plain, copying = (each / _RUNS for each in seconds)
+    figures = {
+        "fused": measured("s", own),
+        "unfused": measured("s", plain),
+        "moved": per_second("B/s", call.moved(), own),
+        "copy": per_second("B/s", copied, copying),
+    }
+    ratios = {
+        "unfused / fused": plain_ratio(plain, own),
+        "rate / copy's rate": plain_ratio(call.moved() / own, copied / copying),
+    }
+    details = {"bytes": call.moved(), "read once": call.reads(), "written once": call.writes()}
+    yield replace(blank, figures=figures, ratios=ratios, details=details)
+
+
+def _repeat(expression: Callable[[], object]) -> None:
+    for _ in range(_RUNS):
+        expression()
+
+
+def _copy(backend: Backend, moved: int) -> tuple[Callable[[], object], int]:
+    """Return copies that read and write as many bytes together as a kernel moves, and those bytes."""
+    source = random_array(backend, (max(moved // 8, 1),))
+    target = backend.zeros(source.shape, np.float32)
+    return backend.program([backend.copy(source, target)] * _RUNS).run, 2 * source.nbytes
+
+
+def _restoring(backend: Backend, call: Call) -> Callable[[], object]:
+    """Return what gives every array that the kernel changes its first values again.
+
+    A derivative applied time and again makes its numbers so small that the processor is slow with them.
+    """
+    names = {*call.writes(), "counters", "scalars"} & set(call.arguments)
+    # The sources stay as they are; the same array may go by two names.
+    arrays = {id(array): array for name in names if (array := call.arguments[name]) is not None}
+    copies = []
+    for array in arrays.values():
+        kept = backend.empty(array.shape, array.dtype)
+        backend.program([backend.copy(array, kept)]).run()
+        copies.append(backend.copy(kept, array))
+    return backend.program(copies).run

@@ -1,0 +1,295 @@
+"""The plots of the page, drawn by matplotlib as SVG that takes its colours from the page's style sheet."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnkit.benchmarks.records import Quantity, Record
+
+__all__ = ["Plot", "have_matplotlib", "plots_of"]
+
+# Stand-ins, for matplotlib knows no variables: each becomes the page's own as the SVG is written.
+_INK, _GRID = "#010203", "#040506"
+_SERIES = [f"#a0b0{number:02x}" for number in range(8)]
+_MARKERS = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture and what it says to those who do not see it.
+
+    Parameters
+    ----------
+    key : str
+        What it is by: ``device``, ``precision``, ``batch``, ``width``, ``floor`` or ``peers``.
+    title, description : str
+        What is drawn.
+    headers, rows : list
+        The numbers that are drawn.
+    svg : str
+        An ``svg`` element, or empty where matplotlib is not installed.
+    """
+
+    key: str
+    title: str
+    description: str
+    headers: list[str]
+    rows: list[list[str]]
+    svg: str
+
+
+@dataclass(frozen=True)
+class _Point:
+    series: str
+    x: float | str
+    value: Quantity
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    key: str
+    title: str
+    x: str
+    y: str
+    points: list[_Point]
+    bars: bool = False
+    log_y: bool = True
+
+
+def have_matplotlib() -> bool:
+    """Tell whether plots can be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def plots_of(records: Sequence[Record]) -> list[Plot]:
+    """Return the plots for which there are figures: speed by device, precision, batch and width first."""
+    drawings = [
+        _by_device(records),
+        _by_precision(records),
+        _sweep(records, "batch", "width"),
+        _sweep(records, "width", "batch"),
+        _floors(records),
+        *_peers(records),
+    ]
+    return [_plot(drawing) for drawing in drawings if drawing.points]
+
+
+def _steps(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.section == "step" and "throughput" in record.figures]
+
+
+def _by_device(records: Sequence[Record]) -> _Drawing:
+    """The largest step that every device has done, and one of the middle."""
+    steps = _steps(records)
+    devices = list(dict.fromkeys(record.device for record in steps))
+    sizes = {(r.parameters["width"], r.parameters["batch"]) for r in steps}
+    done = {(r.device, r.parameters["width"], r.parameters["batch"]) for r in steps}
+    common = [size for size in sizes if all((device, *size) in done for device in devices)]
+    common.sort(key=lambda size: int(size[0]) ** 2 * int(size[1]))
+    shown = [common[len(common) // 2], common[-1]] if len(common) > 1 else common
+    points = [
+        _Point(f"width {width}, batch {batch}", record.device, record.figures["throughput"])
+        for width, batch in shown
+        for record in steps
+        if (record.parameters["width"], record.parameters["batch"]) == (width, batch)
+    ]
+    return _Drawing("device", "Speed by device", "device", "samples a second", points, bars=True)
+
+
+def _by_precision(records: Sequence[Record]) -> _Drawing:
+    points = [
+        _Point(
+            f"{record.device}, width {record.parameters['width']}, batch {record.parameters['batch']}",
+            record.precision,
+            record.figures["throughput"],
+        )
+        for record in records
+        if record.section == "precision" and "throughput" in record.figures
+    ]
+    return _Drawing("precision", "Speed by precision", "precision", "samples a second", points, bars=True)
+
+
+def _sweep(records: Sequence[Record], x: str, series: str) -> _Drawing:
+    steps = _steps(records)
+    several = len({record.device for record in steps}) > 1
+    points = [
+        _Point(
+            f"{record.device + ', ' if several else ''}{series} {record.parameters[series]:,}",
+            float(record.parameters[x]),
+            record.figures["throughput"],
+        )
+        for record in steps
+    ]
+    names = {"batch": "batch size", "width": "width"}
+    unit = {"batch": "rows a step", "width": "units in each of two hidden layers"}
+    label = f"{names[x]} ({unit[x]})"
+    return _Drawing(x, f"Speed by {names[x]}", label, "samples a second", points)
+
+
+def _floors(records: Sequence[Record]) -> _Drawing:
+    drawing = _sweep([record for record in records if "step / floor" in record.ratios], "width", "batch")
+    steps = [record for record in _steps(records) if "step / floor" in record.ratios]
+    points = [
+        _Point(point.series, point.x, record.ratios["step / floor"])
+        for point, record in zip(drawing.points, steps, strict=True)
+    ]
+    title = "A step by its own matrix products alone"
+    return _Drawing("floor", title, drawing.x, "step / floor (1 is the floor)", points, log_y=False)
+
+
+def _peers(records: Sequence[Record]) -> list[_Drawing]:
+    """A drawing for each network and device: their steps differ by more than one axis shows."""
+    found: dict[tuple[Any, ...], list[_Point]] = {}
+    for record in records:
+        if record.section == "peers" and "step" in record.figures:
+            key = (record.parameters["network"], record.parameters["batch"], record.device, record.precision)
+            step = record.figures["step"]
+            shown = Quantity("ms", *(1e3 * x for x in (step.median, step.low, step.high)), step.repeats)
+            found.setdefault(key, []).append(_Point("a step", record.name, shown))
+    return [
+        _Drawing(
+            f"peers-{number}",
+            f"A step of {network}, batch {batch}, on {device}, {precision}",
+            "library",
+            "milliseconds (less is better)",
+            points,
+            bars=True,
+            log_y=False,
+        )
+        for number, ((network, batch, device, precision), points) in enumerate(found.items(), 1)
+    ]
+
+
+def _plot(drawing: _Drawing) -> Plot:
+    rows = [[point.series, _number(point.x), str(point.value)] for point in drawing.points]
+    series = list(dict.fromkeys(point.series for point in drawing.points))
+    best = max if "less" not in drawing.y else min
+    peak = best(drawing.points, key=lambda point: point.value.median)
+    description = (
+        f"{'Bars' if drawing.bars else 'Lines'} of {drawing.y} by {drawing.x}, {len(series)} "
+        f"{'group' if drawing.bars else 'line'}{'s' * (len(series) != 1)}; "
+        f"{'least' if best is min else 'most'}: {peak.value}, {peak.series} at {_number(peak.x)}."
+    )
+    svg = _draw(drawing, series) if have_matplotlib() else ""
+    headers = ["series", drawing.x, drawing.y]
+    return Plot(drawing.key, drawing.title, description, headers, rows, svg)
+
+
+def _number(x: float | str) -> str:
+    return x if isinstance(x, str) else f"{x:,.0f}"
+
+
+def _draw(drawing: _Drawing, series: list[str]) -> str:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": drawing.key,
+        "font.family": "sans-serif",
+        "axes.edgecolor": _INK,
+        "axes.labelcolor": _INK,
+        "text.color": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "grid.color": _GRID,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with rc_context(style):
+        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        (_bars if drawing.bars else _lines)(axes, drawing, series)
+        axes.set_xlabel(drawing.x)
+        axes.set_ylabel(drawing.y)
+        axes.grid(axis="y" if drawing.bars else "both", linewidth=0.6)
+        axes.set_axisbelow(True)
+        if len(series) > 1:
+            figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        text = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+    return _for_page(text.getvalue(), drawing)
+
+
+def _errors(points: list[_Point]) -> list[list[float]]:
+    below = [max(point.value.median - point.value.low, 0) for point in points]
+    return [below, [max(point.value.high - point.value.median, 0) for point in points]]
+
+
+def _lines(axes: Any, drawing: _Drawing, series: list[str]) -> None:
+    for number, name in enumerate(series):
+        points = [point for point in drawing.points if point.series == name]
+        axes.errorbar(
+            [point.x for point in points],
+            [point.value.median for point in points],
+            yerr=_errors(points),
+            color=_SERIES[number % len(_SERIES)],
+            # Beyond the colours, and for those who do not tell them apart.
+            marker=_MARKERS[number % len(_MARKERS)],
+            linestyle="-" if number < len(_SERIES) else "--",
+            markersize=5,
+            linewidth=1.6,
+            capsize=2,
+            label=name,
+        )
+    places = sorted({float(point.x) for point in drawing.points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(places, [_number(place) for place in places])
+    axes.minorticks_off()
+    _scale(axes, drawing)
+
+
+def _bars(axes: Any, drawing: _Drawing, series: list[str]) -> None:
+    places = list(dict.fromkeys(point.x for point in drawing.points))
+    width = 0.8 / len(series)
+    for number, name in enumerate(series):
+        points = [point for point in drawing.points if point.series == name]
+        axes.bar(
+            [places.index(point.x) + (number - (len(series) - 1) / 2) * width for point in points],
+            [point.value.median for point in points],
+            0.9 * width if len(places) > 1 or len(series) > 1 else 0.3,
+            yerr=_errors(points),
+            color=_SERIES[number % len(_SERIES)],
+            ecolor=_INK,
+            capsize=3,
+            label=name,
+        )
+    axes.set_xticks(range(len(places)), [str(place).replace(", ", ",\n") for place in places], fontsize=8)
+    axes.set_xlim(-0.6, len(places) - 0.4)
+    axes.set_ylim(bottom=0)
+    _scale(axes, drawing)
+
+
+def _scale(axes: Any, drawing: _Drawing) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    if drawing.log_y and not drawing.bars:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter("")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:,.10g}"))
+
+
+def _for_page(text: str, drawing: _Drawing) -> str:
+    """Return the element alone: its names unlike those of other plots, its colours the page's."""
+    svg = text[text.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'\bid="', f'id="{drawing.key}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{drawing.key}-", svg)
+    colours = {_INK: "currentColor", _GRID: "var(--grid)"}
+    colours |= {colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES)}
+    for colour, own in colours.items():
+        svg = svg.replace(colour, own)
+    names = f'role="img" aria-labelledby="{drawing.key}-title {drawing.key}-description"'
+    return svg.replace("<svg", f"<svg {names}", 1).strip()
