@@ -201,6 +201,34 @@ def info(
     _print_table(describe_machine())
 
 
+@app.command()
+def bench(
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SECTION]...",
+            help="kernels, step, epoch, precision, loading, start, memory, predict, peers.",
+            show_default="all",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, within a minute.")] = False,
+    device: Annotated[str, typer.Option(help="auto (all that work here), cpu or cuda.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write.", show_default="runs/bench-TIME")
+    ] = None,
+    earlier: Annotated[
+        Path | None, typer.Option("--compare", metavar="FILE", help="Compare with an earlier bench.json.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure nnkit on this machine; leave bench.json and a page with plots, bench.html."""
+    from nnkit.benchmarks.command import bench as measure
+
+    if not measure(sections or [], quick, device, out, earlier, as_json):
+        typer.echo("some of it ended in an error and was not measured; see above", err=True)
+        raise typer.Exit(1)
+
+
 def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> None:
     given = "a SOURCE" if source is not None else "--out" if out is not None else ""
     if resume is not None and given:

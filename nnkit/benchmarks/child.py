@@ -43,21 +43,21 @@ class Child:
 
     Parameters
     ----------
-    section : str
-        Of `nnkit.benchmarks.suite.SECTIONS`.
+    module : str
+        The section's, whose ``cases(plan)`` returns its cases.
     plan : Plan
         How to measure.
     first : int
         The case to begin with.
     """
 
-    def __init__(self, section: str, plan: Plan, first: int) -> None:
+    def __init__(self, module: str, plan: Plan, first: int) -> None:
         self._printed = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (closed in __exit__)
         self._lines, other = Pipe(duplex=False)
         # A session of its own: whatever it has started, compilers and contenders, is ended with it.
-        module = [sys.executable, "-m", "nnkit.benchmarks.child", str(other.fileno())]
+        command = [sys.executable, "-m", "nnkit.benchmarks.child", str(other.fileno())]
         self._process = subprocess.Popen(
-            [*module, section, plan.to_json(), str(first)],
+            [*command, module, plan.to_json(), str(first)],
             stdout=self._printed,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -113,14 +113,12 @@ class Child:
         return f"its process {ended}: {said[0][:300]}".rstrip(": ")
 
 
-def measure(section: str, plan: Plan, first: int, tell: Any) -> None:
-    """Measure a section's cases from `first` on, and tell of each; ends after a case that fails.
+def measure(module: str, plan: Plan, first: int, tell: Any) -> None:
+    """Measure a module's cases from `first` on, and tell of each; ends after a case that fails.
 
     A device may be unusable after an error: whoever listens begins another process at the next case.
     """
-    from nnkit.benchmarks.suite import SECTIONS
-
-    cases: list[Case] = import_module(f"nnkit.benchmarks.{SECTIONS[section]}").cases(plan)
+    cases: list[Case] = import_module(module).cases(plan)
     for number, case in enumerate(cases[first:], first):
         tell(begin=number, blank=case.blank.to_json(), limit=case.most(plan))
         try:
@@ -135,7 +133,7 @@ def measure(section: str, plan: Plan, first: int, tell: Any) -> None:
 
 def main() -> None:
     """Do as the parent says."""
-    number, section, plan, first = sys.argv[1:]
+    number, module, plan, first = sys.argv[1:]
     connection = Connection(int(number), readable=False)
 
     def tell(**line: Any) -> None:
@@ -143,7 +141,7 @@ def main() -> None:
 
     # A parent that is gone takes no lines: there is nobody to measure for.
     with suppress(BrokenPipeError):
-        measure(section, Plan.from_json(plan), int(first), tell)
+        measure(module, Plan.from_json(plan), int(first), tell)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class _Drawing:
     y: str
     points: list[_Point]
     bars: bool = False
-    log_y: bool = True
+    less_is_better: bool = False
 
 
 def have_matplotlib() -> bool:
@@ -142,7 +142,7 @@ def _floors(records: Sequence[Record]) -> _Drawing:
         for point, record in zip(drawing.points, steps, strict=True)
     ]
     title = "A step by its own matrix products alone"
-    return _Drawing("floor", title, drawing.x, "step / floor (1 is the floor)", points, log_y=False)
+    return _Drawing("floor", title, drawing.x, "step / floor (1 is the floor)", points, less_is_better=True)
 
 
 def _peers(records: Sequence[Record]) -> list[_Drawing]:
@@ -162,7 +162,7 @@ def _peers(records: Sequence[Record]) -> list[_Drawing]:
             "milliseconds (less is better)",
             points,
             bars=True,
-            log_y=False,
+            less_is_better=True,
         )
         for number, ((network, batch, device, precision), points) in enumerate(found.items(), 1)
     ]
@@ -171,12 +171,12 @@ def _peers(records: Sequence[Record]) -> list[_Drawing]:
 def _plot(drawing: _Drawing) -> Plot:
     rows = [[point.series, _number(point.x), str(point.value)] for point in drawing.points]
     series = list(dict.fromkeys(point.series for point in drawing.points))
-    best = max if "less" not in drawing.y else min
+    best = min if drawing.less_is_better else max
     peak = best(drawing.points, key=lambda point: point.value.median)
+    at = f"{peak.series}, {drawing.x.partition(' (')[0]}" if len(series) > 1 else drawing.x
     description = (
-        f"{'Bars' if drawing.bars else 'Lines'} of {drawing.y} by {drawing.x}, {len(series)} "
-        f"{'group' if drawing.bars else 'line'}{'s' * (len(series) != 1)}; "
-        f"{'least' if best is min else 'most'}: {peak.value}, {peak.series} at {_number(peak.x)}."
+        f"{'Bars' if drawing.bars else 'Lines'}: {drawing.y} by {drawing.x}, with 10th and 90th percentiles. "
+        f"{'Least' if best is min else 'Most'}: {peak.value}, {at} {_number(peak.x)}."
     )
     svg = _draw(drawing, series) if have_matplotlib() else ""
     headers = ["series", drawing.x, drawing.y]
@@ -206,7 +206,7 @@ def _draw(drawing: _Drawing, series: list[str]) -> str:
         "axes.spines.right": False,
     }
     with rc_context(style):
-        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
@@ -216,7 +216,7 @@ def _draw(drawing: _Drawing, series: list[str]) -> str:
         axes.grid(axis="y" if drawing.bars else "both", linewidth=0.6)
         axes.set_axisbelow(True)
         if len(series) > 1:
-            figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+            figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         text = io.StringIO()
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
     return _for_page(text.getvalue(), drawing)
@@ -265,7 +265,7 @@ def _bars(axes: Any, drawing: _Drawing, series: list[str]) -> None:
             capsize=3,
             label=name,
         )
-    axes.set_xticks(range(len(places)), [str(place).replace(", ", ",\n") for place in places], fontsize=8)
+    axes.set_xticks(range(len(places)), [str(place).replace(", ", ",\n") for place in places])
     axes.set_xlim(-0.6, len(places) - 0.4)
     axes.set_ylim(bottom=0)
     _scale(axes, drawing)
@@ -274,7 +274,7 @@ def _bars(axes: Any, drawing: _Drawing, series: list[str]) -> None:
 def _scale(axes: Any, drawing: _Drawing) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    if drawing.log_y and not drawing.bars:
+    if not drawing.less_is_better and not drawing.bars:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter("")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:,.10g}"))

@@ -19,7 +19,17 @@ from nnkit.benchmarks.records import FORMAT, Record
 from nnkit.errors import DeviceError, FileError, unknown_name
 from nnkit.files import write_whole
 
-__all__ = ["SECTIONS", "Result", "chosen_sections", "devices_for", "load_result", "run_suite", "save_result"]
+__all__ = [
+    "SECTIONS",
+    "Result",
+    "chosen_sections",
+    "devices_for",
+    "load_result",
+    "run_section",
+    "run_suite",
+    "save_result",
+    "summary",
+]
 
 # Named and not imported: each section's process imports its own.
 SECTIONS: Mapping[str, str] = {
@@ -147,11 +157,21 @@ def summary(record: Record) -> str:
     return f"{record.label}, {record.device}, {record.precision}: {shown}"
 
 
-def run_section(section: str, plan: Plan) -> Iterator[Record]:
-    """Yield a section's records; a case that ends its process, or does not end, costs that case alone."""
+def run_section(section: str, plan: Plan, module: str = "") -> Iterator[Record]:
+    """Yield a section's records; a case that ends its process, or does not end, costs that case alone.
+
+    Parameters
+    ----------
+    section : str
+        Of `SECTIONS`, or one of your own.
+    plan : Plan
+        How to measure.
+    module : str
+        Where its cases are, if it is your own.
+    """
     first = 0
     while True:
-        with Child(section, plan, first) as child:
+        with Child(module or f"nnkit.benchmarks.{SECTIONS[section]}", plan, first) as child:
             try:
                 yield from child.records()
                 return

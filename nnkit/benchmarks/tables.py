@@ -34,7 +34,8 @@ def section_table(records: Sequence[Record]) -> Table:
     parameters = _all(record.parameters for record in records)
     quantities = _all(record.quantities for record in records)
     several = [name for name in ("device", "precision") if len({getattr(r, name) for r in records}) > 1]
-    headers = ["what", *parameters, *several, *quantities]
+    # Where nothing was measured there is a column for the reasons.
+    headers = ["what", *parameters, *several, *(quantities or [""])]
     rows = []
     for record in records:
         row = [record.name, *(_shown(record.parameters.get(name, "")) for name in parameters)]
