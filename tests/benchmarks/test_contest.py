@@ -49,7 +49,8 @@ def test_nnkit_trains_the_problem_from_its_weights_in_its_order(problem: Problem
 
 
 @pytest.mark.parametrize(
-    ("library", "kind"), [("torch", "TorchEager"), ("jax", "JaxStep"), ("jax", "JaxEpoch")]
+    ("library", "kind"),
+    [("sklearn", "ScikitLearn"), ("torch", "TorchEager"), ("jax", "JaxStep"), ("jax", "JaxEpoch")],
 )
 def test_peers_come_to_the_same_loss_as_nnkit(problem: Problem, library: str, kind: str) -> None:
     pytest.importorskip(library, reason=f"{library} is not installed: pip install 'nnkit[bench]'")
