@@ -83,7 +83,11 @@ def _measure(plan: Plan, network: Variant, kernel: str, blank: Record) -> Iterab
         restore()
         return clock(function)
 
-    functions = [fused, partial(on_stream, backend, partial(_repeat, expression)), copy]
+    functions: list[Callable[[], object]] = [
+        fused,
+        partial(on_stream, backend, partial(_repeat, expression)),
+        copy,
+    ]
     seconds = in_turns(functions, 3 * plan.repeats, 3, clock_from_the_start)
     own, plain, copying = (each / _RUNS for each in seconds)
     figures = {

@@ -92,6 +92,9 @@ def _torch_network(problem: Problem, device: str) -> Any:
     from torch import nn
 
     class Network(nn.Module):
+        inputs: torch.Tensor
+        labels: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             layers: list[nn.Module] = []

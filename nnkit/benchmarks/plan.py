@@ -87,7 +87,7 @@ class Plan:
         Three turns go before: on a GPU a program's first run is uncaptured and its second one captures.
         """
         clock = clock_for(self.backend() if backend is None else backend)
-        return in_turns(list(functions), self.repeats if repeats is None else repeats, warmup, clock)
+        return in_turns(functions, self.repeats if repeats is None else repeats, warmup, clock)
 
     def to_json(self) -> str:
         """Return the plan as a line of JSON."""

@@ -152,7 +152,7 @@ def _peers(records: Sequence[Record]) -> list[_Drawing]:
         if record.section == "peers" and "step" in record.figures:
             key = (record.parameters["network"], record.parameters["batch"], record.device, record.precision)
             step = record.figures["step"]
-            shown = Quantity("ms", *(1e3 * x for x in (step.median, step.low, step.high)), step.repeats)
+            shown = Quantity("ms", 1e3 * step.median, 1e3 * step.low, 1e3 * step.high, step.repeats)
             found.setdefault(key, []).append(_Point("a step", record.name, shown))
     return [
         _Drawing(
@@ -192,7 +192,7 @@ def _draw(drawing: _Drawing, series: list[str]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": drawing.key,
         "font.family": "sans-serif",

@@ -110,13 +110,12 @@ class Record:
             for number in (quantity.median, quantity.low, quantity.high, quantity.repeats):
                 if isinstance(number, bool) or not isinstance(number, int | float):
                     raise TypeError("a figure is no number")
-        texts = {name: str(value[name]) for name in ("section", "name", "device", "precision", "skipped")}
-        return cls(
-            **texts,
-            **quantities,
-            parameters=dict(value["parameters"]),
-            details=dict(value["details"]),
+        section, name, device, precision, skipped = (
+            str(value[field]) for field in ("section", "name", "device", "precision", "skipped")
         )
+        parameters, details = dict(value["parameters"]), dict(value["details"])
+        figures, ratios = quantities["figures"], quantities["ratios"]
+        return cls(section, name, device, precision, parameters, figures, ratios, skipped, details)
 
 
 def measured(unit: str, values: NDArray[np.float64] | Spread) -> Quantity:

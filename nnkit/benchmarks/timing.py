@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -53,7 +53,7 @@ def seconds_on_host(function: Callable[[], object]) -> float:
 
 
 def in_turns(
-    functions: list[Callable[[], object]],
+    functions: Sequence[Callable[[], object]],
     repeats: int,
     warmup: int = 2,
     clock: Callable[[Callable[[], object]], float] = seconds_on_host,
@@ -62,7 +62,7 @@ def in_turns(
 
     Parameters
     ----------
-    functions : list of function
+    functions : sequence of function
         Each call is one measurement.
     repeats : int
         How many measurements of each.
