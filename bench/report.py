@@ -1,0 +1,322 @@
+"""Write bench/RESULTS.md from bench/results/*.json and bench/LEARNT.md: `python bench/report.py [--check]`.
+
+What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py, the
+estimators of bench/estimators.py, the card's of bench/gpu.sh, faults, hostile inputs. Whatever else lies
+there is linked. Order: the whole, its first paragraph, a function for each kind of file, the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnkit.benchmarks.figures import Aim, table, text
+from nnkit.benchmarks.page import TITLES
+from nnkit.benchmarks.records import FORMAT, Quantity, Record
+from nnkit.benchmarks.suite import Result, load_result
+from nnkit.benchmarks.tables import Table, markdown, section_table
+
+BENCH = Path(__file__).resolve().parent
+Held = Mapping[str, Any]
+# What the design asks of the suite's figures: section, the name's beginning, figure, bound.
+AIMS = (
+    ("step", "784-512-512-10", "step / floor", Aim("<=", 1.35)),
+    ("step", "20-64-64-1", "step", Aim("<=", 45e-6)),
+    ("start", "import nnkit", "process", Aim("<=", 0.3)),
+    ("start", "nnkit --help", "process", Aim("<=", 0.7)),
+    ("start", "first step ever", "process", Aim("<=", 15.0)),
+    ("start", "first step, kernels cached", "process", Aim("<=", 2.0)),
+)
+SHOWN = 6  # names in a sentence
+
+
+def generate(folder: Path) -> str:
+    """Return RESULTS.md for a folder that holds results/ and LEARNT.md."""
+    paths = sorted((folder / "results").glob("*.json"))
+    kinds = {path: kind_of(json.loads(path.read_text(encoding="utf-8"))) for path in paths}
+    suites = {path: load_result(path) for path, kind in kinds.items() if kind == "suite"}
+    parts = ["# Results", paragraph(first_paragraph(suites, set(kinds.values())))]
+    parts += [paragraph(HOW), aims(suites)]
+    for path, result in suites.items():
+        parts += list(suite(path, result))
+    for kind, describe in KINDS.items():
+        for path in (path for path in paths if kinds[path] == kind):
+            parts += list(describe(path.name, json.loads(path.read_text(encoding="utf-8"))))
+    parts += ["## What was learnt", (folder / "LEARNT.md").read_text(encoding="utf-8").strip()]
+    parts += list(others([path.name for path, kind in kinds.items() if kind == "other"]))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+HOW = """
+This page is written by `python bench/report.py`; its figures come from the files in [results](results),
+which `nnkit bench` and the programs in this folder write. A figure is the median of its repeats, with their 10th
+and 90th percentile in brackets; of figures taken in several processes, the least and the greatest process. A
+ratio is of two things measured in turns. What could not be measured says why.
+"""
+
+
+def paragraph(text: str) -> str:
+    """Return a text in lines that can be read, and compared, in an editor."""
+    return textwrap.fill(" ".join(text.split()), 115, break_long_words=False, break_on_hyphens=False)
+
+
+def kind_of(value: Held) -> str:
+    """Tell what a file holds by its keys."""
+    if value.get("format") == FORMAT:
+        return "suite"
+    if "train" in value:
+        return "trainings"
+    if "card" in value.get("machine", {}):
+        return "card"
+    if "sections" in value:
+        return "faults"
+    records = [record for record in value.values() if isinstance(record, dict)]
+    if any("inputs" in record and "findings" in record for record in records):
+        return "hostile"
+    return "estimators" if any("fit" in record for record in records) else "other"
+
+
+def first_paragraph(suites: Mapping[Path, Result], kinds: set[str]) -> str:
+    """Say where nnkit stands, and where it loses."""
+    sentences = []
+    for result in suites.values():
+        sentences += [*standing(result), *losing(result)]
+    if not sentences:
+        sentences.append("Nothing has been measured by the suite yet.")
+    if "card" not in kinds and not any(r.device != "cpu" for s in suites.values() for r in s.records):
+        sentences.append(
+            "Nothing here comes from a GPU: the CUDA backend has not run on one yet, and `bench/gpu.sh` is "
+            "the command that will measure it."
+        )
+    return " ".join(sentences)
+
+
+def standing(result: Result) -> Iterator[str]:
+    """Say how far a step is from its floor, and what other libraries take."""
+    steps = [r for r in result.section("step") if "step / floor" in r.ratios and "processes" in r.name]
+    said = [
+        f"{record.figures['step']} for {record.name.split()[0]} at batch {record.parameters['batch']}, "
+        f"{record.ratios['step / floor']} times its own matrix products alone"
+        for record in steps
+    ]
+    if said:
+        threads = result.machine.get("  BLAS threads", "?")
+        processor = f"{result.machine.get('processor', 'the processor')} with {threads} BLAS threads"
+        yield f"On {processor}, a float32 training step takes nnkit {', and '.join(said)}."
+    for network, records in by_network(result).items():
+        ratios = [(r.name, r.ratios["step / nnkit's"]) for r in records if "step / nnkit's" in r.ratios]
+        ahead = [f"{name} {ratio.median:.2f}" for name, ratio in ratios if ratio.low > 1]
+        level = [name for name, ratio in ratios if ratio.low <= 1 <= ratio.high]
+        if ahead:
+            yield f"For {network}, others take this many times as long as nnkit: {', '.join(ahead)}."
+        if level:
+            yield f"There it is level, within the spread, with {', '.join(level)}."
+
+
+def losing(result: Result) -> Iterator[str]:
+    """Say what is slower in nnkit than elsewhere."""
+    lost = []
+    for network, records in by_network(result).items():
+        for record in records:
+            ratio = record.ratios.get("step / nnkit's")
+            if ratio is not None and ratio.high < 1:
+                lost.append(f"{record.name} trains {network} in {ratio.median:.2f} of nnkit's time")
+            if record.details.get("same work") is False:
+                lost.append(f"({record.name} came to another loss for {network}, so it is no comparison)")
+    kernels = [r for r in result.section("kernels") if r.ratios and r.ratios["unfused / fused"].high < 1]
+    if kernels:
+        names = [f"{r.name} at {r.parameters['rows']} × {r.parameters['columns']}" for r in kernels]
+        lost.append(f"the plain expression is faster than the fused kernel for {listed(names)}")
+    slow = [r for r in result.section("predict") if behind(r)]
+    if slow:
+        names = [f"{r.parameters['network']} at batch {r.parameters['batch']:,}" for r in slow]
+        lost.append(f"plain NumPy predicts faster for {listed(names)}")
+    if lost:
+        yield f"Where it loses: {'; '.join(lost)}."
+
+
+def behind(record: Record) -> bool:
+    """Tell whether plain NumPy predicts faster."""
+    latency, rate = record.ratios.get("median / NumPy's"), record.ratios.get("throughput / NumPy's")
+    return (latency is not None and latency.low > 1) or (rate is not None and rate.high < 1)
+
+
+def listed(names: list[str]) -> str:
+    """Return names as a list in words, cut where it grows long."""
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
+
+
+def by_network(result: Result) -> dict[str, list[Record]]:
+    """Return the contest's records by what was trained."""
+    found: dict[str, list[Record]] = {}
+    for record in result.section("peers"):
+        network = f"{record.parameters['network']} at batch {record.parameters['batch']}"
+        place = "" if record.device == "cpu" else f" on {record.device}"
+        found.setdefault(network + place, []).append(record)
+    return found
+
+
+def aims(suites: Mapping[Path, Result]) -> str:
+    """Return what the figures should be, and whether they are."""
+    rows = []
+    for result in suites.values():
+        for section, beginning, name, aim in AIMS:
+            for record in result.section(section):
+                quantity = record.quantities.get(name)
+                if quantity is None or not record.name.startswith(beginning):
+                    continue
+                bound = f"{'≤' if aim.relation == '<=' else '≥'} {text(quantity.unit, aim.value)}"
+                reached = "reached" if aim.reached_by(quantity.median) else "not reached"
+                rows.append([record.label, name, str(quantity), bound, reached])
+    return f"## Aims\n\n{markdown(Table(['what', 'figure', 'median', 'aim', ''], rows, 1))}" if rows else ""
+
+
+def suite(path: Path, result: Result) -> Iterator[str]:
+    """A result of `nnkit bench`: its machine, then a table for each section."""
+    machine = result.machine
+    names = (
+        "processor",
+        "  cores",
+        "  BLAS",
+        "  BLAS threads",
+        "  BLAS core type",
+        "python",
+        "numpy",
+        "numba",
+    )
+    names += ("torch", "jax", "scikit-learn")
+    rows = [f"{name.strip()} {machine[name]}" for name in names if name in machine]
+    size = "" if result.size == "full" else f", {result.size} sizes"
+    load = f" The load was {machine['load before']} before it began." if "load before" in machine else ""
+    link = f"[results/{path.name}](results/{path.name})"
+    yield f"## The suite: {path.stem}"
+    yield paragraph(f"{link}, measured {result.measured} UTC{size}. {'; '.join(rows)}.{load}")
+    for section in result.seconds:
+        records = result.section(section)
+        for device in dict.fromkeys(record.device for record in records):
+            own = [record for record in records if record.device == device]
+            yield f"### {TITLES.get(section, section)}, {device}\n\n{markdown(section_table(own))}"
+
+
+def trainings(name: str, value: Held) -> Iterator[str]:
+    """Whole trainings from the shell."""
+    rows = []
+    for training in value["train"].values():
+        rows_of, metrics = next(iter(training["metrics"].items()))
+        metric, figure = next(iter(metrics.items()))
+        shown = f"{100 * figure:.2f} %" if metric == "accuracy" else f"{figure:.3f}"
+        result = f"{metric.replace('_', ' ')} {shown} of the {rows_of} rows"
+        memory = text("B", training["peak_mebibytes"] * 2**20)
+        rows.append([f"`{training['command']}`", result, text("s", training["seconds"]), memory])
+    headers = ["command", "result", "process", "peak memory"]
+    yield "## Whole trainings"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/record.py`: one process each, from the shell. "
+        "The aims are 98.0 % on MNIST and R² 0.80 on California housing. The seed also draws the rows that "
+        "are held out, and California's splits differ more than its trainings; the epoch that is kept is "
+        "chosen on those same rows."
+    )
+    yield markdown(Table(headers, rows, 1))
+
+
+def estimators(name: str, value: Held) -> Iterator[str]:
+    """nnkit's estimators beside scikit-learn's."""
+    rows = []
+    for problem, result in value.items():
+        for what, figures in result.items() if isinstance(result, dict) else ():
+            if not isinstance(figures, dict) or "times faster" not in figures:
+                continue
+            seconds = {who: Quantity("s", **spread) for who, spread in figures["seconds"].items()}
+            faster = Quantity("", **figures["times faster"])
+            reached = "reached" if figures["reached"] else "not reached"
+            aim = f"≥ {figures['aim']:g}: {reached}"
+            rows.append([problem, what, *map(str, seconds.values()), str(faster), aim])
+        if isinstance(result, dict) and "test accuracy" in result:
+            medians = result["test accuracy"]["medians"]
+            reached = "reached" if result["test accuracy"]["reached"] else "not reached"
+            rows.append(
+                [problem, "test accuracy", *(f"{a:.4f}" for a in medians.values()), "", f"no less: {reached}"]
+            )
+    yield "## The estimators beside scikit-learn's"
+    yield f"[results/{name}](results/{name}), by `python bench/estimators.py`."
+    headers = ["problem", "what", "scikit-learn", "nnkit", "times faster", "aim"]
+    yield markdown(Table(headers, rows, 2))
+
+
+def card(name: str, value: Held) -> Iterator[str]:
+    """What bench/gpu.sh measured on a card."""
+    yield f"## {value['machine']['card']}"
+    quick = " A dry run with tiny sizes, whose figures mean nothing." if value.get("quick") else ""
+    yield f"[results/{name}](results/{name}), by `bench/gpu.sh`.{quick}"
+    yield table(value["sections"])
+
+
+def faults(name: str, value: Held) -> Iterator[str]:
+    """Disturbed trainings."""
+    rows = [
+        [section, f"{entry['asked for']:,}", f"{len(entry['deviations']):,}", text("s", entry["seconds"])]
+        for section, entry in value["sections"].items()
+    ]
+    yield "## Faults"
+    yield f"[results/{name}](results/{name}), by `python bench/faults.py`; see [FAULTS.md](../FAULTS.md)."
+    yield markdown(Table(["section", "asked for", "deviations", "time"], rows, 1))
+
+
+def hostile(name: str, value: Held) -> Iterator[str]:
+    """Altered and random files, and those that a fuzzer made by what they reach."""
+    groups = {"altered and random": value, "guided by coverage": value.get("coverage-guided", {})}
+    rows = []
+    for kind, group in groups.items():
+        for reader, entry in group.items():
+            inputs = entry.get("inputs", entry.get("executions"))
+            if inputs is None:
+                continue
+            counts = (inputs, entry["results"], entry["nnkit_errors"])
+            found = sum(finding["count"] for finding in entry["findings"])
+            rows.append([reader, kind, *(f"{count:,}" for count in counts), f"{found:,}"])
+    yield "## Hostile files"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/hostile.py` and `bench/hostile_coverage.py`. "
+        "Each input has to end in a result or in one of nnkit's errors; anything else is a finding."
+    )
+    yield markdown(Table(["reader", "inputs are", "inputs", "read", "refused", "findings"], rows, 2))
+
+
+def others(names: list[str]) -> Iterator[str]:
+    """Files that no table is made of."""
+    if names:
+        yield "## Other records"
+        yield "\n".join(f"- [results/{name}](results/{name})" for name in names)
+
+
+KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
+    "trainings": trainings,
+    "estimators": estimators,
+    "card": card,
+    "faults": faults,
+    "hostile": hostile,
+}
+
+
+def main() -> int:
+    """Write the page, or tell whether it is the one that would be written."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if the page is another one")
+    given = parser.parse_args()
+    path, wanted = BENCH / "RESULTS.md", generate(BENCH)
+    if given.check:
+        same = path.read_text(encoding="utf-8") == wanted
+        print("RESULTS.md is up to date" if same else "RESULTS.md is not: run python bench/report.py")
+        return 0 if same else 1
+    path.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
