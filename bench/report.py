@@ -54,9 +54,9 @@ def generate(folder: Path) -> str:
 
 HOW = """
 This page is written by `python bench/report.py`; its figures come from the files in [results](results),
-which `nnkit bench` and the programs in this folder write. A figure is the median of its repeats, with their 10th
-and 90th percentile in brackets; of figures taken in several processes, the least and the greatest process. A
-ratio is of two things measured in turns. What could not be measured says why.
+which `nnkit bench` and the programs in this folder write. A figure is the median of its repeats, with their
+10th and 90th percentile in brackets; of figures taken in several processes, the least and the greatest
+process. A ratio is of two things measured in turns. What could not be measured says why.
 """
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ class Child:
             [*command, module, plan.to_json(), str(first)],
             stdout=self._printed,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # which is closed when this process ends, however it does
             pass_fds=[other.fileno()],
             start_new_session=True,
         )
@@ -75,6 +76,8 @@ class Child:
         self._process.wait()
         self._lines.close()
         self._printed.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def records(self) -> Iterator[Record]:
         """Yield what is measured; raises `Ended` when the process is over too soon or has to be ended."""
@@ -131,8 +134,15 @@ def measure(module: str, plan: Plan, first: int, tell: Any) -> None:
     tell(done=True)
 
 
+def _end_with_parent() -> None:
+    """Wait until nobody holds the other end of the standard input, then end this group of processes."""
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+
+
 def main() -> None:
     """Do as the parent says."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     number, module, plan, first = sys.argv[1:]
     connection = Connection(int(number), readable=False)
 

@@ -43,6 +43,7 @@ NETWORKS = (
 # Rows and columns: a step's own size, whose arrays stay in a cache, and one that no cache holds.
 _SIZES = ((128, 512), (4096, 2048))
 _RUNS = 20  # in a measurement: repeated more often, a pass that works in place meets other numbers
+_CACHED = 2**18  # elements of an array up to which a run takes microseconds on a processor
 
 
 def cases(plan: Plan) -> list[Case]:
@@ -72,24 +73,23 @@ def _recorded(plan: Plan, network: Variant) -> dict[str, Call]:
 
 def _measure(plan: Plan, network: Variant, kernel: str, blank: Record) -> Iterable[Record]:
     backend, call = plan.backend(), _recorded(plan, network)[kernel]
-    changes = {"rates": backend.from_host(np.full(_RUNS, 1e-6))} if kernel == "update" else {}
+    small = network.rows * network.width <= _CACHED
+    runs, repeats = (_RUNS, 3 * plan.repeats) if small or plan.on_gpu else (2, plan.repeats)
+    changes = {"rates": backend.from_host(np.full(runs, 1e-6))} if kernel == "update" else {}
     restore = _restoring(backend, call)
-    fused = backend.program([call.prepare(backend, **changes)] * _RUNS).run
+    fused = backend.program([call.prepare(backend, **changes)] * runs).run
     expression = unfused(call, network.activation, network.loss, network.optimizer)
-    copy, copied = _copy(backend, call.moved())
+    copy, copied = _copy(backend, call.moved(), runs)
     clock = clock_for(backend)
 
     def clock_from_the_start(function: Callable[[], object]) -> float:
         restore()
         return clock(function)
 
-    functions: list[Callable[[], object]] = [
-        fused,
-        partial(on_stream, backend, partial(_repeat, expression)),
-        copy,
-    ]
-    seconds = in_turns(functions, 3 * plan.repeats, 3, clock_from_the_start)
-    own, plain, copying = (each / _RUNS for each in seconds)
+    plain_runs = partial(on_stream, backend, partial(_repeat, expression, runs))
+    functions: list[Callable[[], object]] = [fused, plain_runs, copy]
+    seconds = in_turns(functions, repeats, 3 if small or plan.on_gpu else 1, clock_from_the_start)
+    own, plain, copying = (each / runs for each in seconds)
     figures = {
         "fused": measured("s", own),
         "unfused": measured("s", plain),
@@ -104,16 +104,16 @@ def _measure(plan: Plan, network: Variant, kernel: str, blank: Record) -> Iterab
     yield replace(blank, figures=figures, ratios=ratios, details=details)
 
 
-def _repeat(expression: Callable[[], object]) -> None:
-    for _ in range(_RUNS):
+def _repeat(expression: Callable[[], object], runs: int) -> None:
+    for _ in range(runs):
         expression()
 
 
-def _copy(backend: Backend, moved: int) -> tuple[Callable[[], object], int]:
+def _copy(backend: Backend, moved: int, runs: int) -> tuple[Callable[[], object], int]:
     """Return copies that read and write as many bytes together as a kernel moves, and those bytes."""
     source = random_array(backend, (max(moved // 8, 1),))
     target = backend.zeros(source.shape, np.float32)
-    return backend.program([backend.copy(source, target)] * _RUNS).run, 2 * source.nbytes
+    return backend.program([backend.copy(source, target)] * runs).run, 2 * source.nbytes
 
 
 def _restoring(backend: Backend, call: Call) -> Callable[[], object]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -296,3 +298,25 @@ def test_a_case_that_ended_in_an_error_makes_the_command_end_with_one(
     printed = capsys.readouterr()
     assert "not measured: it broke" in printed.out
     assert "ended in an error" in printed.err
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "own_cases.py").write_text(CAN_FAIL.replace('{"hangs": 0.5}', '{"hangs": 60.0}'))
+    code = (
+        "import os\n"
+        "from nnkit.benchmarks.plan import Plan\n"
+        "from nnkit.benchmarks.child import Child\n"
+        "child = Child('own_cases', Plan('cpu', 'tiny'), 1)\n"
+        "child._lines.recv_bytes()\n"  # the case that hangs has begun
+        "print(child._process.pid, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    state = Path("/proc") / printed.stdout.decode().strip() / "stat"
+    for _ in range(100):
+        # Ended and not yet waited for by whoever inherited it is ended, too.
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    raise AssertionError("the child is still there")
