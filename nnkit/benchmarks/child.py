@@ -136,7 +136,7 @@ def measure(module: str, plan: Plan, first: int, tell: Any) -> None:
 
 def _end_with_parent() -> None:
     """Wait until nobody holds the other end of the standard input, then end this group of processes."""
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not through sys.stdin, whose lock must be free when the process ends
     os.killpg(0, signal.SIGKILL)
 
 
