@@ -1,1 +1,1 @@
-"""The measuring code: what `bench/` runs, usable on any machine."""
+"""The measuring code: what `nnkit bench` and `bench/` run, on any machine."""

@@ -18,9 +18,10 @@ from nnkit.benchmarks.clocks import clock_for
 from nnkit.benchmarks.records import Record
 from nnkit.benchmarks.timing import in_turns
 
-__all__ = ["LEAST_REPEATS", "Case", "Plan", "run_case"]
+__all__ = ["LEAST_REPEATS", "Case", "Plan", "Size", "run_case"]
 
 LEAST_REPEATS = 5
+Size = Literal["full", "quick", "tiny"]
 _T = TypeVar("_T")
 
 
@@ -35,13 +36,10 @@ class Plan:
     size : {"full", "quick", "tiny"}
         ``quick`` is for a look, within a minute; ``tiny`` shows that everything runs, and its figures mean
         nothing.
-    peers : bool
-        Whether other libraries are measured beside nnkit.
     """
 
     device: str = "cpu"
-    size: Literal["full", "quick", "tiny"] = "full"
-    peers: bool = True
+    size: Size = "full"
 
     def pick(self, full: _T, quick: _T, tiny: _T) -> _T:
         """Return what belongs to this plan's size."""

@@ -43,8 +43,6 @@ def cases(plan: Plan) -> list[Case]:
 
 
 def _contenders(plan: Plan, precision: str) -> list[str]:
-    if not plan.peers:
-        return [NNKIT]
     if plan.on_gpu:
         return [NNKIT, _EAGER, _GRAPH, _STEP, _EPOCH, *plan.pick([_COMPILED], [], [])]
     # A quick look does not wait for PyTorch's compiler.
@@ -61,7 +59,7 @@ def _contest(
     for failure in outcome.failures:
         reason = failure.error.strip().splitlines()[-1][:200] if failure.error.strip() else "no reason given"
         yield replace(blank, name=failure.name, skipped=reason)
-    if plan.peers and not plan.pick(True, False, False):
+    if plan.size != "full":
         yield replace(blank, name=_COMPILED, skipped="compiles for longer than a quick run may take")
     yield from (_record(outcome, name, batch, blank) for name in outcome.seconds)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from nnkit.backends import select
 from nnkit.benchmarks.child import Child, Ended
-from nnkit.benchmarks.plan import Plan
+from nnkit.benchmarks.plan import Plan, Size
 from nnkit.benchmarks.records import FORMAT, Record
 from nnkit.errors import DeviceError, FileError, unknown_name
 from nnkit.files import write_whole
@@ -119,7 +119,7 @@ def devices_for(device: str) -> list[str]:
 def run_suite(
     sections: Sequence[str],
     devices: Sequence[str],
-    size: Any = "full",
+    size: Size = "full",
     tell: Tell = lambda line: None,
     save: Callable[[Result], object] = lambda result: None,
 ) -> Result:
