@@ -72,7 +72,7 @@ class Comparison:
     machine : dict of str to (str, str)
         What is not the same about the machine or its versions, before and now.
     only_before, only_now : list of str
-        What only one of the two has figures of.
+        What only one of the two has figures of, in the sections measured now.
     sizes : (str, str)
         How much was measured.
     """
@@ -100,7 +100,9 @@ def compare(before: Result, now: Result) -> Comparison:
     before, now : Result
         The earlier one and the later one.
     """
-    earlier = {record.key: record for record in before.records if record.figures}
+    # Sections that were not asked for now are not missing.
+    asked = {record.section for record in now.records}
+    earlier = {record.key: record for record in before.records if record.figures and record.section in asked}
     later = {record.key: record for record in now.records if record.figures}
     names = [*before.machine, *(name for name in now.machine if name not in before.machine)]
     machine = {

@@ -184,6 +184,8 @@ def test_a_comparison_says_what_else_is_not_the_same() -> None:
     assert comparison.sizes == ("full", "quick")
     assert comparison.only_now == []
     assert "step: 784-w-w-10, width 64, batch 1" in comparison.only_before
+    only_steps = Result(now.machine, now.size, now.measured, now.section("step"), {"step": 1.0})
+    assert all(name.startswith("step") for name in compare(before, only_steps).only_before)
     text = page(now, comparison)
     check(text)
     assert "numpy: 2 → 3" in text
