@@ -136,7 +136,7 @@ def run_suite(
     tell : function
         Called with a line for each thing measured.
     save : function
-        Called after each section, for what is measured must not be lost with what is not.
+        Called after each record, for what is measured must not be lost with what is not.
     """
     result = Result(_machine(), size, time.strftime("%Y-%m-%d %H:%M", time.gmtime()))
     for section in sections:
@@ -144,9 +144,9 @@ def run_suite(
         for device in devices:
             for record in run_section(section, Plan(device, size)):
                 result.records.append(record)
+                result.seconds[section] = round(time.monotonic() - began, 1)
                 tell(f"{section}: {summary(record)}")
-        result.seconds[section] = round(time.monotonic() - began, 1)
-        save(result)
+                save(result)
     return result
 
 

@@ -59,7 +59,11 @@ def raises(blank):
 
 @pytest.fixture(scope="module")
 def tiny() -> Result:
-    return run_suite(list(SECTIONS), ["cpu"], "tiny")
+    saved: list[int] = []
+    result = run_suite(list(SECTIONS), ["cpu"], "tiny", save=lambda result: saved.append(len(result.records)))
+    # Whatever ends it keeps what was measured until then.
+    assert saved == list(range(1, len(result.records) + 1))
+    return result
 
 
 @pytest.mark.parametrize("section", SECTIONS)
