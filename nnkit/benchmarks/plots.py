@@ -87,21 +87,21 @@ def _steps(records: Sequence[Record]) -> list[Record]:
 
 
 def _by_device(records: Sequence[Record]) -> _Drawing:
-    """The largest step that every device has done, and one of the middle."""
+    """One step that every device has done: the reference network's where it can be, else one of the middle."""
     steps = _steps(records)
-    devices = list(dict.fromkeys(record.device for record in steps))
-    sizes = {(r.parameters["width"], r.parameters["batch"]) for r in steps}
-    done = {(r.device, r.parameters["width"], r.parameters["batch"]) for r in steps}
-    common = [size for size in sizes if all((device, *size) in done for device in devices)]
-    common.sort(key=lambda size: int(size[0]) ** 2 * int(size[1]))
-    shown = [common[len(common) // 2], common[-1]] if len(common) > 1 else common
-    points = [
-        _Point(f"width {width}, batch {batch}", record.device, record.figures["throughput"])
-        for width, batch in shown
-        for record in steps
-        if (record.parameters["width"], record.parameters["batch"]) == (width, batch)
-    ]
-    return _Drawing("device", "Speed by device", "device", "samples a second", points, bars=True)
+    done: dict[tuple[Any, ...], list[Record]] = {}
+    for record in steps:
+        done.setdefault((record.parameters["width"], record.parameters["batch"]), []).append(record)
+    devices = len({record.device for record in steps})
+    common = [size for size, found in done.items() if len(found) == devices]
+    common.sort(key=lambda size: size[0] ** 2 * size[1])
+    if not common:
+        return _Drawing("device", "", "", "", [])
+    width, batch = shown = (512, 128) if (512, 128) in common else common[len(common) // 2]
+    series = f"width {width}, batch {batch}"
+    points = [_Point(series, record.device, record.figures["throughput"]) for record in done[shown]]
+    title = f"Speed by device, {series}"
+    return _Drawing("device", title, "device", "samples a second", points, bars=True)
 
 
 def _by_precision(records: Sequence[Record]) -> _Drawing:

@@ -153,7 +153,8 @@ def run_suite(
 def summary(record: Record) -> str:
     """Say in a line what a record holds."""
     figures = [f"{name} {quantity}" for name, quantity in record.quantities.items()]
-    shown = f"not measured: {record.skipped}" if record.skipped else ", ".join(figures[:1] + figures[-1:])
+    ends = dict.fromkeys(figures[:1] + figures[-1:])
+    shown = f"not measured: {record.skipped}" if record.skipped else ", ".join(ends)
     return f"{record.label}, {record.device}, {record.precision}: {shown}"
 
 
