@@ -87,7 +87,7 @@ def _steps(records: Sequence[Record]) -> list[Record]:
 
 
 def _by_device(records: Sequence[Record]) -> _Drawing:
-    """One step that every device has done: the reference network's where it can be, else one of the middle."""
+    """One step that every device has done: of the reference network where it can be, else a middle one."""
     steps = _steps(records)
     done: dict[tuple[Any, ...], list[Record]] = {}
     for record in steps:
