@@ -140,17 +140,18 @@ def compare(problem: Problem) -> dict[str, Any]:
     from sklearn.neural_network import MLPClassifier as ScikitLearns
 
     from nnkit import MLPClassifier
-    from nnkit.benchmarks.timing import in_turns, ratio, seconds_on_host, spread
+    from nnkit.benchmarks.timing import REST, in_turns, ratio, seconds_on_host, spread
 
     trainings = {SCIKIT_LEARN: Training(ScikitLearns, problem), NNKIT: Training(MLPClassifier, problem)}
     first = seconds_on_host(
         lambda: MLPClassifier(random_state=0, **problem.settings).fit(problem.X, problem.y)
     )
-    fits = in_turns(list(trainings.values()), problem.repeats, warmup=1)
+    fits = in_turns(list(trainings.values()), problem.repeats, warmup=1, rest=REST)
     accuracies = {name: training.accuracies() for name, training in trainings.items()}
     rows = problem.X_test[:ROWS_TO_PREDICT]
     last = [training.fitted[-1] for training in trainings.values()]
-    predictions = in_turns([lambda e=estimator: e.predict(rows) for estimator in last], PREDICTIONS)
+    predicting = [lambda e=estimator: e.predict(rows) for estimator in last]
+    predictions = in_turns(predicting, PREDICTIONS, rest=REST)
 
     def figures(seconds: list[NDArray[np.float64]], aim: float) -> dict[str, Any]:
         faster = ratio(*seconds)

@@ -138,10 +138,6 @@ class CupyBackend:
             [operation for phase in phases for operations in phase for operation in operations]
         )
 
-    def together(self, tasks: Sequence[Callable[[], object]]) -> None:
-        for task in tasks:
-            task()
-
     def synchronize(self) -> None:
         self._device.synchronize()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from numpy.typing import DTypeLike, NDArray
 from nnkit.backends.compiled import (
     blas_thread_count,
     can_run_side_by_side,
-    one_blas_thread,
     plan_program,
     plan_team,
 )
@@ -98,14 +96,6 @@ class NumpyBackend:
         return _Sequence(
             tuple(operation for phase in phases for operations in phase for operation in operations)
         )
-
-    def together(self, tasks: Sequence[Callable[[], object]]) -> None:
-        if len(tasks) == 1:
-            tasks[0]()
-            return
-        with one_blas_thread(), ThreadPoolExecutor(len(tasks)) as pool:
-            for done in [pool.submit(task) for task in tasks]:
-                done.result()
 
     def synchronize(self) -> None:
         """Nothing to wait for: an operation is done when its call returns."""

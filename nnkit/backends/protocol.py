@@ -104,9 +104,6 @@ class Backend(Protocol):
         A phase, a list of operations, begins when all shards have ended the phase before it.
         """
 
-    def together(self, tasks: Sequence[Callable[[], object]]) -> None:
-        """Call independent tasks, each on a core of its own where the device can."""
-
     def synchronize(self) -> None:
         """Wait until all work is done."""
 

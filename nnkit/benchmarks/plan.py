@@ -16,7 +16,7 @@ from nnkit.backends import select
 from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.clocks import clock_for
 from nnkit.benchmarks.records import Record
-from nnkit.benchmarks.timing import in_turns
+from nnkit.benchmarks.timing import REST, in_turns
 
 __all__ = ["LEAST_REPEATS", "Case", "Plan", "Size", "run_case"]
 
@@ -85,7 +85,9 @@ class Plan:
         Three turns go before: on a GPU a program's first run is uncaptured and its second one captures.
         """
         clock = clock_for(self.backend() if backend is None else backend)
-        return in_turns(functions, self.repeats if repeats is None else repeats, warmup, clock)
+        # A tiny measurement means nothing, and need not wait.
+        rest = 0.0 if self.on_gpu or self.size == "tiny" else REST
+        return in_turns(functions, self.repeats if repeats is None else repeats, warmup, clock, rest)
 
     def to_json(self) -> str:
         """Return the plan as a line of JSON."""

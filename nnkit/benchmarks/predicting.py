@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
-from nnkit.benchmarks.timing import in_turns, seconds_on_host
+from nnkit.benchmarks.timing import REST, in_turns, seconds_on_host
 from nnkit.core.layers import Dense
 from nnkit.core.network import Network
 
@@ -75,7 +75,7 @@ def _throughput(plan: Plan, widths: tuple[int, ...], rows: int, blank: Record) -
     network = _network(plan, widths)
     x = np.random.default_rng(0).standard_normal((rows, widths[0]), dtype=np.float32)
     functions = [partial(network.predict, x), partial(_plain, _layers(network), x)]
-    own, plain = in_turns(functions, plan.repeats, clock=seconds_on_host)
+    own, plain = in_turns(functions, plan.repeats, clock=seconds_on_host, rest=REST)
     figures = {
         "whole": measured("s", own),
         "throughput": per_second("samples/s", rows, own),

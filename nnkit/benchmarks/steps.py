@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends import select
-from nnkit.benchmarks.timing import Spread, in_turns, ratio, spread
+from nnkit.benchmarks.timing import REST, Spread, in_turns, ratio, spread
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features
 from nnkit.core.layers import Dense
@@ -95,7 +95,7 @@ def measure_step(
         products.run(steps)
         backend.synchronize()
 
-    whole, floor = in_turns([run_steps, run_products], repeats)
+    whole, floor = in_turns([run_steps, run_products], repeats, rest=REST)
     return StepTimes(spread(whole / steps), spread(floor / steps), ratio(whole, floor))
 
 

@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spread", "in_turns", "ratio", "seconds_on_host", "spread"]
+__all__ = ["REST", "Spread", "in_turns", "ratio", "seconds_on_host", "spread"]
+
+REST = 0.05
+"""Seconds between two functions of which one multiplies with all BLAS threads, see `in_turns`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def in_turns(
     repeats: int,
     warmup: int = 2,
     clock: Callable[[Callable[[], object]], float] = seconds_on_host,
+    rest: float = 0.0,
 ) -> list[NDArray[np.float64]]:
     """Time functions in turns, A B A B ...
 
@@ -70,6 +74,9 @@ def in_turns(
         Turns before that which are not counted.
     clock : function
         Calls a function and returns the seconds it took.
+    rest : float
+        Seconds of sleep before each call: OpenBLAS's threads spin for some 30 ms after a product that they
+        shared, on cores that the next function may want.
 
     Returns
     -------
@@ -79,6 +86,8 @@ def in_turns(
     seconds = np.zeros((len(functions), repeats))
     for turn in range(-warmup, repeats):
         for i, function in enumerate(functions):
+            if rest:
+                time.sleep(rest)
             passed = clock(function)
             if turn >= 0:
                 seconds[i, turn] = passed

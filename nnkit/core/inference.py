@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,10 @@ from nnkit.kernels.layout import BATCH, COUNTERS, LOSS_SUM, LOSS_WEIGHT, SCALARS
 
 __all__ = ["Inference", "Predictors"]
 
-# Rows at once: a layer's outputs stay in the cache, and narrow products are few enough that waiting for each
-# other's threads does not count (20-64-64-1, 10,000 rows, two threads on busy cores: 14 ms with 4096 rows at
-# once, 151 with 1024; on one thread 3.8 and 3.1).
-_CHUNK_ELEMENTS = 2**18
-_FEWEST_ROWS, _MOST_ROWS = 1024, 8192
+# Rows at once: as many as keep a layer's outputs to some megabytes, for each product waits for all threads of
+# the BLAS (20-64-64-1, 10,000 rows: 1.9 ms all at once, 3.4 by 4096), and a few thousand fill wide products.
+_CHUNK_ELEMENTS = 2**21
+_FEWEST_ROWS, _MOST_ROWS = 1024, 16384
 # Rows that need no cast are read where they lie, each stretch by a program of its own (0.2 ms to prepare).
 _MOST_READ_IN_PLACE = 64
 _MOST_KEPT = 8
@@ -51,71 +49,52 @@ class Inference:
     """
 
     def __init__(self, stages: Sequence[Stage], arena: Arena, rows: Rows, loss: Loss | None = None) -> None:
+        backend = arena.backend
         self.rows = rows
         self._arena = arena
-        self._outputs = stages[-1].outputs
-        lanes = arena.backend.shards(rows.count, 2.0 * rows.count * arena.size)
+        self._count = rows.count
         widest = max(stage.outputs for stage in stages)
         fitting = min(max(_CHUNK_ELEMENTS // widest, _FEWEST_ROWS), _MOST_ROWS)
-        self._chunk = max(1, min(fitting, -(-rows.count // lanes)))
-        numbers = range(-(-rows.count // self._chunk))
-        self._lanes = [
-            _Lane(stages, arena, rows, loss, self._chunk, numbers[lane::lanes]) for lane in range(lanes)
-        ]
-
-    def run(self) -> tuple[NDArray, float]:
-        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
-        outputs = np.empty((self.rows.count, self._outputs), self._arena.dtype)
-        self._arena.backend.together([partial(lane.run, outputs) for lane in self._lanes])
-        figures = np.sum([self._arena.backend.to_host(lane.scalars) for lane in self._lanes], axis=0)
-        weight = float(figures[LOSS_WEIGHT])
-        return outputs, float(figures[LOSS_SUM]) / weight if weight > 0 else float("nan")
-
-
-class _Lane:
-    """One core's stretches of the rows: its buffers, and a program for each stretch."""
-
-    def __init__(
-        self,
-        stages: Sequence[Stage],
-        arena: Arena,
-        rows: Rows,
-        loss: Loss | None,
-        chunk: int,
-        numbers: Sequence[int],
-    ) -> None:
-        backend = arena.backend
-        self.scalars = backend.zeros(SCALARS, np.float64)
-        self._backend = backend
+        self._chunk = max(1, min(fitting, rows.count))
         self._counters = backend.zeros(COUNTERS, np.int64)
-        self._passes = Passes(stages, arena, chunk, training=False)
+        self._scalars = backend.zeros(SCALARS, np.float64)
+        self._passes = Passes(stages, arena, self._chunk, training=False)
         self._loss = loss
-        self._chunk = chunk
-        self._counts = {number: min(chunk, rows.count - number * chunk) for number in numbers}
-        whole = rows.whole() if len(numbers) <= _MOST_READ_IN_PLACE else None
+        starts = range(0, rows.count, self._chunk)
+        whole = rows.whole() if len(starts) <= _MOST_READ_IN_PLACE else None
         if whole is not None:
-            self.programs = {number: self._program(whole.part(number * chunk, chunk)) for number in numbers}
+            self._programs = [self._program(whole.part(first, self._chunk)) for first in starts]
             return
-        batch, programs = rows.batch(chunk), {}
-        for count in dict.fromkeys(self._counts.values()):
+        batch, programs = rows.batch(self._chunk), {}
+        for count in {self._chunk if rows.count >= self._chunk else 0, rows.count % self._chunk} - {0}:
             part = batch.first(count)
-            programs[count] = self._program(part, rows.gather(part, self._counters, chunk))
-        self.programs = {number: programs[count] for number, count in self._counts.items()}
+            programs[count] = self._program(part, rows.gather(part, self._counters, self._chunk))
+        self._programs = [programs[min(self._chunk, rows.count - first)] for first in starts]
 
     def _program(self, batch: Batch, *before: Operation) -> Program:
         operations = [*before, *self._passes.forward(batch, self._counters, seed=0)]
         if self._loss is not None:
-            operations.append(self._passes.loss(self._loss, batch, self.scalars, self._chunk))
-        return self._backend.program(operations)
+            operations.append(self._passes.loss(self._loss, batch, self._scalars, self._chunk))
+        return self._arena.backend.program(operations)
 
-    def run(self, outputs: NDArray) -> None:
-        """Write this lane's rows of the outputs, and what they add to the loss."""
-        self._backend.write(self.scalars, 0.0)
-        for number, program in self.programs.items():
-            first, count = number * self._chunk, self._counts[number]
-            self._backend.write(self._counters[BATCH : BATCH + 1], number)
+    def run(self) -> tuple[NDArray, float]:
+        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
+        backend = self._arena.backend
+        backend.write(self._scalars, 0.0)
+        outputs = None
+        for number, program in enumerate(self._programs):
+            first = number * self._chunk
+            count = min(self._chunk, self._count - first)
+            backend.write(self._counters[BATCH : BATCH + 1], number)
             program.run()
-            outputs[first : first + count] = self._backend.to_host(self._passes.outputs(count))
+            part = backend.to_host(self._passes.outputs(count))
+            if outputs is None:
+                outputs = np.empty((self._count, part.shape[1]), part.dtype)
+            outputs[first : first + count] = part
+        assert outputs is not None
+        scalars = backend.to_host(self._scalars)
+        weight = float(scalars[LOSS_WEIGHT])
+        return outputs, float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")
 
 
 class Predictors:

@@ -122,7 +122,7 @@ def test_inference_is_compiled_too() -> None:
     X = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     inference = Inference(network.stages, network.arena, Rows(BACKEND, np.float32, Features(X)))
     expected, _ = inference.run()
-    (program,) = inference._lanes[0].programs.values()
+    (program,) = inference._programs
     program._compiled = plan_program(program._operations).load(only_cached=False)
     np.testing.assert_array_equal(inference.run()[0], expected)
 

@@ -9,9 +9,11 @@ import pytest
 
 from nnkit.backends.numpy import NumpyBackend
 from nnkit.core import inference
+from nnkit.core.batch import Rows
 from nnkit.core.features import Features
 from nnkit.core.initializers import initialize
 from nnkit.core.layers import Activation, Dense, Dropout
+from nnkit.core.losses import loss_from
 from nnkit.core.network import Network
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.errors import ConfigError, DataError
@@ -229,3 +231,24 @@ def test_a_network_that_has_predicted_can_be_pickled(net: Network) -> None:
     X = np.ones((1, 4), np.float32)
     expected = net.predict(X)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(net)).predict(X), expected)
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_rows_are_read_where_they_lie_or_gathered_to_the_same_outputs_and_loss(
+    cast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "_FEWEST_ROWS", 100)
+    monkeypatch.setattr(inference, "_MOST_ROWS", 100)
+    random = np.random.default_rng(1)
+    network = Network([Dense(8, "relu"), Dense(2)])
+    network.initialize(5, 3, "float64")
+    for rows in (100, 499, 7000):  # 7000 are too many stretches to prepare a program for each
+        X = random.normal(size=(rows, 5)).astype("float32" if cast else "float64")
+        y = random.random((rows, 2))
+        hidden = np.maximum(X @ network.parameters()["layers.0.weight"], 0)
+        expected = hidden @ network.parameters()["layers.1.weight"]
+        arena = network.arena
+        held = Rows(arena.backend, "float64", Features(X), y)
+        outputs, loss = inference.Inference(network.stages, arena, held, loss_from("mse")).run()
+        np.testing.assert_allclose(outputs, expected, rtol=1e-9, atol=1e-12)
+        assert loss == pytest.approx(0.5 * np.mean((expected - y) ** 2), rel=1e-9)

@@ -15,7 +15,6 @@ from nnkit.backends.compiled import Team, blas_thread_count, can_run_side_by_sid
 from nnkit.backends.numpy import NumpyBackend
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features
-from nnkit.core.inference import Inference
 from nnkit.core.layers import Activation, Dense, Dropout
 from nnkit.core.losses import loss_from
 from nnkit.core.network import Network
@@ -191,29 +190,3 @@ def test_a_forked_process_trains_in_shards_of_its_own(monkeypatch: pytest.Monkey
     assert here.recv() == (expected, before)
     child.join(10)
     assert child.exitcode == 0
-
-
-@pytest.mark.parametrize("rows", [4099, 70_000])
-@pytest.mark.parametrize("cast", [False, True])
-def test_rows_are_predicted_in_lanes_as_in_one(
-    rows: int, cast: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of one lane, two and three; where they lie, and gathered."""
-    random = np.random.default_rng(1)
-    network = Network([Dense(8, "relu"), Dense(2)])
-    network.initialize(5, 3, "float64", NumpyBackend())
-    X = random.normal(size=(rows, 5)).astype("float32" if cast else "float64")
-    y = random.random((rows, 2))
-    parameters = network.parameters()
-    hidden = np.maximum(X @ parameters["layers.0.weight"], 0)
-    expected = hidden @ parameters["layers.1.weight"]
-    for lanes in (1, 2, 3):
-        monkeypatch.setattr(NumpyBackend, "shards", lambda self, batch_size, work, lanes=lanes: lanes)
-        arena = network.arena
-        inference = Inference(
-            network.stages, arena, Rows(arena.backend, "float64", Features(X), y), loss_from("mse")
-        )
-        for _ in range(2):
-            outputs, loss = inference.run()
-            np.testing.assert_allclose(outputs, expected, rtol=1e-9, atol=1e-12)
-            assert loss == pytest.approx(0.5 * np.mean((expected - y) ** 2), rel=1e-9)
