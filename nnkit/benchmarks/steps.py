@@ -24,6 +24,8 @@ from nnkit.core.step import Penalty, Step
 
 __all__ = ["StepTimes", "example_step", "measure_in_processes", "measure_step"]
 
+_TURNS = 12  # in a process of several, with a rest before each
+
 
 @dataclass(frozen=True)
 class StepTimes:
@@ -111,6 +113,6 @@ def measure_in_processes(
         "import dataclasses, json, sys; from nnkit.benchmarks.steps import measure_step; "
         "print(json.dumps(dataclasses.asdict(measure_step(*json.loads(sys.argv[1])))))"
     )
-    command = [sys.executable, "-c", code, json.dumps([list(widths), batch_size, steps])]
+    command = [sys.executable, "-c", code, json.dumps([list(widths), batch_size, steps, _TURNS])]
     runs = [json.loads(subprocess.check_output(command)) for _ in range(processes)]
     return [StepTimes.from_json(run) for run in runs]

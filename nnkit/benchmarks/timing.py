@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["REST", "Spread", "in_turns", "ratio", "seconds_on_host", "spread"]
 
-REST = 0.05
+REST = 0.25
 """Seconds between two functions of which one multiplies with all BLAS threads, see `in_turns`."""
 
 
@@ -75,7 +75,7 @@ def in_turns(
     clock : function
         Calls a function and returns the seconds it took.
     rest : float
-        Seconds of sleep before each call: OpenBLAS's threads spin for some 30 ms after a product that they
+        Seconds of sleep before each call: OpenBLAS's threads spin for some 100 ms after a product that they
         shared, on cores that the next function may want.
 
     Returns
