@@ -174,8 +174,12 @@ def _constants(x: int, y: int, wide: bool, **others: Constant) -> dict[str, Cons
 
 
 def _is_grouped(array: Any) -> bool:
-    # Integers in one dimension are class indices, which are read one by one.
-    return array is not None and not (array.ndim == 1 and np.dtype(array.dtype).kind in "iu")
+    # Integers in one dimension are class indices, which are read one by one; what has no columns is not read.
+    return (
+        array is not None
+        and 0 not in array.shape
+        and not (array.ndim == 1 and np.dtype(array.dtype).kind in "iu")
+    )
 
 
 def _in_fours(array: Any) -> bool:

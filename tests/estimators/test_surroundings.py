@@ -213,7 +213,7 @@ def traced() -> Iterator[Callable[[Callable[[], object]], int]]:
     ],
 )
 def test_no_copy_of_the_rows_is_made(what: str, dtype: Any, traced: Any) -> None:
-    X = np.random.default_rng(0).normal(size=(20_000, 100)).astype(dtype)
+    X = np.random.default_rng(0).normal(size=(20_000, 200)).astype(dtype)
     y = (X[:, 0] > 0).astype(np.int64)
     # What L-BFGS keeps of each row is its layers' outputs: few, for they are not what is asked about.
     units, solver = (2, "lbfgs") if what == "lbfgs" else (64, "adam")
