@@ -139,12 +139,13 @@ class Team:
         first, *others = self._members
         threads = [threading.Thread(target=member, args=(count,), daemon=True) for member in others]
         with one_blas_thread():
-            try:
-                for thread in threads:
+            for number, thread in enumerate(threads, 1):
+                try:
                     thread.start()
-            except BaseException:
-                self._arrived += 2**40  # nobody will come: let those go that wait
-                raise
+                except BaseException:
+                    # Those that have not started will not come: let go, at every phase, those that wait.
+                    self._arrived[[0, *range(number, len(self._members))], 0] = 2**62
+                    raise
             first(count)
             for thread in threads:
                 thread.join()

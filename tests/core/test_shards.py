@@ -190,3 +190,25 @@ def test_a_forked_process_trains_in_shards_of_its_own(monkeypatch: pytest.Monkey
     assert here.recv() == (expected, before)
     child.join(10)
     assert child.exitcode == 0
+
+
+def test_shards_whose_companion_cannot_start_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = step_in(3, monkeypatch)
+    order = np.random.default_rng(0).permutation(ROWS)
+    step.begin_epoch(0, order, np.full(4, 0.01))
+    started: list[threading.Thread] = []
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            if started:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr("nnkit.backends.compiled.threading.Thread", Thread)
+    before = blas_thread_count()
+    with pytest.raises(RuntimeError, match="can't start"):
+        step.run(0, 3)
+    started[0].join(20)
+    assert not started[0].is_alive()
+    assert blas_thread_count() == before
