@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -329,9 +330,13 @@ class Run:
         from nnkit.backends.tuning import fastest_threads
         from nnkit.kernels.specialise import cache_folder
 
+        batch_size = self.config.training.batch_size
         widths = [self.model.preprocessor.width, *self.config.model.hidden, self.model.network.outputs]
+        work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
+        if trainer.backend.shards(batch_size, work) > 1:
+            return {}  # its products have one thread each, and the shards all there are
         memory = cache_folder() / "blas-threads.json"
-        count = fastest_threads(widths, self.config.training.batch_size, trainer.dtype, memory)
+        count = fastest_threads(widths, batch_size, trainer.dtype, memory)
         return {} if count is None else {"BLAS threads": str(count)}
 
     def _fit(self, features: Features, targets: NDArray, given: dict[str, Any]) -> None:

@@ -372,3 +372,16 @@ def test_the_task_is_that_of_all_rows_whatever_share_is_held_out(tmp_path: Path)
         run = Run(Config(data=DataConfig(train=str(path))).with_overrides(overrides))
         assert run.model.task == "multiclass"
         assert run.resolved().data.task == "multiclass"
+
+
+def test_threads_are_left_alone_where_the_step_goes_in_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnkit.backends import tuning
+    from nnkit.backends.numpy import NumpyBackend
+
+    monkeypatch.setattr(tuning, "fastest_threads", lambda *arguments: 1)
+    run = Run(Config().with_overrides(["data.train=digits", f"run.out={tmp_path / 'run'}"]), own_process=True)
+    for shards, told in ((1, {"BLAS threads": "1"}), (2, {})):
+        monkeypatch.setattr(NumpyBackend, "shards", lambda self, rows, work, shards=shards: shards)
+        assert run._blas_threads() == told
