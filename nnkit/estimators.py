@@ -316,7 +316,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         self._multilabel = multilabel
         self._sparse_labels = multilabel and hasattr(y, "tocsr")
 
-    def _encode(self, y: Any, first: bool) -> NDArray:
+    def _encode(self, y: Any, first: bool, incremental: bool = False, held_out: bool = False) -> NDArray:
         kind = type_of_target(y, input_name="y")
         if kind in ("continuous", "continuous-multioutput", "unknown"):
             check_classification_targets(y)  # says what it is
@@ -326,11 +326,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         labels = np.arange(y.shape[1]) if multilabel else np.unique(y)
         if labels.dtype.kind in "OUS":
             labels = np.array(labels.tolist())
-        if first and not hasattr(self, "coefs_") and hasattr(self, "classes_") and not self.warm_start:
-            pass  # the first call of `partial_fit` has just said which there are
-        elif first:
+        if first and not incremental:  # the first call of `partial_fit` has just been told which there are
             self._know(labels, multilabel, y)
-        elif self.warm_start and set(labels) != set(self.classes_):
+        elif self.warm_start and not first and not held_out and set(labels) != set(self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {labels}"
@@ -538,7 +536,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
             outputs = predicted(outputs, "exp").astype(outputs.dtype)
         return to_device_of(X, outputs[:, 0] if self.n_outputs_ == 1 else outputs)
 
-    def _encode(self, y: NDArray, first: bool) -> NDArray:
+    def _encode(self, y: NDArray, first: bool, incremental: bool = False, held_out: bool = False) -> NDArray:
         values = y.reshape(len(y), -1)
         if not first and values.shape[1] != self.n_outputs_:
             raise DataError(f"y has {values.shape[1]} targets, and the network has {self.n_outputs_} outputs")

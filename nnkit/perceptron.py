@@ -108,8 +108,8 @@ class Perceptron(BaseEstimator):
 
     # --- what a subclass says of its targets ---
 
-    def _encode(self, y: NDArray, first: bool) -> NDArray:
-        """Return the targets as the loss reads them; on the first pass, learn what they are."""
+    def _encode(self, y: NDArray, first: bool, incremental: bool = False, held_out: bool = False) -> NDArray:
+        """Return the targets as the loss reads them; in a first `fit`, learn what they are."""
         raise NotImplementedError
 
     def _loss(self, dtype: np.dtype) -> Loss:
@@ -164,7 +164,7 @@ class Perceptron(BaseEstimator):
         sample_weight = None if sample_weight is None else _check_sample_weight(from_device(sample_weight), X)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        targets = self._encode(y, first)
+        targets = self._encode(y, first, incremental)
         class_weights = self._class_weights(targets, incremental)
         held_out = self._held_out(eval_set)
         random = check_random_state(self.random_state)
@@ -220,7 +220,7 @@ class Perceptron(BaseEstimator):
         weights = None if len(eval_set) == 2 else _check_sample_weight(from_device(eval_set[2]), X)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        return X, self._encode(y, first=False), weights
+        return X, self._encode(y, first=False, held_out=True), weights
 
     def _begin(self, widths: list[int], dtype: np.dtype, random: np.random.RandomState) -> None:
         """Draw weights as scikit-learn draws them (Glorot and Bengio 2010), and forget what was before."""

@@ -214,3 +214,22 @@ def test_partial_fit_goes_on_after_a_fit_with_early_stopping(kind: str) -> None:
     ours.partial_fit(X, y)
     assert not same_bits(before, ours)
     assert len(ours.validation_scores_) == len(ours.loss_curve_) == 4
+
+
+def test_rows_to_validate_on_may_lack_a_class_under_warm_start_too() -> None:
+    X, y = problem("multiclass")
+    some = y != y.max()
+    estimator = ours_for("multiclass", warm_start=True, max_iter=2)
+    for _ in range(2):
+        estimator.fit(X, y, eval_set=(X[some], y[some]))
+    assert len(estimator.validation_scores_) == 4
+
+
+def test_a_fit_that_failed_says_nothing_of_the_next_ones_classes() -> None:
+    X, y = problem("binary")
+    estimator = ours_for("binary", class_weight={"neither": 2.0}, max_iter=2)
+    with pytest.raises(ValueError, match="class_weight"):
+        estimator.fit(X, y)
+    estimator.set_params(class_weight=None)
+    labels = np.where(y == y.max(), "yes", "no")
+    assert estimator.fit(X, labels).classes_.tolist() == ["no", "yes"]
