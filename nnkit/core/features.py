@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnkit.errors import DataError
 
-__all__ = ["Features", "SparseRows", "features_from"]
+__all__ = ["Bags", "Features", "SparseRows", "features_from"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +56,58 @@ class SparseRows:
 
     def take(self, rows: NDArray[np.integer]) -> SparseRows:
         """Return the given rows, copied."""
-        counts = np.diff(self.starts)[rows]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        places = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], counts)
+        places, starts = _taken(self.starts, rows)
         return SparseRows(self.values[places], self.columns[places], starts, self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Bags:
+    """A bag of ids for each row, which an `Embedding` looks up and reduces to one vector.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (tokens,), int32
+        Rows of the embedding's table, in [0, size); within a bag in any order, and more than once if need be.
+    starts : ndarray of shape (samples + 1,), int64
+        Row r has the ids from ``starts[r]`` to ``starts[r + 1]``; none where the two are equal.
+    size : int
+        The number of rows of the table.
+    weights : ndarray of shape (tokens,) or None
+        What each id counts; None for 1. float32 or float64, finite.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    size: int
+    weights: NDArray | None = None
+
+    def __post_init__(self) -> None:
+        # The lookup reads where an id and a start say.
+        starts = self.starts
+        if len(starts) == 0 or starts[0] != 0 or starts[-1] != len(self.ids) or np.any(np.diff(starts) < 0):
+            raise DataError("the starts of the bags do not divide their ids")
+        if self.ids.size and (self.ids.min() < 0 or self.ids.max() >= self.size):
+            raise DataError(f"a bag holds an id outside the embedding's {self.size} rows")
+        if self.weights is not None and len(self.weights) != len(self.ids):
+            raise DataError(f"there are {len(self.ids)} ids in bags and {len(self.weights)} weights")
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def take(self, rows: NDArray[np.integer]) -> Bags:
+        """Return the bags of the given rows, copied."""
+        places, starts = _taken(self.starts, rows)
+        weights = None if self.weights is None else self.weights[places]
+        return Bags(self.ids[places], starts, self.size, weights)
+
+
+def _taken(
+    starts: NDArray[np.int64], rows: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the given rows' entries stand, one after the other, and where each of the rows begins."""
+    counts = np.diff(starts)[rows]
+    taken = np.concatenate([[0], np.cumsum(counts)])
+    return np.arange(taken[-1]) + np.repeat(starts[:-1][rows] - taken[:-1], counts), taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +130,8 @@ class Features:
     sparse : SparseRows or None
         All there is, in place of the others: `dense` then has no columns, and the gather spreads a row of it
         over a batch's row.
+    bags : tuple of Bags
+        One for each `Embedding` the network begins with, in their order; each as many as there are rows.
     """
 
     dense: NDArray
@@ -90,8 +140,12 @@ class Features:
     codes: NDArray[np.int32] | None = None
     cardinalities: tuple[int, ...] = field(default=())
     sparse: SparseRows | None = None
+    bags: tuple[Bags, ...] = ()
 
     def __post_init__(self) -> None:
+        for bags in self.bags:
+            if len(bags) != len(self.dense):
+                raise DataError(f"there are {len(self.dense)} rows of numbers and {len(bags)} bags")
         if self.sparse is not None and (self.dense.shape[1] or self.codes is not None):
             raise DataError("sparse rows go with neither dense columns nor codes")
         columns = 0 if self.codes is None else self.codes.shape[1]
@@ -114,7 +168,7 @@ class Features:
 
     @cached_property
     def width(self) -> int:
-        """The number of inputs a row gives the network."""
+        """The number of inputs a row gives the network, without what its bags are embedded in."""
         sparse = 0 if self.sparse is None else self.sparse.width
         return int(self.dense.shape[1]) + sum(self.cardinalities) + sparse
 
@@ -122,7 +176,8 @@ class Features:
         """Return the given rows, copied."""
         codes = None if self.codes is None else self.codes[rows]
         sparse = None if self.sparse is None else self.sparse.take(rows)
-        return Features(self.dense[rows], self.shift, self.scale, codes, self.cardinalities, sparse)
+        bags = tuple(bags.take(rows) for bags in self.bags)
+        return Features(self.dense[rows], self.shift, self.scale, codes, self.cardinalities, sparse, bags)
 
 
 def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
