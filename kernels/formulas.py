@@ -191,6 +191,11 @@ def smoothed_probability(t, label_smoothing, classes):
     return t + label_smoothing * (1.0 / classes - t)
 
 
+def smoothed_mass(mass, label_smoothing):
+    """What a row of such probabilities adds up to, from what it did before."""
+    return mass + label_smoothing * (1.0 - mass)
+
+
 def cross_entropy_term(log_probability, t):
     return 0.0 if t == 0.0 else -t * log_probability
 

@@ -23,6 +23,7 @@ from nnkit.kernels.formulas import (
     philox,
     rows_by_weight,
     smoothed_indicator,
+    smoothed_mass,
     smoothed_probability,
     u32,
 )
@@ -100,6 +101,14 @@ def log(x):
 
 def sqrt(x):
     """Stand for the target's square root."""
+
+
+def total_of(x):
+    """Stand for the sum of a row, in float64."""
+
+
+def greatest_of(x):
+    """Stand for the greatest element of a row."""
 
 
 def gather(
@@ -226,12 +235,13 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
 
 
 def elementwise_loss(
-    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, scalars, batch_size
+    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, batch_size
 ):
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size.
 
     SUMMED takes the sum over outputs for the mean; BY_ROWS lets a batch's mean count by its rows in the
-    epoch's, as scikit-learn does, and not by their weights.
+    epoch's, as scikit-learn does, and not by their weights. `row`, (columns,), is to work in: what is summed
+    is written down first, for a sum kept in order would hold up all that is computed beside it.
     """
     columns = outputs.shape[1]
     per_output = real(1.0) if SUMMED else 1.0 / real(columns)
@@ -242,17 +252,16 @@ def elementwise_loss(
         bias_gradient[:] = 0.0
     for i in range(count[0]):
         w = batch_weights[i] if WEIGHTED else real(1.0)
-        row_total = double(0.0)
         for j in range(columns):
             y = outputs[i, j] + bias[j] if BIAS else outputs[i, j]
             t = labels[i, j]
-            row_total += value(y, t)
+            row[j] = value(y, t)
             if GRADIENT:
                 d = derivative(y, t) * (w * factor)
                 gradient[i, j] = d
                 if BIAS:
                     bias_gradient[j] += d
-        total += double(w) * row_total
+        total += double(w) * total_of(row)
         weight_total += double(w)
     if GRADIENT:
         gradient[count[0] :] = 0.0
@@ -263,7 +272,9 @@ def elementwise_loss(
     scalars[LOSS_WEIGHT] += weight_total * share
 
 
-def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gradient, scalars, batch_size):
+def softmax_loss(
+    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, batch_size
+):
     """The same for softmax cross-entropy, a loss of whole rows, from class indices or from probabilities."""
     columns = outputs.shape[1]
     classes = real(columns)
@@ -281,38 +292,34 @@ def softmax_loss(outputs, bias, labels, batch_weights, count, gradient, bias_gra
         else:
             for j in range(columns):
                 e[j] = y[j]
-        peak = e[0]
+        peak = greatest_of(e)
         for j in range(columns):
-            peak = peak if peak > e[j] else e[j]
-        row_total = double(0.0)
-        mass = real(0.0)
-        partition = real(0.0)
-        for j in range(columns):
-            partition += exp(e[j] - peak)
+            row[j] = exp(e[j] - peak)
+        partition = real(total_of(row))
         log_partition = log(partition)
+        mass = real(1.0) if INDICES else smoothed_mass(real(total_of(labels[i])), label_smoothing)
         for j in range(columns):
             if INDICES:
                 t = smoothed_indicator(labels[i] == j, label_smoothing, classes)
             else:
                 t = smoothed_probability(labels[i, j], label_smoothing, classes)
-            mass += t
             if CEILED:
-                row_total += ceiled_cross_entropy_term(e[j] - peak - log_partition, t)
+                e[j] = ceiled_cross_entropy_term(e[j] - peak - log_partition, t)
             else:
-                row_total += cross_entropy_term(e[j] - peak - log_partition, t)
+                e[j] = cross_entropy_term(e[j] - peak - log_partition, t)
         w = batch_weights[i] if WEIGHTED else real(1.0)
+        total += double(w) * total_of(e)
+        weight_total += double(w)
         if GRADIENT:
             for j in range(columns):
                 if INDICES:
                     t = smoothed_indicator(labels[i] == j, label_smoothing, classes)
                 else:
                     t = smoothed_probability(labels[i, j], label_smoothing, classes)
-                d = cross_entropy_derivative(exp(e[j] - peak) / partition, t, mass) * (w * factor)
+                d = cross_entropy_derivative(row[j] / partition, t, mass) * (w * factor)
                 e[j] = d
                 if BIAS:
                     bias_gradient[j] += d
-        total += double(w) * row_total
-        weight_total += double(w)
     if GRADIENT:
         gradient[count[0] :] = 0.0
     scalars[WEIGHT_SUM] = weight_total
@@ -480,6 +487,25 @@ _DECORATOR = 'njit(cache=True, error_model="numpy", fastmath={"contract"}, nogil
 # A sum of squares may be reordered into a vector's lanes: it is the same order at every run.
 _REDUCTION = 'njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)'
 _IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
+# What a loss reduces a row with, in an order of the vector's lanes: functions of their own, for a flag that
+# allows it would hold for the formulas too, whose compensated sums it would undo.
+_REDUCTIONS = """
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)
+def total_of(x):
+    total = 0.0
+    for k in range(x.size):
+        total += x[k]
+    return total
+
+
+@njit(error_model="numpy", fastmath={"nnan", "nsz"}, nogil=True)
+def greatest_of(x):
+    greatest = x[0]
+    for k in range(x.size):
+        greatest = greatest if greatest > x[k] else x[k]
+    return greatest
+"""
 _CASTS = {
     "u8": "np.uint8",
     "u32": "np.uint32",
@@ -489,12 +515,15 @@ _CASTS = {
 }
 
 
-def _target(dtype: str, decorator: str) -> Target:
+def _target(name: str, dtype: str) -> Target:
+    decorator = _REDUCTION if name in ("penalise", "squared_norm") else _DECORATOR
+    imports = _IMPORTS + _REDUCTIONS if name in ("elementwise_loss", "softmax_loss") else _IMPORTS
     own = elementary.FLOAT32 if dtype == "float32" else {}
     functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
     native = {name: f"math.{name}" for name in functions if name not in own}
     casts = {**_CASTS, "real": f"np.{dtype}", "double": "np.float64"}
-    return Target(f"host_{dtype}", _IMPORTS, decorator, f"np.{dtype}", {**native, **casts}, own)
+    native |= {name: name for name in ("total_of", "greatest_of")}
+    return Target(f"host_{dtype}", imports, decorator, f"np.{dtype}", {**native, **casts}, own)
 
 
 def kernel(
@@ -527,6 +556,5 @@ def _kernel(
     formulas: tuple[tuple[str, Callable], ...],
     constants: tuple[tuple[str, type, Constant], ...],
 ) -> Kernel:
-    reduction = name in ("penalise", "squared_norm")
-    target = _target(dtype, _REDUCTION if reduction else _DECORATOR)
-    return load_kernel(TEMPLATES[name], dict(formulas), {key: value for key, _, value in constants}, target)
+    bound = {key: value for key, _, value in constants}
+    return load_kernel(TEMPLATES[name], dict(formulas), bound, _target(name, dtype))

@@ -162,6 +162,7 @@ class Passes:
             "batch_weights": batch.weights,
             "count": batch.count,
             "gradient": gradient,
+            "row": self._backend.empty(last.outputs, self._arena.dtype),
             "scalars": scalars,
             "batch_size": nominal,
         }

@@ -14,14 +14,17 @@ from nnkit.benchmarks.unfused import unfused
 from nnkit.kernels.layout import LOSS_SUM, SEGMENT_DECAYS, SEGMENT_START, SEGMENT_STOP
 
 SIZE = 16
+# Rows and columns; at the second, training parts a step among the cores.
+SIZES = ((SIZE, SIZE), (128, 256))
 CASES = [(network, kernel) for network in NETWORKS for kernel in network.kernels]
 IDS = [network.name_of(kernel) for network, kernel in CASES]
 
 
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
 @pytest.mark.parametrize(("network", "kernel"), CASES, ids=IDS)
-def test_fused_and_unfused_agree(network: Variant, kernel: str) -> None:
+def test_fused_and_unfused_agree(network: Variant, kernel: str, rows: int, columns: int) -> None:
     backend = select("cpu").backend
-    call = record(replace(network, rows=SIZE, width=SIZE, outputs=SIZE), backend)[kernel]
+    call = record(replace(network, rows=rows, width=columns, outputs=columns), backend)[kernel]
     if kernel == "update":
         call.arguments["rates"][:] = 1e-6
     expected = unfused(call, network.activation, network.loss, network.optimizer)()
@@ -41,7 +44,9 @@ def test_fused_and_unfused_agree(network: Variant, kernel: str) -> None:
                 if kernel == "penalise":
                     segments = segments[segments[:, SEGMENT_DECAYS] != 0]
                 fused, plain = (trained(segments, array) for array in (fused, plain))
-            np.testing.assert_allclose(fused, plain, rtol=2e-5, atol=2e-7)
+            # 1 + erf loses digits where it is near 0.
+            absolute = 2e-6 if network.activation == "gelu" else 2e-7
+            np.testing.assert_allclose(fused, plain, rtol=2e-5, atol=absolute)
             compared += 1
         if name == "loss":
             np.testing.assert_allclose(call.arguments["scalars"][LOSS_SUM], values, rtol=1e-5)

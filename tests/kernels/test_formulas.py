@@ -166,6 +166,7 @@ def compiled_loss(name: str, outputs: np.ndarray, labels: np.ndarray) -> tuple[f
         "labels": labels,
         "count": np.array([len(outputs)]),
         "gradient": np.empty_like(outputs),
+        "row": np.empty(outputs.shape[1], outputs.dtype),
         "scalars": scalars,
         "batch_size": len(outputs),
     }

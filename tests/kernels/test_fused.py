@@ -287,6 +287,7 @@ def lost(device, name: str, dtype: str, outputs, labels, weights=None, bias=None
         "batch_weights": None if weights is None else weights.astype(dtype),
         "gradient": gradient,
         "bias_gradient": sums,
+        "row": np.empty(outputs.shape[1], gradient.dtype),
         "scalars": scalars,
         "batch_size": nominal,
     }
@@ -318,6 +319,7 @@ def test_rows_beyond_the_count_have_no_loss_and_no_gradient(device, name: str) -
         "count": np.array([2]),
         "gradient": gradient,
         "bias_gradient": sums,
+        "row": np.empty(outputs.shape[1], gradient.dtype),
         "scalars": scalars,
         "batch_size": 5,
     }

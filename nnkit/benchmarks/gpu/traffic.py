@@ -124,7 +124,11 @@ _WRITES: Mapping[str, Callable[[_Constants], _Uses]] = {
 
 
 class Recorder:
-    """A backend that keeps what its kernels are prepared with, and has no product that takes one's place."""
+    """A backend that keeps what its kernels are prepared with.
+
+    It has no product that takes a kernel's place, and parts no step: a shard's kernels have a part of the
+    rows.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -132,6 +136,10 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
+
+    def shards(self, batch_size: int, work: float) -> int:
+        """1: a kernel is to be measured on the whole batch."""
+        return 1
 
     def matmul_relu(self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None) -> None:
         """None: the forward kernel is to be measured."""
