@@ -47,8 +47,8 @@ from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 __all__ = ["TEMPLATES", "kernel"]
 
 # What `specialise` folds or inlines; the names stand here for the reader and the linter.
-BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = False
-LEAD = PREPARED = SCALED = SHARD = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
+BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FOLDED = FROM_Z = GRADIENT = INDICES = False
+KEEP_Z = LEAD = PREPARED = SCALED = SHARD = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
 ceiling = 0.0
@@ -359,9 +359,23 @@ def squared_norm(gradients, segments, scalars):
 
 
 def update(
-    values, gradients, state0, state1, segments, counters, rates, scalars, batch_size, clip_norm, weight_decay
+    values,
+    gradients,
+    last,
+    state0,
+    state1,
+    segments,
+    counters,
+    rates,
+    scalars,
+    batch_size,
+    clip_norm,
+    weight_decay,
 ):
-    """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step."""
+    """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step.
+
+    FOLDED adds the last shard's gradient as it goes.
+    """
     weight_sum = scalars[WEIGHT_SUM]
     if weight_sum > double(0.0):
         factor = batch_size / weight_sum
@@ -381,19 +395,22 @@ def update(
             decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
             w = values[start:stop]
             g = gradients[start:stop]
+            if FOLDED:
+                rest = last[start:stop]
             if SLOTS > 0:
                 first = state0[start:stop]
             if SLOTS > 1:
                 second = state1[start:stop]
             for k in range(w.size):
                 old = decoupled_decay(w[k], learning_rate, decay)
+                slope = (g[k] + rest[k]) * scale if FOLDED else g[k] * scale
                 if SLOTS == 0:
-                    w[k] = rule(old, g[k] * scale, learning_rate)
+                    w[k] = rule(old, slope, learning_rate)
                 if SLOTS == 1:
-                    w[k], state = rule(old, g[k] * scale, learning_rate, first[k])
+                    w[k], state = rule(old, slope, learning_rate, first[k])
                     first[k] = 0.0 if abs(state) < TINY else state
                 if SLOTS == 2:
-                    w[k], state, other = rule(old, g[k] * scale, learning_rate, first[k], second[k])
+                    w[k], state, other = rule(old, slope, learning_rate, first[k], second[k])
                     first[k] = 0.0 if abs(state) < TINY else state
                     second[k] = 0.0 if abs(other) < TINY else other
         counters[STEP] += 1
@@ -409,7 +426,7 @@ def combine(gradients, segments, parts, own, scalars, rows):
     """Add the gradients of all shards in one shard's segments into the first row; add up the batch's figures.
 
     `parts` has the figures of each shard's rows, (shards, SCALARS). Each shard adds them up for itself, and
-    the LEAD one into those of the epoch.
+    the LEAD one into those of the epoch. FOLDED leaves the last gradient to the update.
     """
     weight_sum = double(0.0)
     loss_sum = double(0.0)
@@ -427,7 +444,7 @@ def combine(gradients, segments, parts, own, scalars, rows):
         scalars[LOSS_WEIGHT] += weight_sum * share
     for s in range(segments.shape[0]):
         g = gradients[0, segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
-        for shard in range(1, gradients.shape[0]):
+        for shard in range(1, gradients.shape[0] - 1 if FOLDED else gradients.shape[0]):
             other = gradients[shard, segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
             for k in range(g.size):
                 g[k] += other[k]

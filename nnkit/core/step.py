@@ -249,12 +249,21 @@ class Step(Objective):
     def _norm(self, given: Mapping[str, Any]) -> list[Operation]:
         return [] if self._clip_norm is None else [self._update_kernel("squared_norm", {}, {}, given)]
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is done to a batch's gradient before the update."""
+        return not self._penalty and self._clip_norm is None
+
     def update(self, given: Mapping[str, Any]) -> Operation:
-        """Prepare the optimizer's update; `given` takes the place of the step's own arrays."""
+        """Prepare the optimizer's update; `given` takes the place of the step's own arrays.
+
+        With a `last` gradient among it, that is added to the others'.
+        """
         slots = len(self.state)
         constants = {
             "SLOTS": slots,
             "CLIP": self._clip_norm is not None,
+            "FOLDED": "last" in given,
             "PREPARED": type(self._optimizer).prepare is not None,
             **self._optimizer.constants,
         }

@@ -104,12 +104,13 @@ def test_two_trainings_in_shards_have_the_same_bits(dtype: str, monkeypatch: pyt
     np.testing.assert_array_equal(one.arena.values, other.arena.values)
 
 
-def test_shards_go_on_from_arrays_that_a_checkpoint_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = step_in(2, monkeypatch, **CASES["penalty and clipping"])
+@pytest.mark.parametrize("case", ["plain", "penalty and clipping"])
+def test_shards_go_on_from_arrays_that_a_checkpoint_kept(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = step_in(2, monkeypatch, **CASES[case])
     train(whole, 2)
     kept = {name: array.copy() for name, array in whole.arrays().items()}
     order = np.random.default_rng(9).permutation(ROWS)
-    again = step_in(2, monkeypatch, **CASES["penalty and clipping"])
+    again = step_in(2, monkeypatch, **CASES[case])
     for step in (whole, again):
         step.begin_epoch(2, order, np.full(4, 0.01))
         if step is again:

@@ -313,6 +313,7 @@ def update(name: str, dtype: str, threads: int, arguments: dict, clip: bool) -> 
     flags = {
         "SLOTS": len(optimizer.state),
         "CLIP": clip,
+        "FOLDED": False,
         "PREPARED": type(optimizer).prepare is not None,
         **optimizer.constants,
     }

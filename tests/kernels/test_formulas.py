@@ -226,6 +226,7 @@ class Update:
         constants = {
             "SLOTS": len(self.state),
             "CLIP": clip_norm is not None,
+            "FOLDED": False,
             "PREPARED": type(self.optimizer).prepare is not None,
             **self.optimizer.constants,
         }

@@ -82,6 +82,7 @@ def test_a_difference_of_constants_is_taken_in_float64() -> None:
         "epsilon": 1e-8,
         "epsilon_hat": False,
         "SLOTS": 2,
+        "FOLDED": False,
         "PREPARED": True,
     }
     rule = {"rule": formulas.adam, "prepare": formulas.adam_corrections}
