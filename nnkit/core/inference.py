@@ -21,7 +21,7 @@ __all__ = ["Inference", "Predictors"]
 
 # Rows at once: as many as keep a layer's outputs to some megabytes, for each product waits for all threads of
 # the BLAS (20-64-64-1, 10,000 rows: 1.9 ms all at once, 3.4 by 4096), and a few thousand fill wide products.
-_CHUNK_ELEMENTS = 2**21
+_CHUNK_ELEMENTS = 2**20
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
 # Rows that need no cast are read where they lie, each stretch by a program of its own (0.2 ms to prepare).
 _MOST_READ_IN_PLACE = 64

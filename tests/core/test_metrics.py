@@ -208,14 +208,14 @@ def test_what_is_undefined_is_nan_and_silent(task, trouble: str) -> None:
                 assert math.isnan(result[name]), name
 
 
-def test_cheap_metrics_do_not_import_scikit_learn() -> None:
+def test_metrics_import_neither_scikit_learn_nor_scipy() -> None:
     code = """
 import sys, numpy as np
-from nnkit.core.metrics import default_metrics, evaluate_metrics, metrics_for
+from nnkit.core.metrics import evaluate_metrics, metrics_for
 p = np.full((4, 2), 0.5)
-evaluate_metrics(metrics_for("multiclass", cheap_only=True), "multiclass", [0, 1, 1, 0], p)
-evaluate_metrics(default_metrics("regression"), "regression", p, p)
-assert "sklearn" not in sys.modules
+evaluate_metrics(metrics_for("multiclass"), "multiclass", [0, 1, 1, 0], p)
+evaluate_metrics(metrics_for("regression"), "regression", p, p)
+assert not {"sklearn", "scipy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
