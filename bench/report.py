@@ -1,36 +1,53 @@
 """Write bench/RESULTS.md from bench/results/*.json and bench/LEARNT.md: `python bench/report.py [--check]`.
 
-What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py, the
-estimators of bench/estimators.py, the card's of bench/gpu.sh, faults, hostile inputs. Whatever else lies
-there is linked. Order: the whole, its first paragraph, a function for each kind of file, the command.
+What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
+bench/shell.py, the estimators of bench/estimators.py, the card's of bench/gpu.sh, faults, hostile inputs.
+Whatever else lies there is linked. Order: the whole, its first paragraph, a function for each kind of file,
+the command.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnkit.benchmarks.figures import Aim, table, text
 from nnkit.benchmarks.page import TITLES
-from nnkit.benchmarks.records import FORMAT, Quantity, Record
+from nnkit.benchmarks.records import FORMAT, Quantity, Record, measured
 from nnkit.benchmarks.suite import Result, load_result
 from nnkit.benchmarks.tables import Table, markdown, section_table
 
 BENCH = Path(__file__).resolve().parent
 Held = Mapping[str, Any]
-# What the design asks of the suite's figures: section, the name's beginning, figure, bound.
+_EAGER, _EPOCH, _SCIKIT_LEARN = "PyTorch eager", "JAX, an epoch a call", "scikit-learn"
+# What the design asks of the suite's figures: section, the label's beginning, its network, figure, bound.
 AIMS = (
-    ("step", "784-512-512-10", "step / floor", Aim("<=", 1.15)),
-    ("step", "20-64-64-1", "step", Aim("<=", 45e-6)),
-    ("start", "import nnkit", "process", Aim("<=", 0.3)),
-    ("start", "nnkit --help", "process", Aim("<=", 0.7)),
-    ("start", "first step ever", "process", Aim("<=", 15.0)),
-    ("start", "first step, kernels cached", "process", Aim("<=", 2.0)),
+    ("step", "784-512-512-10", "", "step / floor", Aim("<=", 1.15)),
+    ("step", "20-64-64-1", "", "step", Aim("<=", 45e-6)),
+    *(
+        ("peers", peer, network, "step / nnkit's", Aim(">=", bound))
+        for network, bounds in (
+            ("784-512-512-10", (1.3, 2.5, 4.0)),
+            ("784-128-10", (1.2, 4.0, 4.0)),
+            ("20-64-64-1", (1.2, 10.0, 10.0)),
+        )
+        for peer, bound in zip((_EPOCH, _EAGER, _SCIKIT_LEARN), bounds, strict=True)
+    ),
+    ("predict", "latency", "784-512-512-10", "Model.predict over its products", Aim("<=", 30e-6)),
+    ("predict", "latency", "784-512-512-10", "PyTorch eager / Model.predict", Aim(">=", 3.0)),
+    ("growth", "", "", "growth in time / in arithmetic", Aim("<=", 1.1)),
+    ("start", "import nnkit", "", "process", Aim("<=", 0.3)),
+    ("start", "nnkit --help", "", "process", Aim("<=", 0.7)),
+    ("start", "first step ever", "", "process", Aim("<=", 15.0)),
+    ("start", "first step, kernels cached", "", "process", Aim("<=", 2.0)),
 )
 SHOWN = 6  # names in a sentence
 
@@ -75,6 +92,8 @@ def kind_of(value: Held) -> str:
         return "card"
     if "sections" in value:
         return "faults"
+    if "from the shell" in value:
+        return "shell"
     records = [record for record in value.values() if isinstance(record, dict)]
     if any("inputs" in record and "findings" in record for record in records):
         return "hostile"
@@ -166,14 +185,16 @@ def aims(suites: Mapping[Path, Result]) -> str:
     """Return what the figures should be, and whether they are."""
     rows = []
     for result in suites.values():
-        for section, beginning, name, aim in AIMS:
+        for section, beginning, network, name, aim in AIMS:
             for record in result.section(section):
                 quantity = record.quantities.get(name)
-                if quantity is None or not record.name.startswith(beginning):
+                other = network and record.parameters.get("network") != network
+                if quantity is None or other or not record.name.startswith(beginning):
                     continue
                 bound = f"{'≤' if aim.relation == '<=' else '≥'} {text(quantity.unit, aim.value)}"
-                reached = "reached" if aim.reached_by(quantity.median) else "not reached"
-                rows.append([record.label, name, str(quantity), bound, reached])
+                rows.append(
+                    [record.label, name, str(quantity), bound, reached(aim.reached_by(quantity.median))]
+                )
     return f"## Aims\n\n{markdown(Table(['what', 'figure', 'median', 'aim', ''], rows, 1))}" if rows else ""
 
 
@@ -225,6 +246,41 @@ def trainings(name: str, value: Held) -> Iterator[str]:
     yield markdown(Table(headers, rows, 1))
 
 
+def shell(name: str, value: Held) -> Iterator[str]:
+    """MNIST from the prompt to a trained network, beside other libraries."""
+    rows = []
+    for who, run in value["from the shell"].items():
+        seconds, peak = (
+            measured(unit, np.array(run[key])) for unit, key in (("s", "seconds"), ("B", "peak_bytes"))
+        )
+        ratios = [str(measured("", np.array(ratio))) for ratio in value["ratios"].get(who, {}).values()]
+        accuracy = f"{100 * statistics.median(run['accuracy']):.2f} %"
+        rows.append([who, str(seconds), str(peak), accuracy, *(ratios or ["", ""])])
+    aims, peers = value["aims"], value["ratios"]
+    faster = [
+        statistics.median(peers[who]["times faster"]) for who in ("PyTorch eager", "JAX") if who in peers
+    ]
+    shares = [statistics.median(peers[who]["share of memory"]) for who in ("PyTorch eager",) if who in peers]
+    versions = ", ".join(f"{package} {number}" for package, number in value["versions"].items())
+    yield "## From the shell's prompt to a trained network"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/shell.py`: MNIST, 784-512-512-10, two epochs, "
+        "each training a process from its start to its end, imports and compiling included; "
+        f"{versions}. Every one has to come to {100 * aims['accuracy']:.1f} % of the test rows. The aims: "
+        f"{aims['times faster']:g} times as fast as PyTorch and JAX, "
+        f"{reached(all(ratio >= aims['times faster'] for ratio in faster))}; "
+        f"{aims['share of memory']:g} of PyTorch's memory, "
+        f"{reached(all(share <= aims['share of memory'] for share in shares))}."
+    )
+    headers = ["what", "process", "peak memory", "accuracy", "its time / nnkit's", "nnkit's memory / its"]
+    yield markdown(Table(headers, rows, 1))
+
+
+def reached(is_so: bool) -> str:
+    """Say whether an aim is reached."""
+    return "reached" if is_so else "not reached"
+
+
 def estimators(name: str, value: Held) -> Iterator[str]:
     """nnkit's estimators beside scikit-learn's."""
     rows = []
@@ -234,15 +290,12 @@ def estimators(name: str, value: Held) -> Iterator[str]:
                 continue
             seconds = {who: Quantity("s", **spread) for who, spread in figures["seconds"].items()}
             faster = Quantity("", **figures["times faster"])
-            reached = "reached" if figures["reached"] else "not reached"
-            aim = f"≥ {figures['aim']:g}: {reached}"
+            aim = f"≥ {figures['aim']:g}: {reached(figures['reached'])}"
             rows.append([problem, what, *map(str, seconds.values()), str(faster), aim])
         if isinstance(result, dict) and "test accuracy" in result:
             medians = result["test accuracy"]["medians"]
-            reached = "reached" if result["test accuracy"]["reached"] else "not reached"
-            rows.append(
-                [problem, "test accuracy", *(f"{a:.4f}" for a in medians.values()), "", f"no less: {reached}"]
-            )
+            aim = f"no less: {reached(result['test accuracy']['reached'])}"
+            rows.append([problem, "test accuracy", *(f"{a:.4f}" for a in medians.values()), "", aim])
     yield "## The estimators beside scikit-learn's"
     yield f"[results/{name}](results/{name}), by `python bench/estimators.py`."
     headers = ["problem", "what", "scikit-learn", "nnkit", "times faster", "aim"]
@@ -296,6 +349,7 @@ def others(names: list[str]) -> Iterator[str]:
 
 
 KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
+    "shell": shell,
     "trainings": trainings,
     "estimators": estimators,
     "card": card,

@@ -207,7 +207,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[SECTION]...",
-            help="kernels, step, epoch, precision, loading, start, memory, predict, peers.",
+            help="kernels, step, epoch, precision, loading, start, memory, growth, predict, peers.",
             show_default="all",
         ),
     ] = None,

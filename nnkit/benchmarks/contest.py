@@ -23,6 +23,7 @@ from nnkit.benchmarks import peers
 from nnkit.benchmarks.clocks import Clock, clock_for
 from nnkit.benchmarks.figures import Failure
 from nnkit.benchmarks.problem import Problem, last_loss_of_epoch, training_step
+from nnkit.benchmarks.timing import REST
 
 __all__ = ["CONTENDERS", "NNKIT", "Contender", "Outcome", "hold_contest"]
 
@@ -233,6 +234,8 @@ def _time_in_turns(ready: list[_Process], outcome: Outcome, repeats: int, warmup
     seconds: dict[str, list[float]] = {process.name: [] for process in ready}
     for turn in range(-warmup, repeats):
         for process in list(ready):
+            # The threads of whoever was timed before may still spin for their next product.
+            time.sleep(REST)
             try:
                 passed = process.ask("time an epoch", 60.0)
             except _Lost as lost:

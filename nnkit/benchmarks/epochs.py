@@ -17,6 +17,7 @@ from nnkit.benchmarks.gpu.settings import data_folder
 from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.problem import generate_problem, training_step
 from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
+from nnkit.benchmarks.timing import REST
 from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from nnkit.training.run import Run
 
@@ -129,4 +130,5 @@ class _Floor:
     def measure(self) -> float:
         """Return the seconds of as many steps' products as the epoch has."""
         count = max(round(self._steps), 1)
+        time.sleep(REST)  # until no thread of the epoch's spins
         return self._clock(partial(self._products.run, count)) * (self._steps / count)

@@ -20,6 +20,7 @@ TITLES = {
     "loading": "Loading batches",
     "start": "Starting",
     "memory": "Memory",
+    "growth": "How cost grows",
     "predict": "Predicting",
     "peers": "Other libraries, the same training",
 }

@@ -40,6 +40,7 @@ SECTIONS: Mapping[str, str] = {
     "loading": "loading",
     "start": "starting",
     "memory": "memory",
+    "growth": "growth",
     "predict": "predicting",
     "peers": "standing",
 }

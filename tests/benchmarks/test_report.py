@@ -120,6 +120,15 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
         },
         "faults": {"sections": {"kill": {"asked for": 200, "seconds": 5.0, "deviations": ["one"]}}},
         "trainings": {"train": {"x": {**training, "metrics": {"test": {"accuracy": 0.985}}}}},
+        "shell": {
+            "versions": {"torch": "2.13.0"},
+            "from the shell": {
+                "nnkit": {"seconds": [2.0, 4.0], "peak_bytes": [2**20, 2**20], "accuracy": [0.98, 0.98]},
+                "PyTorch eager": {"seconds": [8.0, 8.0], "peak_bytes": [2**21] * 2, "accuracy": [0.98, 0.98]},
+            },
+            "ratios": {"PyTorch eager": {"times faster": [4.0, 2.0], "share of memory": [0.5, 0.5]}},
+            "aims": {"accuracy": 0.975, "times faster": 3.5, "share of memory": 0.5},
+        },
         "strange": {"a": 1},
     }
     for name, record in records.items():
@@ -137,7 +146,31 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
     assert "| toml | guided by coverage | 20 | 1 | 17 | 2 |" in page
     assert "| kill | 200 | 1 | 5.00 s |" in page
     assert "| `nnkit train x` | accuracy 98.50 % of the test rows | 3.00 s | 5.00 MiB |" in page
+    assert "3.5 times as fast as PyTorch and JAX, not reached; 0.5 of PyTorch's memory, reached." in " ".join(
+        page.split()
+    )
+    assert "| 98.00 % | 3.00 (2.20 to 3.80) | 0.50 (0.50 to 0.50) |" in page
     assert "- [results/strange.json](results/strange.json)" in page
+
+
+def test_an_aim_is_of_one_network_where_several_are_measured(report: ModuleType, folder: Path) -> None:
+    ratios = {"step / nnkit's": once("", 1.25)}
+    networks = [
+        Record(
+            "peers", "JAX, an epoch a call", "cpu", parameters={"network": network, "batch": 1}, ratios=ratios
+        )
+        for network in ("784-512-512-10", "20-64-64-1")
+    ]
+    write(folder, networks)
+    page = report.generate(folder)
+    assert (
+        "| JAX, an epoch a call, network 784-512-512-10, batch 1 | step / nnkit's | 1.25 | ≥ 1.30 | not"
+        in page
+    )
+    assert (
+        "| JAX, an epoch a call, network 20-64-64-1, batch 1 | step / nnkit's | 1.25 | ≥ 1.20 | reached"
+        in page
+    )
 
 
 def test_a_figure_measured_once_is_reported_without_a_spread(report: ModuleType, folder: Path) -> None:
