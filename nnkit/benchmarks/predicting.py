@@ -104,7 +104,8 @@ def _latency(plan: Plan, widths: tuple[int, ...], blank: Record) -> Iterable[Rec
 
 def _model(network: Network, row: NDArray) -> Model:
     """Return a classifier of the network, which takes rows as they are."""
-    target = TargetEncoder.fit(np.arange(max(network.outputs, 2)), "auto", ("class",))
+    task = "binary" if network.outputs == 1 else "multiclass"
+    target = TargetEncoder.fit(np.arange(max(network.outputs, 2)), task, ("class",))
     spread_out = np.concatenate([row, row + 1])  # a preprocessor is fitted on rows that differ
     preprocessor = Preprocessor.fit(spread_out, scaling="none")
     return Model(network, preprocessor, target, loss_for_task(target.task))

@@ -213,8 +213,8 @@ class TargetEncoder:
         classes = cast(NDArray, self.classes)
         if self.task == "multiclass":
             return classes[self._checked(outputs).argmax(axis=1)]
-        probabilities = self.probabilities(outputs)
-        yes = probabilities[:, 1] if self.task == "binary" else probabilities
+        probabilities = predicted(self._checked(outputs), "sigmoid")
+        yes = probabilities[:, 0] if self.task == "binary" else probabilities
         return classes[(yes > threshold).astype(np.intp)]
 
     def _checked(self, outputs: ArrayLike) -> NDArray[np.float64]:
