@@ -249,6 +249,11 @@ def rmsprop(w, g, learning_rate, squares, decay, epsilon):
     return w - learning_rate * g / (sqrt(s) + epsilon), s
 
 
+def rmsprop_left(steps, decay):
+    """What so many steps without a gradient leave of the average: ρ to their power."""
+    return decay**steps
+
+
 def adam(w, g, learning_rate, first_moment, second_moment, beta1, beta2, epsilon, correction1, correction2):
     """Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1; the corrections are those of `adam_corrections`."""
     m = beta1 * first_moment + (1.0 - beta1) * g

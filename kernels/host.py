@@ -12,20 +12,58 @@ from functools import cache
 
 import numpy as np
 
-from nnkit.kernels import elementary
+from nnkit.kernels import elementary, host_embedding, host_parts
 from nnkit.kernels.formulas import (
     ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
-    decoupled_decay,
-    penalty,
-    penalty_derivative,
     philox,
     rows_by_weight,
     smoothed_indicator,
     smoothed_mass,
     smoothed_probability,
     u32,
+)
+from nnkit.kernels.host_parts import (
+    BIAS,
+    BY_ROWS,
+    CEILED,
+    CODES,
+    DROPOUT,
+    FOLDED,
+    FROM_Z,
+    GRADIENT,
+    INDICES,
+    KEEP_Z,
+    LEAD,
+    PREPARED,
+    SCALED,
+    SHARD,
+    SHUFFLED,
+    SLOTS,
+    SPARSE,
+    SUMMED,
+    TARGETS,
+    WEIGHTED,
+    activation,
+    activation_derivative,
+    derivative,
+    double,
+    exp,
+    greatest_of,
+    label_smoothing,
+    log,
+    penalise_stretch,
+    penalty_scale,
+    prepare,
+    real,
+    sum_of_squares,
+    total_of,
+    u8,
+    update_scale,
+    update_stretch,
+    value,
+    weighted_penalty,
 )
 from nnkit.kernels.layout import (
     BATCH,
@@ -45,70 +83,6 @@ from nnkit.kernels.layout import (
 from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 
 __all__ = ["TEMPLATES", "kernel"]
-
-# What `specialise` folds or inlines; the names stand here for the reader and the linter.
-BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FOLDED = FROM_Z = GRADIENT = INDICES = False
-KEEP_Z = LEAD = PREPARED = SCALED = SHARD = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
-SLOTS = 0
-label_smoothing = 0.0
-ceiling = 0.0
-TINY = 0.0
-
-
-def activation(z):
-    """Stand for the layer's activation."""
-
-
-def activation_derivative(x):
-    """Stand for its derivative, from z or from a."""
-
-
-def value(y, t):
-    """Stand for the loss of one output."""
-
-
-def derivative(y, t):
-    """Stand for its derivative."""
-
-
-def rule(w, g, learning_rate, *state):
-    """Stand for the optimizer's rule."""
-
-
-def prepare(step):
-    """Stand for what the rule needs once a step, in float64."""
-
-
-def real(x):
-    """Cast to the working type."""
-
-
-def double(x):
-    """Cast to float64."""
-
-
-def u8(x):
-    """Cast to uint8."""
-
-
-def exp(x):
-    """Stand for the target's exponential."""
-
-
-def log(x):
-    """Stand for the target's logarithm."""
-
-
-def sqrt(x):
-    """Stand for the target's square root."""
-
-
-def total_of(x):
-    """Stand for the sum of a row, in float64."""
-
-
-def greatest_of(x):
-    """Stand for the greatest element of a row."""
 
 
 def gather(
@@ -334,27 +308,22 @@ def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
 
     DIVIDED adds it to Σ w·loss, and not to the mean: scikit-learn's penalty.
     """
-    scale = real(1.0 / batch_size) if DIVIDED else real(scalars[WEIGHT_SUM] / batch_size)
+    scale = penalty_scale(scalars, batch_size)
     total = double(0.0)
     for s in range(segments.shape[0]):
         if segments[s, SEGMENT_DECAYS] != 0:
             w = values[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
             g = gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
-            for k in range(w.size):
-                total += double(penalty(w[k], l1, l2))
-                g[k] += scale * penalty_derivative(w[k], l1, l2)
+            total += penalise_stretch(w, g, scale, l1, l2)
     if scalars[WEIGHT_SUM] > double(0.0):
-        weighted = total if DIVIDED else total * scalars[WEIGHT_SUM]
-        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS else weighted
+        scalars[PENALTY_SUM] += weighted_penalty(scalars, total)
 
 
 def squared_norm(gradients, segments, scalars):
     """Sum the squares of the gradient over all segments that train."""
     total = double(0.0)
     for s in range(segments.shape[0]):
-        g = gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
-        for k in range(g.size):
-            total += double(g[k]) * double(g[k])
+        total += sum_of_squares(gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]])
     scalars[SQUARED_NORM] = total
 
 
@@ -376,14 +345,8 @@ def update(
 
     FOLDED adds the last shard's gradient as it goes.
     """
-    weight_sum = scalars[WEIGHT_SUM]
-    if weight_sum > double(0.0):
-        factor = batch_size / weight_sum
-        if CLIP:
-            norm = sqrt(scalars[SQUARED_NORM]) * factor
-            if norm > clip_norm:
-                factor = factor * (clip_norm / norm)
-        scale = real(factor)
+    if scalars[WEIGHT_SUM] > double(0.0):
+        scale = update_scale(scalars, batch_size, clip_norm)
         learning_rate = real(rates[counters[BATCH]])
         if PREPARED:
             wide1, wide2 = prepare(double(counters[STEP] + 1))
@@ -401,18 +364,7 @@ def update(
                 first = state0[start:stop]
             if SLOTS > 1:
                 second = state1[start:stop]
-            for k in range(w.size):
-                old = decoupled_decay(w[k], learning_rate, decay)
-                slope = (g[k] + rest[k]) * scale if FOLDED else g[k] * scale
-                if SLOTS == 0:
-                    w[k] = rule(old, slope, learning_rate)
-                if SLOTS == 1:
-                    w[k], state = rule(old, slope, learning_rate, first[k])
-                    first[k] = 0.0 if abs(state) < TINY else state
-                if SLOTS == 2:
-                    w[k], state, other = rule(old, slope, learning_rate, first[k], second[k])
-                    first[k] = 0.0 if abs(state) < TINY else state
-                    second[k] = 0.0 if abs(other) < TINY else other
+            update_stretch(w, g, rest, first, second, scale, learning_rate, decay)
         counters[STEP] += 1
     counters[BATCH] += 1
 
@@ -495,8 +447,16 @@ TEMPLATES: Mapping[str, Callable] = {
         combine,
         settle,
         shuffle,
+        host_embedding.number,
+        host_embedding.embed,
+        host_embedding.embed_gradient,
+        host_embedding.penalise_rows,
+        host_embedding.squared_norm_rows,
+        host_embedding.update_rows,
     )
 }
+_PARTS = frozenset({host_parts.__name__})
+_SUMS = frozenset({"penalise", "squared_norm", "penalise_rows", "squared_norm_rows"})
 
 # Numba's default error model checks each division, which blocks vectorising. Contraction allows fused
 # multiply-add and nothing that would reorder a sum or assume that there are no NaN.
@@ -533,14 +493,14 @@ _CASTS = {
 
 
 def _target(name: str, dtype: str) -> Target:
-    decorator = _REDUCTION if name in ("penalise", "squared_norm") else _DECORATOR
+    decorator = _REDUCTION if name in _SUMS else _DECORATOR
     imports = _IMPORTS + _REDUCTIONS if name in ("elementwise_loss", "softmax_loss") else _IMPORTS
     own = elementary.FLOAT32 if dtype == "float32" else {}
     functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
     native = {name: f"math.{name}" for name in functions if name not in own}
     casts = {**_CASTS, "real": f"np.{dtype}", "double": "np.float64"}
     native |= {name: name for name in ("total_of", "greatest_of")}
-    return Target(f"host_{dtype}", imports, decorator, f"np.{dtype}", {**native, **casts}, own)
+    return Target(f"host_{dtype}", imports, decorator, f"np.{dtype}", {**native, **casts}, own, parts=_PARTS)
 
 
 def kernel(

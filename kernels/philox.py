@@ -71,7 +71,7 @@ def philox_words(
 
 
 def uniform(
-    seed: int, count: int, counter1: int = 0, counter2: int = 0, counter3: int = 0
+    seed: int, count: int, counter1: int = 0, counter2: int = 0, counter3: int = 0, first: int = 0
 ) -> NDArray[np.float64]:
     """Draw numbers uniform in the open interval (0, 1): element i is word ``i % 4`` of counter ``i // 4``.
 
@@ -83,19 +83,21 @@ def uniform(
         How many; a longer draw begins with the shorter one.
     counter1, counter2, counter3 : int
         Which draw this is: layer, step, purpose. Each in ``[0, 2**32)``.
+    first : int
+        From which counter on: the first ``4 * first`` numbers are left out.
 
     Returns
     -------
     ndarray of shape (count,), float64
         ``((word >> 8) + ½) · 2⁻²⁴``: never 0 and never 1, symmetric about ½.
     """
-    blocks = np.arange((count + 3) // 4)
+    blocks = np.arange(first, first + (count + 3) // 4)
     words = philox_words(seed, blocks, counter1, counter2, counter3).reshape(-1)[:count]
     return ((words >> UNIFORM_SHIFT).astype(np.float64) + 0.5) * UNIFORM_SCALE
 
 
 def normal(
-    seed: int, count: int, counter1: int = 0, counter2: int = 0, counter3: int = 0
+    seed: int, count: int, counter1: int = 0, counter2: int = 0, counter3: int = 0, first: int = 0
 ) -> NDArray[np.float64]:
     """Draw standard normal numbers: each pair of uniform ones gives a pair.
 
@@ -106,7 +108,7 @@ def normal(
     -------
     ndarray of shape (count,), float64
     """
-    pairs = uniform(seed, count + (-count) % 4, counter1, counter2, counter3).reshape(-1, 2)
+    pairs = uniform(seed, count + (-count) % 4, counter1, counter2, counter3, first).reshape(-1, 2)
     radius: NDArray[np.float64] = np.sqrt(-2.0 * np.log(pairs[:, 0]))
     angle = (2.0 * np.pi) * pairs[:, 1]
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(-1)[:count]

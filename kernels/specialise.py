@@ -91,7 +91,7 @@ class Target:
     real: str
     native: Mapping[str, str]
     formulas: Formulas
-    wide: frozenset[str] = frozenset({"prepare"})
+    wide: frozenset[str] = frozenset({"prepare", "linger"})
     parts: frozenset[str] = frozenset()
     modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
 

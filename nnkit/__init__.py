@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nnkit.core.layers import Activation as Activation
     from nnkit.core.layers import Dense as Dense
     from nnkit.core.layers import Dropout as Dropout
+    from nnkit.core.layers import Embedding as Embedding
     from nnkit.core.losses import register_loss as register_loss
     from nnkit.core.network import Network as Network
     from nnkit.core.optimizers import SGD as SGD
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "nnkit.core.activations": ("register_activation",),
-    "nnkit.core.layers": ("Activation", "Dense", "Dropout"),
+    "nnkit.core.layers": ("Activation", "Dense", "Dropout", "Embedding"),
     "nnkit.core.losses": ("register_loss",),
     "nnkit.core.network": ("Network",),
     "nnkit.core.optimizers": ("AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "SGD"),

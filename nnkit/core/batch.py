@@ -9,9 +9,31 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Array, Backend, Operation
-from nnkit.core.features import Features
+from nnkit.core.features import Bags, Features
 
-__all__ = ["Batch", "Rows"]
+__all__ = ["BagRows", "Batch", "Rows"]
+
+
+@dataclass(frozen=True)
+class BagRows:
+    """A data set's bags on the device, from which an embedding looks up a batch's.
+
+    Parameters
+    ----------
+    ids : array of shape (tokens,), int32
+        Rows of the table.
+    starts : array of shape (samples + 1,), int64
+        Where each row's ids begin.
+    weights : array of shape (tokens,) or None
+        What each id counts.
+    order : array of shape (samples,), int64, or None
+        The epoch's order of the rows; None where they are taken as they lie.
+    """
+
+    ids: Array
+    starts: Array
+    weights: Array | None
+    order: Array | None
 
 
 @dataclass(frozen=True)
@@ -30,12 +52,15 @@ class Batch:
         On the device, the rows that it holds now; the loss gives the others no gradient.
     slot : int
         Which of several batches in flight this is.
+    bags : tuple of BagRows
+        Of the data set that its rows come from, one for each embedding.
     """
 
     buffers: Mapping[str, Array]
     capacity: int
     count: Array
     slot: int = 0
+    bags: tuple[BagRows, ...] = ()
 
     @property
     def inputs(self) -> Array:
@@ -55,7 +80,7 @@ class Batch:
     def first(self, rows: int) -> Batch:
         """Return the same buffers, cut to a smaller capacity."""
         buffers = {name: buffer[:rows] for name, buffer in self.buffers.items()}
-        return Batch(buffers, rows, self.count, self.slot)
+        return Batch(buffers, rows, self.count, self.slot, self.bags)
 
     def part(self, first: int, rows: int) -> Batch:
         """Return a stretch of at most so many rows of a batch that is filled and stays so."""
@@ -127,6 +152,26 @@ class Rows:
             self._place("weights", weights)
         if shuffled:
             self._arrays["order"] = backend.zeros(self.count, np.int64)
+        self._bags = features.bags
+        self.bags = tuple(map(self._placed_bags, features.bags))
+
+    def _placed_bags(self, bags: Bags) -> BagRows:
+        placed = self.backend.from_host
+        return BagRows(
+            placed(np.ascontiguousarray(bags.ids, np.int32)),
+            placed(np.ascontiguousarray(bags.starts, np.int64)),
+            None if bags.weights is None else placed(np.ascontiguousarray(bags.weights, self.dtype)),
+            self._arrays.get("order"),
+        )
+
+    def most_tokens(self, rows: int) -> tuple[int, ...]:
+        """Return for each embedding how many ids any so many rows may have between them."""
+        most = []
+        for bags in self._bags:
+            lengths = np.diff(bags.starts)
+            few = max(0, len(lengths) - rows)
+            most.append(int(np.partition(lengths, few)[few:].sum() if few else lengths.sum()))
+        return tuple(most)
 
     def _place(self, name: str, array: NDArray, dtype: DTypeLike | None = None) -> None:
         self._arrays[name] = self.backend.from_host(np.ascontiguousarray(array, dtype or self.dtype))
@@ -143,15 +188,15 @@ class Rows:
         """The epoch's order, (samples,) int64 on the device; written anew at each epoch."""
         return self._arrays["order"]
 
-    def batch(self, capacity: int) -> Batch:
-        """Return an empty batch for these rows."""
+    def batch(self, capacity: int, embedded: int = 0) -> Batch:
+        """Return an empty batch for these rows, with `embedded` columns more for what their bags become."""
         backend, targets = self.backend, self._arrays.get("targets")
-        buffers = {"inputs": backend.empty((capacity, self.width), self.dtype)}
+        buffers = {"inputs": backend.empty((capacity, self.width + embedded), self.dtype)}
         if targets is not None:
             buffers["labels"] = backend.empty((capacity, *targets.shape[1:]), targets.dtype)
         if "weights" in self._arrays:
             buffers["weights"] = backend.empty(capacity, self.dtype)
-        return Batch(buffers, capacity, backend.zeros(1, np.int64))
+        return Batch(buffers, capacity, backend.zeros(1, np.int64), bags=self.bags)
 
     def whole(self) -> Batch | None:
         """Return all rows as one batch that needs no filling, or None where they must be cast or spread.
@@ -163,7 +208,7 @@ class Rows:
             return None
         if self._constants["SCALED"] or self._constants["CODES"] or self._constants["SPARSE"]:
             return None
-        if source.dtype != self.dtype:
+        if source.dtype != self.dtype or self.bags:
             return None
         names = {"source": "inputs", "targets": "labels", "weights": "weights"}
         buffers = {names[name]: array for name, array in self._arrays.items() if name in names}

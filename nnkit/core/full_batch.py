@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.protocol import Array
 from nnkit.core.batch import Rows
 from nnkit.core.layers import Stage
 from nnkit.core.losses import Loss
@@ -41,11 +40,14 @@ class FullBatch:
         self._count = rows.count
         self._arena = arena
         without_dropout = [replace(stage, dropout=0.0) for stage in stages]
-        self._objective = Objective(without_dropout, arena, loss, penalty, rows.count, seed=0)
+        tokens = rows.most_tokens(rows.count)
+        self._objective = Objective(without_dropout, arena, loss, penalty, rows.count, seed=0, tokens=tokens)
         batch = rows.whole()
         if batch is None:
-            batch = rows.batch(rows.count)
-            arena.backend.program([rows.gather(batch, self._objective.counters, rows.count)]).run()
+            passes, counters = self._objective.passes, self._objective.counters
+            batch = rows.batch(rows.count, passes.embedded)
+            filled = [rows.gather(batch, counters, rows.count), *passes.number(batch, counters)]
+            arena.backend.program(filled).run()
         self._program = arena.backend.program(self._objective.operations(batch))
 
     def run(self) -> tuple[StepFigures, NDArray[np.float64]]:
@@ -54,5 +56,10 @@ class FullBatch:
         backend.write(self._objective.scalars, 0.0)
         self._program.run()
         figures = self._objective.read()
-        gradient: Array = backend.to_host(self._objective.passes.gradients)
-        return figures, gradient.astype(np.float64) * (self._count / figures.weight)
+        passes = self._objective.passes
+        gradient = np.zeros(self._arena.size)
+        gradient[: self._arena.dense_size] = backend.to_host(passes.gradients)
+        for lookup in passes.lookups:
+            lookup.scatter(self._arena.view(lookup.name, gradient))
+        gradient *= self._count / figures.weight
+        return figures, gradient

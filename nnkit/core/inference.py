@@ -65,7 +65,7 @@ class Inference:
         if whole is not None:
             self._programs = [self._program(whole.part(first, self._chunk)) for first in starts]
             return
-        batch, programs = rows.batch(self._chunk), {}
+        batch, programs = rows.batch(self._chunk, self._passes.embedded), {}
         for count in {self._chunk if rows.count >= self._chunk else 0, rows.count % self._chunk} - {0}:
             part = batch.first(count)
             programs[count] = self._program(part, rows.gather(part, self._counters, self._chunk))
@@ -118,7 +118,8 @@ class Predictors:
     def run(self, features: Features) -> NDArray:
         """Return the outputs for rows, (rows, outputs) on the host."""
         arena = self._arena
-        if len(features) > _FEWEST_ROWS or features.codes is not None or features.sparse is not None:
+        spread = features.codes is not None or features.sparse is not None or features.bags
+        if len(features) > _FEWEST_ROWS or spread:
             return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run()[0]
         key = (len(features), features.dense.dtype, features.shift is None, features.scale is None)
         inference = self._kept.pop(key, None)

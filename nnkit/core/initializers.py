@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "he_normal",
     "he_uniform",
     "initialize",
+    "initialize_table",
     "initializer_from",
     "lecun_normal",
     "lecun_uniform",
@@ -215,6 +216,40 @@ def initialize(
             f"the initializer returned {weights.size} numbers for a layer of {fan_in} x {fan_out} weights"
         )
     return np.ascontiguousarray(weights.reshape(fan_in, fan_out), dtype=dtype)
+
+
+def initialize_table(
+    initializer: str | Mapping[str, Any] | Initializer | None,
+    size: int,
+    width: int,
+    seed: int,
+    layer: int,
+    dtype: DTypeLike = np.float32,
+) -> Iterator[tuple[int, NDArray]]:
+    """Draw an embedding's table, some rows at a time, with the first one's number.
+
+    Parameters
+    ----------
+    initializer : str, mapping, callable or None
+        As `initialize` takes it, for a matrix of `size` inputs; None for normal with standard deviation
+        1 / √width.
+    size, width : int
+        The table's shape.
+    seed, layer, dtype
+        As for `initialize`.
+    """
+    if initializer is not None:
+        yield 0, initialize(initializer, size, width, seed, layer, dtype)
+        return
+    # A table may be half of a machine's memory, and a draw takes several times the space of what it gives.
+    rows = max(4, _DRAWN_AT_ONCE // width // 4 * 4)  # a draw gives four numbers
+    for first in range(0, size, rows):
+        count = min(rows, size - first) * width
+        drawn = philox.normal(seed, count, layer, 0, WEIGHTS, first=first * width // 4)
+        yield first, (drawn / np.sqrt(width)).reshape(-1, width).astype(dtype)
+
+
+_DRAWN_AT_ONCE = 1 << 20
 
 
 def _symmetric(uniform: NDArray[np.float64], limit: float) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 from nnkit.core.activations import activation_function
 from nnkit.core.initializers import initializer_from
@@ -15,12 +15,17 @@ __all__ = [
     "Activation",
     "Dense",
     "Dropout",
+    "Embedding",
     "Layer",
+    "Reduce",
     "Stage",
+    "Table",
     "layer_from_json",
     "layer_to_json",
     "stages_of",
 ]
+
+Reduce = Literal["mean", "sum", "max"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,7 @@ class Dense:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.units, bool) or not isinstance(self.units, Integral) or self.units < 1:
-            raise ConfigError(f"Dense: units = {self.units!r} is not a whole number of at least 1")
-        object.__setattr__(self, "units", int(self.units))
+        object.__setattr__(self, "units", _count("Dense: units", self.units))
         # It becomes a constant of the generated source.
         if not isinstance(self.bias, bool):
             raise ConfigError(f"Dense: bias = {shown(self.bias)} is neither True nor False")
@@ -82,8 +85,55 @@ class Activation:
         activation_function(self.name)
 
 
-Layer = Dense | Dropout | Activation
-_KINDS: dict[str, type] = {kind.__name__: kind for kind in (Dense, Dropout, Activation)}
+@dataclass(frozen=True)
+class Embedding:
+    """A table of vectors, of which each row's bag of ids looks up some and reduces them to one.
+
+    Embeddings stand first in a network, one for each of `Features.bags`, and their vectors follow a row's
+    other inputs. An empty bag gives zeros. A step updates the rows of the table that its batch looks up, and
+    costs nothing for the others: for SGD, AdaGrad and RMSprop that is what the dense update does, to
+    rounding; Momentum, Nesterov, Adam and AdamW leave the moments of rows unseen as they are and do not move
+    them, where the dense update would. Penalties and weight decay, too, reach the rows seen alone.
+
+    Parameters
+    ----------
+    size : int
+        The number of rows of the table.
+    width : int
+        The numbers of a row.
+    reduce : {"mean", "sum", "max"}
+        With the weights w of a bag's ids, Σ w x / Σ w (0 where Σ w = 0) or Σ w x; "max", element by element,
+        takes none.
+    initializer : str, mapping or None
+        How the table is drawn, as a matrix of `size` inputs and `width` outputs. None draws normal with
+        standard deviation 1 / √width, whatever the size: a row's expected squared length is 1 (as Vaswani et
+        al. 2017, arXiv:1706.03762, whose program draws so and scales by √width when it looks up).
+    """
+
+    size: int
+    width: int
+    reduce: Reduce = "mean"
+    initializer: str | Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _count("Embedding: size", self.size))
+        object.__setattr__(self, "width", _count("Embedding: width", self.width))
+        if self.size > 2**31:
+            raise ConfigError(f"Embedding: size = {self.size} is more than 32-bit ids can name")
+        if self.reduce not in get_args(Reduce):
+            raise ConfigError(f"Embedding: reduce = {shown(self.reduce)} is not 'mean', 'sum' or 'max'")
+        if self.initializer is not None:
+            initializer_from(self.initializer)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ConfigError(f"{name} = {shown(value)} is not a whole number of at least 1")
+    return int(value)
+
+
+Layer = Embedding | Dense | Dropout | Activation
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in (Embedding, Dense, Dropout, Activation)}
 
 
 def layer_to_json(layer: Layer) -> dict[str, Any]:
@@ -100,6 +150,27 @@ def layer_from_json(value: Mapping[str, Any]) -> Layer:
         raise ModelFileError(
             f"the model describes a layer that nnkit does not know: {shown(value)} ({error})"
         ) from error
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an embedding becomes: its place among the parameters and in the inputs.
+
+    Parameters
+    ----------
+    layer : int
+        The number of its weights among the layers that have parameters.
+    size, width, reduce
+        As for `Embedding`.
+    column : int
+        The first of its columns in a batch's inputs.
+    """
+
+    layer: int
+    size: int
+    width: int
+    reduce: Reduce
+    column: int
 
 
 @dataclass(frozen=True)
@@ -120,6 +191,8 @@ class Stage:
         A registered activation.
     dropout : float
         The share of outputs zeroed while training.
+    tables : tuple of Table
+        Of the first stage: what fills the last of its inputs.
     """
 
     index: int
@@ -129,6 +202,7 @@ class Stage:
     bias: bool
     activation: str = "identity"
     dropout: float = 0.0
+    tables: tuple[Table, ...] = ()
 
     @property
     def plain(self) -> bool:
@@ -137,13 +211,26 @@ class Stage:
 
 
 def stages_of(layers: Sequence[Layer], inputs: int) -> tuple[Stage, ...]:
-    """Fuse the layers into stages: an activation or a dropout joins the stage before it where it can."""
+    """Fuse the layers into stages: an activation or a dropout joins the stage before it where it can.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Embeddings first.
+    inputs : int
+        The number of inputs, without what is embedded.
+    """
     stages: list[Stage] = []
+    tables: list[Table] = []
     dense = 0
     for layer in layers:
         width = stages[-1].outputs if stages else inputs
-        if isinstance(layer, Dense):
-            stages.append(Stage(len(stages), dense, width, layer.units, layer.bias, layer.activation))
+        if isinstance(layer, Embedding):
+            tables.append(Table(len(tables), layer.size, layer.width, layer.reduce, inputs))
+            inputs += layer.width
+        elif isinstance(layer, Dense):
+            number = len(tables) + dense
+            stages.append(Stage(len(stages), number, width, layer.units, layer.bias, layer.activation))
             dense += 1
         elif isinstance(layer, Activation):
             if stages and stages[-1].plain:
@@ -155,4 +242,6 @@ def stages_of(layers: Sequence[Layer], inputs: int) -> tuple[Stage, ...]:
                 stages[-1] = replace(stages[-1], dropout=float(layer.rate))
             else:
                 stages.append(Stage(len(stages), None, width, width, False, "identity", float(layer.rate)))
+    if stages and tables:
+        stages[0] = replace(stages[0], tables=tuple(tables))
     return tuple(stages)

@@ -14,8 +14,8 @@ from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
 from nnkit.core.full_batch import FullBatch
 from nnkit.core.inference import Predictors
-from nnkit.core.initializers import default_initializer, initialize
-from nnkit.core.layers import Dense, Layer, Stage, layer_from_json, layer_to_json, stages_of
+from nnkit.core.initializers import default_initializer, initialize, initialize_table
+from nnkit.core.layers import Dense, Embedding, Layer, Stage, layer_from_json, layer_to_json, stages_of
 from nnkit.core.losses import Loss, loss_from
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.step import Penalty
@@ -30,17 +30,19 @@ class Network:
 
     Parameters
     ----------
-    layers : sequence of Dense, Dropout or Activation
-        From the inputs to the outputs. The outputs are raw: softmax and sigmoid belong to the loss.
+    layers : sequence of Embedding, Dense, Dropout or Activation
+        From the inputs to the outputs, embeddings first. The outputs are raw: softmax and sigmoid belong to
+        the loss.
     inputs : int, optional
-        The number of inputs. Where it is not given, training finds it from the data.
+        The number of inputs, without what is embedded: with an embedding it may be 0. Where it is not given,
+        training finds it from the data.
     seed : int
         Draws the initial weights, which then begin to exist if `inputs` is given.
 
     Raises
     ------
     ConfigError
-        If there is no `Dense` layer.
+        If there is no `Dense` layer, or an `Embedding` does not stand first.
 
     Examples
     --------
@@ -54,6 +56,9 @@ class Network:
         self.layers = tuple(layers)
         if not any(isinstance(layer, Dense) for layer in self.layers):
             raise ConfigError("a network needs at least one Dense layer")
+        self._embeddings = [layer for layer in self.layers if isinstance(layer, Embedding)]
+        if any(isinstance(layer, Embedding) for layer in self.layers[len(self._embeddings) :]):
+            raise ConfigError("embeddings look up what the data hold: they stand first in a network")
         self._inputs: int | None = None
         self._stages: tuple[Stage, ...] = ()
         self._arena: Arena | None = None
@@ -70,7 +75,7 @@ class Network:
 
     @property
     def inputs(self) -> int | None:
-        """The number of inputs, or None before it is known."""
+        """The number of inputs without what is embedded, or None before it is known."""
         return self._inputs
 
     @property
@@ -103,7 +108,7 @@ class Network:
         Parameters
         ----------
         inputs : int
-            The number of inputs.
+            The number of inputs, without what is embedded.
         seed : int
             In [0, 2**64).
         dtype : dtype
@@ -115,15 +120,22 @@ class Network:
         """
         self._inputs = inputs
         self._stages = stages_of(self.layers, inputs)
-        dense = [layer for layer in self.layers if isinstance(layer, Dense)]
+        drawn = [layer for layer in self.layers if isinstance(layer, Embedding | Dense)]
         # The whole arena first: a network that does not fit fails here, before any weight is drawn.
         self._create({}, dtype, backend)
         if values is not None:
             self.set_parameters(values)
             return
+        for number, embedding in enumerate(self._embeddings):
+            chosen = embedding.initializer
+            table = self.arena.view(f"layers.{number}.weight")
+            for first, vectors in initialize_table(
+                chosen, embedding.size, embedding.width, seed, number, dtype
+            ):
+                self.arena.backend.write(table[first : first + len(vectors)], vectors)
         for stage in self._stages:
             if stage.layer is not None:
-                chosen = dense[stage.layer].initializer or default_initializer(stage.activation)
+                chosen = drawn[stage.layer].initializer or default_initializer(stage.activation)
                 weights = initialize(chosen, stage.inputs, stage.outputs, seed, stage.layer, dtype)
                 self._write({f"layers.{stage.layer}.weight": weights})
 
@@ -174,7 +186,8 @@ class Network:
         Parameters
         ----------
         X : array_like of shape (samples, inputs), or Features
-            uint8 values are pixels and are divided by 255, as in training.
+            uint8 values are pixels and are divided by 255, as in training. A network with embeddings takes
+            Features, for the bags.
 
         Returns
         -------
@@ -232,7 +245,21 @@ class Network:
         }
 
     def check_width(self, features: Features) -> None:
-        """Raise `DataError` unless the features have the network's number of inputs."""
+        """Raise `DataError` unless the features have the network's number of inputs, and bags for it."""
+        bags, embeddings = features.bags, self._embeddings
+        if len(bags) != len(embeddings):
+            raise DataError(
+                f"the data have {len(bags)} bags of ids a row, and the network begins with {len(embeddings)} "
+                "Embedding layers; give Features with as many Bags"
+            )
+        for number, (held, embedding) in enumerate(zip(bags, embeddings, strict=True)):
+            if held.size != embedding.size:
+                raise DataError(
+                    f"bags {number}: their ids are rows of a table of {held.size}, and its Embedding has "
+                    f"{embedding.size}"
+                )
+            if held.weights is not None and embedding.reduce == "max":
+                raise DataError(f"bags {number} have weights, which reduce = 'max' cannot take; use 'mean'")
         if features.width != self._inputs:
             raise DataError(f"the data have {features.width} features, and the network takes {self._inputs}")
 
@@ -247,6 +274,8 @@ class Network:
         """Return the network described, with these parameters."""
         network = cls([layer_from_json(layer) for layer in value["layers"]])
         network._inputs = int(value["inputs"])
+        if network._inputs < 0:
+            raise ModelFileError(f"the model has {network._inputs} inputs")
         network._stages = stages_of(network.layers, network._inputs)
         # Before anything is allocated: the layers may claim more than the parameters, or any machine, hold.
         segments = segments_for(network._stages)

@@ -48,6 +48,8 @@ class Optimizer:
     name: ClassVar[str] = ""
     rule: ClassVar[Callable]
     prepare: ClassVar[Callable | None] = None
+    left: ClassVar[Callable | None] = None
+    """What is left of a state after steps without a gradient, which move no weight; None if all of it is."""
     state: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -78,6 +80,12 @@ class Optimizer:
         """What the update kernel inlines."""
         prepare = type(self).prepare
         return {"rule": type(self).rule} | ({} if prepare is None else {"prepare": prepare})
+
+    @property
+    def formulas_of_rows(self) -> dict[str, Callable]:
+        """What the update of an embedding's rows inlines: what is left of a state, too."""
+        left = type(self).left
+        return self.formulas | ({} if left is None else {"linger": left})
 
     def to_json(self) -> dict[str, Any]:
         """Return the name and fields, as `optimizer_from` takes them."""
@@ -136,6 +144,7 @@ class RMSprop(Optimizer):
     epsilon: float = 1e-8
     name: ClassVar[str] = "rmsprop"
     rule: ClassVar[Callable] = formulas.rmsprop
+    left: ClassVar[Callable | None] = formulas.rmsprop_left
     state: ClassVar[tuple[str, ...]] = ("squares",)
 
 

@@ -1,4 +1,8 @@
-"""The arena: all weights and biases in one flat array, and the table that says what each stretch is."""
+"""The arena: all parameters in one flat array, and the table that says what each stretch is.
+
+Weights and biases first, then the tables of embeddings, whose gradients are not as long as they are: a flat
+gradient has the first part alone.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ class Segment:
         The logical shape.
     leading_dimension : int
         The distance between rows; at least the last of `shape`.
-    role : {"weight", "bias"}
+    role : {"weight", "bias", "table"}
         What it is.
     decays : bool
         Whether L1, L2 and weight decay touch it.
@@ -47,7 +51,7 @@ class Segment:
     offset: int
     shape: tuple[int, ...]
     leading_dimension: int
-    role: Literal["weight", "bias"]
+    role: Literal["weight", "bias", "table"]
     decays: bool
     trains: bool = True
 
@@ -58,7 +62,10 @@ class Segment:
 
 
 def segments_for(stages: Sequence[Stage]) -> tuple[Segment, ...]:
-    """Lay out the parameters of the stages, weights before biases, each start aligned."""
+    """Lay out the parameters of the stages, weights before biases, tables last, each start aligned.
+
+    The segments are in the layers' order: tables come first among them.
+    """
     segments: list[Segment] = []
     offset = 0
     for stage in stages:
@@ -72,8 +79,17 @@ def segments_for(stages: Sequence[Stage]) -> tuple[Segment, ...]:
         for role, shape in shapes:
             name = f"layers.{stage.layer}.{role}"
             segments.append(Segment(name, offset, shape, stage.outputs, role, decays=role == "weight"))
-            offset += -(-segments[-1].size // _ALIGNMENT) * _ALIGNMENT
-    return tuple(segments)
+            offset += _aligned(segments[-1].size)
+    tables: list[Segment] = []
+    for table in stages[0].tables if stages else ():
+        name, shape = f"layers.{table.layer}.weight", (table.size, table.width)
+        tables.append(Segment(name, offset, shape, table.width, "table", decays=True))
+        offset += _aligned(tables[-1].size)
+    return (*tables, *segments)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 class Arena:
@@ -92,19 +108,28 @@ class Arena:
     ----------
     values : array of shape (size,)
         All parameters; the gaps between segments hold zeros.
+    dense_size : int
+        How much of it comes before the tables of embeddings: the length of a gradient.
     """
 
     def __init__(self, segments: Sequence[Segment], backend: Backend, dtype: DTypeLike) -> None:
         self.segments = tuple(segments)
         self.backend = backend
         self.dtype = np.dtype(dtype)
-        last = self.segments[-1]
-        self.size = last.offset + -(-last.size // _ALIGNMENT) * _ALIGNMENT
+        dense = [segment for segment in self.segments if segment.role != "table"]
+        self.size, self.dense_size = (
+            max(segment.offset + _aligned(segment.size) for segment in some)
+            for some in (self.segments, dense)
+        )
         self.values = self.like_values()
 
     def like_values(self) -> Array:
-        """Return zeros in the arena's layout: a gradient, or a slot of optimizer state."""
+        """Return zeros in the arena's layout: a copy, or a slot of optimizer state."""
         return self.backend.zeros(self.size, self.dtype)
+
+    def like_gradients(self) -> Array:
+        """Return zeros in the layout of a gradient."""
+        return self.backend.zeros(self.dense_size, self.dtype)
 
     def view(self, name: str, flat: Array | None = None) -> Array:
         """Return the segment of that name in its logical shape, a view into `flat` (default: the values)."""
@@ -114,9 +139,17 @@ class Arena:
         rows = stretch.reshape((*segment.shape[:-1], segment.leading_dimension))
         return rows[..., : segment.shape[-1]]
 
-    def table(self) -> NDArray[np.int64]:
-        """Return the segments that train as the kernels read them, shape (segments, columns)."""
-        training = [segment for segment in self.segments if segment.trains]
+    def table(self, of_all: bool = False) -> NDArray[np.int64]:
+        """Return the segments that train as the kernels read them, shape (segments, columns).
+
+        Parameters
+        ----------
+        of_all : bool
+            Whether the tables of embeddings are among them.
+        """
+        training = [
+            segment for segment in self.segments if segment.trains and (of_all or segment.role != "table")
+        ]
         table = np.zeros((len(training), SEGMENT_COLUMNS), np.int64)
         table[:, SEGMENT_START] = [segment.offset for segment in training]
         table[:, SEGMENT_STOP] = [segment.offset + segment.size for segment in training]

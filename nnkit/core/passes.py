@@ -12,6 +12,7 @@ from nnkit.backends.protocol import Array, Operation
 from nnkit.core.activations import activation_function
 from nnkit.core.batch import Batch
 from nnkit.core.layers import Stage
+from nnkit.core.lookup import Lookup
 from nnkit.core.losses import Loss
 from nnkit.core.parameters import Arena
 from nnkit.kernels import formulas
@@ -46,9 +47,13 @@ class Passes:
         Where the gradient goes, in the arena's layout; an array of its own if not given.
     row_offset : int, optional
         Of a shard: where in the batch its rows begin.
+    tokens : sequence of int
+        Of each embedding that trains, the most ids that a batch holds.
 
     Attributes
     ----------
+    lookups : list of Lookup
+        What the embeddings need, in their order.
     products : dict of int to list of Operation
         By number of rows, the matrix products alone: the floor that a step is measured against.
     """
@@ -61,6 +66,7 @@ class Passes:
         training: bool,
         gradients: Array | None = None,
         row_offset: int | None = None,
+        tokens: Sequence[int] = (),
     ) -> None:
         self._stages = stages
         self._arena = arena
@@ -72,12 +78,20 @@ class Passes:
         self.products: dict[int, list[Operation]] = {}
         # By number of rows, the stages whose product, bias and ReLU are one operation.
         self._whole: dict[int, set[int]] = {}
+        most = tokens if training else [None] * len(stages[0].tables)
+        self.lookups = [
+            Lookup(table, number, arena, capacity, count)
+            for number, (table, count) in enumerate(zip(stages[0].tables, most, strict=True))
+        ]
         if training:
-            self.gradients = arena.like_values() if gradients is None else gradients
+            self.gradients = arena.like_gradients() if gradients is None else gradients
             # The gradient of one stage's output and of its input are alive at once: two buffers, taken in
             # turn.
             widest = max(stage.outputs for stage in stages)
             self._deltas = [self._backend.empty(capacity * widest, arena.dtype) for _ in range(2)]
+            if self.lookups:
+                # The derivative by the inputs, of which the embeddings' columns alone are wanted.
+                self._by_embedded = self._backend.empty((capacity, self.embedded), arena.dtype)
 
     def _allocate(self, stage: Stage) -> _Buffers:
         shape = (self._capacity, stage.outputs)
@@ -98,6 +112,15 @@ class Passes:
         relu = activation_function(stage.activation).value is formulas.relu
         return stage.layer is not None and stage.bias and relu and not dropped
 
+    @property
+    def embedded(self) -> int:
+        """How many of the inputs the embeddings fill: the last ones."""
+        return sum(lookup.table.width for lookup in self.lookups)
+
+    def number(self, batch: Batch, counters: Array) -> list[Operation]:
+        """Prepare what a backward pass needs to know of a batch's bags, before the forward pass."""
+        return [lookup.number(batch, counters) for lookup in self.lookups]
+
     def outputs(self, rows: int) -> Array:
         """The network's outputs, (rows, outputs); while training, without the bias that the loss adds."""
         return self._buffers[-1].a[:rows]
@@ -116,7 +139,7 @@ class Passes:
         """
         rows = batch.capacity
         x = batch.inputs
-        operations: list[Operation] = []
+        operations = [lookup.forward(batch, counters) for lookup in self.lookups]
         for stage, buffers in zip(self._stages, self._buffers, strict=True):
             z = buffers.z[:rows]
             whole = self._product_and_relu(rows, x, stage, buffers)
@@ -168,11 +191,11 @@ class Passes:
         }
         return self._backend.kernel(loss.kernel, self._arena.dtype, loss.formulas, constants, arguments)
 
-    def backward(self, batch: Batch) -> list[Operation]:
+    def backward(self, batch: Batch, counters: Array) -> list[Operation]:
         """Prepare the backward pass, from the gradient that `loss` leaves to that of every parameter."""
         rows = batch.capacity
         operations: list[Operation] = []
-        lowest = next(stage for stage in self._stages if stage.layer is not None)
+        lowest = next(stage for stage in self._stages if stage.layer is not None or self.lookups)
         inputs = [batch.inputs, *(buffers.a[:rows] for buffers in self._buffers)]
         below: dict[int, Stage] = {stage.index: before for before, stage in pairwise(self._stages)}
         folded: set[int] = set()  # the stages whose activation's backward pass is part of a product above
@@ -195,7 +218,21 @@ class Passes:
                 operations.append(self._backend.copy(delta, onto))
             else:
                 operations.append(self._product(rows, delta, self._weight(stage).T, onto))
-        return operations
+        return operations + (self._into_tables(batch, counters) if self.lookups else [])
+
+    def _into_tables(self, batch: Batch, counters: Array) -> list[Operation]:
+        """Prepare the last part of the backward pass: from the first stage into the embeddings."""
+        rows, first = batch.capacity, self._stages[0]
+        delta = self._delta(first, rows)
+        if first.layer is None:
+            return [lookup.backward(batch, counters, delta, lookup.table.column) for lookup in self.lookups]
+        begin = self.lookups[0].table.column
+        onto = self._by_embedded[:rows]
+        product = self._product(rows, delta, self._weight(first)[begin:].T, onto)
+        gradients = [
+            lookup.backward(batch, counters, onto, lookup.table.column - begin) for lookup in self.lookups
+        ]
+        return [product, *gradients]
 
     def _product_and_relu(self, rows: int, x: Array, stage: Stage, buffers: _Buffers) -> Operation | None:
         if not self._is_plain_relu(stage):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ __all__ = ["Objective", "Penalty", "Step", "StepFigures"]
 @dataclass(frozen=True)
 class Penalty:
     """``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases), added to the batch's loss.
+
+    Of an embedding's table it counts the rows that the batch looks up.
 
     Parameters
     ----------
@@ -118,6 +120,8 @@ class Objective:
         The key of the dropout draws, in [0, 2**64).
     by_rows : bool
         Whether a batch's mean loss counts by its rows in the epoch's, and not by their weights.
+    tokens : sequence of int
+        Of each embedding, the most ids that a batch holds.
     """
 
     def __init__(
@@ -129,11 +133,12 @@ class Objective:
         batch_size: int,
         seed: int,
         by_rows: bool = False,
+        tokens: Sequence[int] = (),
     ) -> None:
         backend = arena.backend
         self.arena = arena
         self.batch_size = batch_size
-        self.passes = Passes(stages, arena, batch_size, training=True)
+        self.passes = Passes(stages, arena, batch_size, training=True, tokens=tokens)
         self.counters = backend.zeros(COUNTERS, np.int64)
         self.scalars = backend.zeros(SCALARS, np.float64)
         self.segments = backend.from_host(arena.table())
@@ -154,7 +159,7 @@ class Objective:
         """Prepare the loss of a filled batch and its gradient, without penalties, over the given buffers."""
         operations = passes.forward(batch, counters, self._seed)
         operations.append(passes.loss(self._loss, batch, scalars, self.batch_size, by_rows))
-        return operations + passes.backward(batch)
+        return operations + passes.backward(batch, counters)
 
     def _penalise(self, given: Mapping[str, Any]) -> list[Operation]:
         """Prepare the penalty, if there is one; `given` takes the place of the step's own arrays."""
@@ -171,7 +176,20 @@ class Objective:
             **given,
         }
         constants = {"DIVIDED": self._penalty.on == "sum", "BY_ROWS": self.by_rows}
-        return [self.arena.backend.kernel("penalise", self.arena.dtype, {}, constants, arguments)]
+        rows = [
+            self._kernel("penalise_rows", {}, constants, {**arguments, **lookup.seen_arguments()})
+            for lookup in self.passes.lookups
+        ]
+        return [self._kernel("penalise", {}, constants, arguments), *rows]
+
+    def _kernel(
+        self,
+        name: str,
+        formulas: Mapping[str, Callable],
+        constants: Mapping[str, bool | int | float],
+        arguments: Mapping[str, Any],
+    ) -> Operation:
+        return self.arena.backend.kernel(name, self.arena.dtype, formulas, constants, arguments)
 
     def read(self) -> StepFigures:
         """Wait for the device and return the sums so far; reading does not disturb them."""
@@ -199,7 +217,8 @@ class Step(Objective):
     Attributes
     ----------
     state : dict of str to array of shape (size,)
-        The optimizer's state, in the arena's layout.
+        The optimizer's state, in the arena's layout; and ``last_seen``, (rows of all tables,) int64, where a
+        state shrinks at each step that does not see its row: after how many updates each was seen last.
     """
 
     def __init__(
@@ -216,38 +235,58 @@ class Step(Objective):
         state: Mapping[str, Array] | None = None,
         by_rows: bool = False,
     ) -> None:
-        super().__init__(stages, arena, loss, penalty, batch_size, seed, by_rows)
+        super().__init__(
+            stages, arena, loss, penalty, batch_size, seed, by_rows, rows.most_tokens(batch_size)
+        )
         self.steps_per_epoch = -(-rows.count // batch_size)
-        self.state = dict(state or {name: arena.like_values() for name in optimizer.state})
+        self.state = dict(state or self._no_state(optimizer))
         self.rates = arena.backend.zeros(self.steps_per_epoch, np.float64)
         self._norm_scalars = arena.backend.zeros(SCALARS, np.float64)
         self._weight_norm: Program | None = None
         self.rows = rows
         self._optimizer = optimizer
         self._clip_norm = clip_norm
-        self._batch = rows.batch(batch_size)
+        self._batch = rows.batch(batch_size, self.passes.embedded)
         self._full = rows.count // batch_size
         work = 6.0 * batch_size * arena.size  # two operations, three products a weight
-        shards = arena.backend.shards(batch_size, work)
+        # The rows of a table that two shards see are not two shards' rows.
+        shards = 1 if self.passes.lookups else arena.backend.shards(batch_size, work)
         self._shards = Shards(self, shards) if shards > 1 else None
         self._programs: dict[int, Program] = {}
         for count in {batch_size if self._full else 0, rows.count % batch_size} - {0}:
             self._programs[count] = self._program(count)
+
+    def _no_state(self, optimizer: Optimizer) -> dict[str, Array]:
+        state = {name: self.arena.like_values() for name in optimizer.state}
+        if type(optimizer).left is not None and self.passes.lookups:
+            rows = sum(lookup.table.size for lookup in self.passes.lookups)
+            state["last_seen"] = self.arena.backend.zeros(rows, np.int64)
+        return state
 
     def _program(self, count: int) -> Program:
         sharded = None if self._shards is None else self._shards.program(count)
         if sharded is not None:
             return sharded
         batch = self._batch.first(count)
-        operations = [self.rows.gather(batch, self.counters, self.batch_size), *self.operations(batch)]
-        return self.arena.backend.program([*operations, *self._norm({}), self.update({})])
+        gather = self.rows.gather(batch, self.counters, self.batch_size)
+        operations = [gather, *self.passes.number(batch, self.counters), *self.operations(batch)]
+        updates = [*self._update_tables(), self.update({})]  # the last one counts the step
+        return self.arena.backend.program([*operations, *self._norm({}), *updates])
 
     def regularise(self, given: Mapping[str, Any]) -> list[Operation]:
         """Prepare penalty and norm of a gradient, where they are wanted; `given` as for `update`."""
         return [*self._penalise(given), *self._norm(given)]
 
     def _norm(self, given: Mapping[str, Any]) -> list[Operation]:
-        return [] if self._clip_norm is None else [self._update_kernel("squared_norm", {}, {}, given)]
+        if self._clip_norm is None:
+            return []
+        rows = [
+            self._kernel(
+                "squared_norm_rows", {}, {}, {**lookup.seen_arguments(), "scalars": self.scalars, **given}
+            )
+            for lookup in self.passes.lookups
+        ]
+        return [self._kernel("squared_norm", {}, {}, {**self._update_arguments(), **given}), *rows]
 
     @property
     def plain(self) -> bool:
@@ -259,20 +298,36 @@ class Step(Objective):
 
         With a `last` gradient among it, that is added to the others'.
         """
-        slots = len(self.state)
-        constants = {
-            "SLOTS": slots,
+        arguments = {**self._update_arguments(), **given}
+        constants = {**self._update_constants(), "FOLDED": "last" in given}
+        return self._kernel("update", self._optimizer.formulas, constants, arguments)
+
+    def _update_constants(self) -> dict[str, bool | int | float]:
+        return {
+            "SLOTS": len(self._optimizer.state),
             "CLIP": self._clip_norm is not None,
-            "FOLDED": "last" in given,
             "PREPARED": type(self._optimizer).prepare is not None,
             **self._optimizer.constants,
         }
-        return self._update_kernel("update", self._optimizer.formulas, constants, given)
 
-    def _update_kernel(
-        self, name: str, formulas: dict, constants: dict, given: Mapping[str, Any]
-    ) -> Operation:
-        arguments = {
+    def _update_tables(self) -> list[Operation]:
+        """Prepare the update of the rows of each table that the batch saw."""
+        operations, first = [], 0
+        for lookup in self.passes.lookups:
+            arguments = {**self._update_arguments(), **lookup.seen_arguments()}
+            for slot, name in enumerate(self._optimizer.state):
+                arguments[f"state{slot}"] = self.arena.view(lookup.name, self.state[name])
+            if "last_seen" in self.state:
+                arguments["last_seen"] = self.state["last_seen"][first : first + lookup.table.size]
+            constants = {**self._update_constants(), "LINGERS": "last_seen" in self.state}
+            operations.append(
+                self._kernel("update_rows", self._optimizer.formulas_of_rows, constants, arguments)
+            )
+            first += lookup.table.size
+        return operations
+
+    def _update_arguments(self) -> dict[str, Any]:
+        return {
             "values": self.arena.values,
             "gradients": self.passes.gradients,
             "segments": self.segments,
@@ -282,10 +337,8 @@ class Step(Objective):
             "batch_size": self.batch_size,
             "clip_norm": np.float64(self._clip_norm or 0.0),
             "weight_decay": float(self._optimizer.weight_decay),
-            **{f"state{slot}": state for slot, state in enumerate(self.state.values())},
-            **given,
+            **{f"state{slot}": self.state[name] for slot, name in enumerate(self._optimizer.state)},
         }
-        return self.arena.backend.kernel(name, self.arena.dtype, formulas, constants, arguments)
 
     def begin_epoch(self, epoch: int, order: NDArray[np.int64], rates: NDArray[np.float64]) -> None:
         """Give the device an epoch's order and learning rates; its sums begin at zero.
@@ -350,7 +403,8 @@ class Step(Objective):
 
     def _norm_program(self) -> Program:
         # The sum of squares does not care what it sums.
-        arguments = {"gradients": self.arena.values, "segments": self.segments, "scalars": self._norm_scalars}
+        segments = self.arena.backend.from_host(self.arena.table(of_all=True))
+        arguments = {"gradients": self.arena.values, "segments": segments, "scalars": self._norm_scalars}
         kernel = self.arena.backend.kernel("squared_norm", self.arena.dtype, {}, {}, arguments)
         return self.arena.backend.program([kernel])
 

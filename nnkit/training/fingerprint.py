@@ -31,10 +31,17 @@ def fingerprint(features: Features, targets: NDArray, weights: NDArray | None, r
     rows : str
         Which rows these are, such as ``training``; the names begin with it.
     """
-    arrays = {"features": features.dense, "categories": features.codes, "targets": targets}
+    arrays: dict[str, NDArray | None] = {
+        "features": features.dense,
+        "categories": features.codes,
+        "targets": targets,
+    }
     if features.sparse is not None:
         sparse = features.sparse
         arrays |= {"numbers": sparse.values, "columns": sparse.columns, "starts": sparse.starts}
+    for number, bags in enumerate(features.bags):
+        arrays |= {f"bags {number} ids": bags.ids, f"bags {number} starts": bags.starts}
+        arrays[f"bags {number} weights"] = bags.weights
     arrays |= {"shift": features.shift, "scale": features.scale, "weights": weights}
     return {f"{rows} {name}": _of(array) for name, array in arrays.items() if array is not None}
 
