@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nnkit.kernels import cuda_arena, cuda_layers, cuda_losses, cuda_parts, wide
+from nnkit.kernels import cuda_arena, cuda_embedding, cuda_layers, cuda_losses, cuda_parts, wide
 from nnkit.kernels.cuda_geometry import Scratch, geometry
 from nnkit.kernels.specialise import MODULES, Constant, Kernel, Target, load_kernel
 
@@ -34,9 +34,18 @@ TEMPLATES: Mapping[str, Callable] = {
         cuda_arena.penalise,
         cuda_arena.squared_norm,
         cuda_arena.update,
+        cuda_embedding.number,
+        cuda_embedding.embed,
+        cuda_embedding.embed_gradient,
+        cuda_embedding.penalise_rows,
+        cuda_embedding.squared_norm_rows,
+        cuda_embedding.update_rows,
+        cuda_embedding.mark_rows,
     )
 }
-_PARTS = frozenset(module.__name__ for module in (cuda_parts, cuda_layers, cuda_losses, cuda_arena))
+_PARTS = frozenset(
+    module.__name__ for module in (cuda_parts, cuda_layers, cuda_losses, cuda_arena, cuda_embedding)
+)
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,14 @@ def add_penalty(scalars, total):
         scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS else weighted
 
 
+def penalty_scale(scalars, batch_size):
+    """What a penalty's gradient is multiplied by, to be scaled as the batch's is."""
+    return real(1.0 / double(batch_size)) if DIVIDED else real(scalars[WEIGHT_SUM] / double(batch_size))
+
+
 def penalise(values, gradients, segments, scalars, batch_size, l1, l2, block_sums, tickets):
     """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is."""
-    scale = real(1.0 / double(batch_size)) if DIVIDED else real(scalars[WEIGHT_SUM] / double(batch_size))
+    scale = penalty_scale(scalars, batch_size)
     total = double(0.0)
     thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
     for s in range(segments.shape[0]):
@@ -131,6 +136,21 @@ def updated2(w, g, first, second, scale, learning_rate, decay):
     return new, normal_or_zero(state), normal_or_zero(other)
 
 
+def step_figures(figures, scalars, counters, rates, batch_size, clip_norm):
+    """Compute in float64, by one thread, what is the same for all elements: scale, rate and corrections."""
+    factor = double(batch_size) / scalars[WEIGHT_SUM]
+    if CLIP:
+        norm = sqrt(scalars[SQUARED_NORM]) * factor
+        if norm > clip_norm:
+            factor = factor * (clip_norm / norm)
+    figures[0] = factor
+    figures[1] = rates[counters[BATCH]]
+    if PREPARED:
+        wide1, wide2 = prepare(double(counters[STEP] + 1))
+        figures[2] = wide1
+        figures[3] = wide2
+
+
 def update(
     values,
     gradients,
@@ -154,17 +174,7 @@ def update(
     weight_sum = scalars[WEIGHT_SUM]
     if weight_sum > double(0.0):
         if cuda.threadIdx.x == 0:
-            factor = double(batch_size) / weight_sum
-            if CLIP:
-                norm = sqrt(scalars[SQUARED_NORM]) * factor
-                if norm > clip_norm:
-                    factor = factor * (clip_norm / norm)
-            figures[0] = factor
-            figures[1] = rates[counters[BATCH]]
-            if PREPARED:
-                wide1, wide2 = prepare(double(counters[STEP] + 1))
-                figures[2] = wide1
-                figures[3] = wide2
+            step_figures(figures, scalars, counters, rates, batch_size, clip_norm)
         cuda.syncthreads()
         scale = figures[0]
         learning_rate = figures[1]

@@ -40,7 +40,16 @@ _GROUPED = {
     "penalise": ("values", "gradients"),
     "squared_norm": ("gradients",),
     "update": ("values", "gradients", "state0", "state1"),
+    "number": (),
+    "embed": ("table", "inputs"),
+    "embed_gradient": ("delta", "gradient"),
+    "penalise_rows": ("table", "gradient"),
+    "squared_norm_rows": ("gradient",),
+    "update_rows": ("table", "gradient", "state0", "state1"),
+    "mark_rows": (),
 }
+# Over the rows of a table that a batch saw.
+_OVER_ROWS = ("penalise_rows", "squared_norm_rows", "update_rows", "mark_rows")
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,16 @@ def geometry(
     wide = all(_in_fours(array) for array in grouped if _is_grouped(array))
     if name in ("penalise", "squared_norm", "update"):
         return _over_arena(arguments["gradients"].shape[0], wide, threads)
+    if name == "number":
+        return _sorting(arguments, threads)
+    if name in _OVER_ROWS:
+        rows = arguments["rows_seen"].shape[0]
+        groups = 1 if name == "mark_rows" else _fours(arguments["gradient"].shape[1])
+        return _over_arena(4 * rows * groups, wide, threads, WHOLE=wide)
+    if name in ("embed", "embed_gradient"):
+        rows, width = arguments["inputs" if name == "embed" else "gradient"].shape
+        width = width if name == "embed_gradient" else arguments["table"].shape[1]
+        return _streaming(rows, _fours(width), wide and arguments["column"] % 4 == 0, threads)
     if name == "gather":
         return _over_batch(arguments, constants, wide, threads)
     if name == "forward":
@@ -154,10 +173,20 @@ def _over_rows(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: in
     return Geometry((blocks, 1), (x, y), constants, scratch)
 
 
-def _over_arena(size: int, wide: bool, threads: int) -> Geometry:
+def _sorting(arguments: Mapping[str, Any], threads: int) -> Geometry:
+    """One block, whose threads wait for each other between the passes of a sort."""
+    levels = {
+        "ROW_LEVELS": max(0, arguments["totals"].shape[0] - 1).bit_length(),
+        "KEY_LEVELS": _logarithm(arguments["keys"].shape[0]),
+    }
+    return Geometry((1, 1), (threads, 1), _constants(threads, 1, wide=False, **levels))
+
+
+def _over_arena(size: int, wide: bool, threads: int, **others: Constant) -> Geometry:
     blocks = max(1, min(_quotient(_fours(size), threads), _SUMMING_BLOCKS))
     scratch: Scratch = {"block_sums": ((blocks,), _DOUBLE), "tickets": ((1,), _TICKET)}
-    return Geometry((blocks, 1), (threads, 1), _constants(threads, 1, wide, MANY=blocks > 1), scratch)
+    constants = _constants(threads, 1, wide, MANY=blocks > 1, **others)
+    return Geometry((blocks, 1), (threads, 1), constants, scratch)
 
 
 def _constants(x: int, y: int, wide: bool, **others: Constant) -> dict[str, Constant]:

@@ -19,7 +19,7 @@ from nnkit.kernels.wide import load4, store4
 BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = (
     PREPARED
 ) = False
-SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
+LINGERS = MAX = MEAN = SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
 ceiling = 0.0
@@ -35,6 +35,8 @@ ONE_PASS = False  # a row fits in the registers of its threads
 GROUP_LEVELS = 0  # blocks are summed in groups of two to this power, then the groups
 FEATURE_LEVELS = 0  # halvings that find one of the categorical features
 SPARSE_LEVELS = 0  # halvings that find a column in a sparse row
+ROW_LEVELS = 0  # halvings that find one of a batch's rows
+KEY_LEVELS = 0  # the logarithm of how many tokens there is room to sort
 
 
 def activation(z):
@@ -59,6 +61,10 @@ def rule(w, g, learning_rate, *state):
 
 def prepare(step):
     """Stand for what the rule needs once a step, in float64."""
+
+
+def linger(steps):
+    """Stand for what is left of a state after so many steps without a gradient, in float64."""
 
 
 def real(x):

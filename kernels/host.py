@@ -453,6 +453,7 @@ TEMPLATES: Mapping[str, Callable] = {
         host_embedding.penalise_rows,
         host_embedding.squared_norm_rows,
         host_embedding.update_rows,
+        host_embedding.mark_rows,
     )
 }
 _PARTS = frozenset({host_parts.__name__})

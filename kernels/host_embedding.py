@@ -36,7 +36,8 @@ def number(ids, starts, order, counters, batch_size, totals, slots, places, rows
     """Number the rows that the batch's bags name; `places` says each token's number, `rows_seen` its row.
 
     A row's slot is right only if that slot names the row again, so that no slot is ever cleared (Briggs and
-    Torczon 1993, "An efficient representation for sparse sets").
+    Torczon 1993, "An efficient representation for sparse sets"). Without a branch, for nobody could foretell
+    it.
     """
     first = counters[BATCH] * batch_size
     known = 0
@@ -44,12 +45,13 @@ def number(ids, starts, order, counters, batch_size, totals, slots, places, rows
     for i in range(min(totals.shape[0], starts.shape[0] - 1 - first)):
         row = order[first + i] if SHUFFLED else first + i
         for t in range(starts[row], starts[row + 1]):
-            slot = slots[ids[t]]
-            if slot >= known or rows_seen[slot] != ids[t]:
-                slot = known
-                slots[ids[t]] = slot
-                rows_seen[slot] = ids[t]
-                known += 1
+            one = ids[t]
+            before = slots[one]
+            new = (before >= known) | (rows_seen[before] != one)
+            slot = known if new else before
+            slots[one] = slot
+            rows_seen[slot] = one
+            known += 1 if new else 0
             places[token] = slot
             token += 1
     seen[0] = known
@@ -172,7 +174,8 @@ def update_rows(
 ):
     """Do for the rows seen what `update` does for all, which then counts the batch and the step.
 
-    A state that LINGERS has shrunk at each step since its row was last seen, and does so now.
+    A state that LINGERS has shrunk at each step since its row was last seen, and does so now; `mark_rows`
+    remembers the step.
     """
     if scalars[WEIGHT_SUM] > double(0.0):
         scale = update_scale(scalars, batch_size, clip_norm)
@@ -190,7 +193,13 @@ def update_rows(
                 second = state1[row]
             if LINGERS:
                 left = real(linger(double(counters[STEP] - last_seen[row])))
-                last_seen[row] = counters[STEP] + 1
                 for k in range(first.size):
                     first[k] *= left
             update_stretch(table[row], g, g, first, second, scale, learning_rate, weight_decay)
+
+
+def mark_rows(last_seen, rows_seen, seen, counters, scalars):
+    """Remember that the step that `update` is about to count saw these rows."""
+    if scalars[WEIGHT_SUM] > double(0.0):
+        for r in range(seen[0]):
+            last_seen[rows_seen[r]] = counters[STEP] + 1

@@ -52,18 +52,26 @@ class Lookup:
         self._capacity = capacity
         self._training = tokens is not None
         self._totals = backend.zeros(capacity, arena.dtype)
-        self._partial = backend.zeros(table.width, arena.dtype)
         self._peaks: Array | None = None
+        self._others = {"partial": backend.zeros(table.width, arena.dtype)}
         if tokens is None:
             return
-        rows = max(1, min(tokens, table.size))
-        self._slots = backend.zeros(table.size, np.int32)
-        self._places = backend.zeros(max(1, tokens), np.int32)
+        tokens = max(1, tokens)
+        rows = min(tokens, table.size)
         self.rows_seen = backend.zeros(rows, np.int32)
         self.seen = backend.zeros(1, np.int64)
         self.gradient = backend.zeros((rows, table.width), arena.dtype)
         if table.reduce == "max":
             self._peaks = backend.zeros((capacity, table.width), np.int32)
+        # How a batch's tokens are brought together: on the host by places in a list, on a GPU by sorting.
+        self._others |= {
+            "slots": backend.zeros(table.size, np.int32),
+            "places": backend.zeros(tokens, np.int32),
+            "batch_starts": backend.zeros(capacity, np.int64),
+            "owners": backend.zeros(tokens, np.int32),
+            "keys": backend.zeros(1 << (tokens - 1).bit_length(), np.int64),
+            "run_starts": backend.zeros(rows + 1, np.int64),
+        }
 
     @property
     def name(self) -> str:
@@ -76,13 +84,8 @@ class Lookup:
 
     def forward(self, batch: Batch, counters: Array) -> Operation:
         """Prepare filling the table's columns of the batch's inputs."""
-        arguments = {
-            **self._arguments(batch, counters),
-            "inputs": batch.inputs,
-            "column": self.table.column,
-            "partial": self._partial,
-        }
-        return self._kernel("embed", arguments, batch)
+        arguments = {**self._arguments(batch, counters), "inputs": batch.inputs}
+        return self._kernel("embed", {**arguments, "column": self.table.column}, batch)
 
     def backward(self, batch: Batch, counters: Array, delta: Array, column: int) -> Operation:
         """Prepare the gradient of the rows seen, from the derivative by the inputs.
@@ -118,7 +121,7 @@ class Lookup:
 
     def _arguments(self, batch: Batch, counters: Array) -> dict[str, Any]:
         bags: BagRows = batch.bags[self._number]
-        arguments = {
+        arguments: dict[str, Any] = {
             "table": self._arena.view(self.name),
             "ids": bags.ids,
             "starts": bags.starts,
@@ -128,10 +131,9 @@ class Lookup:
             "batch_size": self._capacity,
             "totals": self._totals[: batch.capacity],
             "peaks": None if self._peaks is None else self._peaks[: batch.capacity],
+            **self._others,
         }
-        if self._training:
-            arguments |= {"slots": self._slots, "places": self._places, **self.seen_arguments()}
-        return arguments
+        return {**arguments, **self.seen_arguments()} if self._training else arguments
 
     def _kernel(self, name: str, arguments: Mapping[str, Any], batch: Batch) -> Operation:
         bags = batch.bags[self._number]

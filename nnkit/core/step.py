@@ -317,12 +317,13 @@ class Step(Objective):
             arguments = {**self._update_arguments(), **lookup.seen_arguments()}
             for slot, name in enumerate(self._optimizer.state):
                 arguments[f"state{slot}"] = self.arena.view(lookup.name, self.state[name])
-            if "last_seen" in self.state:
+            lingers = "last_seen" in self.state
+            if lingers:
                 arguments["last_seen"] = self.state["last_seen"][first : first + lookup.table.size]
-            constants = {**self._update_constants(), "LINGERS": "last_seen" in self.state}
-            operations.append(
-                self._kernel("update_rows", self._optimizer.formulas_of_rows, constants, arguments)
-            )
+            constants = {**self._update_constants(), "LINGERS": lingers}
+            formulas = self._optimizer.formulas_of_rows
+            operations.append(self._kernel("update_rows", formulas, constants, arguments))
+            operations += [self._kernel("mark_rows", {}, {}, arguments)] if lingers else []
             first += lookup.table.size
         return operations
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnkit import Activation, Dense, Dropout, Network, Trainer
+from nnkit import Activation, Dense, Dropout, Embedding, Network, Trainer
 from nnkit.backends import select
 from nnkit.core.batch import Batch
-from nnkit.core.features import Features
+from nnkit.core.features import Bags, Features
 from nnkit.core.layers import stages_of
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.passes import Passes
@@ -51,6 +51,17 @@ def categories() -> Features:
     random = np.random.default_rng(3)
     codes = np.stack([random.integers(0, k, ROWS) for k in (4, 3)], axis=1).astype(np.int32)
     return Features(np.empty((ROWS, 0), np.float32), codes=codes, cardinalities=(4, 3))
+
+
+def documents(weighted: bool = False) -> Features:
+    """Return two columns of numbers, and two bags of ids for each row."""
+    random = np.random.default_rng(4)
+    bags = []
+    for size in (9, 40):
+        starts = np.concatenate([[0], np.cumsum(random.integers(0, 6, ROWS))])
+        ids = random.integers(0, size, starts[-1]).astype(np.int32)
+        bags.append(Bags(ids, starts, size, random.uniform(0.5, 2, len(ids)) if weighted else None))
+    return Features(random.normal(size=(ROWS, 2)).astype(np.float32), bags=tuple(bags))
 
 
 # By name: the layers, the trainer's settings, X, y and what else `fit` is given.
@@ -103,6 +114,20 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
         numbers(),
         targets(CLASSES),
         {},
+    ),
+    "embeddings, penalties, clipping, rmsprop": (
+        [Embedding(9, 3, "mean"), Embedding(40, 4, "sum"), Dense(5, "relu"), Dense(CLASSES)],
+        {"loss": "cross_entropy", "optimizer": "rmsprop", "l1": 1e-3, "l2": 1e-2, "clip_norm": 0.5},
+        documents(weighted=True),
+        classes(),
+        {},
+    ),
+    "embeddings under dropout, a maximum, adam": (
+        [Embedding(9, 4, "max"), Embedding(40, 4), Dropout(0.2), Dense(CLASSES)],
+        {"loss": "cross_entropy", "optimizer": "adam"},
+        documents(),
+        classes(),
+        {"sample_weight": weights()},
     ),
 }
 
@@ -179,6 +204,17 @@ def test_gradients_are_the_same_as_on_the_cpu() -> None:
         network = Network(layers("relu", 0.3, CLASSES))
         network.initialize(INPUTS, 5, np.float64, select(device).backend)
         gradients.append(network.gradients(numbers(), classes(), "cross_entropy", sample_weight=weights()))
+    for name, gradient in gradients[0].items():
+        assert np.any(gradient != 0)
+        np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-11, atol=1e-13)
+
+
+def test_an_embeddings_gradient_is_the_same_as_on_the_cpu() -> None:
+    gradients = []
+    for device in ("cpu", "cuda"):
+        network = Network([Embedding(9, 3, "max"), Embedding(40, 5), Dense(4, "tanh"), Dense(CLASSES)])
+        network.initialize(2, 5, np.float64, select(device).backend)
+        gradients.append(network.gradients(documents(), classes(), "cross_entropy", l2=0.1))
     for name, gradient in gradients[0].items():
         assert np.any(gradient != 0)
         np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-11, atol=1e-13)

@@ -180,10 +180,50 @@ def arena_cases() -> Iterator[Case]:
             yield Case(label, "update", dtype, optimizer.formulas, constants, arguments, True)
 
 
+def embedding_cases() -> Iterator[Case]:
+    """Each kernel of an embedding, rows of 64 (wide) and 50, each reduction, and rules of each kind."""
+    for dtype, width in product(DTYPES, (64, 50)):
+        table, state0, state1 = np.empty((3, 20_000, width), dtype)
+        arguments = {
+            **{
+                "table": table,
+                "state0": state0,
+                "state1": state1,
+                "gradient": np.empty((6400, width), dtype),
+            },
+            **{"ids": np.zeros(100_000, np.int32), "starts": np.zeros(1001, np.int64)},
+            **{"id_weights": np.empty(100_000, dtype), "order": np.zeros(1000, np.int64)},
+            **{"inputs": np.empty((128, width + 4), dtype), "delta": np.empty((128, width + 4), dtype)},
+            **{"totals": np.empty(128, dtype), "peaks": np.zeros((128, width), np.int32)},
+            **{"batch_starts": np.zeros(128, np.int64), "owners": np.zeros(6400, np.int32)},
+            **{"keys": np.zeros(8192, np.int64), "run_starts": np.zeros(6401, np.int64)},
+            **{"rows_seen": np.zeros(6400, np.int32), "seen": np.zeros(1, np.int64)},
+            "counters": np.zeros(COUNTERS, np.int64),
+            **{"scalars": np.zeros(SCALARS), "rates": np.zeros(9), "column": 4, "batch_size": 128},
+            **{"l1": 0.1, "l2": 0.1, "weight_decay": 0.1, "clip_norm": np.float64(1.0)},
+        }
+        for reduce, kernel in product(("mean", "sum", "max"), ("embed", "embed_gradient")):
+            flags = {"MAX": reduce == "max", "MEAN": reduce == "mean", "WEIGHTED": reduce == "sum"}
+            flags |= {"GRADIENT": True, "SHUFFLED": True}
+            name = f"{kernel}-{reduce}-{width}-{dtype}"
+            yield Case(name, kernel, dtype, {}, flags, arguments, width == 64)
+        for kernel in ("number", "mark_rows") if width == 64 else ():
+            yield Case(f"{kernel}-{dtype}", kernel, dtype, {}, {"SHUFFLED": True}, arguments, False)
+        for kernel in ("penalise_rows", "squared_norm_rows"):
+            yield Case(f"{kernel}-{width}-{dtype}", kernel, dtype, {}, {}, arguments, width == 64)
+        for name in ("sgd", "rmsprop", "adam"):
+            rule = optimizer_from(name)
+            flags = {"SLOTS": len(rule.state), "CLIP": True, "PREPARED": type(rule).prepare is not None}
+            constants = {**flags, "LINGERS": type(rule).left is not None, **rule.constants}
+            formulas = rule.formulas_of_rows
+            label = f"update_rows-{name}-{width}-{dtype}"
+            yield Case(label, "update_rows", dtype, formulas, constants, arguments, width == 64)
+
+
 @cache
 def cases() -> dict[str, Case]:
     """Return all cases by their names."""
-    found = [*layer_cases(), *loss_cases(), *gather_cases(), *arena_cases()]
+    found = [*layer_cases(), *loss_cases(), *gather_cases(), *arena_cases(), *embedding_cases()]
     assert len({case.name for case in found}) == len(found)
     return {case.name: case for case in found}
 

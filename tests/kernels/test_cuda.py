@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from embedding_cases import Case
+from embedding_cases import trained as trained_embedding
 from kernel_devices import CudaDevice, HostDevice
 
 from nnkit.core.activations import activation_function
@@ -355,3 +357,36 @@ def test_moments_that_decay_below_the_normal_numbers_become_zero() -> None:
     after = update("momentum", "float32", 16, arguments, clip=False)
     trained = ~np.isnan(arguments["values"])
     assert not after["state0"][trained].any()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Embeddings.
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [4, 32])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("mean", width=40, weighted=True, capacity=9),
+        Case("max", width=8, longest=20),
+        Case("sum", width=13, capacity=3),
+    ],
+)
+def test_an_embeddings_step_has_the_same_bits_wide_and_scalar_and_the_hosts_numbers(
+    case: Case, threads: int
+) -> None:
+    host = trained_embedding(HOST, case, "float32", "adam")
+    wide, scalar = (
+        trained_embedding(CudaDevice(threads, offset=offset), case, "float32", "adam") for offset in (0, 1)
+    )
+    for name in ("inputs", "gradient", "table", "state0", "state1", "scalars", "rows_seen"):
+        np.testing.assert_array_equal(wide[name], scalar[name], err_msg=name)
+    for name in ("inputs", "table", "state0", "state1", "scalars"):
+        np.testing.assert_allclose(wide[name], host[name], rtol=3e-6, atol=3e-6, err_msg=name)
+    count = int(host["seen"][0])
+    assert wide["seen"][0] == count
+    # The GPU lists the rows in the order of their ids.
+    order = np.argsort(host["rows_seen"][:count])
+    np.testing.assert_array_equal(wide["rows_seen"][:count], host["rows_seen"][order])
+    np.testing.assert_allclose(wide["gradient"][:count], host["gradient"][order], rtol=3e-6, atol=3e-6)

@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-# What test_fused.py and test_cuda.py hold at least; fewer would mean that some are no longer collected.
-EXPECTED = 165
+FILES = ("test_fused.py", "test_cuda.py", "test_embedding_kernels.py")
+# What they hold at least; fewer would mean that some are no longer collected.
+EXPECTED = 215
 
 
 def test_the_cuda_kernels_meet_the_expectations_in_the_simulator(tmp_path: Path) -> None:
     here, report = Path(__file__).parent, tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, f"--junitxml={report}", str(here / "test_fused.py"), str(here / "test_cuda.py")],
+        [*command, f"--junitxml={report}", *(str(here / name) for name in FILES)],
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         cwd=here.parents[1],
         capture_output=True,
