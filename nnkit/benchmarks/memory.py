@@ -19,7 +19,7 @@ from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.problem import PIXELS, Problem, training_step
 from nnkit.benchmarks.records import Record, measured, once
 
-__all__ = ["cases", "measure_here", "needed_bytes"]
+__all__ = ["cases", "measure_here", "needed_bytes", "peak", "reset_peak", "resident"]
 
 _CHILD = """
 import json, sys
@@ -80,11 +80,11 @@ def measure_here(width: int, batch: int, device: str) -> None:
     On a GPU the bytes are the device's, and the peak of the process is still the host's.
     """
     _run(device, 8, 2)
-    before, free = _resident(), _free(device)
-    _reset_peak()
+    before, free = resident(), _free(device)
+    reset_peak()
     _run(device, width, batch)
-    grown = _peak() - before if free is None else free - (_free(device) or 0)
-    print(json.dumps({"peak": _peak(), "grown": grown}))
+    grown = peak() - before if free is None else free - (_free(device) or 0)
+    print(json.dumps({"peak": peak(), "grown": grown}))
 
 
 _kept: list[object] = []  # what has been made, so that nothing is given back before it is counted
@@ -106,15 +106,17 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
     return _status("VmRSS")
 
 
-def _peak() -> int:
+def peak() -> int:
+    """Return the most bytes of this process that were in memory at once."""
     return _status("VmHWM")
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Let the peak begin anew, at what is resident; a system that forbids it keeps the libraries' in it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

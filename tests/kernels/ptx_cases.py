@@ -198,7 +198,7 @@ def embedding_cases() -> Iterator[Case]:
             **{"batch_starts": np.zeros(128, np.int64), "owners": np.zeros(6400, np.int32)},
             **{"keys": np.zeros(8192, np.int64), "run_starts": np.zeros(6401, np.int64)},
             **{"rows_seen": np.zeros(6400, np.int32), "seen": np.zeros(1, np.int64)},
-            "counters": np.zeros(COUNTERS, np.int64),
+            **{"last_seen": np.zeros(20_000, np.int64), "counters": np.zeros(COUNTERS, np.int64)},
             **{"scalars": np.zeros(SCALARS), "rates": np.zeros(9), "column": 4, "batch_size": 128},
             **{"l1": 0.1, "l2": 0.1, "weight_decay": 0.1, "clip_norm": np.float64(1.0)},
         }
