@@ -1,9 +1,9 @@
 """Write bench/RESULTS.md from bench/results/*.json and bench/LEARNT.md: `python bench/report.py [--check]`.
 
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
-bench/shell.py, the estimators of bench/estimators.py, the card's of bench/gpu.sh, faults, hostile inputs.
-Whatever else lies there is linked. Order: the whole, its first paragraph, a function for each kind of file,
-the command.
+bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the card's of
+bench/gpu.sh, faults, hostile inputs. Whatever else lies there is linked. Order: the whole, its first
+paragraph, a function for each kind of file, the command.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ def kind_of(value: Held) -> str:
         return "faults"
     if "from the shell" in value:
         return "shell"
+    if "vocabularies" in value:
+        return "embedding"
     records = [record for record in value.values() if isinstance(record, dict)]
     if any("inputs" in record and "findings" in record for record in records):
         return "hostile"
@@ -302,6 +304,59 @@ def estimators(name: str, value: Held) -> Iterator[str]:
     yield markdown(Table(headers, rows, 2))
 
 
+def embedding(name: str, value: Held) -> Iterator[str]:
+    """nnkit's embedding beside PyTorch's, and by itself for several vocabularies."""
+    rows = []
+    for found in value["comparisons"]:
+        seconds = {who: Quantity("s", **spread) for who, spread in found["seconds"].items()}
+        faster = {who: Quantity("", **spread) for who, spread in found["times faster"].items()}
+        reached = "reached" if found["reached"] else "not reached"
+        told = [f"{ratio} than {who}" for who, ratio in faster.items()]
+        rows.append(
+            [
+                f"{found['optimizer']}, {found['words']} words",
+                *map(str, seconds.values()),
+                "; ".join(told),
+                f"≥ {found['aim']:g}: {reached}",
+            ]
+        )
+    size, machine = value["size"], value["machine"]
+    yield "## An embedding beside PyTorch's"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/embedding.py`, torch {machine['torch']}: "
+        f"{size['documents']:,} documents of {size['tokens']} tokens, a vocabulary of "
+        f"{value['comparisons'][0]['vocabulary']:,}, vectors of 64, their mean, one dense layer, batches of "
+        "128; the time a batch, from the same weights and over the same batches in turns. PyTorch's "
+        "EmbeddingBag has sparse gradients, with SGD or SparseAdam. Uniform words are all equally frequent, "
+        "so that nearly each token has a row of its own; natural ones are as rare as their rank is high."
+    )
+    headers = ["trained with", *value["comparisons"][0]["seconds"], "times faster", "aim"]
+    yield markdown(Table(headers, rows, 1))
+    yield paragraph(
+        "nnkit alone, each in a process of its own. Where 20,000 of the words are used, only the table's "
+        "size differs; where all are, so does how much of what a batch reads lies in the caches. Its arrays "
+        "are the parameters, the optimizer's state, the batch, and 28 bytes a document and 4 a word."
+    )
+    yield markdown(
+        Table(["trained with", "words", "used", "a batch", "memory", "of its arrays"], alone(value), 1)
+    )
+
+
+def alone(value: Held) -> list[list[str]]:
+    """Return a row for each vocabulary."""
+    return [
+        [
+            found["optimizer"],
+            f"{found['vocabulary']:,}",
+            f"{found['used']:,}",
+            str(Quantity("s", **found["seconds"])),
+            text("B", found["bytes taken"]),
+            f"{found['taken / its arrays']:.2f}",
+        ]
+        for found in value["vocabularies"]
+    ]
+
+
 def card(name: str, value: Held) -> Iterator[str]:
     """What bench/gpu.sh measured on a card."""
     yield f"## {value['machine']['card']}"
@@ -352,6 +407,7 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "shell": shell,
     "trainings": trainings,
     "estimators": estimators,
+    "embedding": embedding,
     "card": card,
     "faults": faults,
     "hostile": hostile,

@@ -249,7 +249,7 @@ def initialize_table(
         yield first, (drawn / np.sqrt(width)).reshape(-1, width).astype(dtype)
 
 
-_DRAWN_AT_ONCE = 1 << 20
+_DRAWN_AT_ONCE = 1 << 17
 
 
 def _symmetric(uniform: NDArray[np.float64], limit: float) -> NDArray[np.float64]:

@@ -33,6 +33,10 @@ _SWITCHES = ("rate_in_velocity", "epsilon_hat")
 class Optimizer:
     """What all optimizers share.
 
+    Of an `Embedding`'s table, a step updates the rows that its batch looks up. Each optimizer says whether
+    that is what an update of the whole table would do; `weight_decay` and penalties never are, for they would
+    shrink rows unseen, too.
+
     Parameters
     ----------
     learning_rate : float
@@ -94,7 +98,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent: w ← w − η g."""
+    """Gradient descent: w ← w − η g. Rows of an embedding that a batch does not see would stay, and do."""
 
     learning_rate: float = 1e-2
     name: ClassVar[str] = "sgd"
@@ -106,7 +110,8 @@ class Momentum(Optimizer):
     """Gradient descent with momentum: v ← μ v + g, w ← w − η v.
 
     With `rate_in_velocity` the velocity contains the rate, as scikit-learn's does: v ← μ v + η g, w ← w − v.
-    The two differ where the rate changes.
+    The two differ where the rate changes. The velocity of an embedding's row decays, and moves the row, at
+    the steps that see it alone; a dense update would do both at each step.
     """
 
     learning_rate: float = 1e-2
@@ -127,7 +132,10 @@ class Nesterov(Momentum):
 
 @dataclass(frozen=True)
 class AdaGrad(Optimizer):
-    """Duchi et al. 2011: s ← s + g², w ← w − η g / (√s + ε)."""
+    """Duchi et al. 2011: s ← s + g², w ← w − η g / (√s + ε).
+
+    Rows of an embedding that a batch does not see would stay, and do.
+    """
 
     learning_rate: float = 1e-2
     epsilon: float = 1e-10
@@ -138,7 +146,11 @@ class AdaGrad(Optimizer):
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """Tieleman and Hinton 2012: s ← ρ s + (1 − ρ) g², w ← w − η g / (√s + ε)."""
+    """Tieleman and Hinton 2012: s ← ρ s + (1 − ρ) g², w ← w − η g / (√s + ε).
+
+    Where k steps have not seen a row of an embedding, its s becomes ρᵏ s when it is seen again, which is what
+    a dense update comes to.
+    """
 
     decay: float = 0.9
     epsilon: float = 1e-8
@@ -153,7 +165,8 @@ class Adam(Optimizer):
     """Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1.
 
     With `epsilon_hat`, ε stands outside the bias correction, as in the form at the end of their section 2
-    and in scikit-learn.
+    and in scikit-learn. The moments of an embedding's row decay, and move the row, at the steps that see it
+    alone, as in PyTorch's SparseAdam; a dense update would do both at each step. t counts all steps.
     """
 
     beta1: float = 0.9

@@ -129,6 +129,24 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
             "ratios": {"PyTorch eager": {"times faster": [4.0, 2.0], "share of memory": [0.5, 0.5]}},
             "aims": {"accuracy": 0.975, "times faster": 3.5, "share of memory": 0.5},
         },
+        "words": {
+            "machine": {"torch": "9.9"},
+            "size": {"documents": 1000, "tokens": 7},
+            "comparisons": [
+                {
+                    **{"optimizer": "adam", "words": "natural", "vocabulary": 500, "aim": 1.0},
+                    "seconds": {"nnkit": spread, "PyTorch": spread},
+                    "times faster": {"PyTorch": spread},
+                    "reached": False,
+                }
+            ],
+            "vocabularies": [
+                {
+                    **{"optimizer": "sgd", "vocabulary": 2000, "used": 200, "seconds": spread},
+                    **{"bytes taken": 3 << 20, "taken / its arrays": 1.25},
+                }
+            ],
+        },
         "strange": {"a": 1},
     }
     for name, record in records.items():
@@ -150,6 +168,11 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
         page.split()
     )
     assert "| 98.00 % | 3.00 (2.20 to 3.80) | 0.50 (0.50 to 0.50) |" in page
+    assert (
+        "| adam, natural words | 2.00 (1.00 to 3.00) s | 2.00 (1.00 to 3.00) s "
+        "| 2.00 (1.00 to 3.00) than PyTorch | ≥ 1: not reached |"
+    ) in page
+    assert "| sgd | 2,000 | 200 | 2.00 (1.00 to 3.00) s | 3.00 MiB | 1.25 |" in page
     assert "- [results/strange.json](results/strange.json)" in page
 
 
