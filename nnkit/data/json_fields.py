@@ -7,7 +7,7 @@ from typing import Any
 
 from nnkit.errors import ModelFileError
 
-__all__ = ["choice", "flag", "mapping", "number", "numbers", "sequence", "text", "texts", "whole"]
+__all__ = ["choice", "flag", "mapping", "number", "numbers", "sequence", "text", "texts", "whole", "wholes"]
 
 
 def _field(data: dict[str, Any], key: str) -> Any:
@@ -72,9 +72,21 @@ def flag(data: dict[str, Any], key: str) -> bool:
 def whole(data: dict[str, Any], key: str, low: int, high: int) -> int:
     """Return an integer in ``[low, high]``."""
     value = _field(data, key)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if not _is_whole(value, low, high):
         raise _wrong(key, f"a whole number between {low} and {high}")
     return value
+
+
+def wholes(data: dict[str, Any], key: str, low: int, high: int) -> tuple[int, ...]:
+    """Return a tuple of integers in ``[low, high]``."""
+    values = sequence(data, key)
+    if not all(_is_whole(value, low, high) for value in values):
+        raise _wrong(key, f"a list of whole numbers between {low} and {high}")
+    return tuple(values)
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def number(data: dict[str, Any], key: str) -> float:

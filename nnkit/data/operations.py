@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,9 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data import json_fields
+from nnkit.data.terms import MOST_CHARACTERS, MOST_WORDS
 from nnkit.errors import ModelFileError
 
-__all__ = ["ArrayColumns", "CategoryColumn", "NumberColumn", "Operation", "operation_from_json"]
+__all__ = [
+    "ArrayColumns",
+    "CategoryColumn",
+    "ColumnOperation",
+    "NumberColumn",
+    "Operation",
+    "TextColumn",
+    "operation_from_json",
+]
 
 _MOST_COLUMNS = 2**31 - 1
 
@@ -41,19 +50,93 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """A column of texts, one-hot: a place for each value, and the last for the missing and the never seen."""
+    """A column of texts: a place for each value, and the last for the missing and the never seen.
+
+    The places are one-hot inputs, or if `embedded` the rows of an embedding's table.
+    """
 
     column: str
     values: tuple[str, ...]
+    embedded: bool = False
 
     @property
     def places(self) -> int:
-        """The number of one-hot places."""
+        """The number of places."""
         return len(self.values) + 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""
-        return {"operation": "one_hot", "column": self.column, "values": list(self.values)}
+        name = "embed" if self.embedded else "one_hot"
+        return {"operation": name, "column": self.column, "values": list(self.values)}
+
+
+@dataclass(frozen=True, eq=False)
+class TextColumn:
+    """A column of documents, each a bag of the rows of an embedding's table.
+
+    Parameters
+    ----------
+    column : str
+    word_ngrams : int
+        Up to how many words make a term.
+    char_ngrams : (int, int), optional
+        The shortest and the longest character n-gram; see `nnkit.data.terms.find_terms`.
+    terms : tuple of str
+        The vocabulary: term k has row k + 1 of the table, and row 0 is that of words that are not in it.
+    buckets : int
+        In place of a vocabulary: a term has the row that its FNV-1a hash modulo this number says.
+    documents : int
+        With TF-IDF, how many documents were counted.
+    counts : tuple of int
+        With TF-IDF, how many of them hold each row of the table; else empty.
+    """
+
+    column: str
+    word_ngrams: int
+    char_ngrams: tuple[int, int] | None = None
+    terms: tuple[str, ...] = ()
+    buckets: int = 0
+    documents: int = 0
+    counts: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of rows of the table."""
+        return self.buckets or len(self.terms) + 1
+
+    @property
+    def grams(self) -> tuple[int, tuple[int, int] | None]:
+        """The arguments of `find_terms` after the documents."""
+        return self.word_ngrams, self.char_ngrams
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The row of each term."""
+        return {term: row for row, term in enumerate(self.terms, 1)}
+
+    @cached_property
+    def inverse_frequencies(self) -> NDArray[np.float64] | None:
+        """``ln((1 + n) / (1 + d)) + 1`` for each row of the table; None without TF-IDF."""
+        if not self.counts:
+            return None
+        return np.log((1 + self.documents) / (1 + np.array(self.counts, np.float64))) + 1
+
+    def with_counts(self, documents: int, counts: tuple[int, ...]) -> TextColumn:
+        """Return the same column, weighted by TF-IDF."""
+        return replace(self, documents=documents, counts=counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the operation as JSON values."""
+        return {
+            "operation": "terms",
+            "column": self.column,
+            "word_ngrams": self.word_ngrams,
+            "char_ngrams": list(self.char_ngrams or ()),
+            "terms": list(self.terms),
+            "buckets": self.buckets,
+            "documents": self.documents,
+            "counts": list(self.counts),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,22 +183,25 @@ class ArrayColumns:
         }
 
 
-Operation = NumberColumn | CategoryColumn | ArrayColumns
+ColumnOperation = NumberColumn | CategoryColumn | TextColumn
+Operation = ColumnOperation | ArrayColumns
 
 
 def operation_from_json(data: Any) -> Operation:
     """Read one operation; anything else than what `to_json` writes is a ModelFileError."""
     data = json_fields.mapping(data, "operation")
-    name = json_fields.choice(data, "operation", ("scale", "one_hot", "scale_array"))
+    name = json_fields.choice(data, "operation", ("scale", "one_hot", "embed", "terms", "scale_array"))
     if name == "scale":
         kind = json_fields.choice(data, "kind", ("number", "time"))
         values = (json_fields.number(data, key) for key in ("fill", "shift", "scale"))
         return NumberColumn(json_fields.text(data, "column"), kind, *values)
-    if name == "one_hot":
+    if name == "terms":
+        return _text_column(data)
+    if name in ("one_hot", "embed"):
         values_ = json_fields.texts(data, "values", distinct=True)
         if not values_:
             raise ModelFileError("the model file is damaged: a category column has no values")
-        return CategoryColumn(json_fields.text(data, "column"), values_)
+        return CategoryColumn(json_fields.text(data, "column"), values_, name == "embed")
     count = json_fields.whole(data, "columns", 1, _MOST_COLUMNS)
     return ArrayColumns(
         count,
@@ -123,6 +209,29 @@ def operation_from_json(data: Any) -> Operation:
         _per_column(data, "shift", count),
         _per_column(data, "scale", count),
     )
+
+
+def _text_column(data: dict[str, Any]) -> TextColumn:
+    lengths = json_fields.wholes(data, "char_ngrams", 1, MOST_CHARACTERS)
+    documents = json_fields.whole(data, "documents", 0, _MOST_COLUMNS)
+    column = TextColumn(
+        json_fields.text(data, "column"),
+        json_fields.whole(data, "word_ngrams", 1, MOST_WORDS),
+        (lengths[0], lengths[-1]) if lengths else None,
+        json_fields.texts(data, "terms", distinct=True),
+        json_fields.whole(data, "buckets", 0, _MOST_COLUMNS),
+        documents,
+        json_fields.wholes(data, "counts", 0, documents),
+    )
+    whole = (
+        len(lengths) in (0, 2)
+        and lengths == tuple(sorted(lengths))
+        and bool(column.terms) != bool(column.buckets)
+        and len(column.counts) in (0, column.size)
+    )
+    if not whole:
+        raise ModelFileError("the model file is damaged: a text column's terms do not agree")
+    return column
 
 
 def _per_column(data: dict[str, Any], key: str, count: int) -> float | NDArray[np.float64]:

@@ -12,11 +12,21 @@ from numpy.typing import DTypeLike, NDArray
 from nnkit.core.features import Features
 from nnkit.data import json_fields
 from nnkit.data.array_encoding import encode_array, fit_array
-from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, Operation, operation_from_json
+from nnkit.data.operations import (
+    ArrayColumns,
+    CategoryColumn,
+    ColumnOperation,
+    NumberColumn,
+    Operation,
+    TextColumn,
+    operation_from_json,
+)
 from nnkit.errors import ConfigError, DataError, ModelFileError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from nnkit.data.text import TextOptions
 
 __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
 
@@ -32,8 +42,8 @@ class Preprocessor:
     Parameters
     ----------
     operations : tuple
-        A `NumberColumn` or a `CategoryColumn` for each column of a table, in the table's order; or one
-        `ArrayColumns`.
+        A `NumberColumn`, a `CategoryColumn` or a `TextColumn` for each column of a table, in the table's
+        order; or one `ArrayColumns`.
     dtype : {"float32", "float64"}
         In which numbers are stored; pixels stay uint8.
     notes : tuple of str
@@ -52,6 +62,8 @@ class Preprocessor:
         rows: NDArray[np.integer] | None = None,
         scaling: str = "auto",
         dtype: DTypeLike = np.float32,
+        text: TextOptions | None = None,
+        categories: str = "onehot",
     ) -> Preprocessor:
         """Read the statistics of the training rows.
 
@@ -59,7 +71,8 @@ class Preprocessor:
         ----------
         features : array of shape (samples, p), or a table (Arrow, pandas, Polars)
             The numbers of a table are filled in with the median; texts, categories and booleans become codes;
-            empty and constant columns, free text and identifiers are dropped.
+            empty and constant columns and identifiers are dropped; free text becomes bags of ids if `text`
+            says how.
         rows : ndarray of integers, optional
             The training rows; without it, all. Cheaper than to take them out first, and mistakes are then
             reported with their place in the whole.
@@ -69,6 +82,10 @@ class Preprocessor:
             or 1) and standardises everything else.
         dtype : numpy dtype
             float32 or float64.
+        text : TextOptions, optional
+            How free text is learnt from, by a network that begins with an `Embedding` for each such column.
+        categories : {"onehot", "embed"}
+            Whether categories are one-hot inputs, or rows of an `Embedding` for each such column.
 
         Raises
         ------
@@ -85,7 +102,7 @@ class Preprocessor:
         from nnkit.data.table_encoding import fit_table
         from nnkit.data.tables import as_table
 
-        operations, notes = fit_table(as_table(features), rows, scaling)
+        operations, notes = fit_table(as_table(features), rows, scaling, text, categories == "embed")
         return cls(operations, name, notes)
 
     def transform(self, features: Any, rows: NDArray[np.integer] | None = None) -> Features:
@@ -119,9 +136,7 @@ class Preprocessor:
         table: pa.Table = as_table(features)
         if array is not None:
             return encode_array(table_as_array(table, array.count), array, rows, dtype)
-        return encode_table(
-            table, cast("Sequence[NumberColumn | CategoryColumn]", self.operations), rows, dtype
-        )
+        return encode_table(table, cast("Sequence[ColumnOperation]", self.operations), rows, dtype)
 
     @property
     def _array(self) -> ArrayColumns | None:
@@ -138,6 +153,37 @@ class Preprocessor:
         )
 
     @property
+    def text_columns(self) -> tuple[TextColumn, ...]:
+        """The columns of text."""
+        return tuple(operation for operation in self.operations if isinstance(operation, TextColumn))
+
+    @property
+    def embedded(self) -> tuple[TextColumn | CategoryColumn, ...]:
+        """The columns that become bags of ids, in the order of their embeddings."""
+        return tuple(
+            operation
+            for operation in self.operations
+            if isinstance(operation, TextColumn)
+            or (isinstance(operation, CategoryColumn) and operation.embedded)
+        )
+
+    @property
+    def embedding_sizes(self) -> tuple[int, ...]:
+        """The number of rows of each embedding's table."""
+        return tuple(
+            operation.size if isinstance(operation, TextColumn) else operation.places
+            for operation in self.embedded
+        )
+
+    @property
+    def _one_hot(self) -> tuple[CategoryColumn, ...]:
+        return tuple(
+            operation
+            for operation in self.operations
+            if isinstance(operation, CategoryColumn) and not operation.embedded
+        )
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """A name for each of the network's inputs, in their order: the numbers, then the one-hot places."""
         array = self._array
@@ -146,23 +192,18 @@ class Preprocessor:
         numbers = [operation.column for operation in self.operations if isinstance(operation, NumberColumn)]
         places = [
             f"{operation.column}={value}"
-            for operation in self.operations
-            if isinstance(operation, CategoryColumn)
+            for operation in self._one_hot
             for value in (*operation.values, "(other)")
         ]
         return (*numbers, *places)
 
     @property
     def width(self) -> int:
-        """The number of the network's inputs."""
-        return sum(
-            operation.count
-            if isinstance(operation, ArrayColumns)
-            else operation.places
-            if isinstance(operation, CategoryColumn)
-            else 1
-            for operation in self.operations
-        )
+        """The number of the network's inputs, without what its embeddings add."""
+        if self._array is not None:
+            return self._array.count
+        numbers = sum(isinstance(operation, NumberColumn) for operation in self.operations)
+        return numbers + sum(operation.places for operation in self._one_hot)
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""

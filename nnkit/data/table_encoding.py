@@ -1,4 +1,4 @@
-"""Encode tables: numbers are filled in and standardised, texts become codes."""
+"""Encode tables: numbers are filled in and standardised, categories become codes, texts bags of ids."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nnkit.core.features import Features
+from nnkit.core.features import Bags, Features
 from nnkit.data.columns import ColumnKind, arrow_array, check_column, column_kind, numbers, numpy_array, texts
-from nnkit.data.operations import CategoryColumn, NumberColumn
+from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, TextColumn
+from nnkit.data.text import TextOptions, encode_texts, fit_texts, holds_text
 from nnkit.errors import DataError
 
 __all__ = ["encode_table", "fit_table", "table_as_array"]
@@ -26,23 +27,35 @@ _UNIQUE_ROWS = 20
 
 @dataclass
 class _Fitted:
-    operations: list[NumberColumn | CategoryColumn] = field(default_factory=list)
+    operations: list[ColumnOperation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def fit_table(
-    table: pa.Table, rows: NDArray[np.integer] | None, scaling: str
-) -> tuple[tuple[NumberColumn | CategoryColumn, ...], tuple[str, ...]]:
-    """Return an operation for each column that can be learned from, and notes on the others."""
+    table: pa.Table,
+    rows: NDArray[np.integer] | None,
+    scaling: str,
+    text: TextOptions | None = None,
+    embedded: bool = False,
+) -> tuple[tuple[ColumnOperation, ...], tuple[str, ...]]:
+    """Return an operation for each column that can be learned from, and notes on the others.
+
+    Without `text` no column is learnt from as text; with `embedded`, categories are rows of an embedding.
+    """
     fitted = _Fitted()
     for name in table.column_names:
         column = table[name]
-        check_column(name, column)
+        named = text is not None and text.columns is not None and name in text.columns
+        if not named:
+            check_column(name, column)
         kind = column_kind(name, column.type)
-        if kind == "empty":
+        if named or (kind == "category" and (text is None or text.columns is None) and holds_text(column)):
+            _fit_text(name, column, rows, text, fitted)
+        elif kind == "empty":
             fitted.notes.append(f"dropped column {name!r}: every value is missing")
         elif kind == "category":
-            _fit_category(name, column if rows is None else column.take(arrow_array(rows)), fitted)
+            taken = column if rows is None else column.take(arrow_array(rows))
+            _fit_category(name, taken, embedded, fitted)
         else:
             values = numbers(name, column, kind)
             _fit_number(name, values if rows is None else values[rows], kind, scaling, fitted)
@@ -51,6 +64,22 @@ def fit_table(
             f"no column is left to learn from: {'; '.join(fitted.notes) or 'the table has no columns'}"
         )
     return tuple(fitted.operations), tuple(fitted.notes)
+
+
+def _fit_text(
+    name: str,
+    column: pa.ChunkedArray,
+    rows: NDArray[np.integer] | None,
+    options: TextOptions | None,
+    fitted: _Fitted,
+) -> None:
+    if options is None:
+        fitted.notes.append(f"dropped column {name!r}: it is text, and not learnt from here")
+        return
+    operation, note = fit_texts(name, column, rows, options)
+    fitted.notes.append(note)
+    if operation is not None:
+        fitted.operations.append(operation)
 
 
 def _fit_number(
@@ -88,7 +117,7 @@ def _fit_number(
     fitted.operations.append(NumberColumn(name, "time" if kind == "time" else "number", fill, shift, scale))
 
 
-def _fit_category(name: str, column: pa.ChunkedArray, fitted: _Fitted) -> None:
+def _fit_category(name: str, column: pa.ChunkedArray, embedded: bool, fitted: _Fitted) -> None:
     counts = pc.value_counts(texts(name, column).dictionary_decode())
     found = dict(zip(*(part.to_pylist() for part in counts.flatten()), strict=True))
     absent = found.pop(None, 0)
@@ -97,7 +126,7 @@ def _fit_category(name: str, column: pa.ChunkedArray, fitted: _Fitted) -> None:
         fitted.notes.append(f"dropped column {name!r}: every value is missing")
     elif len(found) == 1 and not absent:
         fitted.notes.append(f"dropped column {name!r}: every value is the same, {next(iter(found))[:40]!r}")
-    elif len(found) > _MOST_CATEGORIES or (present > _UNIQUE_ROWS and len(found) > _UNIQUE_SHARE * present):
+    elif not embedded and len(found) > _MOST_CATEGORIES or _identifies(len(found), present):
         fitted.notes.append(
             f"dropped column {name!r}: {len(found)} different texts in {present} rows "
             "(free text or identifiers)"
@@ -106,12 +135,16 @@ def _fit_category(name: str, column: pa.ChunkedArray, fitted: _Fitted) -> None:
         if absent:
             plural = "value" if absent == 1 else "values"
             fitted.notes.append(f"{absent} missing {plural} in {name!r} share the place of values never seen")
-        fitted.operations.append(CategoryColumn(name, tuple(sorted(found))))
+        fitted.operations.append(CategoryColumn(name, tuple(sorted(found)), embedded))
+
+
+def _identifies(different: int, present: int) -> bool:
+    return present > _UNIQUE_ROWS and different > _UNIQUE_SHARE * present
 
 
 def encode_table(
     table: pa.Table,
-    operations: Sequence[NumberColumn | CategoryColumn],
+    operations: Sequence[ColumnOperation],
     rows: NDArray[np.integer] | None,
     dtype: np.dtype,
 ) -> Features:
@@ -127,17 +160,36 @@ def encode_table(
             f"there are {listed(map(repr, table.column_names))}"
         )
     number_columns = [operation for operation in operations if isinstance(operation, NumberColumn)]
-    category_columns = [operation for operation in operations if isinstance(operation, CategoryColumn)]
+    categories = [operation for operation in operations if isinstance(operation, CategoryColumn)]
+    one_hot = [category for category in categories if not category.embedded]
     count = len(table) if rows is None else len(rows)
     dense = np.empty((count, len(number_columns)), dtype=dtype)
     for place, number in enumerate(number_columns):
         dense[:, place] = _encode_number(number, table[number.column], rows, dtype)
-    if not category_columns:
-        return Features(dense)
-    codes = np.empty((count, len(category_columns)), dtype=np.int32)
-    for place, category in enumerate(category_columns):
+    bags = tuple(
+        _encode_bags(operation, table[operation.column], rows, dtype)
+        for operation in operations
+        if isinstance(operation, TextColumn) or (isinstance(operation, CategoryColumn) and operation.embedded)
+    )
+    if not one_hot:
+        return Features(dense, bags=bags)
+    codes = np.empty((count, len(one_hot)), dtype=np.int32)
+    for place, category in enumerate(one_hot):
         codes[:, place] = _encode_category(category, table[category.column], rows)
-    return Features(dense, codes=codes, cardinalities=tuple(category.places for category in category_columns))
+    cardinalities = tuple(category.places for category in one_hot)
+    return Features(dense, codes=codes, cardinalities=cardinalities, bags=bags)
+
+
+def _encode_bags(
+    operation: TextColumn | CategoryColumn,
+    column: pa.ChunkedArray,
+    rows: NDArray[np.integer] | None,
+    dtype: np.dtype,
+) -> Bags:
+    if isinstance(operation, TextColumn):
+        return encode_texts(operation, column, rows, dtype)
+    codes = _encode_category(operation, column, rows)
+    return Bags(codes, np.arange(len(codes) + 1), operation.places)
 
 
 def _encode_number(

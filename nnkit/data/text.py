@@ -1,0 +1,204 @@
+"""Columns of text: which columns are one, the vocabulary of the training rows, and documents as bags of ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nnkit.core.features import Bags
+from nnkit.data.columns import arrow_array, column_kind
+from nnkit.data.hashing import fnv1a
+from nnkit.data.operations import TextColumn
+from nnkit.data.ragged import Ragged
+from nnkit.data.terms import Terms, find_terms
+from nnkit.data.tokens import tokenise
+from nnkit.errors import DataError
+
+__all__ = ["TextOptions", "encode_texts", "fit_texts", "holds_text"]
+
+_SAMPLED_ROWS = 2000
+_SEVERAL_WORDS = 3
+_ROWS_AT_ONCE = 4096
+# Distinct terms that are counted before the rarest are forgotten: about a gigabyte.
+_MOST_COUNTED = 5_000_000
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How columns of text are learnt from.
+
+    Parameters
+    ----------
+    columns : tuple of str, optional
+        Those that are text; without it, those that `holds_text` finds.
+    word_ngrams : int
+        Up to how many words that follow one another make a term.
+    char_ngrams : (int, int), optional
+        The shortest and the longest run of characters in a word that makes a term.
+    min_count : int
+        How often a term must come in the training rows to have an entry of its own in the vocabulary.
+    vocabulary_size : int
+        The most entries; the most frequent terms have them.
+    hashing : int
+        Instead of a vocabulary, so many buckets that terms are hashed into; 0 for a vocabulary.
+    tfidf : bool
+        Whether a document's terms are weighted by TF-IDF.
+    """
+
+    columns: tuple[str, ...] | None = None
+    word_ngrams: int = 2
+    char_ngrams: tuple[int, int] | None = None
+    min_count: int = 2
+    vocabulary_size: int = 100_000
+    hashing: int = 0
+    tfidf: bool = False
+
+
+def holds_text(column: pa.ChunkedArray) -> bool:
+    """Tell whether a column of texts is free text rather than categories or identifiers.
+
+    It is if of its values in up to 2,000 rows, taken evenly, more than half are different and at least half
+    have three words or more.
+    """
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return False
+    rows = np.unique(np.linspace(0, len(column) - 1, min(len(column), _SAMPLED_ROWS)).astype(np.int64))
+    sample = [value for value in column.take(arrow_array(rows)).to_pylist() if value]
+    distinct = set(sample)
+    if 2 * len(distinct) <= len(sample):
+        return False
+    several = sum(_words(text) >= _SEVERAL_WORDS for text in distinct)
+    return 2 * several >= len(distinct)
+
+
+def _words(text: str) -> int:
+    return sum(token[0].isalnum() for token in tokenise(text[:1000]))
+
+
+def fit_texts(
+    name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, options: TextOptions
+) -> tuple[TextColumn | None, str]:
+    """Return a text column's operation, None where no term is frequent enough, and a note for the user."""
+    shape = (name, options.word_ngrams, options.char_ngrams)
+    counts, tokens, missing = _count(name, column, rows, options)
+    empty = f", {missing} of them missing: they are empty" if missing else ""
+    count = len(column) if rows is None else len(rows)
+    if options.hashing:
+        operation, entries = TextColumn(*shape, buckets=options.hashing), f"{options.hashing:,} buckets"
+    else:
+        frequent = [(-times, term) for term, times in counts.items() if times >= options.min_count]
+        kept = tuple(term for _, term in sorted(frequent)[: options.vocabulary_size])
+        if not kept:
+            return None, (
+                f"dropped column {name!r}: it is text, and no word comes {options.min_count} times or more"
+            )
+        operation, entries = TextColumn(*shape, terms=kept), f"a vocabulary of {len(kept):,} terms"
+    note = f"column {name!r} is text: {tokens:,} tokens in {count:,} rows{empty}, {entries}"
+    return (_weighted(operation, column, rows, count) if options.tfidf else operation), note
+
+
+def _count(
+    name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, options: TextOptions
+) -> tuple[Counter[str], int, int]:
+    """Return how often each term comes, the number of tokens and that of missing documents."""
+    counts: Counter[str] = Counter()
+    tokens, missing, rarest = 0, 0, 0
+    grams = (1, None) if options.hashing else (options.word_ngrams, options.char_ngrams)
+    for texts in _documents(name, column, rows):
+        missing += sum(text is None for text in texts)
+        found = find_terms([text or "" for text in texts], *grams)
+        times = np.bincount(found.documents.values, minlength=len(found.names))
+        tokens += int(times[: found.words].sum())
+        if not options.hashing:
+            counts.update(dict(zip(found.names, times.tolist(), strict=True)))
+        while len(counts) > _MOST_COUNTED:
+            rarest += 1
+            counts = Counter({term: times for term, times in counts.items() if times > rarest})
+    return counts, tokens, missing
+
+
+def _weighted(
+    operation: TextColumn, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, count: int
+) -> TextColumn:
+    """Return the operation with the number of training documents that hold each entry."""
+    holding = np.zeros(operation.size, np.int64)
+    for texts in _documents(operation.column, column, rows):
+        ids = _ids(operation, find_terms([text or "" for text in texts], *operation.grams))
+        holding += np.bincount(np.unique(_pairs(ids, operation.size)) % operation.size, minlength=len(holding))
+    return operation.with_counts(count, tuple(holding.tolist()))
+
+
+def _documents(
+    name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None
+) -> Iterator[list[str | None]]:
+    """Yield the rows' texts, a stretch at a time."""
+    column_kind(name, column.type)  # raises for what is neither a number nor a text
+    try:
+        # What is read as numbers in one file are texts in another; one chunk, for `take` would join them anew.
+        whole = pa.chunked_array([column.cast(pa.large_string()).combine_chunks()])
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"column {name!r} cannot be read as text: {str(error)[:160]}") from None
+    count = len(column) if rows is None else len(rows)
+    for first in range(0, count, _ROWS_AT_ONCE):
+        if rows is None:
+            yield whole.slice(first, _ROWS_AT_ONCE).to_pylist()
+        else:
+            yield whole.take(arrow_array(rows[first : first + _ROWS_AT_ONCE])).to_pylist()
+
+
+def encode_texts(
+    operation: TextColumn, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, dtype: np.dtype
+) -> Bags:
+    """Return a bag of ids for each row.
+
+    A word that has no entry of its own has the first, 0; an n-gram that has none is left out. With TF-IDF each
+    id comes once in a bag, with its weight: how often it comes times ``ln((1 + n) / (1 + d)) + 1``, where d of
+    the n training documents hold it; a bag's weights are scaled to length 1, as scikit-learn's are.
+    """
+    ids, lengths, weights = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [np.empty(0, dtype)]
+    for texts in _documents(operation.column, column, rows):
+        found = _ids(operation, find_terms([text or "" for text in texts], *operation.grams))
+        if operation.inverse_frequencies is not None:
+            found, weight = _tfidf(found, operation.size, operation.inverse_frequencies)
+            weights.append(weight.astype(dtype))
+        ids.append(found.values.astype(np.int32))
+        lengths.append(found.lengths)
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    weighted = operation.inverse_frequencies is not None
+    return Bags(np.concatenate(ids), starts, operation.size, np.concatenate(weights) if weighted else None)
+
+
+def _ids(operation: TextColumn, terms: Terms) -> Ragged:
+    """Return each document's entries of the table."""
+    if operation.buckets:
+        places = fnv1a(terms.names).astype(np.int64) % operation.buckets
+    else:
+        found = operation.places
+        words = [found.get(name, 0) for name in terms.names[: terms.words]]
+        places = np.array(words + [found.get(name, -1) for name in terms.names[terms.words :]], np.int64)
+    ids = Ragged(places[terms.documents.values], terms.documents.starts)
+    return ids.only(ids.values >= 0)
+
+
+def _pairs(ids: Ragged, size: int) -> NDArray[np.int64]:
+    """Return a number for each row and id."""
+    return ids.rows * size + ids.values
+
+
+def _tfidf(
+    ids: Ragged, size: int, inverse_frequencies: NDArray[np.float64]
+) -> tuple[Ragged, NDArray[np.float64]]:
+    """Return the distinct ids of each row, ascending, and their weights."""
+    distinct, times = np.unique(_pairs(ids, size), return_counts=True)
+    rows, values = np.divmod(distinct, size)
+    weights = times * inverse_frequencies[values]
+    count = len(ids.starts) - 1
+    lengths = np.sqrt(np.bincount(rows, weights**2, minlength=count))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
+    return Ragged(values, starts), weights / lengths[rows]
