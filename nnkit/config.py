@@ -1,6 +1,6 @@
 """The TOML file that describes a training: its schema, and mistakes told with the line they stand in.
 
-Order: what a key may hold, the four sections, the whole, reading and overriding, mistakes in words, writing.
+Order: what a key may hold, the five sections, the whole, reading and overriding, mistakes in words, writing.
 A file is data and nothing in it is executed. This module imports pydantic (0.2 s); nothing that `import
 nnkit` loads may import it.
 """
@@ -37,6 +37,7 @@ from nnkit.core.metrics import get_metric
 from nnkit.core.optimizers import optimizer_from
 from nnkit.core.periods import Period, parse_period
 from nnkit.core.schedules import Schedule, schedule_from
+from nnkit.data.terms import MOST_CHARACTERS, MOST_WORDS
 from nnkit.errors import ConfigError, FileError, unknown_name
 from nnkit.nesting import is_too_deep
 
@@ -45,6 +46,7 @@ __all__ = [
     "DataConfig",
     "ModelConfig",
     "RunConfig",
+    "TextConfig",
     "TrainingConfig",
     "load_config",
 ]
@@ -54,6 +56,7 @@ _LARGEST_STATEMENT = 500  # lines of one value that a mistake is looked for in
 _MOST_PARSED = 2**21  # characters parsed in vain for it: a statement of n lines is tried n times
 _LARGEST_LAYER = 2**24
 _MOST_LAYERS, _MOST_METRICS = 1000, 100
+_WIDEST_EMBEDDING = 2**16
 # A key of a hundred parts: tomllib's time grows with the third power of their number.
 _DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""")
 _MOST_MISTAKES = 100  # that are put into words: two are shown
@@ -117,6 +120,17 @@ def _columns(value: Any) -> str | int | list[str | int]:
         if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
             raise ValueError(f"must be a column's name or number, or a list of such, not {_shown(name)}")
     return value
+
+
+def _char_ngrams(value: Any) -> list[int]:
+    lengths = value if isinstance(value, list) else [None]
+    whole = all(isinstance(length, int) and not isinstance(length, bool) for length in lengths)
+    if lengths and not (whole and len(lengths) == 2 and 1 <= lengths[0] <= lengths[1] <= MOST_CHARACTERS):
+        raise ValueError(
+            f"must be the shortest and the longest length, such as [3, 5], of at most {MOST_CHARACTERS}, "
+            f"or [] for none, not {_shown(value)}"
+        )
+    return lengths
 
 
 def _some_columns(value: Any) -> str | int | list[str | int]:
@@ -217,6 +231,12 @@ class DataConfig(_Section):
         The columns to learn from; those to leave out.
     task : {"auto", "classification", "binary", "multiclass", "multilabel", "regression"}
     scaling : {"auto", "standardize", "unit", "none"}
+    text : str, int or list of these, optional
+        The columns that are text; empty for none. Without it they are found: see `nnkit.data.text.holds_text`.
+    categories : {"onehot", "embed"}
+        Whether a category is one-hot inputs, or a row of a table of vectors that are learnt.
+    category_width : int, optional
+        The width of those vectors; without it, min(600, round(1.6 n^0.56)) for n categories.
     """
 
     train: Annotated[str | None, _optional(_text)] = None
@@ -227,6 +247,60 @@ class DataConfig(_Section):
     drop: Annotated[str | int | list[str | int] | None, _optional(_columns)] = None
     task: Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"] = "auto"
     scaling: Literal["auto", "standardize", "unit", "none"] = "auto"
+    text: Annotated[str | int | list[str | int] | None, _optional(_columns)] = None
+    categories: Literal["onehot", "embed"] = "onehot"
+    category_width: Annotated[int, Field(ge=1, le=_WIDEST_EMBEDDING)] | None = None
+
+
+class TextConfig(_Section):
+    """[text]: what is learnt from columns of text. Other defaults of a training on text: see the README.
+
+    Parameters
+    ----------
+    word_ngrams : int
+        Up to how many words that follow one another make a term (fastText's ``wordNgrams``).
+    char_ngrams : list of two int
+        The shortest and the longest run of characters in a word that makes a term (fastText's ``minn`` and
+        ``maxn``); empty for none.
+    min_count : int
+        How often a term must come in the training rows (fastText's ``minCount``).
+    vocabulary_size : int
+        The most terms, the most frequent ones (scikit-learn's ``max_features``).
+    hashing : int
+        Hash terms into so many buckets instead of keeping a vocabulary; 0 for a vocabulary.
+    tfidf : bool
+        Whether terms are weighted by TF-IDF.
+    width : int, optional
+        Of a term's vector; without it, 64, or that of `vectors`.
+    reduce : {"auto", "mean", "sum", "max"}
+        How a document's vectors become one; "auto" is the mean, or with TF-IDF the sum.
+    vectors : str, optional
+        A file of word vectors to begin from, in word2vec's or GloVe's text format.
+    """
+
+    word_ngrams: Annotated[int, Field(ge=1, le=MOST_WORDS)] = 2
+    char_ngrams: Annotated[list[int], PlainValidator(_char_ngrams)] = Field(default=[])
+    min_count: Annotated[int, Field(ge=1, le=2**31 - 1)] = 2
+    vocabulary_size: Annotated[int, Field(ge=1, le=2**24)] = 100_000
+    hashing: Annotated[int, Field(ge=0, le=2**24)] = 0
+    tfidf: bool = False
+    width: Annotated[int, Field(ge=1, le=_WIDEST_EMBEDDING)] | None = None
+    reduce: Literal["auto", "mean", "sum", "max"] = "auto"
+    vectors: Annotated[str | None, _optional(_text)] = None
+
+    @field_validator("reduce")
+    @classmethod
+    def _weights_are_added(cls, value: str, info: ValidationInfo) -> str:
+        if value == "max" and info.data.get("tfidf"):
+            raise ValueError("must be mean or sum where tfidf weights the terms, not max")
+        return value
+
+    @field_validator("vectors")
+    @classmethod
+    def _vectors_have_words(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("hashing"):
+            raise ValueError("must be left out where terms are hashed: a bucket is no word")
+        return value
 
 
 class ModelConfig(_Section):
@@ -370,6 +444,7 @@ class Config(_Section):
     Parameters
     ----------
     data : DataConfig
+    text : TextConfig
     model : ModelConfig
     training : TrainingConfig
     run : RunConfig
@@ -379,11 +454,13 @@ class Config(_Section):
         ("data", "train"),
         ("data", "validation"),
         ("data", "test"),
+        ("text", "vectors"),
         ("run", "out"),
     )
     """The keys that may hold a path."""
 
     data: DataConfig = Field(default_factory=DataConfig)
+    text: TextConfig = Field(default_factory=TextConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     run: RunConfig = Field(default_factory=RunConfig)
