@@ -291,20 +291,29 @@ def _print_run(run: Run) -> None:
     kind = model.task if model.classes is None else f"{model.task}, {len(model.classes)} classes"
     held_out = f", {run.held_out_rows:,} held out" if run.held_out_rows else ""
     test = "" if run.dataset.test is None else f", {len(run.dataset.test):,} to test on"
-    layers = " → ".join(
-        [str(model.preprocessor.width), *(_layer_words(layer) for layer in model.network.layers)]
-    )
     typer.echo(
         f"data     {run.dataset.name}: {run.training_rows:,} rows to train on{held_out}{test} ({kind})"
     )
-    typer.echo(f"network  {layers}")
+    typer.echo(f"network  {_network_words(model)}")
     typer.echo(
         f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
         f"batches of {run.config.training.batch_size}, {trainer.precision}"
     )
 
 
+def _network_words(model: Model) -> str:
+    """Return the inputs, what is embedded beside them, and the layers after them."""
+    layers = model.network.layers
+    inputs = [str(model.preprocessor.width)] if model.preprocessor.width else []
+    inputs += [_layer_words(layer) for layer in layers if hasattr(layer, "size")]
+    return " → ".join(
+        [" + ".join(inputs), *(_layer_words(one) for one in layers if not hasattr(one, "size"))]
+    )
+
+
 def _layer_words(layer: Any) -> str:
+    if hasattr(layer, "size"):
+        return f"{layer.reduce} of {layer.size:,} × {layer.width}"
     if hasattr(layer, "units"):
         return f"{layer.units}" if layer.activation == "identity" else f"{layer.units} {layer.activation}"
     return f"dropout {layer.rate:g}" if hasattr(layer, "rate") else str(layer.name)

@@ -232,7 +232,8 @@ class DataConfig(_Section):
     task : {"auto", "classification", "binary", "multiclass", "multilabel", "regression"}
     scaling : {"auto", "standardize", "unit", "none"}
     text : str, int or list of these, optional
-        The columns that are text; empty for none. Without it they are found: see `nnkit.data.text.holds_text`.
+        The columns that are text; empty for none. Without it they are found, as
+        `nnkit.data.text.holds_text` says.
     categories : {"onehot", "embed"}
         Whether a category is one-hot inputs, or a row of a table of vectors that are learnt.
     category_width : int, optional

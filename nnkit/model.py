@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnkit.core.layers import Embedding
 from nnkit.core.links import predicted
 from nnkit.core.losses import Loss, loss_from
 from nnkit.core.metrics import evaluate_metrics, metrics_for
@@ -210,6 +211,9 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
     target = TargetEncoder.from_json(metadata["target"])
     if preprocessor.dtype != metadata["dtype"]:
         raise ModelFileError("the network and the preprocessing compute in different types")
+    tables = tuple(layer.size for layer in network.layers if isinstance(layer, Embedding))
+    if tables != preprocessor.embedding_sizes:
+        raise ModelFileError("the network's embeddings do not fit the columns that the file describes")
     if preprocessor.width != network.inputs or target.outputs != network.outputs:
         raise ModelFileError(
             "the network does not fit the preprocessing and the target that the file describes"

@@ -56,6 +56,8 @@ class Dataset:
         The target's columns; empty where the source has no target.
     image_shape : tuple of int, or None
         The shape of one row where the rows are flattened images.
+    columns : tuple of str
+        Every column of the source, those that are no features among them; empty for arrays.
     """
 
     name: str
@@ -63,3 +65,4 @@ class Dataset:
     test: Examples | None = None
     target_names: tuple[str, ...] = ()
     image_shape: tuple[int, ...] | None = None
+    columns: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ _LONGEST_TOGETHER = 64
 def fnv1a(texts: Sequence[str]) -> NDArray[np.uint32]:
     """Return the 32-bit FNV-1a hash of each text's UTF-8 bytes, shape (texts,).
 
-    Each byte is XORed into the hash, which is then multiplied by 16777619, modulo 2³²; it begins at 2166136261.
+    The hash begins at 2166136261; each byte is XORed into it, and it is multiplied by 16777619, modulo 2³².
     G. Fowler, L. C. Noll, K.-P. Vo, D. Eastlake, "The FNV Non-Cryptographic Hash Algorithm" (RFC 9923).
     """
     encoded = [text.encode() for text in texts]

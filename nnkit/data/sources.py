@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ def load_dataset(
         raise DataError(
             f"{test}: the training set is of another kind (named columns, or an array): give both alike"
         )
-    return Dataset(dataset.name, dataset.train, second.train, dataset.target_names, dataset.image_shape)
+    return replace(dataset, test=second.train)
 
 
 def _key_list(target: Key | Sequence[Key] | None) -> list[Key] | None:
@@ -206,7 +207,8 @@ def _from_table(
     table_features = table.select(wanted)
     check_table(table_features)
     name = Path(where).name.removesuffix(".gz").rsplit(".", 1)[0]
-    return Dataset(name, Examples(table_features, values), None, tuple(targets) if values is not None else ())
+    found = tuple(targets) if values is not None else ()
+    return Dataset(name, Examples(table_features, values), None, found, columns=tuple(names))
 
 
 def _from_arrays(

@@ -126,7 +126,7 @@ def _fit_category(name: str, column: pa.ChunkedArray, embedded: bool, fitted: _F
         fitted.notes.append(f"dropped column {name!r}: every value is missing")
     elif len(found) == 1 and not absent:
         fitted.notes.append(f"dropped column {name!r}: every value is the same, {next(iter(found))[:40]!r}")
-    elif not embedded and len(found) > _MOST_CATEGORIES or _identifies(len(found), present):
+    elif (not embedded and len(found) > _MOST_CATEGORIES) or _identifies(len(found), present):
         fitted.notes.append(
             f"dropped column {name!r}: {len(found)} different texts in {present} rows "
             "(free text or identifiers)"

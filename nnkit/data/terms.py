@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnkit.data.ragged import Ragged, chained, starts_of
 from nnkit.data.tokens import tokenise
@@ -55,9 +54,9 @@ def find_terms(texts: Sequence[str], word_ngrams: int, char_ngrams: tuple[int, i
     word_ngrams : int
         Up to how many words that follow one another make a term; 1 for words alone.
     char_ngrams : (int, int), optional
-        The shortest and the longest run of characters that makes a term, in ``<word>``: with the signs < and >
-        at its ends, as in P. Bojanowski et al. 2017, "Enriching word vectors with subword information". A sign
-        alone at an end makes none.
+        The shortest and the longest run of characters that makes a term, of each token between the signs <
+        and >, as in P. Bojanowski et al. 2017, "Enriching word vectors with subword information". Neither of
+        these signs alone makes a term.
     """
     numbers: defaultdict[str, int] = defaultdict(count().__next__)
     codes, lengths = [], []

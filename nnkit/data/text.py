@@ -1,4 +1,4 @@
-"""Columns of text: which columns are one, the vocabulary of the training rows, and documents as bags of ids."""
+"""Columns of text: which columns are, the vocabulary of the training rows, and documents as bags of ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nnkit.core.features import Bags
@@ -130,7 +129,9 @@ def _weighted(
     holding = np.zeros(operation.size, np.int64)
     for texts in _documents(operation.column, column, rows):
         ids = _ids(operation, find_terms([text or "" for text in texts], *operation.grams))
-        holding += np.bincount(np.unique(_pairs(ids, operation.size)) % operation.size, minlength=len(holding))
+        holding += np.bincount(
+            np.unique(_pairs(ids, operation.size)) % operation.size, minlength=len(holding)
+        )
     return operation.with_counts(count, tuple(holding.tolist()))
 
 
@@ -140,7 +141,7 @@ def _documents(
     """Yield the rows' texts, a stretch at a time."""
     column_kind(name, column.type)  # raises for what is neither a number nor a text
     try:
-        # What is read as numbers in one file are texts in another; one chunk, for `take` would join them anew.
+        # What one file holds as texts another may as numbers. One chunk: `take` would join them each time.
         whole = pa.chunked_array([column.cast(pa.large_string()).combine_chunks()])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"column {name!r} cannot be read as text: {str(error)[:160]}") from None
@@ -157,9 +158,9 @@ def encode_texts(
 ) -> Bags:
     """Return a bag of ids for each row.
 
-    A word that has no entry of its own has the first, 0; an n-gram that has none is left out. With TF-IDF each
-    id comes once in a bag, with its weight: how often it comes times ``ln((1 + n) / (1 + d)) + 1``, where d of
-    the n training documents hold it; a bag's weights are scaled to length 1, as scikit-learn's are.
+    A word that has no entry of its own has the first, 0; an n-gram that has none is left out. With TF-IDF
+    each id comes once in a bag, with its weight: how often it comes times ``ln((1 + n) / (1 + d)) + 1``,
+    where d of the n training documents hold it; a bag's weights are scaled to length 1, as scikit-learn's.
     """
     ids, lengths, weights = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [np.empty(0, dtype)]
     for texts in _documents(operation.column, column, rows):

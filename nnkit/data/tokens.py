@@ -21,10 +21,11 @@ _FIRST_MARK, _LAST_MARK = 0x300, 0x1EFFF
 def tokenise(text: str) -> list[str]:
     """Return the tokens of a text, in their order.
 
-    The text is brought to lower case (`str.lower`) and to the composed form NFC, and ’ becomes '. A token is then
+    The text is brought to lower case (`str.lower`) and to the composed form NFC, and ’ becomes '. A token is
+    then
 
-    - a word: letters, digits, underscores and the marks that stand above, below or beside letters (as Python's
-      ``\\w`` and Unicode's category M), and an apostrophe between two of them: ``don't``;
+    - a word: letters, digits, underscores (Python's ``\\w``) and the marks that stand above, below or beside
+      letters (Unicode's category M), and an apostrophe between two of them: ``don't``;
     - one character of Chinese or of the Japanese syllabaries, which write no spaces between words;
     - a run of one of the signs ``! ? .``; or
     - any other sign that is no space, alone: ``£``, ``😀``.

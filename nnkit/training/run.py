@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nnkit.config import Config, load_config
 from nnkit.core.features import Features
-from nnkit.core.layers import Dense, Dropout, Layer
+from nnkit.core.layers import Dense, Dropout, Embedding, Layer
 from nnkit.core.losses import Loss, loss_for_task, loss_from
 from nnkit.core.network import Network
 from nnkit.core.optimizers import optimizer_from
@@ -32,6 +32,7 @@ from nnkit.files import locked, remove_unfinished, write_whole
 from nnkit.model import Model
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint
+from nnkit.training.embeddings import plan_embeddings, text_options, with_text_defaults
 from nnkit.training.trainer import Trainer
 
 __all__ = ["Outcome", "Run"]
@@ -102,14 +103,24 @@ class Run:
         if loss.link == "exp":
             # A rate is learnt in its own units: its logarithm is what is linear.
             encoder = replace(encoder, mean=np.zeros(encoder.outputs), scale=np.ones(encoder.outputs))
-        network = Network(self._layers(encoder.outputs))
-        self.trainer = self._trainer(network, loss, encoder)
         preprocessor = Preprocessor.fit(
-            self.dataset.train.features, rows=self._training, scaling=data.scaling, dtype=self.trainer.dtype
+            self.dataset.train.features,
+            rows=self._training,
+            scaling=data.scaling,
+            text=text_options(config, self.dataset),
+            categories=data.categories,
         )
-        for note in preprocessor.notes:
+        notes = list(preprocessor.notes)
+        if preprocessor.text_columns:
+            self.config = with_text_defaults(config, notes)
+        embeddings = plan_embeddings(self.config, preprocessor, notes)
+        network = Network([*embeddings.layers, *self._layers(encoder.outputs)])
+        self.trainer = self._trainer(network, loss, encoder)
+        for note in notes:
             logger.info(note)
+        preprocessor = replace(preprocessor, dtype=self.trainer.dtype.name)
         self.model = Model(network, preprocessor, encoder, loss)
+        self._vectors = embeddings.values
         self.folder = self._folder()
         if config.run.data_placement != "auto":
             logger.warning("run.data_placement has no effect in this version")
@@ -274,7 +285,8 @@ class Run:
         given = self.config.data
         sources = {"train": given.train or "digits", "validation": given.validation, "test": given.test}
         found = {key: _found_anywhere(value) for key, value in sources.items() if isinstance(value, str)}
-        filled = {**found, "task": self.model.task}
+        texts = [column.column for column in self.model.preprocessor.text_columns]
+        filled = {**found, "task": self.model.task, "text": texts or given.text}
         data = given.model_copy(update=filled if held_out else {**filled, "validation": 0.0})
         run = self.config.run.model_copy(update={"out": str(self.folder.absolute())})
         return self.config.model_copy(update={"training": training, "data": data, "run": run})
@@ -331,7 +343,9 @@ class Run:
         from nnkit.kernels.specialise import cache_folder
 
         batch_size = self.config.training.batch_size
-        widths = [self.model.preprocessor.width, *self.config.model.hidden, self.model.network.outputs]
+        embedded = sum(layer.width for layer in self.model.network.layers if isinstance(layer, Embedding))
+        inputs = self.model.preprocessor.width + embedded
+        widths = [inputs, *self.config.model.hidden, self.model.network.outputs]
         work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
         if trainer.backend.shards(batch_size, work) > 1:
             return {}  # its products have one thread each, and the shards all there are
@@ -349,7 +363,18 @@ class Run:
             self.trainer.resume(self._checkpoint, features, targets, **given)
             return
         self._clear(folder)
+        if self._vectors:
+            self._begin_from_vectors()
         self.trainer.fit(features, targets, batch_size=training.batch_size, **given)
+
+    def _begin_from_vectors(self) -> None:
+        """Draw the parameters, as the trainer would, and put the word vectors that were found over them."""
+        network, trainer = self.model.network, self.trainer
+        network.initialize(self.model.preprocessor.width, trainer.seed, trainer.dtype, trainer.backend)
+        for name, found in self._vectors.items():
+            table = network.parameters()[name]
+            table[found.places] = found.vectors
+            network.set_parameters({name: table})
 
     def _clear(self, folder: Path) -> None:
         """Make way for a new training; an unfinished one is not thrown away."""

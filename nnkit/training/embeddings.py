@@ -1,0 +1,140 @@
+"""The embeddings that a training's columns of text and categories call for, and what is else for text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnkit.config import Config
+from nnkit.core.layers import Embedding
+from nnkit.data.examples import Dataset
+from nnkit.data.operations import CategoryColumn, TextColumn
+from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.text import TextOptions
+from nnkit.data.word_vectors import WordVectors, read_word_vectors
+from nnkit.errors import ConfigError, DataError
+
+__all__ = ["Embeddings", "plan_embeddings", "text_options", "with_text_defaults"]
+
+_TEXT_WIDTH = 64
+# Found on SMS spam (bench/text.py).
+_TEXT_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "model": {"hidden": []},
+    "training": {"learning_rate": 1e-2},
+}
+
+
+def text_options(config: Config, dataset: Dataset) -> TextOptions:
+    """Return how columns of text are learnt from, as the config says."""
+    text, columns = config.text, config.data.text
+    chosen = None
+    if columns is not None:
+        keys = columns if isinstance(columns, list) else [columns]
+        chosen = tuple(_feature_column(key, dataset) for key in keys)
+    return TextOptions(
+        chosen,
+        text.word_ngrams,
+        (text.char_ngrams[0], text.char_ngrams[1]) if text.char_ngrams else None,
+        text.min_count,
+        text.vocabulary_size,
+        text.hashing,
+        text.tfidf,
+    )
+
+
+def _feature_column(key: str | int, dataset: Dataset) -> str:
+    """Return the name of a column of text, which is one of the features."""
+    import numpy as np
+
+    if isinstance(dataset.train.features, np.ndarray):
+        raise ConfigError("data.text names a column, but these data are an array: give a table")
+    from nnkit.data.tables import column_name, listed
+
+    name = column_name(key, dataset.columns)
+    features = dataset.train.features.column_names
+    if name not in features:
+        raise DataError(
+            f"data.text: column {name!r} is the target or left out; the features are {listed(features)}"
+        )
+    return name
+
+
+def with_text_defaults(config: Config, notes: list[str]) -> Config:
+    """Return the config with the defaults of a training on text, where it does not say otherwise."""
+    sections, told = {}, []
+    for name, defaults in _TEXT_DEFAULTS.items():
+        section = getattr(config, name)
+        changes = {key: value for key, value in defaults.items() if key not in section.model_fields_set}
+        if "hidden" in changes and isinstance(section.dropout, list):
+            del changes["hidden"]  # the rates are for the layers that there are
+        sections[name] = section.model_copy(update=changes)
+        told += [f"{name}.{key} = {value}" for key, value in changes.items()]
+    if told:
+        notes.append(f"for text, unless you set them: {', '.join(told)}")
+    return config.model_copy(update=sections)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The embeddings that a network begins with.
+
+    Parameters
+    ----------
+    layers : list of Embedding
+        In the order of the bags.
+    values : dict of str to WordVectors
+        By parameter, the rows of a table that begin from word vectors.
+    """
+
+    layers: list[Embedding] = field(default_factory=list)
+    values: dict[str, WordVectors] = field(default_factory=dict)
+
+
+def plan_embeddings(config: Config, preprocessor: Preprocessor, notes: list[str]) -> Embeddings:
+    """Return an embedding for each column that becomes bags of ids; notes are added to."""
+    planned, text = Embeddings(), config.text
+    if text.vectors is not None and not preprocessor.text_columns:
+        raise ConfigError("text.vectors is given, but no column is text: name it in data.text")
+    reduce = ("sum" if text.tfidf else "mean") if text.reduce == "auto" else text.reduce
+    for number, (column, size) in enumerate(
+        zip(preprocessor.embedded, preprocessor.embedding_sizes, strict=True)
+    ):
+        if isinstance(column, CategoryColumn):
+            width = config.data.category_width or category_width(size)
+            planned.layers.append(Embedding(size, width, "sum"))
+            continue
+        width = text.width or _TEXT_WIDTH
+        if text.vectors is not None:
+            vectors = _vectors(text.vectors, text.width, column, notes)
+            width = vectors.width
+            planned.values[f"layers.{number}.weight"] = vectors
+        planned.layers.append(Embedding(size, width, reduce))
+    return planned
+
+
+def category_width(places: int) -> int:
+    """Return the width of the vectors of so many categories: ``min(600, round(1.6 n^0.56))``.
+
+    The rule of thumb of fastai (J. Howard, S. Gugger 2020, "Fastai: a layered API for deep learning";
+    `emb_sz_rule` in fastai.tabular.model).
+    """
+    return max(1, min(600, round(1.6 * places**0.56)))
+
+
+def _vectors(path: str, width: int | None, column: TextColumn, notes: list[str]) -> WordVectors:
+    found = read_word_vectors(Path(path), column.terms)
+    if width is not None and width != found.width:
+        raise ConfigError(
+            f"text.width is {width}, and the vectors of {path} have {found.width}: leave it out"
+        )
+    # Row 0 of the table is that of the words that the vocabulary lacks.
+    vectors = WordVectors(found.places + 1, found.vectors)
+    words = sum(" " not in term for term in column.terms)
+    share = 100 * len(found.places) / max(1, words)
+    notes.append(
+        f"{len(found.places):,} of the {words:,} words of {column.column!r} ({share:.1f} %) begin from "
+        f"the vectors of width {found.width} in {Path(path).name}"
+    )
+    return vectors
