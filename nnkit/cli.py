@@ -146,41 +146,66 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
     data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability above which the answer is yes.", show_default="0.5")
+    ] = None,
 ) -> None:
     """Measure a model on labelled rows (a source with a test set of its own: on that)."""
     from nnkit.data.sources import load_dataset
     from nnkit.errors import DataError
 
     loaded = _load(model)
+    decision = _decision(loaded, threshold)
     dataset = load_dataset(data, target=list(loaded.target.names) or None)
     examples = dataset.train if dataset.test is None else dataset.test
     if examples.target is None:
         raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")
-    metrics = loaded.evaluate(examples.features, examples.target)
+    metrics = loaded.evaluate(examples.features, examples.target, threshold=decision)
     if as_json:
-        _print_json({"metrics": metrics, "rows": len(examples)})
+        _print_json({"metrics": metrics, "rows": len(examples), **_decided(loaded, decision)})
     else:
         _print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}")
+        _print_decision(loaded, decision)
 
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
-    data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
+    data: Annotated[
+        str | None, typer.Argument(help="A data file or folder, or a built-in's name.", show_default=False)
+    ] = None,
+    texts: Annotated[
+        list[str] | None, typer.Option("--text", help="A text in place of DATA; may come several times.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A .csv, .parquet or .npy file; else printed as CSV.")
     ] = None,
     proba: Annotated[bool, typer.Option(help="Probabilities of the classes instead of labels.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability above which the answer is yes.", show_default="0.5")
+    ] = None,
 ) -> None:
-    """Predict labels or values, one row each."""
-    from nnkit.data.predictions import write_predictions
+    """Predict labels or values, one row each; of a --text the label and its probability."""
+    from nnkit.data.predictions import prediction_lines, write_predictions
     from nnkit.data.sources import load_dataset
+    from nnkit.errors import ConfigError
 
+    if (data is None) == (not texts):
+        raise ConfigError("give either DATA, a file or a folder, or texts with --text")
     loaded = _load(model)
-    names = list(loaded.target.names) or None
-    dataset = load_dataset(data, target=names, require_target=False)
-    features = (dataset.train if dataset.test is None else dataset.test).features
-    values = loaded.predict_proba(features) if proba else loaded.predict(features)
+    decision = _decision(loaded, threshold)
+    if proba and threshold is not None:
+        raise ConfigError("--proba gives probabilities, which no --threshold changes: leave one of them out")
+    if data is None:
+        features = loaded.preprocessor.table_of_texts(texts or [])
+    else:
+        dataset = load_dataset(data, target=list(loaded.target.names) or None, require_target=False)
+        features = (dataset.train if dataset.test is None else dataset.test).features
+    values = loaded.predict_proba(features) if proba else loaded.predict(features, decision)
+    if data is None and out is None and not proba:
+        probabilities = None if loaded.task == "regression" else loaded.predict_proba(features)
+        typer.echo("\n".join(prediction_lines(values, probabilities, loaded.target)))
+        return
     count = write_predictions(values, loaded.target, proba, out)
     if out is not None:
         typer.echo(f"{count:,} predictions written to {out}")
@@ -301,14 +326,13 @@ def _print_run(run: Run) -> None:
     )
 
 
-def _network_words(model: Model) -> str:
+def _network_words(model: Model, inputs: bool = True) -> str:
     """Return the inputs, what is embedded beside them, and the layers after them."""
     layers = model.network.layers
-    inputs = [str(model.preprocessor.width)] if model.preprocessor.width else []
-    inputs += [_layer_words(layer) for layer in layers if hasattr(layer, "size")]
-    return " → ".join(
-        [" + ".join(inputs), *(_layer_words(one) for one in layers if not hasattr(one, "size"))]
-    )
+    first = [str(model.preprocessor.width)] if inputs and model.preprocessor.width else []
+    first += [_layer_words(layer) for layer in layers if hasattr(layer, "size")]
+    after = [_layer_words(layer) for layer in layers if not hasattr(layer, "size")]
+    return " → ".join([*([" + ".join(first)] if first else []), *after])
 
 
 def _layer_words(layer: Any) -> str:
@@ -346,6 +370,31 @@ def _print_metrics(metrics: dict[str, float], what: str) -> None:
     Console(soft_wrap=True).print(table)
 
 
+def _decision(model: Model, threshold: float | None) -> float:
+    """Return the threshold of the answers, as the user gave it or the default."""
+    if threshold is not None:
+        model.target.check_threshold(threshold)
+    return 0.5 if threshold is None else threshold
+
+
+def _decided(model: Model, decision: float) -> dict[str, Any]:
+    """Return which class a binary model's figures are of, and the threshold that was best in validation."""
+    if model.task != "binary":
+        return {}
+    found = {"positive": model.target.positive, "threshold": decision}
+    best = model.details.get("best_threshold") or {}
+    return {**found, "best_threshold": best} if {"threshold", "f1"} <= best.keys() else found
+
+
+def _print_decision(model: Model, decision: float) -> None:
+    decided = _decided(model, decision)
+    if decided:
+        typer.echo(f"f1, precision and recall are of {decided['positive']!r}, said above {decision:g}")
+    if "best_threshold" in decided:
+        threshold, f1 = (decided["best_threshold"][name] for name in ("threshold", "f1"))
+        typer.echo(f"on the validation rows f1 was greatest, {f1:.4f}, with --threshold {threshold:.4g}")
+
+
 def _print_table(rows: dict[str, str]) -> None:
     width = max(map(len, rows))
     for name, value in rows.items():
@@ -368,17 +417,26 @@ def _summary(model: Model) -> dict[str, str]:
         "task": model.task,
         "target": ", ".join(model.target.names) or "(not named)",
         "classes": ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else ""),
+        "positive class": "" if model.target.positive is None else str(model.target.positive),
+        "best threshold": _threshold_words(model),
         "columns": "" if names is None else ", ".join(names),
+        "text": "; ".join(map(str, model.preprocessor.text_columns)),
         "inputs": str(model.network.inputs),
-        "layers": " → ".join(_layer_words(layer) for layer in model.network.layers),
+        "layers": _network_words(model, inputs=False),
         "parameters": f"{parameters:,} {model.network.arena.dtype.name}",
         "loss": model.loss.name,
     }
     details = {key: value for key, value in model.details.items() if value not in (None, "", {}, [])}
+    details.pop("best_threshold", None)
     for rows_name, metrics in details.pop("metrics", {}).items():
         rows[f"{rows_name} metrics"] = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.items())
     rows |= {key.replace("_", " "): str(value) for key, value in details.items()}
     return {name: value for name, value in rows.items() if value}
+
+
+def _threshold_words(model: Model) -> str:
+    best = _decided(model, 0.5).get("best_threshold")
+    return f"{best['threshold']:.4g}, with f1 {best['f1']:.4g} on the validation rows" if best else ""
 
 
 def _take_the_processors_blas() -> None:

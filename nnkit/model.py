@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from nnkit.core.layers import Embedding
 from nnkit.core.links import predicted
 from nnkit.core.losses import Loss, loss_from
-from nnkit.core.metrics import evaluate_metrics, metrics_for
+from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for
 from nnkit.core.network import Network
 from nnkit.core.tensorfile import read_tensors, write_tensors
 from nnkit.data import json_fields
@@ -114,6 +114,7 @@ class Model:
         y: ArrayLike,
         metrics: Sequence[str] | None = None,
         sample_weight: ArrayLike | None = None,
+        threshold: float = 0.5,
     ) -> dict[str, float]:
         """Return metrics by name.
 
@@ -127,6 +128,8 @@ class Model:
             Which; all that apply to the task, where not given.
         sample_weight : array_like of shape (samples,), optional
             Weights of the samples.
+        threshold : float
+            As for `predict`.
 
         Raises
         ------
@@ -143,7 +146,22 @@ class Model:
         else:
             values, truth = predicted(outputs, self.loss.link), encoded.astype(np.int64)
         names = self._metrics() if metrics is None else metrics
-        return evaluate_metrics(names, self.target.task, truth, values, sample_weight)
+        return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
+
+    @_QUIET
+    def best_threshold(self, X: Any, y: ArrayLike) -> dict[str, float]:
+        """Return the ``threshold`` at which a binary model's ``f1`` on these rows is greatest, and that F1.
+
+        Raises
+        ------
+        DataError
+            If the rows do not match the model, or it is not binary.
+        """
+        if self.task != "binary":
+            raise DataError(f"a {self.task} model's answers do not follow from one threshold")
+        truth = self.target.codes(y)
+        threshold, f1 = best_f1_threshold(truth, self.predict_proba(X)[:, 1])
+        return {"threshold": threshold, "f1": f1}
 
     def _metrics(self) -> tuple[str, ...]:
         """Return the task's metrics, but for one that cannot be wrong: the top 5 of at most 5 classes."""
@@ -223,6 +241,9 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
         raise ModelFileError(f"the loss {loss.name!r} does not fit the {target.task} target")
     details = json_fields.mapping(metadata["details"], "details")
     json.dumps(details, allow_nan=False)  # what could not be written again was not written by nnkit
+    threshold = json_fields.mapping(details.get("best_threshold", {}), "best_threshold")
+    for name in threshold:
+        json_fields.number(threshold, name)
     for rows, metrics in json_fields.mapping(details.get("metrics", {}), "metrics").items():
         for name in json_fields.mapping(metrics, rows):
             json_fields.number(metrics, name)

@@ -26,6 +26,7 @@ __all__ = [
     "Metric",
     "accuracy",
     "balanced_accuracy",
+    "best_f1_threshold",
     "default_metrics",
     "evaluate_metrics",
     "get_metric",
@@ -134,6 +135,41 @@ def rmse(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> flo
         return float("nan")
     squares = (np.asarray(y_true, dtype=np.float64) - y_pred) ** 2
     return float(np.mean(np.sqrt(np.average(squares, axis=0, weights=sample_weight))))
+
+
+def best_f1_threshold(
+    y_true: NDArray, probabilities: NDArray, sample_weight: Weights = None
+) -> tuple[float, float]:
+    """Return the threshold above which answering yes gives the greatest F1 of class 1, and that F1.
+
+    It lies midway between two neighbouring probabilities (or one and 0), of thresholds that are as good
+    nearest to 0.5. NaN and NaN where class 1 has no samples, or a probability is not finite.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (samples,), 0 and 1
+    probabilities : ndarray of shape (samples,)
+        Of class 1.
+    sample_weight : ndarray of shape (samples,), optional
+    """
+    weights = np.ones(len(y_true)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    total = float(weights[y_true == 1].sum())
+    if total <= 0 or not np.isfinite(probabilities).all():
+        return float("nan"), float("nan")
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = np.asarray(probabilities, np.float64)[order]
+    said = np.cumsum(weights[order])
+    right = np.cumsum(weights[order] * (y_true[order] == 1))
+    below = np.append(ranked[1:], 0.0)
+    # Of samples with one probability all are yes or none; above the least there may be no room down to 0.
+    ends = np.flatnonzero(ranked > below)
+    f1 = 2 * right[ends] / (said[ends] + total)
+    middles = (ranked[ends] + below[ends]) / 2
+    if len(ends) == 0:
+        return float("nan"), float("nan")
+    best = np.flatnonzero(f1 >= f1.max() * (1 - 1e-12))
+    chosen = best[np.argmin(np.abs(middles[best] - 0.5))]
+    return float(middles[chosen]), float(f1[chosen])
 
 
 def _mean(values: NDArray, sample_weight: Weights) -> float:
@@ -364,6 +400,7 @@ def evaluate_metrics(
     y_true: ArrayLike,
     outputs: ArrayLike,
     sample_weight: ArrayLike | None = None,
+    threshold: float = 0.5,
 ) -> dict[str, float]:
     """Evaluate metrics by name.
 
@@ -379,6 +416,8 @@ def evaluate_metrics(
         Probabilities: (samples,), (samples, 1) or (samples, 2) for a binary task, (samples, classes),
         (samples, labels). Values, shaped as `y_true`, for a regression.
     sample_weight : array_like of shape (samples,), optional
+    threshold : float
+        The probability above which binary and multilabel answer yes.
 
     Returns
     -------
@@ -400,7 +439,7 @@ def evaluate_metrics(
     if task == "regression":
         labels = given
     else:
-        labels = given.argmax(axis=1) if task == "multiclass" else (given > 0.5).astype(np.int64)
+        labels = given.argmax(axis=1) if task == "multiclass" else (given > threshold).astype(np.int64)
     results = {}
     for metric in metrics:
         taken = labels if metric.consumes == "labels" else given

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from nnkit.data.limits import check_size
+from nnkit.data.text_files import UNREADABLE, not_utf8, open_text, unreadable
 from nnkit.errors import DataError, FileError
 
 __all__ = ["Layout", "find_layout", "read_delimited"]
@@ -82,12 +81,12 @@ def read_delimited(path: Path) -> pa.Table:
         ),
     }
     try:
-        with _open(path) as stream:
+        with open_text(path) as stream:
             table = pa.csv.read_csv(stream, **options)
     except pa.ArrowInvalid as error:
         raise _parse_error(path, layout, str(error)) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
     names = layout.header or [str(index) for index in range(table.num_columns)]
     if len(names) != table.num_columns:
         raise DataError(
@@ -99,17 +98,17 @@ def read_delimited(path: Path) -> pa.Table:
         raise DataError(f"{path}: there is a header but not a single row of data")
     for field in table.schema:
         if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
-            raise _not_utf8(path, f"column {field.name!r}")
+            raise not_utf8(path)
     return table
 
 
 def find_layout(path: Path) -> Layout:
     """Find out the delimiter, the header and the quoting from the first rows."""
     try:
-        with _open(path) as stream:
+        with open_text(path) as stream:
             sample = _read_sample(stream)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
     text = _decode(sample, path)
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
@@ -141,28 +140,22 @@ def _read_sample(stream: IO[bytes]) -> bytes:
     return sample
 
 
-def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
-
-
 def _survey(path: Path) -> bool:
     """Read the text once, to its end: raise what is wrong with it, and tell whether it holds a quote."""
     size, quoted = 0, False
     try:
-        with _open(path) as stream:
+        with open_text(path) as stream:
             while chunk := stream.read(_CHUNK):
                 size += len(chunk)
                 quoted = quoted or b'"' in chunk
                 check_size(_MOST_GROWTH * size, str(path))
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
     return quoted
 
 
 def _has_lone_quote(path: Path) -> bool:
-    with _open(path) as stream:
+    with open_text(path) as stream:
         return any(line.count(b'"') % 2 for line in stream)
 
 
@@ -179,8 +172,7 @@ def _decode(sample: bytes, path: Path) -> str:
         # A character that the end of the sample cuts in two is no mistake.
         if error.start >= len(sample) - 3 and len(sample) == _SAMPLE_BYTES:
             return sample[: error.start].decode("utf-8-sig")
-        line = sample.count(b"\n", 0, error.start) + 1
-        raise _not_utf8(path, f"line {line}") from None
+        raise not_utf8(path) from None
 
 
 def _quoting(quotes: bool) -> Literal[0, 3]:
@@ -264,7 +256,7 @@ def _parse_error(path: Path, layout: Layout, message: str) -> DataError:
                 f"correct it (a cell that holds {layout.delimiter!r} stands in quotes)"
             )
     if "UTF8" in message:
-        return _not_utf8(path, "a column")
+        return not_utf8(path)
     if "Empty CSV" in message:
         return DataError(f"{path}: there is a header but not a single row of data")
     shown = message if len(message) <= 160 else message[:160] + "…"
@@ -273,7 +265,7 @@ def _parse_error(path: Path, layout: Layout, message: str) -> DataError:
 
 def _ragged(path: Path, layout: Layout) -> Iterator[tuple[int, int, int]]:
     """Yield line, number of cells and wanted number, for each row that has another number."""
-    with _open(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text:
+    with open_text(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text:
         reader = csv.reader(text, delimiter=layout.delimiter, quoting=_quoting(layout.quotes))
         wanted = len(layout.header) if layout.header is not None else 0
         start = 1
@@ -285,17 +277,3 @@ def _ragged(path: Path, layout: Layout) -> Iterator[tuple[int, int, int]]:
                 start = reader.line_num + 1
         except csv.Error:
             return
-
-
-def _not_utf8(path: Path, where: str) -> DataError:
-    return DataError(
-        f"{path}: {where} is not UTF-8 text: convert the file, for example with iconv -f LATIN1 -t UTF-8"
-    )
-
-
-def _unreadable(path: Path, error: Exception) -> FileError:
-    if isinstance(error, EOFError):
-        return FileError(f"{path}: the gzip file is cut short: copy or download it again")
-    if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return FileError(f"{path}: the gzip file is damaged ({error}): copy or download it again")
-    return FileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -99,6 +99,14 @@ class TextColumn:
     documents: int = 0
     counts: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        terms = [f"words, runs of up to {self.word_ngrams}" if self.word_ngrams > 1 else "words"]
+        if self.char_ngrams is not None:
+            terms.append("characters, runs of {} to {}".format(*self.char_ngrams))
+        kept = f"{self.buckets:,} buckets" if self.buckets else f"a vocabulary of {len(self.terms):,}"
+        weighted = ", weighted by TF-IDF" if self.counts else ""
+        return f"{self.column!r}: {' and '.join(terms)}, in {kept}{weighted}"
+
     @property
     def size(self) -> int:
         """The number of rows of the table."""

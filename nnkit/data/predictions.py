@@ -17,7 +17,7 @@ from nnkit.files import write_whole
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["write_predictions"]
+__all__ = ["prediction_lines", "write_predictions"]
 
 _SUFFIXES = (".csv", ".parquet", ".npy")
 
@@ -67,6 +67,32 @@ def write_predictions(values: NDArray, target: TargetEncoder, proba: bool, path:
     else:
         write_whole(path, buffer.getvalue())
     return len(values)
+
+
+def prediction_lines(
+    values: NDArray, probabilities: NDArray[np.float64] | None, target: TargetEncoder
+) -> list[str]:
+    """Return a line to read for each prediction: the label and its probability, or a regression's values.
+
+    Parameters
+    ----------
+    values : ndarray of shape (samples,) or (samples, outputs)
+        Labels or values.
+    probabilities : ndarray of shape (samples, classes) or (samples, labels), or None
+        As `TargetEncoder.probabilities` returns them; None for a regression.
+    target : TargetEncoder
+    """
+    if probabilities is None:
+        return [", ".join(f"{value:g}" for value in row) for row in values.reshape(len(values), -1).tolist()]
+    if target.task == "multilabel":
+        names = target.names or tuple(map(str, range(probabilities.shape[1])))
+        return [
+            ", ".join(f"{name} {label} {share:.4f}" for name, label, share in zip(names, *row, strict=True))
+            for row in zip(values.tolist(), probabilities.tolist(), strict=True)
+        ]
+    columns = target.codes(values)
+    said = probabilities[np.arange(len(values)), columns]
+    return [f"{label} {share:.4f}" for label, share in zip(values.tolist(), said.tolist(), strict=True)]
 
 
 def _table(values: NDArray, target: TargetEncoder, proba: bool) -> pa.Table:

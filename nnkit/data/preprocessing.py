@@ -157,6 +157,28 @@ class Preprocessor:
         """The columns of text."""
         return tuple(operation for operation in self.operations if isinstance(operation, TextColumn))
 
+    def table_of_texts(self, texts: Sequence[str]) -> pa.Table:
+        """Return texts as the table that a model of one column of text takes.
+
+        Raises
+        ------
+        DataError
+            If the model takes other columns too, or none of text.
+        """
+        import pyarrow as pa
+
+        names = self.input_names or ()
+        if len(self.text_columns) != 1:
+            raise DataError(f"the model has {len(self.text_columns) or 'no'} columns of text: give it a file")
+        [column] = self.text_columns
+        if len(names) > 1:
+            others = ", ".join(repr(name) for name in names[:10] if name != column.column)
+            raise DataError(f"the model takes other columns beside the text ({others}): give it a file")
+        try:
+            return pa.table({column.column: pa.array(texts, pa.string())})
+        except UnicodeEncodeError:
+            raise DataError("a text is not UTF-8: mend its bytes, or the terminal's encoding") from None
+
     @property
     def embedded(self) -> tuple[TextColumn | CategoryColumn, ...]:
         """The columns that become bags of ids, in the order of their embeddings."""

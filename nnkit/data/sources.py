@@ -16,6 +16,7 @@ from nnkit.data.builtin import BUILT_INS, load_built_in
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.idx import image_pairs, is_image_file, load_image_file, load_image_folder
 from nnkit.data.targets import check_target
+from nnkit.data.text_folders import holds_texts, read_text_folder
 from nnkit.data.unchanged import unchanged
 from nnkit.errors import DataError, FileError
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "Examples", "load_dataset"]
 
-_KINDS = "CSV, TSV, Parquet, Arrow, Feather, .npy, .npz or a folder of IDX files"
+_KINDS = "CSV, TSV, JSON Lines, Parquet, Arrow, Feather, .npy, .npz or a folder of IDX or text files"
 _TEXT_SUFFIXES = ("", ".csv", ".tsv", ".txt", ".data", ".dat", ".gz")
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
 
 Key = str | int
@@ -45,8 +47,8 @@ def load_dataset(
     Parameters
     ----------
     source : str or Path
-        A file (delimited text, Parquet, Arrow, Feather, .npy, .npz), a folder of IDX files or the images'
-        file of one set, or the name of a built-in.
+        A file (delimited text, JSON Lines, Parquet, Arrow, Feather, .npy, .npz), a folder of IDX files or the
+        images' file of one set, a folder of .txt files in a subfolder a class, or the name of a built-in.
     target : str, int, or a list of them, optional
         The target's column by name or number (negative: from the end); several for several targets. Without
         it, a table's one column named target, label, class or y.
@@ -133,7 +135,7 @@ def _not_found(source: str) -> str:
     return f"{source}: no such file, folder or built-in{hint}\nThe built-ins are {', '.join(BUILT_INS)}"
 
 
-def _open_folder(path: Path, require_target: bool) -> Dataset:
+def _open_folder(path: Path, require_target: bool) -> Dataset | pa.Table:
     try:
         pairs = image_pairs(path)
         found = sorted(item.name for item in path.iterdir())
@@ -141,10 +143,12 @@ def _open_folder(path: Path, require_target: bool) -> Dataset:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     if pairs:
         return load_image_folder(path, require_target=require_target)
+    if holds_texts(path):
+        return read_text_folder(path, require_target)
     listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "") if found else "nothing"
     raise FileError(
-        f"{path}: no IDX files (train-images-idx3-ubyte and train-labels-idx1-ubyte, or .gz) in this folder, "
-        f"which holds {listed}: give such a folder, or one file"
+        f"{path}: neither texts (.txt) nor IDX files (train-images-idx3-ubyte and train-labels-idx1-ubyte, "
+        f"or .gz) in this folder, which holds {listed}: give such a folder, or one file"
     )
 
 
@@ -164,6 +168,10 @@ def _open_file(path: Path, magic: bytes, require_target: bool) -> Dataset | pa.T
         from nnkit.data.columnar import read_arrow
 
         return read_arrow(path)
+    if path.name.lower().removesuffix(".gz").endswith(_JSON_SUFFIXES):
+        from nnkit.data.json_lines import read_json_lines
+
+        return read_json_lines(path)
     if suffix in _TEXT_SUFFIXES and not magic.startswith(b"PK"):
         from nnkit.data.delimited import read_delimited
 

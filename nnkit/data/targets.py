@@ -217,6 +217,19 @@ class TargetEncoder:
         yes = probabilities[:, 0] if self.task == "binary" else probabilities
         return classes[(yes > threshold).astype(np.intp)]
 
+    @property
+    def positive(self) -> Any:
+        """The class that a binary task's precision, recall and F1 are of: the second of the two, sorted."""
+        return None if self.task != "binary" or self.classes is None else self.classes.tolist()[1]
+
+    def check_threshold(self, threshold: float) -> None:
+        """Raise unless this target's answers are decided by a threshold, and it is one."""
+        if self.task not in ("binary", "multilabel"):
+            by = "the greatest probability" if self.task == "multiclass" else "nothing: it gives values"
+            raise ConfigError(f"a {self.task} model decides by {by}: leave out --threshold")
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"a threshold is a probability from 0 to 1, not {threshold:g}")
+
     def _checked(self, outputs: ArrayLike) -> NDArray[np.float64]:
         values = np.asarray(outputs, dtype=np.float64)
         if values.ndim != 2 or values.shape[1] != self.outputs:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.data.text_files import UNREADABLE, open_text, unreadable
 from nnkit.errors import DataError, FileError
 
 __all__ = ["WordVectors", "read_word_vectors"]
@@ -123,25 +120,17 @@ def _malformed(path: Path, number: int, what: str) -> DataError:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that hold something, with their numbers from 1."""
-    with _opened(path) as stream:
-        number = 0
-        while line := stream.readline(_LONGEST_LINE):
-            number += 1
-            if b"\0" in line or len(line) == _LONGEST_LINE:
-                raise _malformed(path, number, "it is not text (or is word2vec's binary format)")
-            line = line.strip(b" \t\r\n").replace(b"\t", b" ")
-            if line:
-                yield number, line
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            yield gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[misc]
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileError(f"{path}: the gzip file is damaged ({error}): copy or download it again") from None
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
+        with open_text(path) as stream:
+            number = 0
+            while line := stream.readline(_LONGEST_LINE):
+                number += 1
+                if b"\0" in line or len(line) == _LONGEST_LINE:
+                    raise _malformed(path, number, "it is not text (or is word2vec's binary format)")
+                line = line.strip(b" \t\r\n").replace(b"\t", b" ")
+                if line:
+                    yield number, line
+    except UNREADABLE as error:
+        if isinstance(error, FileError):
+            raise
+        raise unreadable(path, error) from None

@@ -121,6 +121,7 @@ class Run:
         preprocessor = replace(preprocessor, dtype=self.trainer.dtype.name)
         self.model = Model(network, preprocessor, encoder, loss)
         self._vectors = embeddings.values
+        self._threshold: dict[str, float] = {}
         self.folder = self._folder()
         if config.run.data_placement != "auto":
             logger.warning("run.data_placement has no effect in this version")
@@ -421,10 +422,14 @@ class Run:
         if examples.target is None:
             raise DataError(f"the {rows} rows have no target column")
         metrics = self.model.evaluate(examples.features, examples.target)
+        if self.model.task == "binary" and held_out is not None and held_out.target is not None:
+            self._threshold = self.model.best_threshold(held_out.features, held_out.target)
         return Outcome(metrics, rows, len(examples), self._save({rows: metrics}))
 
     def _save(self, metrics: dict[str, dict[str, float]]) -> Path:
-        finite = {rows: {k: v for k, v in m.items() if np.isfinite(v)} for rows, m in metrics.items()}
+        measured = {**metrics, "best_threshold": self._threshold}
+        finite = {rows: {k: v for k, v in m.items() if np.isfinite(v)} for rows, m in measured.items()}
+        threshold = finite.pop("best_threshold")
         self.model.details = {
             "data": self.dataset.name,
             "image_shape": None if self.dataset.image_shape is None else list(self.dataset.image_shape),
@@ -436,6 +441,7 @@ class Run:
             "nnkit": version("nnkit"),
             "numpy": np.__version__,
             "metrics": finite,
+            "best_threshold": threshold,
         }
         path = self.folder / "model.safetensors"
         self.model.save(path)

@@ -156,7 +156,10 @@ def test_take_selects_rows(tmp_path: Path) -> None:
         ("a,b,target\n1,2,0\n1,2,3,4\n", "line 3 has 4 cells where 3 are expected"),
         ("a,a,target\n" + ROWS, "columns 1 and 2 are both named 'a'"),
         ("a,b,target\nx,é,1\n".encode("latin-1"), "line 2 is not UTF-8"),
-        (("a,b,target\n" + "x,y,1\n" * 20_000 + "x,é,1\n").encode("latin-1"), "column 'b' is not UTF-8"),
+        (
+            ("a,b,target\n" + "x,y,1\n" * 20_000 + "x,é,1\n").encode("latin-1"),
+            "line 20002 is not UTF-8 text (its byte 3",
+        ),
         (CSV.encode("utf-16"), "UTF-16"),
         ('a,b,target\n1,"2,0\n3,4,1\n', "line 2 has 2 cells"),
     ],

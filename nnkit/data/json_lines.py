@@ -1,0 +1,89 @@
+"""Read JSON Lines: one object a line, its keys the columns."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.json
+
+from nnkit.data.limits import check_size
+from nnkit.data.tables import as_table
+from nnkit.data.text_files import UNREADABLE, not_utf8, open_text, unreadable
+from nnkit.errors import DataError
+
+__all__ = ["read_json_lines"]
+
+_CHUNK = 1 << 20
+_LONGEST_REASON = 160
+# A number or a null of two characters becomes eight bytes, a key that few rows have a column for all.
+_MOST_GROWTH = 8
+
+
+def read_json_lines(path: Path) -> pa.Table:
+    """Read a file of JSON Lines, compressed by gzip or not, as a table; what a row lacks is missing.
+
+    Raises
+    ------
+    DataError
+        Where a line is no JSON object, a key's values are of different types, or the text is not UTF-8.
+    FileError
+        Where the file cannot be read.
+    """
+    longest = _survey(path)
+    try:
+        with open_text(path) as stream:
+            options = pyarrow.json.ReadOptions(block_size=max(_CHUNK, 2 * longest))
+            table = pyarrow.json.read_json(stream, read_options=options)
+        table.validate(full=True)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+    except pa.ArrowException as error:
+        raise _mistake(path, str(error)) from None
+    if table.num_rows == 0:
+        raise DataError(f"{path}: there is not a single row of data")
+    try:
+        return as_table(table)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _survey(path: Path) -> int:
+    """Read the text once: raise what is wrong with it, and return the length of the longest line."""
+    size = longest = 0
+    begun = True
+    try:
+        with open_text(path) as stream:
+            for line in stream:
+                if begun and line.strip():
+                    _check_beginning(path, line)
+                    begun = False
+                size += len(line)
+                longest = max(longest, len(line))
+                check_size(_MOST_GROWTH * size, str(path))
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    raise not_utf8(path) from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+    if begun:
+        raise DataError(f"{path}: the file is empty")
+    return longest
+
+
+def _check_beginning(path: Path, line: bytes) -> None:
+    if line.lstrip().startswith(b"["):
+        raise DataError(
+            f"{path}: the file is one JSON list and not an object a line: write it as JSON Lines, "
+            "for example with jq -c '.[]'"
+        )
+
+
+def _mistake(path: Path, message: str) -> DataError:
+    """Return Arrow's complaint, with the row it is about counted from 1."""
+    message = " ".join(message.split()).removeprefix("JSON parse error: ")
+    message = re.sub(r"in row (\d+)", lambda found: f"in row {int(found[1]) + 1}", message)
+    shown = message if len(message) <= _LONGEST_REASON else message[:_LONGEST_REASON] + "…"
+    return DataError(f"{path}: not readable as JSON Lines: {shown}: write one object a line")
