@@ -122,13 +122,15 @@ def _columns(value: Any) -> str | int | list[str | int]:
     return value
 
 
-def _char_ngrams(value: Any) -> list[int]:
+def _char_ngrams(value: Any) -> str | list[int]:
+    if value == "auto":
+        return "auto"
     lengths = value if isinstance(value, list) else [None]
     whole = all(isinstance(length, int) and not isinstance(length, bool) for length in lengths)
     if lengths and not (whole and len(lengths) == 2 and 1 <= lengths[0] <= lengths[1] <= MOST_CHARACTERS):
         raise ValueError(
             f"must be the shortest and the longest length, such as [3, 5], of at most {MOST_CHARACTERS}, "
-            f"or [] for none, not {_shown(value)}"
+            f'[] for none, or "auto", not {_shown(value)}'
         )
     return lengths
 
@@ -260,9 +262,9 @@ class TextConfig(_Section):
     ----------
     word_ngrams : int
         Up to how many words that follow one another make a term (fastText's ``wordNgrams``).
-    char_ngrams : list of two int
+    char_ngrams : list of two int, or "auto"
         The shortest and the longest run of characters in a word that makes a term (fastText's ``minn`` and
-        ``maxn``); empty for none.
+        ``maxn``); empty for none. "auto" takes [3, 5] for up to about two million tokens, and else none.
     min_count : int
         How often a term must come in the training rows (fastText's ``minCount``).
     vocabulary_size : int
@@ -280,7 +282,7 @@ class TextConfig(_Section):
     """
 
     word_ngrams: Annotated[int, Field(ge=1, le=MOST_WORDS)] = 2
-    char_ngrams: Annotated[list[int], PlainValidator(_char_ngrams)] = Field(default=[])
+    char_ngrams: Annotated[str | list[int], PlainValidator(_char_ngrams)] = "auto"
     min_count: Annotated[int, Field(ge=1, le=2**31 - 1)] = 2
     vocabulary_size: Annotated[int, Field(ge=1, le=2**24)] = 100_000
     hashing: Annotated[int, Field(ge=0, le=2**24)] = 0

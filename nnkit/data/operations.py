@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -128,10 +128,6 @@ class TextColumn:
         if not self.counts:
             return None
         return np.log((1 + self.documents) / (1 + np.array(self.counts, np.float64))) + 1
-
-    def with_counts(self, documents: int, counts: tuple[int, ...]) -> TextColumn:
-        """Return the same column, weighted by TF-IDF."""
-        return replace(self, documents=documents, counts=counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Ragged", "chained", "starts_of"]
 
@@ -49,9 +49,9 @@ class Ragged:
         return Ragged(rows.values[places], ends[self.starts])
 
 
-def starts_of(lengths: Sequence[int]) -> NDArray[np.int64]:
+def starts_of(lengths: ArrayLike) -> NDArray[np.int64]:
     """Return where rows of these lengths begin, and the end of the last."""
-    return np.concatenate([[0], np.cumsum(np.array(lengths, np.int64))]).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))])
 
 
 def chained(parts: Sequence[Ragged]) -> Ragged:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from nnkit.core.features import Bags
 from nnkit.data.columns import arrow_array, column_kind
 from nnkit.data.hashing import fnv1a
 from nnkit.data.operations import TextColumn
-from nnkit.data.ragged import Ragged
+from nnkit.data.ragged import Ragged, starts_of
 from nnkit.data.terms import Terms, find_terms
 from nnkit.data.tokens import tokenise
 from nnkit.errors import DataError
@@ -23,7 +24,11 @@ __all__ = ["TextOptions", "encode_texts", "fit_texts", "holds_text"]
 
 _SAMPLED_ROWS = 2000
 _SEVERAL_WORDS = 3
+# With character n-grams a document has about six times as many terms; what they teach, many words teach too.
+_FEW_TOKENS = 2_000_000
+_AUTOMATIC_LENGTHS = (3, 5)
 _ROWS_AT_ONCE = 4096
+_BEGINNING = 1000  # characters of a text in which words are looked for
 # Distinct terms that are counted before the rarest are forgotten: about a gigabyte.
 _MOST_COUNTED = 5_000_000
 
@@ -38,8 +43,9 @@ class TextOptions:
         Those that are text; without it, those that `holds_text` finds.
     word_ngrams : int
         Up to how many words that follow one another make a term.
-    char_ngrams : (int, int), optional
-        The shortest and the longest run of characters in a word that makes a term.
+    char_ngrams : (int, int), "auto", or None
+        The shortest and the longest run of characters in a word that makes a term; "auto" takes 3 and 5 for
+        up to about two million tokens, and else none.
     min_count : int
         How often a term must come in the training rows to have an entry of its own in the vocabulary.
     vocabulary_size : int
@@ -52,7 +58,7 @@ class TextOptions:
 
     columns: tuple[str, ...] | None = None
     word_ngrams: int = 2
-    char_ngrams: tuple[int, int] | None = None
+    char_ngrams: tuple[int, int] | Literal["auto"] | None = "auto"
     min_count: int = 2
     vocabulary_size: int = 100_000
     hashing: int = 0
@@ -67,8 +73,7 @@ def holds_text(column: pa.ChunkedArray) -> bool:
     """
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return False
-    rows = np.unique(np.linspace(0, len(column) - 1, min(len(column), _SAMPLED_ROWS)).astype(np.int64))
-    sample = [value for value in column.take(arrow_array(rows)).to_pylist() if value]
+    sample = [value for value in _sample(column) if value]
     distinct = set(sample)
     if 2 * len(distinct) <= len(sample):
         return False
@@ -76,45 +81,60 @@ def holds_text(column: pa.ChunkedArray) -> bool:
     return 2 * several >= len(distinct)
 
 
+def _sample(column: pa.ChunkedArray) -> list[str | None]:
+    """Return up to 2,000 values, taken evenly."""
+    rows = np.unique(np.linspace(0, len(column) - 1, min(len(column), _SAMPLED_ROWS)).astype(np.int64))
+    return column.take(arrow_array(rows)).to_pylist()
+
+
 def _words(text: str) -> int:
-    return sum(token[0].isalnum() for token in tokenise(text[:1000]))
+    return sum(token[0].isalnum() for token in tokenise(text[:_BEGINNING]))
 
 
 def fit_texts(
     name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, options: TextOptions
 ) -> tuple[TextColumn | None, str]:
     """Return a text column's operation, None where no term is frequent enough, and a note for the user."""
-    shape = (name, options.word_ngrams, options.char_ngrams)
-    counts, tokens, missing = _count(name, column, rows, options)
-    empty = f", {missing} of them missing: they are empty" if missing else ""
+    texts = _as_texts(name, column)
     count = len(column) if rows is None else len(rows)
-    if options.hashing:
-        operation, entries = TextColumn(*shape, buckets=options.hashing), f"{options.hashing:,} buckets"
-    else:
+    lengths = options.char_ngrams
+    if lengths == "auto":
+        lengths = _AUTOMATIC_LENGTHS if _few_tokens(texts, count) else None
+    operation = TextColumn(name, options.word_ngrams, lengths, buckets=options.hashing)
+    counts, tokens, missing = _count(texts, rows, operation)
+    if not options.hashing:
         frequent = [(-times, term) for term, times in counts.items() if times >= options.min_count]
         kept = tuple(term for _, term in sorted(frequent)[: options.vocabulary_size])
         if not kept:
             return None, (
                 f"dropped column {name!r}: it is text, and no word comes {options.min_count} times or more"
             )
-        operation, entries = TextColumn(*shape, terms=kept), f"a vocabulary of {len(kept):,} terms"
-    note = f"column {name!r} is text: {tokens:,} tokens in {count:,} rows{empty}, {entries}"
-    return (_weighted(operation, column, rows, count) if options.tfidf else operation), note
+        operation = replace(operation, terms=kept)
+    if options.tfidf:
+        operation = _weighted(operation, texts, rows, count)
+    empty = f", {missing:,} of them missing and taken as empty" if missing else ""
+    return operation, f"text     {operation}; {tokens:,} tokens in {count:,} rows{empty}"
+
+
+def _few_tokens(texts: pa.ChunkedArray, count: int) -> bool:
+    sample = [text or "" for text in _sample(texts)]
+    tokens = sum(len(tokenise(text)) for text in sample)
+    return tokens * count <= _FEW_TOKENS * max(1, len(sample))
 
 
 def _count(
-    name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, options: TextOptions
+    texts: pa.ChunkedArray, rows: NDArray[np.integer] | None, operation: TextColumn
 ) -> tuple[Counter[str], int, int]:
     """Return how often each term comes, the number of tokens and that of missing documents."""
     counts: Counter[str] = Counter()
     tokens, missing, rarest = 0, 0, 0
-    grams = (1, None) if options.hashing else (options.word_ngrams, options.char_ngrams)
-    for texts in _documents(name, column, rows):
-        missing += sum(text is None for text in texts)
-        found = find_terms([text or "" for text in texts], *grams)
+    grams = (1, None) if operation.buckets else operation.grams
+    for documents in _documents(texts, rows):
+        missing += sum(text is None for text in documents)
+        found = find_terms([text or "" for text in documents], *grams)
         times = np.bincount(found.documents.values, minlength=len(found.names))
         tokens += int(times[: found.words].sum())
-        if not options.hashing:
+        if not operation.buckets:
             counts.update(dict(zip(found.names, times.tolist(), strict=True)))
         while len(counts) > _MOST_COUNTED:
             rarest += 1
@@ -123,34 +143,36 @@ def _count(
 
 
 def _weighted(
-    operation: TextColumn, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, count: int
+    operation: TextColumn, texts: pa.ChunkedArray, rows: NDArray[np.integer] | None, count: int
 ) -> TextColumn:
     """Return the operation with the number of training documents that hold each entry."""
     holding = np.zeros(operation.size, np.int64)
-    for texts in _documents(operation.column, column, rows):
-        ids = _ids(operation, find_terms([text or "" for text in texts], *operation.grams))
+    for documents in _documents(texts, rows):
+        ids = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
         holding += np.bincount(
             np.unique(_pairs(ids, operation.size)) % operation.size, minlength=len(holding)
         )
-    return operation.with_counts(count, tuple(holding.tolist()))
+    return replace(operation, documents=count, counts=tuple(holding.tolist()))
 
 
-def _documents(
-    name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None
-) -> Iterator[list[str | None]]:
-    """Yield the rows' texts, a stretch at a time."""
+def _as_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column as texts: what is text in one file may be read as numbers in another."""
     column_kind(name, column.type)  # raises for what is neither a number nor a text
     try:
-        # What one file holds as texts another may as numbers. One chunk: `take` would join them each time.
-        whole = pa.chunked_array([column.cast(pa.large_string()).combine_chunks()])
+        # One chunk, for `take` would join several anew at each call.
+        return pa.chunked_array([column.cast(pa.large_string()).combine_chunks()])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"column {name!r} cannot be read as text: {str(error)[:160]}") from None
-    count = len(column) if rows is None else len(rows)
+
+
+def _documents(texts: pa.ChunkedArray, rows: NDArray[np.integer] | None) -> Iterator[list[str | None]]:
+    """Yield the rows' texts, a stretch at a time."""
+    count = len(texts) if rows is None else len(rows)
     for first in range(0, count, _ROWS_AT_ONCE):
         if rows is None:
-            yield whole.slice(first, _ROWS_AT_ONCE).to_pylist()
+            yield texts.slice(first, _ROWS_AT_ONCE).to_pylist()
         else:
-            yield whole.take(arrow_array(rows[first : first + _ROWS_AT_ONCE])).to_pylist()
+            yield texts.take(arrow_array(rows[first : first + _ROWS_AT_ONCE])).to_pylist()
 
 
 def encode_texts(
@@ -163,14 +185,14 @@ def encode_texts(
     where d of the n training documents hold it; a bag's weights are scaled to length 1, as scikit-learn's.
     """
     ids, lengths, weights = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [np.empty(0, dtype)]
-    for texts in _documents(operation.column, column, rows):
-        found = _ids(operation, find_terms([text or "" for text in texts], *operation.grams))
+    for documents in _documents(_as_texts(operation.column, column), rows):
+        found = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
         if operation.inverse_frequencies is not None:
             found, weight = _tfidf(found, operation.size, operation.inverse_frequencies)
             weights.append(weight.astype(dtype))
         ids.append(found.values.astype(np.int32))
         lengths.append(found.lengths)
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    starts = starts_of(np.concatenate(lengths))
     weighted = operation.inverse_frequencies is not None
     return Bags(np.concatenate(ids), starts, operation.size, np.concatenate(weights) if weighted else None)
 

@@ -111,7 +111,7 @@ class Run:
             categories=data.categories,
         )
         notes = list(preprocessor.notes)
-        if preprocessor.text_columns:
+        if len(preprocessor.text_columns) == len(preprocessor.operations):
             self.config = with_text_defaults(config, notes)
         embeddings = plan_embeddings(self.config, preprocessor, notes)
         network = Network([*embeddings.layers, *self._layers(encoder.outputs)])
@@ -287,10 +287,14 @@ class Run:
         sources = {"train": given.train or "digits", "validation": given.validation, "test": given.test}
         found = {key: _found_anywhere(value) for key, value in sources.items() if isinstance(value, str)}
         texts = [column.column for column in self.model.preprocessor.text_columns]
+        lengths = {column.char_ngrams for column in self.model.preprocessor.text_columns}
+        text = self.config.text
+        if len(lengths) == 1:
+            text = text.model_copy(update={"char_ngrams": list(lengths.pop() or ())})
         filled = {**found, "task": self.model.task, "text": texts or given.text}
         data = given.model_copy(update=filled if held_out else {**filled, "validation": 0.0})
         run = self.config.run.model_copy(update={"out": str(self.folder.absolute())})
-        return self.config.model_copy(update={"training": training, "data": data, "run": run})
+        return self.config.model_copy(update={"training": training, "data": data, "text": text, "run": run})
 
     def train(self, callbacks: Iterable[Callback] = ()) -> Outcome:
         """Train, write the run folder, and measure the model.
