@@ -1,9 +1,9 @@
 """Write bench/RESULTS.md from bench/results/*.json and bench/LEARNT.md: `python bench/report.py [--check]`.
 
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
-bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the card's of
-bench/gpu.sh, faults, hostile inputs. Whatever else lies there is linked. Order: the whole, its first
-paragraph, a function for each kind of file, the command.
+bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the messages of
+bench/text.py, the card's of bench/gpu.sh, faults, hostile inputs. Whatever else lies there is linked. Order:
+the whole, its first paragraph, a function for each kind of file, the command.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ def kind_of(value: Held) -> str:
         return "trainings"
     if "card" in value.get("machine", {}):
         return "card"
+    if "splits" in value:
+        return "texts"
     if "sections" in value:
         return "faults"
     if "from the shell" in value:
@@ -357,6 +359,38 @@ def alone(value: Held) -> list[list[str]]:
     ]
 
 
+def texts(name: str, value: Held) -> Iterator[str]:
+    """Messages classified on several splits, beside scikit-learn."""
+    rows = []
+    for who, splits in value["splits"].items():
+        row = [who]
+        for key in ("f1", "accuracy"):
+            figures = [split[key] for split in splits]
+            row.append(f"{value['medians'][who][key]:.4f} ({min(figures):.4f} to {max(figures):.4f})")
+        seconds = [split["seconds"] for split in splits]
+        row.append(
+            str(Quantity("s", value["medians"][who]["seconds"], min(seconds), max(seconds), len(splits)))
+        )
+        rows.append(row)
+    aims, reached = value["aims"], value["reached"]
+    words = [
+        f"{label} {bound} {aims[key]:g}: {'reached' if reached[key] else 'not reached'}"
+        for key, label, bound in (
+            ("f1", "F1", "≥"),
+            ("accuracy", "accuracy", "≥"),
+            ("seconds", "each training's seconds", "≤"),
+        )
+    ]
+    yield "## Spam"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/text.py`: {value['rows']:,} messages, "
+        f"{len(splits)} random splits of 80/20, the median of them with the least and the greatest; F1 is "
+        "that of spam. nnkit trains from the shell with its defaults, its start included and in the first "
+        f"its compiling; scikit-learn fits within one process. nnkit's aims: {'; '.join(words)}."
+    )
+    yield markdown(Table(["", "F1", "accuracy", "training"], rows, 1))
+
+
 def card(name: str, value: Held) -> Iterator[str]:
     """What bench/gpu.sh measured on a card."""
     yield f"## {value['machine']['card']}"
@@ -408,6 +442,7 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "trainings": trainings,
     "estimators": estimators,
     "embedding": embedding,
+    "texts": texts,
     "card": card,
     "faults": faults,
     "hostile": hostile,

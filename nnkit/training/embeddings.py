@@ -18,8 +18,8 @@ from nnkit.errors import ConfigError, DataError
 __all__ = ["Embeddings", "plan_embeddings", "text_options", "with_text_defaults"]
 
 _TEXT_WIDTH = 64
-# On SMS spam a document's terms add up: hidden layers learn the messages by rote (F1 0.945 with 64, 0.954
-# without, on ten splits), and a linear model takes ten times the rate.
+# On SMS spam a hidden layer gains nothing over the sum of a message's terms: the mean F1 of ten splits was
+# 0.946 with 64 units at 3e-3, and 0.952 without at 1e-2, a rate that a linear model takes.
 _TEXT_RATE = 1e-2
 
 

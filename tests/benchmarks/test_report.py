@@ -146,6 +146,12 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
                     **{"bytes taken": 3 << 20, "taken / its arrays": 1.25},
                 }
             ],
+        "text": {
+            "rows": 5574,
+            "splits": {"nnkit": [{"f1": f, "accuracy": 0.99, "seconds": 2.0} for f in (0.95, 0.96, 0.9)]},
+            "medians": {"nnkit": {"f1": 0.95, "accuracy": 0.99, "seconds": 2.0}},
+            "aims": {"f1": 0.94, "accuracy": 0.985, "seconds": 20.0},
+            "reached": {"f1": True, "accuracy": True, "seconds": False},
         },
         "strange": {"a": 1},
     }
@@ -173,6 +179,9 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
         "| 2.00 (1.00 to 3.00) than PyTorch | ≥ 1: not reached |"
     ) in page
     assert "| sgd | 2,000 | 200 | 2.00 (1.00 to 3.00) s | 3.00 MiB | 1.25 |" in page
+    assert "| nnkit | 0.9500 (0.9000 to 0.9600) | 0.9900 (0.9900 to 0.9900) | 2.00 (2.00 to 2.00) s |" in page
+    aims = "F1 ≥ 0.94: reached; accuracy ≥ 0.985: reached; each training's seconds ≤ 20: not reached"
+    assert aims in " ".join(page.split())
     assert "- [results/strange.json](results/strange.json)" in page
 
 
