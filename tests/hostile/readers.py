@@ -20,16 +20,28 @@ import pyarrow as pa
 from hostile.array_files import idx_pair, npy_file, npz_file, split_pair
 from hostile.table_files import arrow_file, parquet_file
 from hostile.tensor_files import TRAINED_ON, checkpoint_file, model_file, models, tensor_file, trainer
-from hostile.text_files import CONFIG_DATA, delimited_file, history_file, toml_file
+from hostile.text_files import (
+    CONFIG_DATA,
+    VECTOR_WORDS,
+    delimited_file,
+    history_file,
+    json_lines_file,
+    messages_file,
+    plain_text,
+    toml_file,
+    vectors_file,
+)
 from nnkit.cli import _summary
-from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, load_config
-from nnkit.core.layers import Dense
+from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, TextConfig, load_config
+from nnkit.core.layers import Dense, Embedding
 from nnkit.core.network import Network
 from nnkit.core.tensorfile import read_tensors
 from nnkit.data.operations import ArrayColumns
 from nnkit.data.predictions import write_predictions
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import load_dataset
+from nnkit.data.text import TextOptions
+from nnkit.data.word_vectors import read_word_vectors
 from nnkit.errors import NnkitError
 from nnkit.model import Model, load
 from nnkit.training.history import History
@@ -117,7 +129,61 @@ def _model(preprocessor: Preprocessor) -> Model:
     return Model(network, preprocessor, models()[0].target, models()[0].loss)
 
 
-def _use_data(path: Path, target: int | None) -> None:
+@cache
+def _text_model(column: str) -> Model:
+    texts = pa.table({column: [*VECTOR_WORDS, "free call", "free call"]})
+    preprocessor = Preprocessor.fit(texts, text=TextOptions((column,), min_count=1, tfidf=True))
+    network = Network([Embedding(preprocessor.embedding_sizes[0], 2), Dense(1)], inputs=0)
+    return Model(network, preprocessor, models()[0].target, models()[0].loss)
+
+
+def _use_texts(path: Path) -> None:
+    """Train on labelled messages up to the first step, by buckets or a vocabulary; then predict from them."""
+    failed: NnkitError | None = None
+    for text in (TextConfig(hashing=16, tfidf=True), TextConfig(min_count=1)):
+        data = DataConfig(train=str(path), target=0, validation=0.2, text=1, categories="embed")
+        run = RunConfig(device="cpu", out=_run_folder(path))
+        try:
+            _prepare(Config(data=data, text=text, run=run))
+        except NnkitError as error:
+            failed = failed or error
+    try:
+        _text_model("1").predict(load_dataset(path, target="0", require_target=False).train.features)
+    except NnkitError as error:
+        failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _use_text_file(path: Path) -> None:
+    """Predict from a folder that holds it; then train on it among others, up to the first step."""
+    folder = path.with_name("folder")
+    for label in ("one", "two"):
+        (folder / label).mkdir(parents=True)
+        for number in range(2):
+            (folder / label / f"{number}.txt").write_text(f"free call number {number}")
+    (folder / "one" / "x.txt").write_bytes(path.read_bytes())
+    data = DataConfig(train=str(folder))
+    _prepare(
+        Config(data=data, text=TextConfig(min_count=1), run=RunConfig(device="cpu", out=_run_folder(path)))
+    )
+    _text_model("text").predict(load_dataset(folder / "one", require_target=False).train.features)
+
+
+def _use_vectors(path: Path) -> None:
+    """Read them, and begin a training from them."""
+    read_word_vectors(path, VECTOR_WORDS)
+    messages = path.with_name("messages.tsv")
+    messages.write_text("".join(f"{row % 2}\tfree call number {row} now\n" for row in range(20)))
+    data = DataConfig(train=str(messages), target=0, text=1)
+    config = Config(
+        data=data, text=TextConfig(vectors=str(path)), run=RunConfig(device="cpu", out=_run_folder(path))
+    )
+    run = Run(config)
+    run._begin_from_vectors()
+
+
+def _use_data(path: Path, target: int | str | None) -> None:
     """Train on it up to the first step; then predict from it."""
     failed: NnkitError | None = None
     data = DataConfig(train=str(path), target=target, validation=0.2)
@@ -243,6 +309,10 @@ READERS: dict[str, Reader] = {
         Reader("npz", "data.npz", npz_file, partial(_use_data, target=None)),
         Reader("csv", "data.csv", delimited_file, partial(_use_data, target=-1)),
         Reader("tsv", "data.tsv", partial(delimited_file, delimiter="\t"), partial(_use_data, target=-1)),
+        Reader("messages", "data.tsv", messages_file, _use_texts),
+        Reader("jsonl", "data.jsonl", json_lines_file, partial(_use_data, target="target")),
+        Reader("text file", "text.txt", plain_text, _use_text_file),
+        Reader("word vectors", "vectors.txt", vectors_file, _use_vectors),
         Reader("parquet", "data.parquet", parquet_file, partial(_use_data, target=-1)),
         Reader("arrow", "data.arrow", arrow_file, partial(_use_data, target=-1)),
         Reader("toml", "config.toml", toml_file, _use_config),

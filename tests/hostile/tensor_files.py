@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hostile.mutations import EXTREMES, alter_bytes, alter_tree, random_bytes
-from nnkit.core.layers import Activation, Dense, Dropout
+from nnkit.core.layers import Activation, Dense, Dropout, Embedding
 from nnkit.core.losses import loss_from
 from nnkit.core.network import Network
 from nnkit.core.tensorfile import write_tensors
-from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn
+from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, TextColumn
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
 from nnkit.model import Model
@@ -123,6 +123,20 @@ def models() -> tuple[Model, ...]:
             Preprocessor(numbers.operations),
             TargetEncoder("multilabel", 2, np.array([0.0, 1.0]), flat=False),
             loss_from("binary_cross_entropy"),
+        ),
+        Model(
+            Network([Embedding(4, 3, "sum"), Embedding(3, 2), Embedding(5, 2, "max"), Dense(1)], inputs=1),
+            Preprocessor(
+                (
+                    TextColumn("message", 2, (1, 2), ("red", "a red", " <r"), 0, 7, (2, 0, 7, 1)),
+                    NumberColumn("size", "number", 1.5, 1.0, 0.5),
+                    CategoryColumn("colour", ("blue", "red"), True),
+                    TextColumn("subject", 1, None, buckets=5),
+                )
+            ),
+            TargetEncoder("binary", 1, labels, names=("bought",)),
+            loss_from("binary_cross_entropy"),
+            {**details, "best_threshold": {"threshold": 0.25, "f1": 0.75}},
         ),
     )
 

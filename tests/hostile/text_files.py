@@ -9,7 +9,17 @@ from typing import Any
 
 from hostile.mutations import alter_bytes, alter_tree, alter_words, random_bytes
 
-__all__ = ["CONFIG_DATA", "delimited_file", "history_file", "toml_file"]
+__all__ = [
+    "CONFIG_DATA",
+    "VECTOR_WORDS",
+    "delimited_file",
+    "history_file",
+    "json_lines_file",
+    "messages_file",
+    "plain_text",
+    "toml_file",
+    "vectors_file",
+]
 
 _PLAIN_CELLS = (
     "NA NaN nan null ? inf -inf Infinity 1e999 -1e999 1e308 -1.7e308 1e-400 0 -0 +5 007 1.5.2 1,5 "
@@ -102,6 +112,126 @@ def _alter_shape(lines: list[list[str]], random: Random) -> None:
         del lines[3:]
 
 
+_MESSAGES = (
+    "you have won a prize, call 0900 now",
+    "see you at home tonight",
+    "free prize! call now to win £100",
+    "are you at home or at work",
+)
+_ODD_MESSAGES = (
+    *("", " ", "?", "NA", "0", "1e5", "true", "2024-01-01", "'", '"', '"a', 'say "now" again', "\ufeffa"),
+    *(
+        "😀👨\u200d👩\u200d👧❤\ufe0f",
+        "שלום עולם",
+        "\u202eabc",
+        "日本語の文",
+        "e\u0301\u0301",
+        "İ",
+        "ß",
+        "\x85",
+        "\x1c",
+    ),
+    *("a" * 70_000, "a b " * 20_000, "!" * 5000, "\0", "\u2028", "\ufffd", "\U0010ffff", "<", "< >", "  <a"),
+)
+
+
+def plain_text(random: Random) -> bytes:
+    """Return a text, altered now and then."""
+    data = random.choice((*_MESSAGES, *_ODD_MESSAGES)).encode()
+    if random.random() < 0.3:
+        return random.choice((b"\xef\xbb\xbf", b"", *_ODD_BYTES)) + data
+    return alter_bytes(data, random) if random.random() < 0.6 else data
+
+
+def messages_file(random: Random) -> bytes:
+    """Return a file of labels and messages between tabs, without a header, altered."""
+    rows = [[_LABELS[row % 2], f"{_MESSAGES[row % 4]} {row}"] for row in range(random.choice((4, 24, 60)))]
+    for _ in range(random.choice((0, 1, 3, 20))):
+        random.choice(rows)[1] = random.choice(_ODD_MESSAGES)
+    if random.random() < 0.2:
+        random.choice(rows)[random.randrange(2)] = random.choice(_CELLS)
+    data = "\n".join("\t".join(row) for row in rows).encode("utf-8", "surrogatepass")
+    action = random.random()
+    if action < 0.2:
+        return alter_bytes(data, random)
+    if action < 0.3:
+        place = random.randrange(len(data) + 1)
+        return data[:place] + random.choice(_ODD_BYTES) + data[place:]
+    return gzip.compress(data, 1, mtime=0) if action < 0.35 else data
+
+
+def json_lines_file(random: Random) -> bytes:
+    """Return lines of JSON, an example each, altered in values, keys, lines or bytes."""
+    if random.random() < 0.04:
+        return random_bytes(random)
+    names = ("a", "b", "colour", "when", "target")
+    rows: list[Any] = [
+        {"message": f"{_MESSAGES[row % 4]} {row}", **dict(zip(names, cells, strict=True))}
+        for row, cells in enumerate(_table(random, 30)[-30:])
+        if len(cells) == len(names)
+    ]
+    for row in rows if random.random() < 0.7 else ():
+        row["a"] = int(row["a"]) if str(row["a"]).isdigit() else None
+    for _ in range(random.choice((0, 1, 2, 5))):
+        place = random.randrange(len(rows))
+        rows[place] = alter_tree(rows[place], random)
+    whole = [row for row in rows if isinstance(row, dict)]
+    if random.random() < 0.2 and whole:
+        random.choice(whole)["message"] = random.choice(_ODD_MESSAGES)
+    lines = [json.dumps(row, ensure_ascii=random.random() < 0.5) for row in rows]
+    text = "\n".join(lines)
+    if random.random() < 0.2:
+        odd = ("", "{", "[]", "null", '{"a":', '{"a": 1, "a": 2}', "[" * 5000, '{"a": ' * 5000, '"\\ud800"')
+        text = alter_words(text, random, "\n", odd, 2)
+    data = text.encode("utf-8", "surrogatepass")
+    action = random.random()
+    if action < 0.2:
+        data = alter_bytes(data, random)
+    elif action < 0.3:
+        place = random.randrange(len(data) + 1)
+        data = data[:place] + random.choice(_ODD_BYTES) + data[place:]
+    return gzip.compress(data, 1, mtime=0) if random.random() < 0.1 else data
+
+
+VECTOR_WORDS = ("free", "prize", "call", "home", "you", "été")
+"""What the files of word vectors hold."""
+
+
+def vectors_file(random: Random) -> bytes:
+    """Return word vectors, altered in lines, numbers or bytes."""
+    if random.random() < 0.05:
+        return random_bytes(random)
+    lines = [f"{word} {number} -0.5 1e-3" for number, word in enumerate(VECTOR_WORDS)]
+    if random.random() < 0.5:
+        lines.insert(0, random.choice((f"{len(VECTOR_WORDS)} 3", "1 1", "9999999999999 3", "6 x")))
+    text = "\n".join(lines)
+    odd = (
+        "",
+        "free",
+        "free 1",
+        "free 1 2 3 4",
+        "free  1 2 3",
+        "free nan 1 2",
+        "free 1e999 0 0",
+        "free 1e39 0 0",
+    )
+    odd += (
+        "free x 1 2",
+        ". . . 1 2 3",
+        "Free 1 2 3",
+        "x" * 70_000,
+        "free 0x1 1_0 2",
+        "free 1 2 3\0",
+        " 1 2 3",
+    )
+    if random.random() < 0.7:
+        text = alter_words(text, random, "\n", odd, 2)
+    data = text.encode()
+    if random.random() < 0.3:
+        data = alter_bytes(data, random)
+    return gzip.compress(data, 1, mtime=0) if random.random() < 0.1 else data
+
+
 CONFIG_DATA = "data.csv"
 """What the configs' [data] names: it has to lie beside them."""
 
@@ -149,6 +279,25 @@ training.loss = {{name = "huber", delta = 0.5}}
 training.class_weight = "balanced"
 run.precision = "fp64"
 run.seed = 18446744073709551615
+""",
+    f"""
+[data]
+train = "{CONFIG_DATA}"
+target = "target"
+text = ["when"]
+categories = "embed"
+category_width = 3
+[text]
+word_ngrams = 2
+char_ngrams = [2, 3]
+min_count = 1
+vocabulary_size = 50
+hashing = 0
+tfidf = false
+width = 4
+reduce = "mean"
+[model]
+hidden = [3]
 """,
     f"""
 [data]
@@ -217,6 +366,18 @@ _FITTING = {
     "target": ("0", '["target", "a"]', '"colour"', "[4]"),
     "task": ('"classification"', '"multilabel"', '"binary"'),
     "drop": ("[]", '["a", 1]', "[0, 1, 2]"),
+    "text": ("[]", '"colour"', "0", '["colour", "a", "b"]', '["target"]', "[9]"),
+    "categories": ('"onehot"', '"embed"'),
+    "category_width": ("1", "65536"),
+    "char_ngrams": ('"auto"', "[]", "[1, 10]", "[3, 2]", "[3]"),
+    "word_ngrams": ("1", "5"),
+    "min_count": ("2147483647",),
+    "vocabulary_size": ("1", "16777216"),
+    "hashing": ("1", "64", "16777216"),
+    "tfidf": ("true",),
+    "width": ("1", "65536"),
+    "reduce": ('"max"', '"sum"', '"auto"'),
+    "vectors": (f'"{CONFIG_DATA}"', '"."', '"nothing"'),
     "hidden": ("[1]", "[16777216]", "[16777216, 16777216]", "[]"),
     "activation": ('"gelu"', '"softplus"', '"identity"'),
     "output": ('"sigmoid"', '"relu"'),
