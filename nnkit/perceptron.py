@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from numbers import Integral, Real
@@ -199,17 +200,18 @@ class Perceptron(BaseEstimator):
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, NDArray]:
         dtypes = (np.float64, np.float32) if self.dtype is None else np.dtype(self.dtype)
-        return validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=isinstance(self, RegressorMixin),
-            dtype=dtypes,
-            order="C",
-            reset=reset,
-        )
+        with _texts_named():
+            return validate_data(
+                self,
+                X,
+                y,
+                accept_sparse=["csr", "csc"],
+                multi_output=True,
+                y_numeric=isinstance(self, RegressorMixin),
+                dtype=dtypes,
+                order="C",
+                reset=reset,
+            )
 
     def _held_out(self, eval_set: Any) -> tuple[Any, NDArray, NDArray | None] | None:
         if eval_set is None:
@@ -490,7 +492,8 @@ class Perceptron(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray:
         """Return the network's outputs, shape (n_samples, n_outputs), in the network's dtype."""
         check_is_fitted(self)
-        X = validate_data(self, from_device(X), accept_sparse=["csr", "csc"], reset=False)
+        with _texts_named():
+            X = validate_data(self, from_device(X), accept_sparse=["csr", "csc"], reset=False)
         network = self._ready()
         if X.dtype == np.uint8:  # numbers here, where a network would take them for pixels
             X = X.astype(network.arena.dtype)
@@ -606,6 +609,20 @@ def _on_device(state: OptimizerState, trainer: Trainer) -> OptimizerState | None
         slots[name] = trainer.network.arena.like_values()
         backend.write(slots[name], host)
     return replace(state, slots=slots)
+
+
+@contextmanager
+def _texts_named() -> Iterator[None]:
+    """Say what to do with texts where scikit-learn's check finds them among numbers."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("could not convert string to float"):
+            raise
+        raise DataError(
+            f"{str(error)[:200]}: the estimators take numbers alone, no columns of text: encode them before, "
+            "for example with OneHotEncoder or TfidfVectorizer, or learn from the table with `nnkit train`"
+        ) from None
 
 
 def _not_finite() -> DataError:

@@ -161,10 +161,11 @@ def best_f1_threshold(
     said = np.cumsum(weights[order])
     right = np.cumsum(weights[order] * (y_true[order] == 1))
     below = np.append(ranked[1:], 0.0)
-    # Of samples with one probability all are yes or none; above the least there may be no room down to 0.
+    # Of samples with one probability all are yes or none; a probability of 0 is never above a threshold.
     ends = np.flatnonzero(ranked > below)
     f1 = 2 * right[ends] / (said[ends] + total)
     middles = (ranked[ends] + below[ends]) / 2
+    middles = np.where(middles < ranked[ends], middles, below[ends])  # there may be no number between them
     if len(ends) == 0:
         return float("nan"), float("nan")
     best = np.flatnonzero(f1 >= f1.max() * (1 - 1e-12))

@@ -146,6 +146,7 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
                     **{"bytes taken": 3 << 20, "taken / its arrays": 1.25},
                 }
             ],
+        },
         "text": {
             "rows": 5574,
             "splits": {"nnkit": [{"f1": f, "accuracy": 0.99, "seconds": 2.0} for f in (0.95, 0.96, 0.9)]},

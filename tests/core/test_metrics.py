@@ -12,7 +12,7 @@ import pytest
 import sklearn.metrics as theirs
 
 from nnkit.core import metrics
-from nnkit.core.metrics import default_metrics, evaluate_metrics, get_metric, metrics_for
+from nnkit.core.metrics import best_f1_threshold, default_metrics, evaluate_metrics, get_metric, metrics_for
 from nnkit.errors import ConfigError, DataError
 
 SAMPLES = 157
@@ -268,3 +268,36 @@ def test_a_metric_that_does_not_fit_the_task_is_refused_with_those_that_do() -> 
 def test_shapes_that_do_not_fit_are_refused(task, y, outputs, w, message: str) -> None:
     with pytest.raises(DataError, match=message):
         evaluate_metrics(default_metrics(task), task, y, outputs, w)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_threshold_has_the_greatest_f1_of_all(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, 2, 60)
+    probabilities = np.round(generator.random(60) * 0.5 + truth * 0.3, 2)  # many are equal
+    drawn = None if seed % 2 else generator.random(60)
+    threshold, best = best_f1_threshold(truth, probabilities, drawn)
+    found = theirs.f1_score(truth, probabilities > threshold, sample_weight=drawn)
+    assert best == pytest.approx(found, abs=1e-12)
+    precision, recall, _ = theirs.precision_recall_curve(truth, probabilities, sample_weight=drawn)
+    with np.errstate(invalid="ignore"):
+        greatest = np.nanmax(2 * precision * recall / (precision + recall))
+    assert best == pytest.approx(greatest, abs=1e-12)
+
+
+def test_the_best_threshold_is_the_nearest_to_one_half() -> None:
+    assert best_f1_threshold(np.array([0, 1]), np.array([0.2, 0.6])) == (pytest.approx(0.4), 1.0)
+    assert best_f1_threshold(np.array([1, 1]), np.array([0.0, 0.6]))[0] == pytest.approx(0.3)
+    close = np.array([0.5, np.nextafter(0.5, 1)])
+    threshold, _ = best_f1_threshold(np.array([0, 1]), close)
+    assert (close > threshold).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("truth", "probabilities"), [([0, 0], [0.1, 0.9]), ([], []), ([1, 0], [np.nan, 0.1]), ([1], [0.0])]
+)
+def test_without_a_positive_sample_or_finite_probabilities_there_is_no_threshold(
+    truth: list[int], probabilities: list[float]
+) -> None:
+    found = best_f1_threshold(np.array(truth, np.int64), np.array(probabilities))
+    assert np.isnan(found).all()

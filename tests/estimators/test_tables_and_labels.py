@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
 from twins import assert_same_course, assert_same_network, ours_for, problem, theirs_for, twins
+
+from nnkit import MLPClassifier
+from nnkit.errors import DataError
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -221,3 +225,14 @@ def test_whole_numbers_are_values_to_a_regressor() -> None:
     X, y = problem("multiclass")
     theirs, ours = (twin.fit(X, y) for twin in twins("regression", **QUICK))
     assert_same_course(theirs, ours)
+
+
+def test_a_column_of_text_is_refused_with_what_to_do() -> None:
+    frame = pd.DataFrame({"message": ["you have won", "see you"] * 10, "x": range(20)})
+    fitted = MLPClassifier(max_iter=1).fit(frame[["x"]].to_numpy(), [0, 1] * 10)
+    for use in (
+        lambda: MLPClassifier().fit(frame, [0, 1] * 10),
+        lambda: fitted.predict(frame[["message"]].to_numpy()),
+    ):
+        with pytest.raises(DataError, match="no columns of text: encode them before"):
+            use()
