@@ -125,7 +125,7 @@ def _columns(value: Any) -> str | int | list[str | int]:
 def _char_ngrams(value: Any) -> str | list[int]:
     if value == "auto":
         return "auto"
-    lengths = value if isinstance(value, list) else [None]
+    lengths: list[int] = value if isinstance(value, list) else [0]
     whole = all(isinstance(length, int) and not isinstance(length, bool) for length in lengths)
     if lengths and not (whole and len(lengths) == 2 and 1 <= lengths[0] <= lengths[1] <= MOST_CHARACTERS):
         raise ValueError(

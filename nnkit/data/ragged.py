@@ -58,7 +58,7 @@ def chained(parts: Sequence[Ragged]) -> Ragged:
     """Return rows that hold the first part's entries, then the second's, and so on; all have as many rows."""
     if len(parts) == 1:
         return parts[0]
-    starts = sum(part.starts for part in parts)
+    starts = np.sum([part.starts for part in parts], axis=0)
     values = np.empty(int(starts[-1]), np.int64)
     places = starts[:-1].copy()
     for part in parts:
