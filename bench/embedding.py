@@ -54,7 +54,7 @@ class Size:
 
     documents: int = 1_000_000
     tokens: int = 100
-    steps: int = 100
+    steps: int = 50
     repeats: int = 15
 
 

@@ -56,7 +56,6 @@ class Network:
         self.layers = tuple(layers)
         if not any(isinstance(layer, Dense) for layer in self.layers):
             raise ConfigError("a network needs at least one Dense layer")
-        self._embeddings = [layer for layer in self.layers if isinstance(layer, Embedding)]
         if any(isinstance(layer, Embedding) for layer in self.layers[len(self._embeddings) :]):
             raise ConfigError("embeddings look up what the data hold: they stand first in a network")
         self._inputs: int | None = None
@@ -72,6 +71,10 @@ class Network:
     def __repr__(self) -> str:
         inputs = "" if self._inputs is None else f", inputs={self._inputs}"
         return f"Network([{', '.join(map(repr, self.layers))}]{inputs})"
+
+    @property
+    def _embeddings(self) -> list[Embedding]:
+        return [layer for layer in self.layers if isinstance(layer, Embedding)]
 
     @property
     def inputs(self) -> int | None:
