@@ -118,7 +118,8 @@ class Predictors:
     def run(self, features: Features) -> NDArray:
         """Return the outputs for rows, (rows, outputs) on the host."""
         arena = self._arena
-        spread = features.codes is not None or features.sparse is not None or features.bags
+        others = (features.codes, features.sparse, features.rows)
+        spread = features.bags or any(other is not None for other in others)
         if len(features) > _FEWEST_ROWS or spread:
             return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run()[0]
         key = (len(features), features.dense.dtype, features.shift is None, features.scale is None)
