@@ -18,6 +18,7 @@ from nnkit.errors import NnkitError
 
 if TYPE_CHECKING:
     from nnkit.config import Config
+    from nnkit.data.examples import Dataset
     from nnkit.model import Model
     from nnkit.training.run import Outcome, Run
 
@@ -42,6 +43,13 @@ class Precision(StrEnum):
     tf32 = "tf32"
     fp16 = "fp16"
     bf16 = "bf16"
+
+
+class OnBad(StrEnum):
+    """What to do with a picture that cannot be read."""
+
+    error = "error"
+    skip = "skip"
 
 
 @app.command()
@@ -146,13 +154,15 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
     data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = (
+        OnBad.error
+    ),
 ) -> None:
     """Measure a model on labelled rows (a source with a test set of its own: on that)."""
-    from nnkit.data.sources import load_dataset
     from nnkit.errors import DataError
 
     loaded = _load(model)
-    dataset = load_dataset(data, target=list(loaded.target.names) or None)
+    dataset = _dataset(loaded, data, on_bad)
     examples = dataset.train if dataset.test is None else dataset.test
     if examples.target is None:
         raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")
@@ -166,22 +176,30 @@ def evaluate(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
-    data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...", help="A data file or folder, or a built-in's name; pictures, one or several."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="A .csv, .parquet or .npy file; else printed as CSV.")
     ] = None,
     proba: Annotated[bool, typer.Option(help="Probabilities of the classes instead of labels.")] = False,
+    on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = (
+        OnBad.error
+    ),
 ) -> None:
     """Predict labels or values, one row each."""
+    from nnkit.data.pictures import Pictures
     from nnkit.data.predictions import write_predictions
-    from nnkit.data.sources import load_dataset
 
     loaded = _load(model)
-    names = list(loaded.target.names) or None
-    dataset = load_dataset(data, target=names, require_target=False)
+    dataset = _dataset(loaded, data[0] if len(data) == 1 else data, on_bad, require_target=False)
     features = (dataset.train if dataset.test is None else dataset.test).features
     values = loaded.predict_proba(features) if proba else loaded.predict(features)
-    count = write_predictions(values, loaded.target, proba, out)
+    paths = features.names if isinstance(features, Pictures) else None
+    count = write_predictions(values, loaded.target, proba, out, paths)
     if out is not None:
         typer.echo(f"{count:,} predictions written to {out}")
 
@@ -251,6 +269,28 @@ def _load(path: Path) -> Model:
     return load(path / "model.safetensors" if path.is_dir() else path)
 
 
+def _dataset(model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True) -> Dataset:
+    """Load what a model is to be measured on, or to predict."""
+    from nnkit.data.pictures import PictureOptions
+    from nnkit.data.sources import load_dataset
+    from nnkit.errors import DataError
+
+    settings = model.preprocessor.pictures
+    if isinstance(data, list) and settings is None:
+        raise DataError(f"several sources are for pictures, which this model was not trained on: {data[1]}")
+    names = list(model.target.names) or None
+    if settings is None:
+        return load_dataset(data, target=names, require_target=require_target)
+    # A folder's subfolders name the classes, whatever the column was called in training.
+    folder = isinstance(data, str) and Path(data).expanduser().is_dir()
+    options = PictureOptions(settings, on_bad.value)
+    target = None if folder or names == ["class"] else names
+    dataset = load_dataset(data, target=target, require_target=require_target, pictures=options)
+    for note in dataset.notes:
+        typer.echo(note, err=True)
+    return dataset
+
+
 @contextmanager
 def _notes() -> Iterator[None]:
     """Print what the library logs, a line each."""
@@ -287,6 +327,8 @@ def _ended_by_signals(run: Run) -> Iterator[list[int]]:
 
 
 def _print_run(run: Run) -> None:
+    from nnkit.data.pictures import Pictures
+
     model, trainer = run.model, run.trainer
     kind = model.task if model.classes is None else f"{model.task}, {len(model.classes)} classes"
     held_out = f", {run.held_out_rows:,} held out" if run.held_out_rows else ""
@@ -294,9 +336,12 @@ def _print_run(run: Run) -> None:
     layers = " → ".join(
         [str(model.preprocessor.width), *(_layer_words(layer) for layer in model.network.layers)]
     )
-    typer.echo(
-        f"data     {run.dataset.name}: {run.training_rows:,} rows to train on{held_out}{test} ({kind})"
-    )
+    features = run.dataset.train.features
+    rows, made = "rows", ""
+    if isinstance(features, Pictures):
+        rows, made = "pictures", f"; {features.settings}; {features.origin}"
+    counts = f"{run.training_rows:,} {rows} to train on{held_out}{test}"
+    typer.echo(f"data     {run.dataset.name}: {counts} ({kind}{made})")
     typer.echo(f"network  {layers}")
     typer.echo(
         f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
@@ -359,6 +404,7 @@ def _summary(model: Model) -> dict[str, str]:
         "task": model.task,
         "target": ", ".join(model.target.names) or "(not named)",
         "classes": ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else ""),
+        "pictures": "" if model.preprocessor.pictures is None else _picture_words(model),
         "columns": "" if names is None else ", ".join(names),
         "inputs": str(model.network.inputs),
         "layers": " → ".join(_layer_words(layer) for layer in model.network.layers),
@@ -370,6 +416,13 @@ def _summary(model: Model) -> dict[str, str]:
         rows[f"{rows_name} metrics"] = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.items())
     rows |= {key.replace("_", " "): str(value) for key, value in details.items()}
     return {name: value for name, value in rows.items() if value}
+
+
+def _picture_words(model: Model) -> str:
+    operation = model.preprocessor.operations[0]
+    scaled = ("shift", "scale")
+    shift, scale = (", ".join(f"{value:.4g}" for value in getattr(operation, name)) for name in scaled)
+    return f"{model.preprocessor.pictures}; (value − {shift}) · {scale}"
 
 
 def _take_the_processors_blas() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.data.pictures import Pictures
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -20,21 +22,23 @@ class Examples:
 
     Parameters
     ----------
-    features : pyarrow.Table or ndarray of shape (samples, p)
-        Named columns, or numbers in their own dtype (pixels stay uint8).
+    features : pyarrow.Table, ndarray of shape (samples, p) or Pictures
+        Named columns, numbers in their own dtype (pixels stay uint8), or decoded pictures.
     target : ndarray of shape (samples,) or (samples, k), or None
         Raw: strings (as objects), integers, floats or booleans.
     """
 
-    features: pa.Table | NDArray
+    features: pa.Table | NDArray | Pictures
     target: NDArray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
     def take(self, rows: NDArray[np.integer]) -> Examples:
-        """Return the given rows, copied."""
+        """Return the given rows, copied; but for pictures, which stay where they are."""
         target = None if self.target is None else self.target[rows]
+        if isinstance(self.features, Pictures):
+            return Examples(self.features.take(rows), target)
         if isinstance(self.features, np.ndarray):
             return Examples(self.features[rows], target)
         from nnkit.data.columns import arrow_array
@@ -55,7 +59,9 @@ class Dataset:
     target_names : tuple of str
         The target's columns; empty where the source has no target.
     image_shape : tuple of int, or None
-        The shape of one row where the rows are flattened images.
+        The shape of one row where the rows are flattened images: of `Pictures` (channels, height, width).
+    notes : tuple of str
+        Words for the user on how it was read.
     """
 
     name: str
@@ -63,3 +69,4 @@ class Dataset:
     test: Examples | None = None
     target_names: tuple[str, ...] = ()
     image_shape: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
