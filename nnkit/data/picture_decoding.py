@@ -33,7 +33,7 @@ _READERS = (
     *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin),
     *(PngImagePlugin, WebPImagePlugin),
 )
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF")
 # A photograph has up to 100 million pixels; a small file can claim any number of them.
 _MOST_PIXELS = 120_000_000
 _LARGE = 1 << 24
