@@ -15,7 +15,7 @@ from nnkit.errors import DataError
 
 __all__ = ["Bags", "Features", "SparseRows", "features_from"]
 
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +201,7 @@ class Features:
         )
 
     def dense_blocks(self) -> Iterator[tuple[int, NDArray]]:
-        """Yield the dense rows in blocks of a few megabytes, each with its first row's number."""
+        """Yield the dense rows in blocks of a megabyte, each with its first row's number."""
         step = max(1, _BLOCK_BYTES // max(1, self.dense.itemsize * self.dense.shape[1]))
         for first in range(0, len(self), step):
             place = slice(first, first + step)
