@@ -131,7 +131,7 @@ def _some_columns(value: Any) -> str | int | list[str | int]:
 def _image_size(value: Any) -> int | list[int]:
     sides = value if isinstance(value, list) else [value]
     proper = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
-    if not proper or len(sides) > 2 or not all(1 <= side <= MOST_PICTURE_SIDE for side in sides):
+    if not proper or len(sides) not in (1, 2) or not all(1 <= side <= MOST_PICTURE_SIDE for side in sides):
         raise ValueError(
             f"must be a number of pixels, or [height, width], of at most {MOST_PICTURE_SIDE}, "
             f"not {_shown(value)}"

@@ -131,7 +131,7 @@ def decode_image(image: Image.Image, settings: PictureSettings) -> NDArray[np.ui
     small = _on_white(small, settings.channels)
     if small.size != wanted:
         bars = Image.new(small.mode, wanted)
-        bars.paste(small, ((wanted[0] - small.width) // 2, (wanted[1] - small.height) // 2))
+        bars.paste(small, (round((wanted[0] - small.width) / 2), round((wanted[1] - small.height) / 2)))
         small = bars
     values = np.asarray(small, np.uint8).reshape(settings.height, settings.width, settings.channels)
     return np.ascontiguousarray(values.transpose(2, 0, 1))

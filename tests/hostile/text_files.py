@@ -155,6 +155,9 @@ run.seed = 18446744073709551615
 train = '''{CONFIG_DATA}'''
 target = -1
 scaling = "unit"
+image_fit = "pad"
+grayscale = true
+on_bad = "skip"
 test = "{CONFIG_DATA}"
 [training]
 optimizer = "sgd"
