@@ -325,8 +325,8 @@ def bounded(word, count):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Augmentation: where the elements of a picture come from once it is moved and mirrored. Its edges are repeated
-# where it is moved away from them.
+# Augmentation: where the elements of a picture come from once it is moved and mirrored. Its edges are
+# repeated where it is moved away from them.
 # ---------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -279,9 +280,10 @@ class DataConfig(_Section):
 
     def pictures(self) -> PictureOptions:
         """Return how a source of pictures is read."""
-        sides = self.image_size if isinstance(self.image_size, list) else [self.image_size]
-        given = {} if sides == [None] else {"height": sides[0], "width": sides[-1]}
-        settings = PictureSettings(**given, channels=1 if self.grayscale else 3, fit=self.image_fit)
+        settings = PictureSettings(channels=1 if self.grayscale else 3, fit=self.image_fit)
+        if self.image_size is not None:
+            sides = self.image_size if isinstance(self.image_size, list) else [self.image_size]
+            settings = replace(settings, height=sides[0], width=sides[-1])
         return PictureOptions(settings, self.on_bad, self.image_column)
 
 

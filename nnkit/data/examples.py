@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The features of a source that is known to hold an array."""
+        assert isinstance(self.features, np.ndarray)
+        return self.features
 
     def take(self, rows: NDArray[np.integer]) -> Examples:
         """Return the given rows, copied; but for pictures, which stay where they are."""

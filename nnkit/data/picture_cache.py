@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.limits import readable
-from nnkit.data.pictures import PictureSettings
+from nnkit.data.pictures import PictureSettings, printable
 from nnkit.errors import DataError, FileError
 from nnkit.files import write_whole
 from nnkit.kernels.specialise import cache_folder
@@ -158,13 +158,14 @@ def _decoded(
             for job in jobs:
                 job.cancel()
     if len(bad) == len(paths):
-        raise DataError(f"none of the {len(paths):,} pictures can be read, first {paths[0]}: {bad[0]}")
+        raise DataError(
+            f"none of the {len(paths):,} pictures can be read, first {printable(paths[0])}: {bad[0]}"
+        )
 
 
 def _refusal(path: Path, reason: str) -> str:
-    return (
-        f'{path}: {reason}\nRepair or remove the picture, or set on_bad = "skip" in [data] to do without it'
-    )
+    mend = 'Repair or remove the picture, or set on_bad = "skip" in [data] to do without it'
+    return f"{printable(path)}: {reason}\n{mend}"
 
 
 def _block(
@@ -215,7 +216,7 @@ def _file(
     yield header.getvalue()
     bad: _Bad = {}
     for block in _decoded(paths, signs, settings, skip, bad):
-        yield memoryview(block.reshape(-1))
+        yield block.reshape(-1).data
     write_whole(path.with_suffix(".json"), json.dumps({"bad": bad}).encode())
 
 

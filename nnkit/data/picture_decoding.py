@@ -79,6 +79,8 @@ def decode_file(path: Path, settings: PictureSettings, signs: tuple[int, int] | 
         If it is no picture, damaged, cut short, too large, or another than it was; without its path.
     """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise DataError("there is no such file")
         with path.open("rb") as stream:
             status = os.fstat(stream.fileno())
             if signs is not None and signs != (status.st_size, status.st_mtime_ns):

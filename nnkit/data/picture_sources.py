@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.picture_cache import decode_pictures
-from nnkit.data.pictures import PictureOptions, Pictures
+from nnkit.data.pictures import PictureOptions, Pictures, printable
 from nnkit.errors import DataError, FileError
 
 if TYPE_CHECKING:
@@ -137,26 +137,27 @@ def _classes(folder: Path, options: PictureOptions) -> PictureFiles:
         )
     if beside:
         raise DataError(
-            f"{beside[0]}: lies beside the subfolders, so it has no class: move it into one of them, or away"
+            f"{printable(beside[0])}: lies beside the subfolders, so it has no class: move it into one "
+            "of them, or away"
         )
     paths: list[Path] = []
     labels: list[str] = []
     bad: list[str] = []
     for subfolder in subfolders:
-        files = list(_files(subfolder))
+        name, files = printable(subfolder.name), list(_files(subfolder))
         pictures = [path for path in files if is_picture(path)]
         others = [path for path in files if not is_picture(path)]
         if others and options.on_bad == "error":
             more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
             raise DataError(
-                f"{others[0]}{more}: no picture ({_listed_suffixes()}) among those of class "
-                f'{subfolder.name!r}\nRemove what is none, or set on_bad = "skip" in [data]'
+                f"{printable(others[0])}{more}: no picture ({_listed_suffixes()}) among those of class "
+                f'{name!r}\nRemove what is none, or set on_bad = "skip" in [data]'
             )
-        bad += [f"{path}: it is no picture" for path in others]
+        bad += [f"{printable(path)}: it is no picture" for path in others]
         if not pictures:
-            raise DataError(f"{subfolder}: the class {subfolder.name!r} has no pictures: remove the folder")
+            raise DataError(f"{printable(subfolder)}: the class {name!r} has no pictures: remove the folder")
         paths += pictures
-        labels += [subfolder.name] * len(pictures)
+        labels += [name] * len(pictures)
     return PictureFiles(folder.resolve().name, paths, np.array(labels, dtype=object), (_TARGET,), tuple(bad))
 
 
@@ -307,15 +308,15 @@ def _examples(files: PictureFiles, options: PictureOptions, keep: bool) -> tuple
     if missing and not skip:
         more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
         raise DataError(
-            f"{files.paths[min(missing)]}{more}: there is no such picture; paths are relative to the file "
-            "that names them"
+            f"{printable(files.paths[min(missing)])}{more}: there is no such picture; paths are relative "
+            "to the file that names them"
         )
     decoded = decode_pictures(files.paths, options.settings, skip=skip, keep=keep)
     bad = {
         place: ("there is no such file" if place in missing else why) for place, why in decoded.bad.items()
     }
     rows = np.array([place for place in range(len(files.paths)) if place not in bad], np.int64)
-    paths = [str(path) for path in files.paths]
+    paths = [printable(path) for path in files.paths]
     pictures = Pictures(decoded.pixels, options.settings, rows, paths, decoded.origin)
     labels = None if files.labels is None else files.labels[rows]
     return Examples(pictures, labels), [f"{paths[place]}: {why}" for place, why in bad.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,7 +15,15 @@ from nnkit.core.features import Features
 from nnkit.data.operations import MOST_PICTURE_SIDE, PICTURE_FITS, PictureColumns
 from nnkit.errors import ConfigError, DataError
 
-__all__ = ["PictureOptions", "PictureSettings", "Pictures", "encode_pictures", "fit_pictures"]
+__all__ = [
+    "PictureOptions",
+    "PictureSettings",
+    "Pictures",
+    "encode_pictures",
+    "fit_pictures",
+    "printable",
+    "settings_of",
+]
 
 _DEFAULT_SIDE = 64
 Fit = Literal["crop", "pad", "stretch"]
@@ -124,6 +133,11 @@ class Pictures:
     ) -> Features:
         """Return the rows as they are gathered from, with each column's shift and scale."""
         return Features(self.pixels, shift, scale, rows=self.rows, picture=self.settings.shape)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """Return a path as it can be printed and written: a name on a disk need not be Unicode."""
+    return os.fspath(path).encode("utf-8", "replace").decode()
 
 
 def fit_pictures(pictures: Pictures, rows: NDArray[np.integer] | None, scaling: str) -> PictureColumns:

@@ -297,14 +297,14 @@ def _from_arrays(
     train, test, names = dataset.train, dataset.test, dataset.target_names
     dropped = list(drop or ())
     if train.target is None and target is not None:
-        count = train.features.shape[1]
+        count = train.array.shape[1]
         try:
             columns = [column_index(key, count, where) for key in target]
         except DataError:
             if require_target:
                 raise
         else:
-            values = check_target(np.asarray(train.features[:, columns]), [str(column) for column in columns])
+            values = check_target(np.asarray(train.array[:, columns]), [str(column) for column in columns])
             train, names = Examples(train.features, values), tuple(str(column) for column in columns)
             dropped += columns
     elif require_target and target is not None and [str(key) for key in target] != list(names):
@@ -317,7 +317,7 @@ def _from_arrays(
         return Dataset(dataset.name, train, test, names, dataset.image_shape)
 
     def selected(examples: Examples) -> Examples:
-        values: NDArray[Any] = select_columns(examples.features, features, dropped, where)
+        values: NDArray[Any] = select_columns(examples.array, features, dropped, where)
         return Examples(values, examples.target)
 
     return Dataset(dataset.name, selected(train), None if test is None else selected(test), names, None)

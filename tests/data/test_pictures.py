@@ -292,6 +292,25 @@ def test_a_damaged_cache_is_decoded_anew(tmp_path: Path, cache: Path, damage: st
     np.testing.assert_array_equal(again.pixels, first)
 
 
+def test_a_name_that_is_not_unicode_is_read_and_can_be_printed(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "pets")
+    odd = os.fsdecode(os.fsencode(str(folder / "cats" / "x")) + b"\xff.png")
+    saved(folder / "cats" / "0.png").rename(odd)
+    pictures = load_dataset(folder, pictures=OPTIONS).train.features
+    assert isinstance(pictures, Pictures)
+    assert pictures.names[3].encode() == str(folder / "cats" / "x?.png").encode()
+    Path(odd).write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        load_dataset(folder, pictures=OPTIONS)
+    assert str(caught.value).encode()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.png")
+    with pytest.raises(DataError, match="no such file"):
+        decode_pictures([tmp_path / "p.png"], SMALL, keep=False)
+
+
 def test_two_at_once_get_the_same_pictures(tmp_path: Path, cache: Path) -> None:
     paths = sorted(folder_of(tmp_path / "pets", 40, 40).rglob("*.png"))
     with ThreadPoolExecutor(3) as pool:
