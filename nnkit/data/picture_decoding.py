@@ -173,7 +173,8 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
         return image.convert("RGBA")
     if image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
-    return image.convert("L" if channels == 1 else "RGB")
+    wanted = "L" if channels == 1 else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _resized(image: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
