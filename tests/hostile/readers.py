@@ -7,12 +7,14 @@ reads well and breaks the program later is the same to its user.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -197,7 +199,9 @@ def _use_picture(path: Path) -> None:
     (path.with_name("classes") / "one" / path.name).write_bytes(path.read_bytes())
     data = DataConfig(train=str(path.with_name("classes")), image_size=[5, 4], on_bad="skip")
     model, run = ModelConfig(hidden=[2]), RunConfig(device="cpu", out=_run_folder(path))
-    _prepare(Config(data=data, model=model, run=run))
+    # What is decoded is kept, and there are many inputs.
+    with patch.dict(os.environ, NNKIT_CACHE=str(path.with_name("cache"))):
+        _prepare(Config(data=data, model=model, run=run))
 
 
 def _use_picture_list(path: Path) -> None:
@@ -280,7 +284,7 @@ READERS: dict[str, Reader] = {
         Reader("arrow", "data.arrow", arrow_file, partial(_use_data, target=-1)),
         Reader("toml", "config.toml", toml_file, _use_config),
         Reader("picture", "picture.png", picture_file, _use_picture),
-        Reader("pictures' paths", "pictures.txt", picture_list, _use_picture_list),
+        Reader("picture_list", "pictures.txt", picture_list, _use_picture_list),
         Reader("history", "metrics.jsonl", history_file, _use_history),
     )
 }
