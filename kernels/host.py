@@ -94,7 +94,6 @@ from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 __all__ = ["TEMPLATES", "kernel"]
 
 
-
 def gather(
     source,
     index,
