@@ -52,11 +52,13 @@ READERS = (
     "parquet",
     "arrow",
     "toml",
+    "picture",
+    "picture_list",
     "history",
 )
 RECORD = ROOT / "bench" / "results" / "hostile.json"
 FINDINGS = Path(tempfile.gettempdir()) / "nnkit-hostile"
-PACKAGES = ("nnkit", "numpy", "pyarrow", "safetensors", "pydantic")
+PACKAGES = ("nnkit", "numpy", "pyarrow", "safetensors", "pydantic", "pillow")
 
 GIBIBYTE = 1 << 30
 ADDRESS_SPACE = 2 * GIBIBYTE  # above what a worker has mapped before the first input

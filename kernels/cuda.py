@@ -108,6 +108,7 @@ def _target(dtype: str) -> Target:
     casts = {
         "real": f"np.{dtype}",
         "double": "np.float64",
+        "int32": "np.int32",
         "u8": "np.uint8",
         "u32": "np.uint32",
         "u64": "np.uint64",

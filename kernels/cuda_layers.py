@@ -5,12 +5,15 @@ from __future__ import annotations
 from numba import cuda
 
 from nnkit.kernels.cuda_parts import (
+    AUGMENTED,
     BIAS,
     BLOCK_X,
     BLOCK_Y,
     CODES,
     DROPOUT,
+    ERASE,
     FEATURE_LEVELS,
+    FLIP,
     FROM_Z,
     INDICES,
     KEEP_Z,
@@ -29,8 +32,8 @@ from nnkit.kernels.cuda_parts import (
     u8,
     write4,
 )
-from nnkit.kernels.formulas import philox, u32
-from nnkit.kernels.layout import BATCH, EPOCH
+from nnkit.kernels.formulas import bounded, is_erased, moved_place, philox, u32
+from nnkit.kernels.layout import AUGMENT_ERASE, AUGMENT_PLACE, BATCH, EPOCH
 
 
 def feature_of(column, offsets):
@@ -62,6 +65,19 @@ def sparse_element(column, values, columns, start, stop):
     return found
 
 
+def moved_element(row, j, columns, down, right, flipped, height, width):
+    """The number that a picture has in column j once it is moved and mirrored; 0 beyond its end."""
+    found = real(0.0)
+    if j < columns:
+        found = real(row[moved_place(j // width, j % width, down, right, flipped, height, width)])
+    return found
+
+
+def kept_element(x, j, top, left, tall, wide, height, width):
+    """The number, or 0 in the rectangle that is erased."""
+    return 0.0 if is_erased(j // width, j % width, top, left, tall, wide, height) else x
+
+
 def gather(
     source,
     codes,
@@ -76,6 +92,13 @@ def gather(
     order,
     counters,
     batch_size,
+    height,
+    width,
+    most_down,
+    most_right,
+    erase_threshold,
+    key0,
+    key1,
     inputs,
     labels,
     batch_weights,
@@ -88,13 +111,13 @@ def gather(
     """
     first = counters[BATCH] * batch_size
     columns = source.shape[1]
-    width = inputs.shape[1]
+    whole = inputs.shape[1]
     rows = less(inputs.shape[0], source.shape[0] - first)
     x = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
     groups = (columns + 3) // 4
     dense = x < groups
     j = 4 * x if dense else columns + 4 * (x - groups)
-    stop = columns if dense else width
+    stop = columns if dense else whole
     if SCALED and dense:
         shift0, shift1, shift2, shift3 = read4(shift, j, columns)
         scale0, scale1, scale2, scale3 = read4(scale, j, columns)
@@ -113,12 +136,36 @@ def gather(
         if i < rows:
             row = order[first + i] if SHUFFLED else first + i
             if dense:
-                a, b, c, d = read4(source[row], j, columns)
+                if AUGMENTED:
+                    word0, word1, word2, word3 = philox(
+                        u32(row), u32(AUGMENT_PLACE), u32(0), u32(counters[EPOCH]), u32(key0), u32(key1)
+                    )
+                    down = bounded(word0, 2 * most_down + 1) - most_down
+                    right = bounded(word1, 2 * most_right + 1) - most_right
+                    flipped = FLIP and word2 < u32(0x80000000)
+                    a = moved_element(source[row], j, columns, down, right, flipped, height, width)
+                    b = moved_element(source[row], j + 1, columns, down, right, flipped, height, width)
+                    c = moved_element(source[row], j + 2, columns, down, right, flipped, height, width)
+                    d = moved_element(source[row], j + 3, columns, down, right, flipped, height, width)
+                else:
+                    a, b, c, d = read4(source[row], j, columns)
                 if SCALED:
                     a = (a - shift0) * scale0
                     b = (b - shift1) * scale1
                     c = (c - shift2) * scale2
                     d = (d - shift3) * scale3
+                if ERASE:
+                    word4, word5, word6, word7 = philox(
+                        u32(row), u32(AUGMENT_ERASE), u32(0), u32(counters[EPOCH]), u32(key0), u32(key1)
+                    )
+                    tall = 1 + bounded(word4, (height + 1) // 2) if word3 < u32(erase_threshold) else 0
+                    wide = 1 + bounded(word5, (width + 1) // 2)
+                    top = bounded(word6, height - tall + 1)
+                    left = bounded(word7, width - wide + 1)
+                    a = kept_element(a, j, top, left, tall, wide, height, width)
+                    b = kept_element(b, j + 1, top, left, tall, wide, height, width)
+                    c = kept_element(c, j + 2, top, left, tall, wide, height, width)
+                    d = kept_element(d, j + 3, top, left, tall, wide, height, width)
             if CODES and not dense:
                 a = real(codes[row, feature0] == category0)
                 b = real(codes[row, feature1] == category1)

@@ -16,10 +16,9 @@ from nnkit.kernels.wide import load4, store4
 # `host`, then what `cuda_geometry` decides.
 # ---------------------------------------------------------------------------------------------------------
 
-BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FROM_Z = GRADIENT = INDICES = KEEP_Z = (
-    PREPARED
-) = False
-LINGERS = MAX = MEAN = SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
+AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = ERASE = FLIP = FROM_Z = False
+GRADIENT = INDICES = KEEP_Z = LINGERS = MAX = MEAN = PREPARED = SCALED = SHUFFLED = SPARSE = False
+SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
 ceiling = 0.0

@@ -301,6 +301,10 @@ def u64(x):
     return int(x) & 0xFFFFFFFFFFFFFFFF
 
 
+def int32(x):
+    return int(x)
+
+
 def philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10: four random 32-bit words from a counter of four and a key of two."""
     for _ in range(10):
@@ -313,3 +317,37 @@ def philox(c0, c1, c2, c3, k0, k1):
         k0 = u32(k0 + u32(0x9E3779B9))
         k1 = u32(k1 + u32(0xBB67AE85))
     return c0, c1, c2, c3
+
+
+def bounded(word, count):
+    """A whole number in [0, count): the word's share of 2³², of `count`, rounded down."""
+    return int32(u32(u64(word) * u64(count) >> u64(32)))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Augmentation: where the elements of a picture come from once it is moved and mirrored. Its edges are
+# repeated where it is moved away from them.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def clamped(place, size):
+    """The place in [0, size) that is nearest."""
+    inside = place if place < size else size - 1
+    return inside if inside > 0 else 0
+
+
+def moved_place(line, x, down, right, flipped, height, width):
+    """Where the element that stands in a row's line and column comes from.
+
+    The lines of all channels are counted on. A picture is mirrored first, and then moved.
+    """
+    y = line % height
+    source = clamped(x - right, width)
+    mirrored = width - 1 - source if flipped else source
+    return (line - y + clamped(y - down, height)) * width + mirrored
+
+
+def is_erased(line, x, top, left, tall, wide, height):
+    """Whether it lies in a rectangle, which is the same for all channels; one that is 0 high has nothing."""
+    y = line % height
+    return y >= top and y < top + tall and x >= left and x < left + wide

@@ -14,9 +14,12 @@ import numpy as np
 
 from nnkit.kernels import elementary, host_embedding, host_parts
 from nnkit.kernels.formulas import (
+    bounded,
     ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
+    is_erased,
+    moved_place,
     philox,
     rows_by_weight,
     smoothed_indicator,
@@ -25,14 +28,18 @@ from nnkit.kernels.formulas import (
     u32,
 )
 from nnkit.kernels.host_parts import (
+    AUGMENTED,
     BIAS,
     BY_ROWS,
     CEILED,
     CODES,
     DROPOUT,
+    ERASE,
+    FLIP,
     FOLDED,
     FROM_Z,
     GRADIENT,
+    INDEXED,
     INDICES,
     KEEP_Z,
     LEAD,
@@ -66,6 +73,8 @@ from nnkit.kernels.host_parts import (
     weighted_penalty,
 )
 from nnkit.kernels.layout import (
+    AUGMENT_ERASE,
+    AUGMENT_PLACE,
     BATCH,
     BATCH_SHARE,
     EPOCH,
@@ -87,6 +96,7 @@ __all__ = ["TEMPLATES", "kernel"]
 
 def gather(
     source,
+    index,
     codes,
     offsets,
     sparse_values,
@@ -100,6 +110,13 @@ def gather(
     counters,
     batch_size,
     row_offset,
+    height,
+    width,
+    most_down,
+    most_right,
+    erase_threshold,
+    key0,
+    key1,
     inputs,
     labels,
     batch_weights,
@@ -108,21 +125,47 @@ def gather(
     """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights.
 
     Or rows of a sparse matrix, whose row r has its numbers from `sparse_starts` r to r + 1. A SHARD takes the
-    batch's rows from `row_offset` on.
+    batch's rows from `row_offset` on. Where INDEXED, `index` says which of the source's rows each row is.
+    AUGMENTED rows are pictures, moved, mirrored and erased in part by draws of the row and the epoch.
     """
     first = counters[BATCH] * batch_size
     if SHARD:
         first += row_offset
     columns = source.shape[1]
-    rows = min(inputs.shape[0], source.shape[0] - first)
+    rows = min(inputs.shape[0], (index.shape[0] if INDEXED else source.shape[0]) - first)
     count[0] = rows
     for i in range(rows):
         row = order[first + i] if SHUFFLED else first + i
-        from_row = source[row]
+        from_row = source[index[row]] if INDEXED else source[row]
         to_row = inputs[i]
-        for j in range(columns):
-            x = real(from_row[j])
-            to_row[j] = (x - shift[j]) * scale[j] if SCALED else x
+        if AUGMENTED:
+            word0, word1, word2, word3 = philox(
+                u32(row), u32(AUGMENT_PLACE), u32(0), u32(counters[EPOCH]), u32(key0), u32(key1)
+            )
+            down = bounded(word0, 2 * most_down + 1) - most_down
+            right = bounded(word1, 2 * most_right + 1) - most_right
+            flipped = FLIP and word2 < u32(0x80000000)
+            if ERASE:
+                word4, word5, word6, word7 = philox(
+                    u32(row), u32(AUGMENT_ERASE), u32(0), u32(counters[EPOCH]), u32(key0), u32(key1)
+                )
+                tall = 1 + bounded(word4, (height + 1) // 2) if word3 < u32(erase_threshold) else 0
+                wide = 1 + bounded(word5, (width + 1) // 2)
+                top = bounded(word6, height - tall + 1)
+                left = bounded(word7, width - wide + 1)
+            for line in range(columns // width):
+                for x in range(width):
+                    j = line * width + x
+                    y = real(from_row[moved_place(line, x, down, right, flipped, height, width)])
+                    if SCALED:
+                        y = (y - shift[j]) * scale[j]
+                    if ERASE:
+                        y = 0.0 if is_erased(line, x, top, left, tall, wide, height) else y
+                    to_row[j] = y
+        else:
+            for j in range(columns):
+                x = real(from_row[j])
+                to_row[j] = (x - shift[j]) * scale[j] if SCALED else x
         if CODES:
             to_row[columns:] = 0.0
             for k in range(codes.shape[1]):

@@ -10,7 +10,8 @@ from nnkit.kernels.formulas import decoupled_decay, penalty, penalty_derivative
 from nnkit.kernels.layout import BATCH_SHARE, SQUARED_NORM, WEIGHT_SUM
 
 # What `specialise` folds or inlines; the names stand here for the reader and the linter.
-BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = FOLDED = FROM_Z = GRADIENT = INDICES = False
+AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = ERASE = FLIP = FOLDED = False
+FROM_Z = GRADIENT = INDEXED = INDICES = False
 KEEP_Z = LEAD = LINGERS = MAX = MEAN = PREPARED = SCALED = SHARD = SHUFFLED = SPARSE = SUMMED = False
 TARGETS = WEIGHTED = False
 SLOTS = 0

@@ -26,3 +26,6 @@ SEGMENT_COLUMNS = 3
 # The last counter word of a draw says what it is for; dropout's is the epoch, which stays far below these.
 SHUFFLE = 0x4F524445  # "ORDE"
 WEIGHTS = 0x57454947  # "WEIG"
+# Where another counter word is a layer, a draw of pictures has these: the epoch is the last word here too.
+AUGMENT_PLACE = 0x41554750  # "AUGP": how far down and right, whether mirrored, whether erased
+AUGMENT_ERASE = 0x41554745  # "AUGE": the rectangle's height, width, top and left

@@ -18,6 +18,7 @@ from nnkit.errors import NnkitError
 
 if TYPE_CHECKING:
     from nnkit.config import Config
+    from nnkit.data.examples import Dataset
     from nnkit.model import Model
     from nnkit.training.run import Outcome, Run
 
@@ -42,6 +43,13 @@ class Precision(StrEnum):
     tf32 = "tf32"
     fp16 = "fp16"
     bf16 = "bf16"
+
+
+class OnBad(StrEnum):
+    """What to do with a picture that cannot be read."""
+
+    error = "error"
+    skip = "skip"
 
 
 @app.command()
@@ -149,14 +157,16 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option(help="Probability above which the answer is yes.", show_default="0.5")
     ] = None,
+    on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = (
+        OnBad.error
+    ),
 ) -> None:
     """Measure a model on labelled rows (a source with a test set of its own: on that)."""
-    from nnkit.data.sources import load_dataset
     from nnkit.errors import DataError
 
     loaded = _load(model)
     decision = _decision(loaded, threshold)
-    dataset = load_dataset(data, target=list(loaded.target.names) or None)
+    dataset = _dataset(loaded, data, on_bad)
     examples = dataset.train if dataset.test is None else dataset.test
     if examples.target is None:
         raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")
@@ -172,7 +182,12 @@ def evaluate(
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
     data: Annotated[
-        str | None, typer.Argument(help="A data file or folder, or a built-in's name.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA...",
+            help="A data file or folder, or a built-in's name; pictures, one or several.",
+            show_default=False,
+        ),
     ] = None,
     texts: Annotated[
         list[str] | None, typer.Option("--text", help="A text in place of DATA; may come several times.")
@@ -184,29 +199,33 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(help="Probability above which the answer is yes.", show_default="0.5")
     ] = None,
+    on_bad: Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")] = (
+        OnBad.error
+    ),
 ) -> None:
     """Predict labels or values, one row each; of a --text the label and its probability."""
+    from nnkit.data.pictures import Pictures
     from nnkit.data.predictions import prediction_lines, write_predictions
-    from nnkit.data.sources import load_dataset
     from nnkit.errors import ConfigError
 
-    if (data is None) == (not texts):
+    if bool(data) == bool(texts):
         raise ConfigError("give either DATA, a file or a folder, or texts with --text")
     loaded = _load(model)
     decision = _decision(loaded, threshold)
     if proba and threshold is not None:
         raise ConfigError("--proba gives probabilities, which no --threshold changes: leave one of them out")
-    if data is None:
+    if not data:
         features = loaded.preprocessor.table_of_texts(texts or [])
     else:
-        dataset = load_dataset(data, target=list(loaded.target.names) or None, require_target=False)
+        dataset = _dataset(loaded, data[0] if len(data) == 1 else data, on_bad, require_target=False)
         features = (dataset.train if dataset.test is None else dataset.test).features
     values = loaded.predict_proba(features) if proba else loaded.predict(features, decision)
-    if data is None and out is None and not proba:
+    if not data and out is None and not proba:
         probabilities = None if loaded.task == "regression" else loaded.predict_proba(features)
         typer.echo("\n".join(prediction_lines(values, probabilities, loaded.target)))
         return
-    count = write_predictions(values, loaded.target, proba, out)
+    paths = features.names if isinstance(features, Pictures) else None
+    count = write_predictions(values, loaded.target, proba, out, paths)
     if out is not None:
         typer.echo(f"{count:,} predictions written to {out}")
 
@@ -276,6 +295,28 @@ def _load(path: Path) -> Model:
     return load(path / "model.safetensors" if path.is_dir() else path)
 
 
+def _dataset(model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True) -> Dataset:
+    """Load what a model is to be measured on, or to predict."""
+    from nnkit.data.pictures import PictureOptions
+    from nnkit.data.sources import load_dataset
+    from nnkit.errors import DataError
+
+    settings = model.preprocessor.pictures
+    if isinstance(data, list) and settings is None:
+        raise DataError(f"several sources are for pictures, which this model was not trained on: {data[1]}")
+    names = list(model.target.names) or None
+    if settings is None:
+        return load_dataset(data, target=names, require_target=require_target)
+    # A folder's subfolders name the classes, whatever the column was called in training.
+    folder = isinstance(data, str) and Path(data).expanduser().is_dir()
+    options = PictureOptions(settings, on_bad.value)
+    target = None if folder or names == ["class"] else names
+    dataset = load_dataset(data, target=target, require_target=require_target, pictures=options)
+    for note in dataset.notes:
+        typer.echo(note, err=True)
+    return dataset
+
+
 @contextmanager
 def _notes() -> Iterator[None]:
     """Print what the library logs, a line each."""
@@ -312,13 +353,18 @@ def _ended_by_signals(run: Run) -> Iterator[list[int]]:
 
 
 def _print_run(run: Run) -> None:
+    from nnkit.data.pictures import Pictures
+
     model, trainer = run.model, run.trainer
     kind = model.task if model.classes is None else f"{model.task}, {len(model.classes)} classes"
     held_out = f", {run.held_out_rows:,} held out" if run.held_out_rows else ""
     test = "" if run.dataset.test is None else f", {len(run.dataset.test):,} to test on"
-    typer.echo(
-        f"data     {run.dataset.name}: {run.training_rows:,} rows to train on{held_out}{test} ({kind})"
-    )
+    features = run.dataset.train.features
+    rows, made = "rows", ""
+    if isinstance(features, Pictures):
+        rows, made = "pictures", f"; {features.settings}; {features.origin}"
+    counts = f"{run.training_rows:,} {rows} to train on{held_out}{test}"
+    typer.echo(f"data     {run.dataset.name}: {counts} ({kind}{made})")
     typer.echo(f"network  {_network_words(model)}")
     typer.echo(
         f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
@@ -419,6 +465,7 @@ def _summary(model: Model) -> dict[str, str]:
         "classes": ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else ""),
         "positive class": "" if model.target.positive is None else str(model.target.positive),
         "best threshold": _threshold_words(model),
+        "pictures": "" if model.preprocessor.pictures is None else _picture_words(model),
         "columns": "" if names is None else ", ".join(names),
         "text": "; ".join(map(str, model.preprocessor.text_columns)),
         "inputs": str(model.network.inputs),
@@ -437,6 +484,13 @@ def _summary(model: Model) -> dict[str, str]:
 def _threshold_words(model: Model) -> str:
     best = _decided(model, 0.5).get("best_threshold")
     return f"{best['threshold']:.4g}, with f1 {best['f1']:.4g} on the validation rows" if best else ""
+
+
+def _picture_words(model: Model) -> str:
+    operation = model.preprocessor.operations[0]
+    scaled = ("shift", "scale")
+    shift, scale = (", ".join(f"{value:.4g}" for value in getattr(operation, name)) for name in scaled)
+    return f"{model.preprocessor.pictures}; (value − {shift}) · {scale}"
 
 
 def _take_the_processors_blas() -> None:

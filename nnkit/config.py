@@ -13,6 +13,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -31,12 +32,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from nnkit.core.augmentation import augmentation_from
 from nnkit.core.initializers import initializer_from
 from nnkit.core.losses import loss_from
 from nnkit.core.metrics import get_metric
 from nnkit.core.optimizers import optimizer_from
 from nnkit.core.periods import Period, parse_period
 from nnkit.core.schedules import Schedule, schedule_from
+from nnkit.data.operations import MOST_PICTURE_SIDE
+from nnkit.data.pictures import PictureOptions, PictureSettings
 from nnkit.data.terms import MOST_CHARACTERS, MOST_WORDS
 from nnkit.errors import ConfigError, FileError, unknown_name
 from nnkit.nesting import is_too_deep
@@ -141,6 +145,34 @@ def _some_columns(value: Any) -> str | int | list[str | int]:
     return _columns(value)
 
 
+def _image_size(value: Any) -> int | list[int]:
+    sides = value if isinstance(value, list) else [value]
+    proper = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if not proper or len(sides) not in (1, 2) or not all(1 <= side <= MOST_PICTURE_SIDE for side in sides):
+        raise ValueError(
+            f"must be a number of pixels, or [height, width], of at most {MOST_PICTURE_SIDE}, "
+            f"not {_shown(value)}"
+        )
+    return value
+
+
+def _one_column(value: Any) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise ValueError(f"must be a column's name or number, not {_shown(value)}")
+    return value
+
+
+def _augment(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a table such as {{shift = 0.1, flip = true}}, not {_shown(value)}")
+    for key, entry in value.items():
+        try:
+            augmentation_from({key: entry})
+        except ConfigError as error:
+            raise _KeyMistake(key, error) from None
+    return value
+
+
 def _named(what: str, example: str, check: Callable[[Any], object]) -> PlainValidator:
     """Return the validator of a key that holds a name, or a table of a name and its parameters."""
 
@@ -240,6 +272,18 @@ class DataConfig(_Section):
         Whether a category is one-hot inputs, or a row of a table of vectors that are learnt.
     category_width : int, optional
         The width of those vectors; without it, min(600, round(1.6 n^0.56)) for n categories.
+    image_size : int or list of int, optional
+        What pictures are made into, in pixels: one number, or [height, width]; 64 if not given.
+    image_fit : {"crop", "pad", "stretch"}
+        How a picture of another shape is made to fit.
+    grayscale : bool
+        Whether pictures lose their colours.
+    image_column : str or int, optional
+        The column of a table that holds the paths of pictures.
+    on_bad : {"error", "skip"}
+        What to do with a picture that cannot be read.
+    augment : table, optional
+        How pictures are varied while training; see `nnkit.core.augmentation`.
     """
 
     train: Annotated[str | None, _optional(_text)] = None
@@ -253,6 +297,20 @@ class DataConfig(_Section):
     text: Annotated[str | int | list[str | int] | None, _optional(_columns)] = None
     categories: Literal["onehot", "embed"] = "onehot"
     category_width: Annotated[int, Field(ge=1, le=_WIDEST_EMBEDDING)] | None = None
+    image_size: Annotated[int | list[int] | None, _optional(_image_size)] = None
+    image_fit: Literal["crop", "pad", "stretch"] = "crop"
+    grayscale: bool = False
+    image_column: Annotated[str | int | None, _optional(_one_column)] = None
+    on_bad: Literal["error", "skip"] = "error"
+    augment: Annotated[dict[str, Any] | None, _optional(_augment)] = None
+
+    def pictures(self) -> PictureOptions:
+        """Return how a source of pictures is read."""
+        settings = PictureSettings(channels=1 if self.grayscale else 3, fit=self.image_fit)
+        if self.image_size is not None:
+            sides = self.image_size if isinstance(self.image_size, list) else [self.image_size]
+            settings = replace(settings, height=sides[0], width=sides[-1])
+        return PictureOptions(settings, self.on_bad, self.image_column)
 
 
 class TextConfig(_Section):

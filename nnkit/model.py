@@ -76,7 +76,9 @@ class Model:
         Parameters
         ----------
         X : array of shape (samples, features), or table (Arrow, pandas, Polars)
-            Rows as they were trained on; a table's columns are matched by name.
+            Rows as they were trained on; a table's columns are matched by name. A model of pictures takes a
+            path, an image of Pillow's, a list of these, or an array of shape (samples, height, width) or
+            (samples, height, width, channels).
         threshold : float
             The probability above which binary and multilabel answer yes.
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nnkit.config import Config, TrainingConfig, load_config
 from nnkit.core.periods import Period
 from nnkit.core.schedules import Cosine, StepDecay
+from nnkit.data.pictures import PictureSettings
 from nnkit.errors import ConfigError, FileError
 
 EVERYTHING = r"""# A config that sets every key.
@@ -26,6 +27,12 @@ features = ["length", "width"]
 drop = "id"
 task = "multilabel"
 scaling = "unit"
+image_size = [48, 64]
+image_fit = "pad"
+grayscale = true
+image_column = "file"
+on_bad = "skip"
+augment = {shift = 0.1, flip = true, erase = 0.2}
 
 [model]
 hidden = [
@@ -91,6 +98,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     config = load(tmp_path, EVERYTHING)
     assert config.data.target == ["species", 3]
     assert config.data.drop == "id"
+    assert config.data.augment == {"shift": 0.1, "flip": True, "erase": 0.2}
+    options = config.data.pictures()
+    assert options.settings == PictureSettings(48, 64, 1, "pad")
+    assert (options.on_bad, options.column) == ("skip", "file")
     assert config.model.hidden == [512, 64]
     assert config.model.dropout == [0.1, 0.0]
     assert config.model.initializer == {"name": "normal", "std": 0.02}

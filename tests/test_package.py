@@ -41,7 +41,7 @@ LAYERS = (
     "errors",
 )
 # Each takes a tenth of a second or more to import.
-SLOW = ("numpy", "numba", "scipy", "sklearn", "pyarrow", "pandas", "pydantic", "safetensors")
+SLOW = ("numpy", "numba", "scipy", "sklearn", "pyarrow", "pandas", "pydantic", "safetensors", "PIL")
 
 
 def modules() -> dict[str, Path]:

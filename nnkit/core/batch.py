@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Array, Backend, Operation
+from nnkit.core.augmentation import Augmentation
 from nnkit.core.features import Bags, Features
+from nnkit.errors import ConfigError
 
 __all__ = ["BagRows", "Batch", "Rows"]
 
@@ -106,6 +108,10 @@ class Rows:
         Sample weights.
     shuffled : bool
         Whether batches follow an order of the epoch (see `order`) or the rows as they lie.
+    augmentation : Augmentation, optional
+        What is done to the pictures that the rows are, as a batch is filled.
+    seed : int
+        The key of its draws.
     """
 
     def __init__(
@@ -116,14 +122,19 @@ class Rows:
         targets: NDArray | None = None,
         weights: NDArray | None = None,
         shuffled: bool = False,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
     ) -> None:
         self.backend = backend
         self.dtype = np.dtype(dtype)
         self.count = len(features)
         self.width = features.width
         indices = targets is not None and np.issubdtype(targets.dtype, np.integer) and targets.ndim == 1
-        self._arrays: dict[str, Array] = {"source": backend.from_host(features.dense)}
+        self._arrays: dict[str, Array] = {}
+        self._numbers: dict[str, int] = {}
+        self._place_source(features)
         self._constants = {
+            "INDEXED": "index" in self._arrays,
             "SHUFFLED": shuffled,
             "SCALED": features.shift is not None or features.scale is not None,
             "CODES": features.codes is not None,
@@ -132,6 +143,11 @@ class Rows:
             "INDICES": indices,
             "WEIGHTED": weights is not None,
         }
+        if augmentation:
+            if features.picture is None:
+                raise ConfigError("augment is for pictures, and these rows are none")
+            self._constants |= augmentation.constants()
+            self._numbers = augmentation.arguments(features.picture, seed)
         if self._constants["SCALED"]:
             self._place(
                 "shift", np.zeros(features.dense.shape[1]) if features.shift is None else features.shift
@@ -173,6 +189,20 @@ class Rows:
             most.append(int(np.partition(lengths, few)[few:].sum() if few else lengths.sum()))
         return tuple(most)
 
+    def _place_source(self, features: Features) -> None:
+        """Put the numbers on the device: on the host all of them as they lie, elsewhere the rows alone."""
+        backend, dense = self.backend, features.dense
+        if features.rows is None:
+            self._arrays["source"] = backend.from_host(dense)
+        elif backend.name == "cpu":
+            self._arrays["source"] = backend.from_host(dense)
+            self._place("index", features.rows, np.int64)
+        else:
+            source = backend.empty((len(features), dense.shape[1]), dense.dtype)
+            for first, block in features.dense_blocks():
+                backend.write(source[first : first + len(block)], block)
+            self._arrays["source"] = source
+
     def _place(self, name: str, array: NDArray, dtype: DTypeLike | None = None) -> None:
         self._arrays[name] = self.backend.from_host(np.ascontiguousarray(array, dtype or self.dtype))
 
@@ -206,7 +236,7 @@ class Rows:
         source = self._arrays["source"]
         if self.backend.name != "cpu":
             return None
-        if self._constants["SCALED"] or self._constants["CODES"] or self._constants["SPARSE"]:
+        if any(self._constants[name] for name in ("SCALED", "CODES", "SPARSE", "INDEXED")):
             return None
         if source.dtype != self.dtype or self.bags:
             return None
@@ -220,6 +250,7 @@ class Rows:
         """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size + row_offset`` on."""
         arguments = {
             **self._arrays,
+            **self._numbers,
             "inputs": batch.inputs,
             "labels": batch.labels,
             "batch_weights": batch.weights,

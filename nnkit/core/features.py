@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +14,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from nnkit.errors import DataError
 
 __all__ = ["Bags", "Features", "SparseRows", "features_from"]
+
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +124,8 @@ class Features:
     Parameters
     ----------
     dense : ndarray of shape (samples, p), C-contiguous
-        Numbers: uint8 pixels, or float32 (float64 where the training is in float64), without NaN.
+        Numbers: uint8 pixels, or float32 (float64 where the training is in float64), without NaN. With
+        `rows` of any length.
     shift, scale : ndarray of shape (p,), float64, or None
         Applied to each dense column; None stands for 0 and for 1.
     codes : ndarray of shape (samples, k), int32, or None
@@ -132,6 +137,11 @@ class Features:
         over a batch's row.
     bags : tuple of Bags
         One for each `Embedding` the network begins with, in their order; each as many as there are rows.
+    rows : ndarray of shape (samples,), int64, or None
+        Which of the rows of `dense` these are, where they are not copied out of it: it may be mapped from a
+        file. Everything else has one row for each of them.
+    picture : tuple of int, or None
+        (channels, height, width), where the dense columns are a picture unrolled channel by channel.
     """
 
     dense: NDArray
@@ -141,11 +151,19 @@ class Features:
     cardinalities: tuple[int, ...] = field(default=())
     sparse: SparseRows | None = None
     bags: tuple[Bags, ...] = ()
+    rows: NDArray[np.int64] | None = None
+    picture: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
+        # The gather reads where a row says.
+        rows = self.rows
+        if rows is not None and len(rows) and (rows.min() < 0 or rows.max() >= len(self.dense)):
+            raise DataError(f"a row lies outside the {len(self.dense)} rows of numbers")
+        if self.picture is not None and math.prod(self.picture) != self.dense.shape[1]:
+            raise DataError(f"{self.dense.shape[1]} columns are no picture of the shape {self.picture}")
         for bags in self.bags:
-            if len(bags) != len(self.dense):
-                raise DataError(f"there are {len(self.dense)} rows of numbers and {len(bags)} bags")
+            if len(bags) != len(self):
+                raise DataError(f"there are {len(self)} rows of numbers and {len(bags)} bags")
         if self.sparse is not None and (self.dense.shape[1] or self.codes is not None):
             raise DataError("sparse rows go with neither dense columns nor codes")
         columns = 0 if self.codes is None else self.codes.shape[1]
@@ -155,16 +173,14 @@ class Features:
             )
         if self.codes is None:
             return
-        if len(self.codes) != len(self.dense):
-            raise DataError(
-                f"there are {len(self.dense)} rows of numbers and {len(self.codes)} rows of codes"
-            )
+        if len(self.codes) != len(self):
+            raise DataError(f"there are {len(self)} rows of numbers and {len(self.codes)} rows of codes")
         # The gather writes where a code says.
         if np.any(self.codes < 0) or np.any(self.codes >= np.array(self.cardinalities)):
             raise DataError("a category's code lies outside its column's cardinality")
 
     def __len__(self) -> int:
-        return int(self.dense.shape[0])
+        return len(self.dense if self.rows is None else self.rows)
 
     @cached_property
     def width(self) -> int:
@@ -173,11 +189,23 @@ class Features:
         return int(self.dense.shape[1]) + sum(self.cardinalities) + sparse
 
     def take(self, rows: NDArray[np.integer]) -> Features:
-        """Return the given rows, copied."""
-        codes = None if self.codes is None else self.codes[rows]
-        sparse = None if self.sparse is None else self.sparse.take(rows)
-        bags = tuple(bags.take(rows) for bags in self.bags)
-        return Features(self.dense[rows], self.shift, self.scale, codes, self.cardinalities, sparse, bags)
+        """Return the given rows, copied; but for dense ones that `rows` picks out."""
+        picked = None if self.rows is None else self.rows[rows]
+        return replace(
+            self,
+            dense=self.dense[rows] if picked is None else self.dense,
+            codes=None if self.codes is None else self.codes[rows],
+            sparse=None if self.sparse is None else self.sparse.take(rows),
+            bags=tuple(bags.take(rows) for bags in self.bags),
+            rows=picked,
+        )
+
+    def dense_blocks(self) -> Iterator[tuple[int, NDArray]]:
+        """Yield the dense rows in blocks of a megabyte, each with its first row's number."""
+        step = max(1, _BLOCK_BYTES // max(1, self.dense.itemsize * self.dense.shape[1]))
+        for first in range(0, len(self), step):
+            place = slice(first, first + step)
+            yield first, self.dense[place if self.rows is None else self.rows[place]]
 
 
 def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:

@@ -23,6 +23,9 @@ __all__ = ["Inference", "Predictors"]
 # the BLAS (20-64-64-1, 10,000 rows: 1.9 ms all at once, 3.4 by 4096), and a few thousand fill wide products.
 _CHUNK_ELEMENTS = 2**20
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
+# The inputs of 1,000 pictures of 64 × 64 take 49 MB, as much as half of the pixels of 8,000: a few hundred of
+# such rows fill a product as well.
+_WIDE, _WIDE_ELEMENTS, _FEWEST_WIDE_ROWS = 4096, 2**21, 64
 # Rows that need no cast are read where they lie, each stretch by a program of its own (0.2 ms to prepare).
 _MOST_READ_IN_PLACE = 64
 _MOST_KEPT = 8
@@ -55,6 +58,8 @@ class Inference:
         self._count = rows.count
         widest = max(stage.outputs for stage in stages)
         fitting = min(max(_CHUNK_ELEMENTS // widest, _FEWEST_ROWS), _MOST_ROWS)
+        if rows.width > _WIDE:
+            fitting = min(fitting, max(_WIDE_ELEMENTS // rows.width, _FEWEST_WIDE_ROWS))
         self._chunk = max(1, min(fitting, rows.count))
         self._counters = backend.zeros(COUNTERS, np.int64)
         self._scalars = backend.zeros(SCALARS, np.float64)
@@ -118,7 +123,8 @@ class Predictors:
     def run(self, features: Features) -> NDArray:
         """Return the outputs for rows, (rows, outputs) on the host."""
         arena = self._arena
-        spread = features.codes is not None or features.sparse is not None or features.bags
+        others = (features.codes, features.sparse, features.rows)
+        spread = features.bags or any(other is not None for other in others)
         if len(features) > _FEWEST_ROWS or spread:
             return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run()[0]
         key = (len(features), features.dense.dtype, features.shift is None, features.scale is None)

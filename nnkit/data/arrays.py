@@ -140,10 +140,10 @@ def read_npz(path: Path) -> Dataset:
         test, _ = _examples(
             path, arrays["test"], arrays.get("test target"), names["test"], names["test target"]
         )
-        if test.features.shape[1] != train.features.shape[1]:
+        if test.array.shape[1] != train.array.shape[1]:
             raise DataError(
-                f"{path}: {names['features']} has {train.features.shape[1]} columns and {names['test']} "
-                f"{test.features.shape[1]}"
+                f"{path}: {names['features']} has {train.array.shape[1]} columns and {names['test']} "
+                f"{test.array.shape[1]}"
             )
     target_names = (names["target"],) if names["target"] is not None else ()
     return Dataset(path.stem, train, test, target_names, shape)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nnkit.data.pictures import Pictures
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,21 +22,29 @@ class Examples:
 
     Parameters
     ----------
-    features : pyarrow.Table or ndarray of shape (samples, p)
-        Named columns, or numbers in their own dtype (pixels stay uint8).
+    features : pyarrow.Table, ndarray of shape (samples, p) or Pictures
+        Named columns, numbers in their own dtype (pixels stay uint8), or decoded pictures.
     target : ndarray of shape (samples,) or (samples, k), or None
         Raw: strings (as objects), integers, floats or booleans.
     """
 
-    features: pa.Table | NDArray
+    features: pa.Table | NDArray | Pictures
     target: NDArray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def array(self) -> NDArray[Any]:
+        """The features of a source that is known to hold an array."""
+        assert isinstance(self.features, np.ndarray)
+        return self.features
+
     def take(self, rows: NDArray[np.integer]) -> Examples:
-        """Return the given rows, copied."""
+        """Return the given rows, copied; but for pictures, which stay where they are."""
         target = None if self.target is None else self.target[rows]
+        if isinstance(self.features, Pictures):
+            return Examples(self.features.take(rows), target)
         if isinstance(self.features, np.ndarray):
             return Examples(self.features[rows], target)
         from nnkit.data.columns import arrow_array
@@ -58,6 +68,9 @@ class Dataset:
         The shape of one row where the rows are flattened images.
     columns : tuple of str
         Every column of the source, those that are no features among them; empty for arrays.
+        The shape of one row where the rows are flattened images: of `Pictures` (channels, height, width).
+    notes : tuple of str
+        Words for the user on how it was read.
     """
 
     name: str
@@ -66,3 +79,4 @@ class Dataset:
     target_names: tuple[str, ...] = ()
     image_shape: tuple[int, ...] | None = None
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -14,16 +14,24 @@ from nnkit.data.terms import MOST_CHARACTERS, MOST_WORDS
 from nnkit.errors import ModelFileError
 
 __all__ = [
+    "MOST_PICTURE_SIDE",
+    "PICTURE_FITS",
     "ArrayColumns",
     "CategoryColumn",
     "ColumnOperation",
     "NumberColumn",
     "Operation",
+    "PictureColumns",
     "TextColumn",
     "operation_from_json",
 ]
 
 _MOST_COLUMNS = 2**31 - 1
+MOST_PICTURE_SIDE = 4096
+"""The greatest height and width of what a picture is made into."""
+
+PICTURE_FITS = ("crop", "pad", "stretch")
+"""How a picture of another shape is made to fit."""
 
 
 @dataclass(frozen=True)
@@ -187,14 +195,68 @@ class ArrayColumns:
         }
 
 
+@dataclass(frozen=True)
+class PictureColumns:
+    """A picture, made to fit, unrolled channel by channel: ``(value - shift) * scale`` of each channel.
+
+    Parameters
+    ----------
+    height, width : int
+        In pixels.
+    channels : int
+        3 for red, green and blue; 1 for grey.
+    fit : {"crop", "pad", "stretch"}
+        How one of another shape is made to fit.
+    shift, scale : tuple of float
+        For each channel.
+    """
+
+    height: int
+    width: int
+    channels: int
+    fit: str
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of a row's values."""
+        return self.channels * self.height * self.width
+
+    @cached_property
+    def shift_by_column(self) -> NDArray[np.float64] | None:
+        """The shift of each column, shape (count,); None for 0. Only to be read."""
+        return np.repeat(self.shift, self.height * self.width) if any(self.shift) else None
+
+    @cached_property
+    def scale_by_column(self) -> NDArray[np.float64]:
+        """The scale of each column, shape (count,). Only to be read."""
+        return np.repeat(self.scale, self.height * self.width)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the operation as JSON values."""
+        return {
+            "operation": "picture",
+            "height": self.height,
+            "width": self.width,
+            "channels": self.channels,
+            "fit": self.fit,
+            "shift": list(self.shift),
+            "scale": list(self.scale),
+        }
+
+
 ColumnOperation = NumberColumn | CategoryColumn | TextColumn
-Operation = ColumnOperation | ArrayColumns
+Operation = ColumnOperation | ArrayColumns | PictureColumns
 
 
 def operation_from_json(data: Any) -> Operation:
     """Read one operation; anything else than what `to_json` writes is a ModelFileError."""
     data = json_fields.mapping(data, "operation")
-    name = json_fields.choice(data, "operation", ("scale", "one_hot", "embed", "terms", "scale_array"))
+    kinds = ("scale", "one_hot", "embed", "terms", "scale_array", "picture")
+    name = json_fields.choice(data, "operation", kinds)
+    if name == "picture":
+        return _picture_from_json(data)
     if name == "scale":
         kind = json_fields.choice(data, "kind", ("number", "time"))
         values = (json_fields.number(data, key) for key in ("fill", "shift", "scale"))
@@ -236,6 +298,16 @@ def _text_column(data: dict[str, Any]) -> TextColumn:
     if not whole:
         raise ModelFileError("the model file is damaged: a text column's terms do not agree")
     return column
+
+
+def _picture_from_json(data: dict[str, Any]) -> PictureColumns:
+    height, width = (json_fields.whole(data, key, 1, MOST_PICTURE_SIDE) for key in ("height", "width"))
+    channels = json_fields.whole(data, "channels", 1, 3)
+    shift, scale = (tuple(json_fields.numbers(data, key)) for key in ("shift", "scale"))
+    if channels == 2 or not len(shift) == len(scale) == channels:
+        raise ModelFileError("the model file is damaged: its pictures have no channels to be scaled")
+    fit = json_fields.choice(data, "fit", PICTURE_FITS)
+    return PictureColumns(height, width, channels, fit, shift, scale)
 
 
 def _per_column(data: dict[str, Any], key: str, count: int) -> float | NDArray[np.float64]:

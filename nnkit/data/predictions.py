@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,13 @@ __all__ = ["prediction_lines", "write_predictions"]
 _SUFFIXES = (".csv", ".parquet", ".npy")
 
 
-def write_predictions(values: NDArray, target: TargetEncoder, proba: bool, path: Path | None) -> int:
+def write_predictions(
+    values: NDArray,
+    target: TargetEncoder,
+    proba: bool,
+    path: Path | None,
+    names: Sequence[str] | None = None,
+) -> int:
     """Write one row for each prediction.
 
     Parameters
@@ -35,6 +42,8 @@ def write_predictions(values: NDArray, target: TargetEncoder, proba: bool, path:
         Whether the values are probabilities of classes.
     path : Path or None
         A .csv, .parquet or .npy file, written whole or not at all; None prints CSV.
+    names : sequence of str, optional
+        What each row is of, such as a file: the first column, but for .npy.
 
     Returns
     -------
@@ -56,9 +65,11 @@ def write_predictions(values: NDArray, target: TargetEncoder, proba: bool, path:
     if path is not None and path.suffix == ".npy":
         np.save(buffer, values.astype(str) if values.dtype == object else values, allow_pickle=False)
     else:
-        from pyarrow import csv, parquet
+        from pyarrow import array, csv, parquet
 
         table = _table(values, target, proba)
+        if names is not None:
+            table = table.add_column(0, "path", array(names, "string"))
         (parquet.write_table if path is not None and path.suffix == ".parquet" else csv.write_csv)(
             table, buffer
         )

@@ -18,9 +18,11 @@ from nnkit.data.operations import (
     ColumnOperation,
     NumberColumn,
     Operation,
+    PictureColumns,
     TextColumn,
     operation_from_json,
 )
+from nnkit.data.pictures import Pictures, PictureSettings, encode_pictures, fit_pictures, settings_of
 from nnkit.errors import ConfigError, DataError, ModelFileError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
 Scaling = Literal["auto", "standardize", "unit", "none"]
 SCALINGS: tuple[Scaling, ...] = ("auto", "standardize", "unit", "none")
 _DTYPES = ("float32", "float64")
+_Column = NumberColumn | CategoryColumn
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ class Preprocessor:
     ----------
     operations : tuple
         A `NumberColumn`, a `CategoryColumn` or a `TextColumn` for each column of a table, in the table's
-        order; or one `ArrayColumns`.
+        order; or one `ArrayColumns`; or one `PictureColumns`.
     dtype : {"float32", "float64"}
         In which numbers are stored; pixels stay uint8.
     notes : tuple of str
@@ -72,14 +75,14 @@ class Preprocessor:
         features : array of shape (samples, p), or a table (Arrow, pandas, Polars)
             The numbers of a table are filled in with the median; texts, categories and booleans become codes;
             empty and constant columns and identifiers are dropped; free text becomes bags of ids if `text`
-            says how.
+            says how. Or `Pictures`.
         rows : ndarray of integers, optional
             The training rows; without it, all. Cheaper than to take them out first, and mistakes are then
             reported with their place in the whole.
         scaling : {"auto", "standardize", "unit", "none"}
             "standardize" to mean 0 and standard deviation 1, "unit" to between 0 and 1, "none" not at all.
             "auto" divides uint8 pixels by 255 (by 16 where none is larger, as in digits; by 1 where all are 0
-            or 1) and standardises everything else.
+            or 1) and standardises everything else, `Pictures` by channel.
         dtype : numpy dtype
             float32 or float64.
         text : TextOptions, optional
@@ -97,6 +100,8 @@ class Preprocessor:
         name = np.dtype(dtype).name
         if name not in _DTYPES:
             raise ConfigError(f"features are stored as float32 or float64, not {name}")
+        if isinstance(features, Pictures):
+            return cls((fit_pictures(features, rows, scaling),), name)
         if isinstance(features, np.ndarray):
             return cls((fit_array(features, rows, scaling),), name)
         from nnkit.data.table_encoding import fit_table
@@ -112,7 +117,9 @@ class Preprocessor:
         ----------
         features : array of shape (samples, p), or a table
             A table's columns are matched by name, in any order, and others are ignored. A model that was
-            trained on an array takes a table of as many columns of numbers, in their order.
+            trained on an array takes a table of as many columns of numbers, in their order. One that was
+            trained on pictures takes paths, Pillow's images, and arrays of shape (samples, height, width) or
+            (samples, height, width, channels).
         rows : ndarray of integers, optional
             The rows to encode; without it, all.
 
@@ -122,6 +129,12 @@ class Preprocessor:
             Where columns are missing, their number differs, or a value cannot be encoded.
         """
         dtype = np.dtype(self.dtype)
+        if isinstance(self._first, PictureColumns):
+            from nnkit.data.picture_inputs import as_pictures
+
+            return encode_pictures(as_pictures(features, settings_of(self._first)), self._first, rows)
+        if isinstance(features, Pictures):
+            raise DataError("the model was not trained on pictures")
         array = self._array
         if isinstance(features, np.ndarray):
             if array is None:
@@ -140,17 +153,23 @@ class Preprocessor:
 
     @property
     def _array(self) -> ArrayColumns | None:
-        first = self.operations[0]
-        return first if isinstance(first, ArrayColumns) else None
+        return self._first if isinstance(self._first, ArrayColumns) else None
+
+    @property
+    def _first(self) -> Operation:
+        return self.operations[0]
+
+    @property
+    def pictures(self) -> PictureSettings | None:
+        """What pictures are made into; None where it does not want pictures."""
+        return settings_of(self._first) if isinstance(self._first, PictureColumns) else None
 
     @property
     def input_names(self) -> tuple[str, ...] | None:
-        """The columns it wants of a table, by name; None where it wants an array."""
-        if self._array is not None:
+        """The columns it wants of a table, by name; None where it wants an array or pictures."""
+        if isinstance(self._first, ArrayColumns | PictureColumns):
             return None
-        return tuple(
-            operation.column for operation in self.operations if not isinstance(operation, ArrayColumns)
-        )
+        return tuple(operation.column for operation in self.operations if isinstance(operation, _Column))
 
     @property
     def text_columns(self) -> tuple[TextColumn, ...]:
@@ -211,6 +230,10 @@ class Preprocessor:
         array = self._array
         if array is not None:
             return tuple(str(column) for column in range(array.count))
+        if isinstance(self._first, PictureColumns):
+            channels = ("red", "green", "blue") if self._first.channels == 3 else ("grey",)
+            pixels = [f"{y},{x}" for y, x in np.ndindex(self._first.height, self._first.width)]
+            return tuple(f"{channel} {pixel}" for channel in channels for pixel in pixels)
         numbers = [operation.column for operation in self.operations if isinstance(operation, NumberColumn)]
         places = [
             f"{operation.column}={value}"
@@ -222,8 +245,9 @@ class Preprocessor:
     @property
     def width(self) -> int:
         """The number of the network's inputs, without what its embeddings add."""
-        if self._array is not None:
-            return self._array.count
+        first = self._first
+        if isinstance(first, ArrayColumns | PictureColumns):
+            return first.count
         numbers = sum(isinstance(operation, NumberColumn) for operation in self.operations)
         return numbers + sum(operation.places for operation in self._one_hot)
 
@@ -237,7 +261,7 @@ class Preprocessor:
         """Read what `to_json` wrote; anything else is a ModelFileError."""
         data = json_fields.mapping(data, "preprocessing")
         operations = tuple(operation_from_json(item) for item in json_fields.sequence(data, "operations"))
-        columns = [operation.column for operation in operations if not isinstance(operation, ArrayColumns)]
+        columns = [operation.column for operation in operations if isinstance(operation, _Column)]
         arrays = len(operations) - len(columns)
         if not operations or len(set(columns)) < len(columns) or (arrays and len(operations) > 1):
             raise ModelFileError(

@@ -15,6 +15,19 @@ from nnkit.data.arrays import column_index, read_npy, read_npz, select_columns
 from nnkit.data.builtin import BUILT_INS, load_built_in
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.idx import image_pairs, is_image_file, load_image_file, load_image_folder
+from nnkit.data.picture_sources import (
+    PICTURE_SUFFIXES,
+    PictureFiles,
+    find_pictures,
+    holds_pictures,
+    is_picture,
+    load_pictures,
+    picture_column,
+    picture_folder,
+    picture_table,
+    read_list,
+)
+from nnkit.data.pictures import PictureOptions, Pictures
 from nnkit.data.targets import check_target
 from nnkit.data.text_folders import holds_texts, read_text_folder
 from nnkit.data.unchanged import unchanged
@@ -34,21 +47,24 @@ Key = str | int
 
 
 def load_dataset(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     *,
     target: Key | Sequence[Key] | None = None,
     features: Sequence[Key] | None = None,
     drop: Sequence[Key] | None = None,
     test: str | Path | None = None,
     require_target: bool = True,
+    pictures: PictureOptions | None = None,
 ) -> Dataset:
     """Load a data set.
 
     Parameters
     ----------
-    source : str or Path
+    source : str or Path, or a list of pictures' paths
         A file (delimited text, JSON Lines, Parquet, Arrow, Feather, .npy, .npz), a folder of IDX files or the
-        images' file of one set, a folder of .txt files in a subfolder a class, or the name of a built-in.
+        images' file of one set, a folder of pictures or of .txt files in a subfolder a class, a table of
+        pictures' paths, or the name of a built-in. Rows to predict may also be a picture, any folder of
+        pictures, or a text of paths.
     target : str, int, or a list of them, optional
         The target's column by name or number (negative: from the end); several for several targets. Without
         it, a table's one column named target, label, class or y.
@@ -61,6 +77,8 @@ def load_dataset(
     require_target : bool
         False for rows to predict: the target may be absent, and is then None; columns named as `target` are
         never features. Without `target`, every column of a table is a feature.
+    pictures : PictureOptions, optional
+        What pictures are made into, and what to do about bad ones.
 
     Raises
     ------
@@ -69,13 +87,20 @@ def load_dataset(
     DataError
         Where its content cannot be used; the message names the file, the row or the column, and the mend.
     """
-    keys = _key_list(target)
+    keys, options = _key_list(target), pictures or PictureOptions()
+    if not isinstance(source, str | Path):
+        listed = PictureFiles("pictures", [Path(path).expanduser() for path in source])
+        return load_pictures(listed, options, "pictures", keep=False)
     with unchanged(Path(source).expanduser()):
-        opened, where = _open(source, require_target)
+        opened, where = _open(source, require_target, options)
     try:
-        if isinstance(opened, Dataset):
+        files = _picture_files(opened, where, keys, require_target, options)
+        if files is not None:
+            dataset = load_pictures(files, options, where, keep=require_target)
+        elif isinstance(opened, Dataset):
             dataset = _from_arrays(opened, where, keys, features, drop, require_target)
         else:
+            assert not isinstance(opened, PictureFiles)
             if keys is None and require_target and where in BUILT_INS:
                 keys = [-1]
             dataset = _from_table(opened, where, keys, features, drop, require_target)
@@ -86,13 +111,45 @@ def load_dataset(
         return dataset
     chosen = dataset.target_names if keys is None else keys
     second = load_dataset(
-        test, target=chosen or None, features=features, drop=drop, require_target=require_target
+        test,
+        target=chosen or None,
+        features=features,
+        drop=drop,
+        require_target=require_target,
+        pictures=pictures,
     )
-    if isinstance(second.train.features, np.ndarray) != isinstance(dataset.train.features, np.ndarray):
+    kinds = [
+        next(kind for kind in (Pictures, np.ndarray, object) if isinstance(rows.features, kind))
+        for rows in (dataset.train, second.train)
+    ]
+    if kinds[0] is not kinds[1]:
         raise DataError(
-            f"{test}: the training set is of another kind (named columns, or an array): give both alike"
+            f"{test}: the training set is of another kind (named columns, an array or pictures): "
+            "give both alike"
         )
-    return replace(dataset, test=second.train)
+    return replace(dataset, test=second.train, notes=dataset.notes + second.notes)
+
+
+def _picture_files(
+    opened: Dataset | pa.Table | PictureFiles,
+    where: str,
+    keys: list[Key] | None,
+    require_target: bool,
+    options: PictureOptions,
+) -> PictureFiles | None:
+    """Return the pictures that a source holds or names; None where it holds something else."""
+    if isinstance(opened, PictureFiles):
+        if require_target and keys is not None and [str(key) for key in keys] != list(opened.target_names):
+            raise DataError("the classes are the names of the subfolders: leave out --target")
+        return opened
+    if isinstance(opened, Dataset) or where in BUILT_INS:
+        return None
+    path = Path(where)
+    column = picture_column(opened, path.parent, options.column)
+    if column is None:
+        return None
+    labels, names = _table_target(opened, keys, require_target)
+    return picture_table(opened, column, path, labels, names)
 
 
 def _key_list(target: Key | Sequence[Key] | None) -> list[Key] | None:
@@ -101,7 +158,9 @@ def _key_list(target: Key | Sequence[Key] | None) -> list[Key] | None:
     return list(target) or None
 
 
-def _open(source: str | Path, require_target: bool) -> tuple[Dataset | pa.Table, str]:
+def _open(
+    source: str | Path, require_target: bool, options: PictureOptions
+) -> tuple[Dataset | pa.Table | PictureFiles, str]:
     """Return what the source holds, and what to call it in messages."""
     path = Path(source).expanduser()
     try:
@@ -113,7 +172,7 @@ def _open(source: str | Path, require_target: bool) -> tuple[Dataset | pa.Table,
     if built_in and not (exists and not is_folder) and not (is_folder and image_pairs(path)):
         return load_built_in(str(source)), str(source)
     if is_folder:
-        return _open_folder(path, require_target), str(path)
+        return _open_folder(path, require_target, options), str(path)
     if not exists:
         raise FileError(_not_found(str(source)))
     try:
@@ -135,7 +194,9 @@ def _not_found(source: str) -> str:
     return f"{source}: no such file, folder or built-in{hint}\nThe built-ins are {', '.join(BUILT_INS)}"
 
 
-def _open_folder(path: Path, require_target: bool) -> Dataset | pa.Table:
+def _open_folder(
+    path: Path, require_target: bool, options: PictureOptions
+) -> Dataset | pa.Table | PictureFiles:
     try:
         pairs = image_pairs(path)
         found = sorted(item.name for item in path.iterdir())
@@ -143,17 +204,26 @@ def _open_folder(path: Path, require_target: bool) -> Dataset | pa.Table:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     if pairs:
         return load_image_folder(path, require_target=require_target)
+    if holds_pictures(path):
+        return picture_folder(path, options) if require_target else find_pictures(path)
     if holds_texts(path):
         return read_text_folder(path, require_target)
     listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "") if found else "nothing"
     raise FileError(
-        f"{path}: neither texts (.txt) nor IDX files (train-images-idx3-ubyte and train-labels-idx1-ubyte, "
-        f"or .gz) in this folder, which holds {listed}: give such a folder, or one file"
+        f"{path}: neither pictures ({', '.join(PICTURE_SUFFIXES)}), texts (.txt) nor IDX files "
+        "(train-images-idx3-ubyte and train-labels-idx1-ubyte, or .gz) in this folder, which holds "
+        f"{listed}: give such a folder, or one file"
     )
 
 
-def _open_file(path: Path, magic: bytes, require_target: bool) -> Dataset | pa.Table:
+def _open_file(path: Path, magic: bytes, require_target: bool) -> Dataset | pa.Table | PictureFiles:
     suffix = path.suffix.lower()
+    if is_picture(path):
+        if require_target:
+            raise DataError(f"{path}: one picture has no class to learn: give a folder of pictures")
+        return PictureFiles(path.stem, [path])
+    if suffix == ".txt" and not require_target and (named := read_list(path)) is not None:
+        return named
     if is_image_file(path):
         return load_image_file(path, require_target=require_target)
     if magic.startswith(b"\x93NUMPY") or suffix == ".npy":
@@ -187,10 +257,28 @@ def _from_table(
     drop: Sequence[Key] | None,
     require_target: bool,
 ) -> Dataset:
-    from nnkit.data.tables import check_names, check_table, column_name, default_target, join_target, listed
+    from nnkit.data.tables import check_names, check_table, column_name, listed
 
     names = table.column_names
     check_names(names)
+    values, targets = _table_target(table, target, require_target)
+    wanted = names if features is None else [column_name(key, names) for key in features]
+    dropped = {column_name(key, names) for key in drop or ()}.union(targets)
+    wanted = [name for name in dict.fromkeys(wanted) if name not in dropped]
+    if not wanted:
+        raise DataError(f"no feature column is left of {listed(names)}")
+    table_features = table.select(wanted)
+    check_table(table_features)
+    name = Path(where).name.removesuffix(".gz").rsplit(".", 1)[0]
+    found = tuple(targets) if values is not None else ()
+    return Dataset(name, Examples(table_features, values), None, found, columns=tuple(names))
+
+
+def _table_target(table: pa.Table, target: list[Key] | None, require_target: bool) -> tuple[Any, list[str]]:
+    """Return the values of the target's columns, None where they are not complete, and those there are."""
+    from nnkit.data.tables import column_name, default_target, join_target, listed
+
+    names = table.column_names
     if target is None and require_target:
         guess = default_target(names)
         if guess is None:
@@ -203,20 +291,10 @@ def _from_table(
         except DataError:
             if require_target:
                 raise
-    wanted = names if features is None else [column_name(key, names) for key in features]
-    dropped = {column_name(key, names) for key in drop or ()}.union(targets)
-    wanted = [name for name in dict.fromkeys(wanted) if name not in dropped]
-    if not wanted:
-        raise DataError(f"no feature column is left of {listed(names)}")
-    values = None
     complete = len(targets) == len(target or ()) > 0
     if complete and (require_target or not all(table[name].null_count == len(table) for name in targets)):
-        values = join_target(table, targets)
-    table_features = table.select(wanted)
-    check_table(table_features)
-    name = Path(where).name.removesuffix(".gz").rsplit(".", 1)[0]
-    found = tuple(targets) if values is not None else ()
-    return Dataset(name, Examples(table_features, values), None, found, columns=tuple(names))
+        return join_target(table, targets), targets
+    return None, targets
 
 
 def _from_arrays(
@@ -231,14 +309,14 @@ def _from_arrays(
     train, test, names = dataset.train, dataset.test, dataset.target_names
     dropped = list(drop or ())
     if train.target is None and target is not None:
-        count = train.features.shape[1]
+        count = train.array.shape[1]
         try:
             columns = [column_index(key, count, where) for key in target]
         except DataError:
             if require_target:
                 raise
         else:
-            values = check_target(np.asarray(train.features[:, columns]), [str(column) for column in columns])
+            values = check_target(np.asarray(train.array[:, columns]), [str(column) for column in columns])
             train, names = Examples(train.features, values), tuple(str(column) for column in columns)
             dropped += columns
     elif require_target and target is not None and [str(key) for key in target] != list(names):
@@ -251,7 +329,7 @@ def _from_arrays(
         return Dataset(dataset.name, train, test, names, dataset.image_shape)
 
     def selected(examples: Examples) -> Examples:
-        values: NDArray[Any] = select_columns(examples.features, features, dropped, where)
+        values: NDArray[Any] = select_columns(examples.array, features, dropped, where)
         return Examples(values, examples.target)
 
     return Dataset(dataset.name, selected(train), None if test is None else selected(test), names, None)

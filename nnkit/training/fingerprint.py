@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,7 @@ def fingerprint(features: Features, targets: NDArray, weights: NDArray | None, r
     rows : str
         Which rows these are, such as ``training``; the names begin with it.
     """
-    arrays: dict[str, NDArray | None] = {
-        "features": features.dense,
-        "categories": features.codes,
-        "targets": targets,
-    }
+    arrays: dict[str, NDArray | None] = {"categories": features.codes, "targets": targets}
     if features.sparse is not None:
         sparse = features.sparse
         arrays |= {"numbers": sparse.values, "columns": sparse.columns, "starts": sparse.starts}
@@ -43,13 +39,22 @@ def fingerprint(features: Features, targets: NDArray, weights: NDArray | None, r
         arrays |= {f"bags {number} ids": bags.ids, f"bags {number} starts": bags.starts}
         arrays[f"bags {number} weights"] = bags.weights
     arrays |= {"shift": features.shift, "scale": features.scale, "weights": weights}
-    return {f"{rows} {name}": _of(array) for name, array in arrays.items() if array is not None}
+    found = {f"{rows} {name}": _of(array) for name, array in arrays.items() if array is not None}
+    shape = (len(features), features.dense.shape[1])
+    blocks = (block for _, block in features.dense_blocks())
+    return {f"{rows} features": _entry(shape, features.dense.dtype, blocks), **found}
 
 
 def _of(array: NDArray) -> dict[str, Any]:
-    contiguous = np.ascontiguousarray(array)
-    digest = hashlib.sha256(contiguous.reshape(-1).view(np.uint8).data)
-    return {"shape": list(array.shape), "dtype": array.dtype.name, "sha256": digest.hexdigest()}
+    return _entry(array.shape, array.dtype, [array])
+
+
+def _entry(shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[NDArray]) -> dict[str, Any]:
+    """Return an array's entry; it comes in blocks, one after the other."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+    return {"shape": list(shape), "dtype": dtype.name, "sha256": digest.hexdigest()}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

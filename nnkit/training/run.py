@@ -23,6 +23,7 @@ from nnkit.core.network import Network
 from nnkit.core.optimizers import optimizer_from
 from nnkit.data.builtin import BUILT_INS
 from nnkit.data.idx import image_pairs
+from nnkit.data.pictures import Pictures
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import Dataset, Examples, load_dataset
 from nnkit.data.splitting import split_rows
@@ -92,6 +93,9 @@ class Run:
         self._training: NDArray[np.int64] | None = None
         data = config.data
         self.dataset = self._load(data.train or "digits", None)
+        for note in self.dataset.notes:
+            logger.info(note)
+        self._check_picture_settings()
         encoder = self._encoder(self._target())
         self._training, self._validation = self._split(encoder)
         for note in encoder.notes:
@@ -162,7 +166,28 @@ class Run:
             features=_listed(data.features),
             drop=_listed(data.drop),
             test=data.test if test is None else test,
+            pictures=data.pictures(),
         )
+
+    def _check_picture_settings(self) -> None:
+        """Raise where what is for pictures was set and the data are none."""
+        data, shape = self.config.data, self.dataset.image_shape
+        pictures = isinstance(self.dataset.train.features, Pictures)
+        for key in () if pictures else ("image_size", "image_column", "augment"):
+            flat = key == "augment" and shape is not None and len(shape) == 2
+            if getattr(data, key) is not None and not flat:
+                raise ConfigError(
+                    f"data.{key} is for pictures, and {self.dataset.name} has none; leave it out"
+                )
+        if pictures and data.image_size is None:
+            logger.info("data.image_size is not set: pictures are made 64 × 64")
+
+    def _encoded(self, features: Any, rows: NDArray[np.int64] | None) -> Features:
+        """Return rows as the network takes them; of flattened images, with their shape."""
+        encoded, shape = self.model.preprocessor.transform(features, rows), self.dataset.image_shape
+        if encoded.picture is None and shape is not None and len(shape) == 2 and encoded.codes is None:
+            return replace(encoded, picture=(1, *shape))
+        return encoded
 
     def _split(self, encoder: TargetEncoder) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
         """Return the rows to train on and those held out; None and None where no share is."""
@@ -237,6 +262,7 @@ class Run:
             early_stopping=training.early_stopping or None,
             restore_best=training.restore_best,
             metrics=training.metrics or None,
+            augment=self.config.data.augment,
         )
 
     def _folder(self) -> Path:
@@ -291,7 +317,10 @@ class Run:
         text = self.config.text
         if len(lengths) == 1:
             text = text.model_copy(update={"char_ngrams": list(lengths.pop() or ())})
-        filled = {**found, "task": self.model.task, "text": texts or given.text}
+        filled: dict[str, Any] = {**found, "task": self.model.task, "text": texts or given.text}
+        pictures = self.model.preprocessor.pictures
+        if pictures is not None:
+            filled["image_size"] = [pictures.height, pictures.width]
         data = given.model_copy(update=filled if held_out else {**filled, "validation": 0.0})
         run = self.config.run.model_copy(update={"out": str(self.folder.absolute())})
         return self.config.model_copy(update={"training": training, "data": data, "text": text, "run": run})
@@ -317,7 +346,7 @@ class Run:
             If the data or a setting do not fit.
         """
         examples, encoder, preprocessor = self.dataset.train, self.model.target, self.model.preprocessor
-        features = preprocessor.transform(examples.features, self._training)
+        features = self._encoded(examples.features, self._training)
         targets = encoder.transform(self._target(), self.trainer.dtype)
         held_out = self._held_out()
         validation = None

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnkit.backends import select
 from nnkit.checks import above_zero, at_least_zero, whole
+from nnkit.core.augmentation import Augmentation, augmentation_from
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
 from nnkit.core.inference import Inference
@@ -83,6 +84,10 @@ class Trainer:
         `early_stopping` is set. Without validation the last weights stay.
     metrics : sequence of str, optional
         Evaluated on the validation rows after each epoch; by default those of the task.
+    augment : mapping or Augmentation, optional
+        What is done to pictures while the network is trained on them, as in ``{"shift": 0.1, "flip": True,
+        "erase": 0.2}``, never to the validation rows; see `Augmentation`. The rows are `Features` with their
+        ``picture``.
 
     Attributes
     ----------
@@ -124,6 +129,7 @@ class Trainer:
         early_stopping: int | None = None,
         restore_best: bool | None = None,
         metrics: Sequence[str] | None = None,
+        augment: Mapping[str, Any] | Augmentation | None = None,
     ) -> None:
         self.network = network
         self.loss = loss_from(loss)
@@ -139,6 +145,7 @@ class Trainer:
         self.early_stopping = None if early_stopping is None else whole("early_stopping", early_stopping, 1)
         self.restore_best = early_stopping is not None if restore_best is None else restore_best
         self.metrics = self._known_metrics(metrics)
+        self.augment = augmentation_from(augment)
         selection = select(device)
         resolved = resolve_precision(precision, selection.backend, device == "auto")
         self.backend = selection.backend.computing(resolved.name)
@@ -352,6 +359,7 @@ class Trainer:
             "early_stopping": self.early_stopping,
             "restore_best": self.restore_best,
             "metrics": list(self.metrics),
+            "augment": None if self.augment is None else self.augment.to_json(),
             "seed": self.seed,
             "precision": self.precision,
             "batch_size": batch_size,
@@ -383,7 +391,7 @@ class Trainer:
             weights = None if weights is None else weights[kept]
         self._prepare_network(features)
         weights = self._with_class_weights(targets, weights)
-        rows = Rows(self.backend, self.dtype, features, targets, weights, shuffled=True)
+        rows = Rows(self.backend, self.dtype, features, targets, weights, True, self.augment, self.seed)
         held = None if validation is None else self._held(validation)
         evaluation = None if held is None else self._evaluation(held, decode)
         carried = self.optimizer_state if continued else None

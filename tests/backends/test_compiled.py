@@ -14,6 +14,7 @@ import pytest
 
 from nnkit.backends.compiled import _symbols, plan_program
 from nnkit.backends.numpy import NumpyBackend, _Sequence
+from nnkit.core.augmentation import Augmentation
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features
 from nnkit.core.inference import Inference
@@ -67,6 +68,7 @@ NETWORKS = {
     "classes": ([Dense(24, "relu"), Dropout(0.3), Dense(16, "gelu"), Dense(5)], "cross_entropy", 16),
     "one output": ([Dense(24, "tanh"), Dense(1)], "binary_cross_entropy", 16),
     "one row": ([Dense(24, "relu"), Dense(3)], "mse", 1),
+    "pictures, varied": ([Dense(24, "relu"), Dense(5)], "cross_entropy", 16),
     "a width of 1": ([Dense(1, "sigmoid"), Dense(3)], "mse", 8),
 }
 
@@ -75,15 +77,19 @@ def step_of(name: str, dtype: str = "float32") -> Step:
     layers, loss, batch_size = NETWORKS[name]
     random = np.random.default_rng(0)
     network = Network(layers)
-    network.initialize(7, 1, dtype, BACKEND)
-    X = random.normal(size=(50, 7)).astype(dtype)
+    varied = Augmentation(0.4, True, 0.5) if name == "pictures, varied" else None
+    network.initialize(12 if varied else 7, 1, dtype, BACKEND)
+    X = Features(random.normal(size=(50, 7)).astype(dtype))
+    if varied:
+        pixels, picked = random.integers(0, 256, (80, 12), np.uint8), random.permutation(80)[:50]
+        X = Features(pixels, None, np.full(12, 1 / 255), rows=picked, picture=(2, 2, 3))
     outputs = network.outputs
     y = (
         random.integers(0, outputs, 50).astype(np.int32)
         if loss == "cross_entropy"
         else random.random((50, outputs))
     )
-    rows = Rows(BACKEND, dtype, Features(X), y, random.random(50), shuffled=True)
+    rows = Rows(BACKEND, dtype, X, y, random.random(50), True, varied, 2**40 + 3)
     return Step(
         network.stages, network.arena, loss_from(loss), Penalty(0.01, 0.01), batch_size, 3, Adam(), rows, 1.0
     )

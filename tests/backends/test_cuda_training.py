@@ -64,6 +64,14 @@ def documents(weighted: bool = False) -> Features:
     return Features(random.normal(size=(ROWS, 2)).astype(np.float32), bags=tuple(bags))
 
 
+def pictures() -> Features:
+    """Return rows that lie, in another order, among more rows of pictures of 2 × 3 pixels."""
+    random = np.random.default_rng(4)
+    pixels = random.integers(0, 256, (2 * ROWS, INPUTS), np.uint8)
+    rows, scale = random.permutation(2 * ROWS)[:ROWS], np.full(INPUTS, 1 / 255)
+    return Features(pixels, None, scale, rows=rows, picture=(1, 2, 3))
+
+
 # By name: the layers, the trainer's settings, X, y and what else `fit` is given.
 CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
     "relu, dropout, weights, adam": (
@@ -78,6 +86,13 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
         {"loss": "mse", "optimizer": "momentum", "l1": 1e-3, "l2": 1e-2, "clip_norm": 0.1},
         numbers(),
         targets(2),
+        {},
+    ),
+    "pictures, varied": (
+        layers("relu", 0.0, CLASSES),
+        {"loss": "cross_entropy", "augment": {"shift": 0.5, "flip": True, "erase": 0.5}},
+        pictures(),
+        classes(),
         {},
     ),
     "everything at once, adamw": (

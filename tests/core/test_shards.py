@@ -13,6 +13,7 @@ import pytest
 from nnkit.backends import numpy as numpy_backend
 from nnkit.backends.compiled import Team, blas_thread_count, can_run_side_by_side, one_blas_thread, plan_team
 from nnkit.backends.numpy import NumpyBackend
+from nnkit.core.augmentation import Augmentation
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features
 from nnkit.core.layers import Activation, Dense, Dropout
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 ROWS = 53
 CASES: dict[str, dict[str, Any]] = {
+    "pictures, varied": {"varied": Augmentation(0.4, True, 0.5)},
     "plain": {},
     "dropout and an activation that needs z": {
         "layers": [Dense(9, "gelu"), Dropout(0.4), Dense(6, "relu"), Dropout(0.2), Dense(3)]
@@ -47,8 +49,12 @@ def step_in(shards: int, monkeypatch: pytest.MonkeyPatch, dtype: str = "float64"
     monkeypatch.setattr(NumpyBackend, "shards", lambda self, batch_size, work: shards)
     backend, random = NumpyBackend(), np.random.default_rng(0)
     network = Network(case.get("layers", [Dense(9, "relu"), Dense(8, "tanh"), Dense(3)]))
-    network.initialize(5, 1, dtype, backend)
-    X = random.normal(size=(ROWS, 5)).astype(dtype)
+    varied = case.get("varied")
+    network.initialize(12 if varied else 5, 1, dtype, backend)
+    X = Features(random.normal(size=(ROWS, 5)).astype(dtype))
+    if varied:
+        pixels, picked = random.integers(0, 256, (80, 12), np.uint8), random.permutation(80)[:ROWS]
+        X = Features(pixels, None, np.full(12, 1 / 255), rows=picked, picture=(2, 2, 3))
     loss = case.get("loss", "cross_entropy")
     y = random.integers(0, 3, ROWS).astype(np.int32) if loss == "cross_entropy" else random.random((ROWS, 3))
     weights = random.random(ROWS) if case.get("weighted") else None
@@ -62,7 +68,7 @@ def step_in(shards: int, monkeypatch: pytest.MonkeyPatch, dtype: str = "float64"
         16,
         7,
         case.get("optimizer", Adam(0.01)),
-        Rows(backend, dtype, Features(X), y, weights, shuffled=True),
+        Rows(backend, dtype, X, y, weights, True, varied, 7),
         case.get("clip_norm"),
         by_rows=case.get("by_rows", False),
     )

@@ -7,17 +7,20 @@ reads well and breaks the program later is the same to its user.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 
 from hostile.array_files import idx_pair, npy_file, npz_file, split_pair
+from hostile.picture_files import PICTURE_SEED, good_picture, picture_file, picture_list
 from hostile.table_files import arrow_file, parquet_file
 from hostile.tensor_files import TRAINED_ON, checkpoint_file, model_file, models, tensor_file, trainer
 from hostile.text_files import (
@@ -36,7 +39,8 @@ from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, TextConfig,
 from nnkit.core.layers import Dense, Embedding
 from nnkit.core.network import Network
 from nnkit.core.tensorfile import read_tensors
-from nnkit.data.operations import ArrayColumns
+from nnkit.data.operations import ArrayColumns, PictureColumns
+from nnkit.data.pictures import PictureOptions
 from nnkit.data.predictions import write_predictions
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import load_dataset
@@ -238,6 +242,39 @@ def _use_model(path: Path) -> None:
     load(path.with_name("again.safetensors"))
 
 
+@cache
+def _picture_model() -> Model:
+    scaled = ((100.0,) * 3, (0.02,) * 3)
+    return _model(Preprocessor((PictureColumns(5, 4, 3, "pad", *scaled),)))
+
+
+def _use_picture(path: Path) -> None:
+    """Predict it; then train on it among others, up to the first step."""
+    settings = _picture_model().preprocessor.pictures
+    assert settings is not None
+    options = PictureOptions(settings)
+    pictures = load_dataset(path, require_target=False, pictures=options).train.features
+    _picture_model().predict(pictures)
+    if path.suffix == ".txt":
+        return
+    for label, count in (("one", 2), ("two", 3)):
+        folder = path.with_name("classes") / label
+        folder.mkdir(parents=True)
+        for number in range(count):
+            (folder / f"{number}.png").write_bytes(good_picture())
+    (path.with_name("classes") / "one" / path.name).write_bytes(path.read_bytes())
+    data = DataConfig(train=str(path.with_name("classes")), image_size=[5, 4], on_bad="skip")
+    model, run = ModelConfig(hidden=[2]), RunConfig(device="cpu", out=_run_folder(path))
+    # What is decoded is kept, and there are many inputs.
+    with patch.dict(os.environ, NNKIT_CACHE=str(path.with_name("cache"))):
+        _prepare(Config(data=data, model=model, run=run))
+
+
+def _use_picture_list(path: Path) -> None:
+    path.with_name(PICTURE_SEED).write_bytes(good_picture())
+    _use_picture(path)
+
+
 def _use_tensors(path: Path) -> None:
     tensors, metadata = read_tensors(path, "some.kind", 1)
     assert all(isinstance(name, str) for name in (*tensors, *metadata))
@@ -316,6 +353,8 @@ READERS: dict[str, Reader] = {
         Reader("parquet", "data.parquet", parquet_file, partial(_use_data, target=-1)),
         Reader("arrow", "data.arrow", arrow_file, partial(_use_data, target=-1)),
         Reader("toml", "config.toml", toml_file, _use_config),
+        Reader("picture", "picture.png", picture_file, _use_picture),
+        Reader("picture_list", "pictures.txt", picture_list, _use_picture_list),
         Reader("history", "metrics.jsonl", history_file, _use_history),
     )
 }

@@ -19,7 +19,7 @@ from nnkit.core.layers import Activation, Dense, Dropout, Embedding
 from nnkit.core.losses import loss_from
 from nnkit.core.network import Network
 from nnkit.core.tensorfile import write_tensors
-from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, TextColumn
+from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, PictureColumns, TextColumn
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
 from nnkit.model import Model
@@ -137,6 +137,13 @@ def models() -> tuple[Model, ...]:
             TargetEncoder("binary", 1, labels, names=("bought",)),
             loss_from("binary_cross_entropy"),
             {**details, "best_threshold": {"threshold": 0.25, "f1": 0.75}},
+        ),
+        Model(
+            Network([Dense(2)], inputs=12),
+            Preprocessor((PictureColumns(2, 2, 3, "crop", (100.0, 90.0, 80.0), (0.02, 0.01, 0.03)),)),
+            TargetEncoder("multiclass", 2, np.array(["cat", "dog"], dtype="U3"), names=("class",)),
+            loss_from("cross_entropy"),
+            details,
         ),
     )
 

@@ -304,6 +304,9 @@ hidden = [3]
 train = '''{CONFIG_DATA}'''
 target = -1
 scaling = "unit"
+image_fit = "pad"
+grayscale = true
+on_bad = "skip"
 test = "{CONFIG_DATA}"
 [training]
 optimizer = "sgd"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.core.activations import activation_function, activation_names
+from nnkit.core.augmentation import Augmentation
 from nnkit.core.losses import loss_from, loss_names
 from nnkit.core.optimizers import optimizer_from, optimizer_names
 from nnkit.kernels.layout import COUNTERS, SCALARS
@@ -145,6 +146,12 @@ def gather_cases() -> Iterator[Case]:
         flags |= {"SCALED": not sparse, "SPARSE": sparse}
         label = f"gather-{source}-{columns}-{'codes-' if codes else ''}{dtype}"
         yield Case(label, "gather", dtype, {}, {**flags, "CODES": codes}, arguments, columns == 784)
+        if source == "uint8" and not codes:
+            pictures = Augmentation(0.1, True, 0.2)
+            shape = (1, 28, 28) if columns == 784 else (3, 5, 2)
+            constants = {**flags, "CODES": False, **pictures.constants()}
+            given = {**arguments, **pictures.arguments(shape, 5)}
+            yield Case(f"augmented-{label}", "gather", dtype, {}, constants, given, columns == 784)
 
 
 def arena_cases() -> Iterator[Case]:

@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse, special, stats
 
 from nnkit.core.activations import activation_function, activation_names
+from nnkit.core.augmentation import Augmentation
 from nnkit.core.features import Features, features_from
 from nnkit.core.losses import loss_from
 from nnkit.kernels.layout import (
@@ -81,7 +82,7 @@ def gathered(
 ) -> dict:
     """Return the buffers after one gather of `rows` rows; NaN where nothing was written."""
     counters = np.zeros(COUNTERS, np.int64)
-    counters[BATCH] = batch
+    counters[[BATCH, EPOCH]] = batch, others.get("epoch", 0)
     targets, weights, order = (others.get(key) for key in ("targets", "weights", "order"))
     buffers = {"inputs": np.full((rows, features.width), np.nan, dtype)}
     if targets is not None:
@@ -118,6 +119,10 @@ def gathered(
         "INDICES": targets is not None and targets.ndim == 1,
         "WEIGHTED": weights is not None,
     }
+    if "augment" in others:
+        augmentation, seed = others["augment"]
+        constants |= augmentation.constants()
+        arguments |= augmentation.arguments(features.picture, seed)
     device.run("gather", dtype, {}, constants, arguments)
     return buffers
 
@@ -169,6 +174,72 @@ def test_gather_of_sparse_rows_is_that_of_the_dense_ones(device, dtype: str, col
         result = gathered(device, dtype, features, rows, batch, 4, order=order.copy())
         expected = dense.astype(dtype)[order[4 * batch : 4 * batch + rows]]
         np.testing.assert_array_equal(result["inputs"], expected)
+
+
+def augmented_by_hand(features: Features, rows, augmentation: Augmentation, seed: int, epoch: int):
+    """Return the pictures of the rows, augmented element by element; the draws are Philox's of each row."""
+    channels, height, width = features.picture
+    shift, scale = (
+        np.zeros(features.width) if features.shift is None else features.shift,
+        np.ones(features.width) if features.scale is None else features.scale,
+    )
+    result = np.empty((len(rows), features.width))
+    for place, row in enumerate(rows):
+        words = [
+            [int(word) for word in philox_words(seed, row, purpose, 0, epoch)[0]]
+            for purpose in (0x41554750, 0x41554745)
+        ]
+        most_down, most_right = round(augmentation.shift * height), round(augmentation.shift * width)
+        down = words[0][0] * (2 * most_down + 1) // 2**32 - most_down
+        right = words[0][1] * (2 * most_right + 1) // 2**32 - most_right
+        picture = features.dense[row].reshape(channels, height, width).astype(float)
+        if augmentation.flip and words[0][2] < 2**31:
+            picture = picture[:, :, ::-1]
+        lost = np.zeros((height, width), bool)
+        if words[0][3] < augmentation.erase * 2**32:
+            tall = 1 + words[1][0] * ((height + 1) // 2) // 2**32
+            wide = 1 + words[1][1] * ((width + 1) // 2) // 2**32
+            top = words[1][2] * (height - tall + 1) // 2**32
+            left = words[1][3] * (width - wide + 1) // 2**32
+            lost[top : top + tall, left : left + wide] = True
+        for c, y, x in np.ndindex(channels, height, width):
+            j = (c * height + y) * width + x
+            source = picture[c, min(max(y - down, 0), height - 1), min(max(x - right, 0), width - 1)]
+            result[place, j] = 0.0 if lost[y, x] else (source - shift[j]) * scale[j]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("shape", "augmentation"),
+    [
+        ((3, 8, 4), Augmentation(0.3, True, 0.6)),
+        ((1, 5, 7), Augmentation(0.5, True, 1.0)),
+        ((3, 3, 5), Augmentation(0.2)),
+        ((1, 4, 4), Augmentation(flip=True)),
+        ((2, 1, 1), Augmentation(0.5, True, 0.5)),
+        ((1, 6, 2), Augmentation(erase=0.5)),
+    ],
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gather_moves_mirrors_and_erases_pictures_as_a_loop_does(
+    device, dtype: str, shape: tuple[int, int, int], augmentation: Augmentation
+) -> None:
+    random = np.random.default_rng(2)
+    dense = random.integers(0, 256, (40, int(np.prod(shape))), np.uint8)
+    shift, scale = (np.repeat(random.random(shape[0]), shape[1] * shape[2]) for _ in range(2))
+    scaled = {"shift": np.round(200 * shift), "scale": scale} if shape[0] == 3 else {}
+    features = Features(dense, picture=shape, **scaled)
+    order, seed = random.permutation(40), (7 << 32) + 11
+    for epoch, batch in ((0, 0), (3, 2)):
+        result = gathered(
+            device, dtype, features, 12, batch, 12, order=order, epoch=epoch, augment=(augmentation, seed)
+        )
+        rows = order[12 * batch : 12 * batch + 12]
+        expected = augmented_by_hand(features, rows, augmentation, seed, epoch)
+        close(result["inputs"], expected, dtype)
+        assert not np.allclose(expected, augmented_by_hand(features, rows, Augmentation(), 0, 0)) or (
+            shape == (2, 1, 1)
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------
