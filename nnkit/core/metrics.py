@@ -215,11 +215,8 @@ class _Counts:
             return cls(*(weight @ (labels == 1) for labels in pairs))
         classes = int(max(y_true.max(initial=0), y_pred.max(initial=0))) + 1
         right = y_true == y_pred
-        return cls(
-            np.bincount(y_true[right], weight[right], classes),
-            np.bincount(y_true, weight, classes),
-            np.bincount(y_pred, weight, classes),
-        )
+        counted = ((y_true[right], weight[right]), (y_true, weight), (y_pred, weight))
+        return cls(*(np.bincount(of, by, classes).astype(np.float64) for of, by in counted))
 
     def precision(self) -> NDArray[np.float64]:
         """Of what is predicted the class, the share that is of it; 0 where nothing is."""

@@ -299,7 +299,7 @@ def load_pictures(files: PictureFiles, options: PictureOptions, where: str, keep
         total = len(files.paths) + len(files.bad) + (0 if files.test is None else len(files.test.paths))
         notes.append(f"skipped {len(bad):,} of {total:,} files that are no whole pictures, first {bad[0]}")
     shape = options.settings.shape
-    return Dataset(files.name, train, test, files.target_names, shape, tuple(notes))
+    return Dataset(files.name, train, test, files.target_names, shape, notes=tuple(notes))
 
 
 def _examples(files: PictureFiles, options: PictureOptions, keep: bool) -> tuple[Examples, list[str]]:

@@ -35,7 +35,6 @@ __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
 Scaling = Literal["auto", "standardize", "unit", "none"]
 SCALINGS: tuple[Scaling, ...] = ("auto", "standardize", "unit", "none")
 _DTYPES = ("float32", "float64")
-_Column = NumberColumn | CategoryColumn
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +168,9 @@ class Preprocessor:
         """The columns it wants of a table, by name; None where it wants an array or pictures."""
         if isinstance(self._first, ArrayColumns | PictureColumns):
             return None
-        return tuple(operation.column for operation in self.operations if isinstance(operation, _Column))
+        return tuple(
+            operation.column for operation in self.operations if isinstance(operation, ColumnOperation)
+        )
 
     @property
     def text_columns(self) -> tuple[TextColumn, ...]:
@@ -261,7 +262,7 @@ class Preprocessor:
         """Read what `to_json` wrote; anything else is a ModelFileError."""
         data = json_fields.mapping(data, "preprocessing")
         operations = tuple(operation_from_json(item) for item in json_fields.sequence(data, "operations"))
-        columns = [operation.column for operation in operations if isinstance(operation, _Column)]
+        columns = [operation.column for operation in operations if isinstance(operation, ColumnOperation)]
         arrays = len(operations) - len(columns)
         if not operations or len(set(columns)) < len(columns) or (arrays and len(operations) > 1):
             raise ModelFileError(

@@ -10,6 +10,7 @@ from nnkit.config import Config
 from nnkit.core.layers import Embedding
 from nnkit.data.examples import Dataset
 from nnkit.data.operations import CategoryColumn, TextColumn
+from nnkit.data.pictures import Pictures
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.text import TextOptions
 from nnkit.data.word_vectors import WordVectors, read_word_vectors
@@ -47,15 +48,17 @@ def _feature_column(key: str | int, dataset: Dataset) -> str:
     """Return the name of a column of text, which is one of the features."""
     import numpy as np
 
-    if isinstance(dataset.train.features, np.ndarray):
-        raise ConfigError("data.text names a column, but these data are an array: give a table")
+    features = dataset.train.features
+    if isinstance(features, np.ndarray | Pictures):
+        kind = "an array" if isinstance(features, np.ndarray) else "pictures"
+        raise ConfigError(f"data.text names a column, but these data are {kind}: give a table")
     from nnkit.data.tables import column_name, listed
 
     name = column_name(key, dataset.columns)
-    features = dataset.train.features.column_names
-    if name not in features:
+    names = features.column_names
+    if name not in names:
         raise DataError(
-            f"data.text: column {name!r} is the target or left out; the features are {listed(features)}"
+            f"data.text: column {name!r} is the target or left out; the features are {listed(names)}"
         )
     return name
 
