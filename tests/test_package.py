@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -101,6 +102,22 @@ def test_using_a_name_loads_what_it_needs() -> None:
     loaded = loaded_by("from nnkit import Dense")
     assert "nnkit.core.layers" in loaded
     assert loaded.isdisjoint({"sklearn", "pyarrow", "pandas", "pydantic", "rich"})
+
+
+def test_training_on_arrays_loads_no_library_for_tables_pictures_or_figures(tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", X=np.arange(240.0).reshape(80, 3) % 7, y=np.arange(80) % 2)
+    arguments = [
+        "nnkit",
+        "train",
+        str(tmp_path / "rows.npz"),
+        "--epochs",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    loaded = loaded_by(f"import nnkit.cli\nsys.argv = {arguments!r}\nnnkit.cli.app(standalone_mode=False)")
+    assert "numba" in loaded
+    assert loaded.isdisjoint({"sklearn", "pyarrow", "pandas", "PIL", "matplotlib"})
 
 
 @pytest.mark.parametrize("name", nnkit.__all__)

@@ -28,7 +28,7 @@ from nnkit.errors import ConfigError, DataError, ModelFileError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from nnkit.data.text import TextOptions
+    from nnkit.data.text_options import TextOptions
 
 __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
 

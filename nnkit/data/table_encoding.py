@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nnkit.core.features import Bags, Features
 from nnkit.data.columns import ColumnKind, arrow_array, check_column, column_kind, numbers, numpy_array, texts
 from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, TextColumn
-from nnkit.data.text import TextOptions, encode_texts, fit_texts, holds_text
+from nnkit.data.text import encode_texts, fit_texts, holds_text
+from nnkit.data.text_options import TextOptions
 from nnkit.errors import DataError
 
 __all__ = ["encode_table", "fit_table", "table_as_array"]

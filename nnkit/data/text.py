@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +16,11 @@ from nnkit.data.hashing import fnv1a
 from nnkit.data.operations import TextColumn
 from nnkit.data.ragged import Ragged, starts_of
 from nnkit.data.terms import Terms, find_terms
+from nnkit.data.text_options import TextOptions
 from nnkit.data.tokens import tokenise
 from nnkit.errors import DataError
 
-__all__ = ["TextOptions", "encode_texts", "fit_texts", "holds_text"]
+__all__ = ["encode_texts", "fit_texts", "holds_text"]
 
 _SAMPLED_ROWS = 2000
 _SEVERAL_WORDS = 3
@@ -31,38 +31,6 @@ _ROWS_AT_ONCE = 4096
 _BEGINNING = 1000  # characters of a text in which words are looked for
 # Distinct terms that are counted before the rarest are forgotten: about a gigabyte.
 _MOST_COUNTED = 5_000_000
-
-
-@dataclass(frozen=True)
-class TextOptions:
-    """How columns of text are learnt from.
-
-    Parameters
-    ----------
-    columns : tuple of str, optional
-        Those that are text; without it, those that `holds_text` finds.
-    word_ngrams : int
-        Up to how many words that follow one another make a term.
-    char_ngrams : (int, int), "auto", or None
-        The shortest and the longest run of characters in a word that makes a term; "auto" takes 3 and 5 for
-        up to about two million tokens, and else none.
-    min_count : int
-        How often a term must come in the training rows to have an entry of its own in the vocabulary.
-    vocabulary_size : int
-        The most entries; the most frequent terms have them.
-    hashing : int
-        Instead of a vocabulary, so many buckets that terms are hashed into; 0 for a vocabulary.
-    tfidf : bool
-        Whether a document's terms are weighted by TF-IDF.
-    """
-
-    columns: tuple[str, ...] | None = None
-    word_ngrams: int = 2
-    char_ngrams: tuple[int, int] | Literal["auto"] | None = "auto"
-    min_count: int = 2
-    vocabulary_size: int = 100_000
-    hashing: int = 0
-    tfidf: bool = False
 
 
 def holds_text(column: pa.ChunkedArray) -> bool:

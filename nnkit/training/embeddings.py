@@ -12,7 +12,7 @@ from nnkit.data.examples import Dataset
 from nnkit.data.operations import CategoryColumn, TextColumn
 from nnkit.data.pictures import Pictures
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.text import TextOptions
+from nnkit.data.text_options import TextOptions
 from nnkit.data.word_vectors import WordVectors, read_word_vectors
 from nnkit.errors import ConfigError, DataError
 

@@ -26,7 +26,8 @@ from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.ragged import Ragged, chained, starts_of
 from nnkit.data.sources import load_dataset
 from nnkit.data.terms import find_terms
-from nnkit.data.text import TextOptions, holds_text
+from nnkit.data.text import holds_text
+from nnkit.data.text_options import TextOptions
 from nnkit.data.tokens import tokenise
 from nnkit.errors import DataError, ModelFileError
 

@@ -44,7 +44,7 @@ from nnkit.data.pictures import PictureOptions
 from nnkit.data.predictions import write_predictions
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import load_dataset
-from nnkit.data.text import TextOptions
+from nnkit.data.text_options import TextOptions
 from nnkit.data.word_vectors import read_word_vectors
 from nnkit.errors import NnkitError
 from nnkit.model import Model, load
