@@ -58,7 +58,8 @@ def generate(folder: Path) -> str:
     paths = sorted((folder / "results").glob("*.json"))
     kinds = {path: kind_of(json.loads(path.read_text(encoding="utf-8"))) for path in paths}
     suites = {path: load_result(path) for path, kind in kinds.items() if kind == "suite"}
-    parts = ["# Results", paragraph(first_paragraph(suites, set(kinds.values())))]
+    races = [json.loads(path.read_text(encoding="utf-8")) for path, kind in kinds.items() if kind == "shell"]
+    parts = ["# Results", paragraph(first_paragraph(suites, set(kinds.values()), races))]
     parts += [paragraph(HOW), aims(suites)]
     for path, result in suites.items():
         parts += list(suite(path, result))
@@ -107,11 +108,11 @@ def kind_of(value: Held) -> str:
     return "estimators" if any("fit" in record for record in records) else "other"
 
 
-def first_paragraph(suites: Mapping[Path, Result], kinds: set[str]) -> str:
+def first_paragraph(suites: Mapping[Path, Result], kinds: set[str], races: Sequence[Held] = ()) -> str:
     """Say where nnkit stands, and where it loses."""
-    sentences = []
-    for result in suites.values():
-        sentences += [*standing(result), *losing(result)]
+    results = list(suites.values())
+    said = [[sentence for result in results for sentence in say(result)] for say in (steps, peers, losing)]
+    sentences = [*said[0], *said[1], *map(raced, races), *said[2]]
     if not sentences:
         sentences.append("Nothing has been measured by the suite yet.")
     if "card" not in kinds and not any(r.device != "cpu" for s in suites.values() for r in s.records):
@@ -122,18 +123,22 @@ def first_paragraph(suites: Mapping[Path, Result], kinds: set[str]) -> str:
     return " ".join(sentences)
 
 
-def standing(result: Result) -> Iterator[str]:
-    """Say how far a step is from its floor, and what other libraries take."""
-    steps = [r for r in result.section("step") if "step / floor" in r.ratios and "processes" in r.name]
+def steps(result: Result) -> Iterator[str]:
+    """Say how far a step is from its floor."""
+    found = [r for r in result.section("step") if "step / floor" in r.ratios and "processes" in r.name]
     said = [
         f"{record.figures['step']} for {record.name.split()[0]} at batch {record.parameters['batch']}, "
         f"{record.ratios['step / floor']} times its own matrix products alone"
-        for record in steps
+        for record in found
     ]
     if said:
         threads = result.machine.get("  BLAS threads", "?")
         processor = f"{result.machine.get('processor', 'the processor')} with {threads} BLAS threads"
         yield f"On {processor}, a float32 training step takes nnkit {', and '.join(said)}."
+
+
+def peers(result: Result) -> Iterator[str]:
+    """Say what other libraries take."""
     for network, records in by_network(result).items():
         ratios = [(r.name, r.ratios["step / nnkit's"]) for r in records if "step / nnkit's" in r.ratios]
         ahead = [f"{name} {ratio.median:.2f}" for name, ratio in ratios if ratio.low > 1]
@@ -142,6 +147,17 @@ def standing(result: Result) -> Iterator[str]:
             yield f"For {network}, others take this many times as long as nnkit: {', '.join(ahead)}."
         if level:
             yield f"There it is level, within the spread, with {', '.join(level)}."
+
+
+def raced(race: Held) -> str:
+    """Say how long MNIST takes from the shell, and others beside it."""
+    own = statistics.median(race["from the shell"]["nnkit"]["seconds"])
+    times = {who: statistics.median(ratio["times faster"]) for who, ratio in race["ratios"].items()}
+    others = ", ".join(f"{who} {ratio:.2f}" for who, ratio in times.items())
+    return (
+        f"From the shell's prompt to {100 * race['aims']['accuracy']:.1f} % on MNIST nnkit takes "
+        f"{text('s', own)}, and others this many times as long: {others}."
+    )
 
 
 def losing(result: Result) -> Iterator[str]:
