@@ -34,6 +34,7 @@ __all__ = [
     "mae",
     "metrics_for",
     "r2",
+    "ranked_counts",
     "register_metric",
     "rmse",
     "top_k_accuracy",
@@ -270,15 +271,38 @@ def _roc_auc(y_true: NDArray, probabilities: NDArray, sample_weight: Weights = N
     return float(np.mean([_area(*pair, weight) for pair in zip(truth.T, columns.T, strict=True)]))
 
 
-def _area(truth: NDArray, scores: NDArray, weight: NDArray[np.float64]) -> float:
-    """Return the area under one curve, by trapezoids between the distinct scores; NaN without both kinds.
+def ranked_counts(
+    truth: NDArray, scores: NDArray, weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Count who is said yes to as the threshold falls from above all scores to the least of them.
 
-    Reference: Fawcett 2006, "An introduction to ROC analysis", algorithm 3.
+    Parameters
+    ----------
+    truth : ndarray of shape (samples,), bool
+    scores : ndarray of shape (samples,)
+        Finite; higher for a surer yes.
+    weight : ndarray of shape (samples,)
+
+    Returns
+    -------
+    wrong, right : ndarray of shape (distinct scores + 1,)
+        The weight of those said yes to whose truth is no, and is yes.
+    thresholds : ndarray of the same shape
+        Yes is said to a score of at least so much; infinite at first.
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each score
     right = np.append(0.0, np.cumsum(weight[order] * truth[order])[last])
     wrong = np.append(0.0, np.cumsum(weight[order] * ~truth[order])[last])
+    return wrong, right, np.append(np.inf, scores[order][last])
+
+
+def _area(truth: NDArray, scores: NDArray, weight: NDArray[np.float64]) -> float:
+    """Return the area under one curve, by trapezoids between the distinct scores; NaN without both kinds.
+
+    Reference: Fawcett 2006, "An introduction to ROC analysis", algorithm 3.
+    """
+    wrong, right, _ = ranked_counts(truth, scores, weight)
     if right[-1] <= 0 or wrong[-1] <= 0:
         return math.nan
     between = np.diff(wrong) * (right[1:] + right[:-1]) / 2
