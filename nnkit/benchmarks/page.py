@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from nnkit.benchmarks.compare import Change, Comparison
-from nnkit.benchmarks.plots import Plot, have_matplotlib, plots_of
+from nnkit.benchmarks.plots import plots_of
 from nnkit.benchmarks.suite import Result
-from nnkit.benchmarks.tables import Table, section_table
+from nnkit.benchmarks.tables import section_table
+from nnkit.insight.drawing import have_matplotlib
+from nnkit.insight.html import NO_PLOTS, document, figure, table
 
 __all__ = ["TITLES", "notes", "page"]
 
@@ -24,34 +26,6 @@ TITLES = {
     "predict": "Predicting",
     "peers": "Other libraries, the same training",
 }
-_NO_PLOTS = "There are no plots: matplotlib is not installed here (pip install 'nnkit[bench]')."
-# Colours by role, for a light and for a dark surface.
-_STYLE = """
-:root { color-scheme: light dark; --back: #ffffff; --ink: #1c2024; --soft: #5b6470; --grid: #d8dde3;
-  --better: #116329; --worse: #a40e26;
-  --series-0: #0b63b8; --series-1: #c04a00; --series-2: #0a7d55; --series-3: #9a2d8f;
-  --series-4: #8a6d00; --series-5: #107c91; --series-6: #b3243c; --series-7: #5a5f66; }
-@media (prefers-color-scheme: dark) { :root {
-  --back: #14171a; --ink: #e6e9ec; --soft: #a0a8b2; --grid: #343a41; --better: #6fdd8b; --worse: #ff8a94;
-  --series-0: #6cb4ff; --series-1: #ff9d5c; --series-2: #4fd1a1; --series-3: #e58bdb;
-  --series-4: #e0c14a; --series-5: #5cd3e8; --series-6: #ff8095; --series-7: #b6bcc4; } }
-body { background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto;
-  max-width: 76rem; padding: 1.5rem; }
-h1, h2, h3 { line-height: 1.2; }
-h2 { margin-top: 2.5rem; }
-.soft, figcaption { color: var(--soft); }
-.plots { display: grid; gap: 2rem; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); }
-figure { margin: 0; }
-svg { height: auto; max-width: 100%; }
-svg text { font-family: system-ui, sans-serif !important; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--grid); padding: 0.3rem 0.8rem 0.3rem 0; text-align: left;
-  vertical-align: top; white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; }
-.better { color: var(--better); font-weight: 600; }
-.worse { color: var(--worse); font-weight: 600; }
-"""
 
 
 def page(result: Result, comparison: Comparison | None = None) -> str:
@@ -69,21 +43,15 @@ def page(result: Result, comparison: Comparison | None = None) -> str:
     if comparison is not None:
         parts += _comparison(comparison)
     parts += ["<h2>Plots</h2>"]
-    parts += [] if have_matplotlib() else [f"<p>{escape(_NO_PLOTS)}</p>"]
-    parts += ['<div class="plots">', *(_figure(plot) for plot in plots), "</div>"] if plots else []
+    parts += [] if have_matplotlib() else [f"<p>{escape(NO_PLOTS)}</p>"]
+    parts += ['<div class="plots">', *map(figure, plots), "</div>"] if plots else []
     for section in result.seconds:
         parts += _section(result, section)
     parts += [
         "<h2>Machine</h2>",
-        _table(Table(["what", "value"], [list(row) for row in result.machine.items()], 1)),
+        table(["what", "value"], list(result.machine.items())),
     ]
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>nnkit bench, {escape(result.measured)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(f"nnkit bench, {result.measured}", "\n".join(parts))
 
 
 def _head(result: Result) -> Iterator[str]:
@@ -103,41 +71,15 @@ def _head(result: Result) -> Iterator[str]:
         yield '<p class="soft">Small sizes and few repeats: a first look, not a measurement.</p>'
 
 
-def _figure(plot: Plot) -> str:
-    """The names that the plot's role refers to stand here: a title inside of SVG would be a tooltip, too."""
-    drawn = plot.svg or ""
-    return (
-        f'<figure id="plot-{plot.key}">\n<h3 id="{plot.key}-title">{escape(plot.title)}</h3>\n{drawn}\n'
-        f'<figcaption id="{plot.key}-description">{escape(plot.description)}</figcaption>\n'
-        f"<details><summary>The numbers</summary>{_table(Table(plot.headers, plot.rows, 1))}</details>\n"
-        "</figure>"
-    )
-
-
 def _section(result: Result, section: str) -> Iterator[str]:
     yield f'<h2 id="{section}">{escape(TITLES.get(section, section))}</h2>'
     records = result.section(section)
     for device in dict.fromkeys(record.device for record in records):
         if len({record.device for record in records}) > 1:
             yield f"<h3>{escape(device)}</h3>"
-        yield _table(section_table([record for record in records if record.device == device]))
+        measured = section_table([record for record in records if record.device == device])
+        yield table(measured.headers, measured.rows)
     yield f'<p class="soft">{result.seconds[section]:,.0f} s.</p>'
-
-
-def _table(table: Table) -> str:
-    width = len(table.headers)
-    head = "".join(f'<th scope="col">{escape(header)}</th>' for header in table.headers)
-    rows = []
-    for row in table.rows:
-        cells = [f"<td>{escape(cell)}</td>" for cell in row]
-        if len(row) < width:
-            cells[-1] = f'<td class="soft" colspan="{width - len(row) + 1}">{escape(row[-1])}</td>'
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(rows)
-        + "\n</tbody></table></div>"
-    )
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:

@@ -1,45 +1,18 @@
-"""The plots of the page, drawn by matplotlib as SVG that takes its colours from the page's style sheet."""
+"""The plots of the page of a result: which figures are drawn against which."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nnkit.benchmarks.records import Quantity, Record
+from nnkit.insight.drawing import MARKERS, Palette, Plot
 
-__all__ = ["Plot", "have_matplotlib", "plots_of"]
+__all__ = ["plots_of"]
 
-# Stand-ins, for matplotlib knows no variables: each becomes the page's own as the SVG is written.
-_INK, _GRID = "#010203", "#040506"
-_SERIES = [f"#a0b0{number:02x}" for number in range(8)]
-_MARKERS = "osD^vP*X"
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A picture and what it says to those who do not see it.
-
-    Parameters
-    ----------
-    key : str
-        What it is by: ``device``, ``precision``, ``batch``, ``width``, ``floor`` or ``peers``.
-    title, description : str
-        What is drawn.
-    headers, rows : list
-        The numbers that are drawn.
-    svg : str
-        An ``svg`` element, or empty where matplotlib is not installed.
-    """
-
-    key: str
-    title: str
-    description: str
-    headers: list[str]
-    rows: list[list[str]]
-    svg: str
+_SIZE = (6.4, 3.8)
 
 
 @dataclass(frozen=True)
@@ -58,15 +31,6 @@ class _Drawing:
     points: list[_Point]
     bars: bool = False
     less_is_better: bool = False
-
-
-def have_matplotlib() -> bool:
-    """Tell whether plots can be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def plots_of(records: Sequence[Record]) -> list[Plot]:
@@ -178,48 +142,23 @@ def _plot(drawing: _Drawing) -> Plot:
         f"{'Bars' if drawing.bars else 'Lines'}: {drawing.y} by {drawing.x}, with 10th and 90th percentiles. "
         f"{'Least' if best is min else 'Most'}: {peak.value}, {at} {_number(peak.x)}."
     )
-    svg = _draw(drawing, series) if have_matplotlib() else ""
     headers = ["series", drawing.x, drawing.y]
-    return Plot(drawing.key, drawing.title, description, headers, rows, svg)
+    draw = partial(_draw, drawing=drawing, series=series)
+    return Plot(drawing.key, drawing.title, description, headers, rows, draw, _SIZE)
 
 
 def _number(x: float | str) -> str:
     return x if isinstance(x, str) else f"{x:,.0f}"
 
 
-def _draw(drawing: _Drawing, series: list[str]) -> str:
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": drawing.key,
-        "font.family": "sans-serif",
-        "axes.edgecolor": _INK,
-        "axes.labelcolor": _INK,
-        "text.color": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "grid.color": _GRID,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with rc_context(style):
-        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        (_bars if drawing.bars else _lines)(axes, drawing, series)
-        axes.set_xlabel(drawing.x)
-        axes.set_ylabel(drawing.y)
-        axes.grid(axis="y" if drawing.bars else "both", linewidth=0.6)
-        axes.set_axisbelow(True)
-        if len(series) > 1:
-            figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-        text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    return _for_page(text.getvalue(), drawing)
+def _draw(figure: Any, palette: Palette, drawing: _Drawing, series: list[str]) -> None:
+    axes = figure.add_subplot()
+    (_bars if drawing.bars else _lines)(axes, palette, drawing, series)
+    axes.set_xlabel(drawing.x)
+    axes.set_ylabel(drawing.y)
+    axes.grid(axis="y" if drawing.bars else "both")
+    if len(series) > 1:
+        figure.legend(loc="outside right upper")
 
 
 def _errors(points: list[_Point]) -> list[list[float]]:
@@ -227,17 +166,15 @@ def _errors(points: list[_Point]) -> list[list[float]]:
     return [below, [max(point.value.high - point.value.median, 0) for point in points]]
 
 
-def _lines(axes: Any, drawing: _Drawing, series: list[str]) -> None:
+def _lines(axes: Any, palette: Palette, drawing: _Drawing, series: list[str]) -> None:
     for number, name in enumerate(series):
         points = [point for point in drawing.points if point.series == name]
         axes.errorbar(
             [point.x for point in points],
             [point.value.median for point in points],
             yerr=_errors(points),
-            color=_SERIES[number % len(_SERIES)],
-            # Beyond the colours, and for those who do not tell them apart.
-            marker=_MARKERS[number % len(_MARKERS)],
-            linestyle="-" if number < len(_SERIES) else "--",
+            **palette.line(number),
+            marker=MARKERS[number % len(MARKERS)],
             markersize=5,
             linewidth=1.6,
             capsize=2,
@@ -250,7 +187,7 @@ def _lines(axes: Any, drawing: _Drawing, series: list[str]) -> None:
     _scale(axes, drawing)
 
 
-def _bars(axes: Any, drawing: _Drawing, series: list[str]) -> None:
+def _bars(axes: Any, palette: Palette, drawing: _Drawing, series: list[str]) -> None:
     places = list(dict.fromkeys(point.x for point in drawing.points))
     width = 0.8 / len(series)
     for number, name in enumerate(series):
@@ -260,8 +197,8 @@ def _bars(axes: Any, drawing: _Drawing, series: list[str]) -> None:
             [point.value.median for point in points],
             0.9 * width if len(places) > 1 or len(series) > 1 else 0.3,
             yerr=_errors(points),
-            color=_SERIES[number % len(_SERIES)],
-            ecolor=_INK,
+            color=palette.series[number % len(palette.series)],
+            ecolor=palette.ink,
             capsize=3,
             label=name,
         )
@@ -278,18 +215,3 @@ def _scale(axes: Any, drawing: _Drawing) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter("")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:,.10g}"))
-
-
-def _for_page(text: str, drawing: _Drawing) -> str:
-    """Return the element alone: its names unlike those of other plots, its colours the page's."""
-    svg = text[text.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'\bid="', f'id="{drawing.key}-', svg)
-    svg = re.sub(r'(href="|url\()#', rf"\1#{drawing.key}-", svg)
-    colours = {_INK: "currentColor", _GRID: "var(--grid)"}
-    colours |= {colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES)}
-    for colour, own in colours.items():
-        svg = svg.replace(colour, own)
-    names = f'role="img" aria-labelledby="{drawing.key}-title {drawing.key}-description"'
-    return svg.replace("<svg", f"<svg {names}", 1).strip()

@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from html.parser import HTMLParser
-
 import pytest
+from html_pages import check
 
 from nnkit.benchmarks import page as page_module
-from nnkit.benchmarks import plots as plots_module
 from nnkit.benchmarks.compare import compare
 from nnkit.benchmarks.page import page
 from nnkit.benchmarks.records import Quantity, Record
 from nnkit.benchmarks.suite import Result
 from nnkit.benchmarks.tables import markdown, section_table
-
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-
-class Checker(HTMLParser):
-    """Keeps what is open, and notes whatever is not right."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.wrong: list[str] = []
-        self.names: list[str] = []
-        self.references: list[str] = []
-        self.cells: list[int] = []
-        self.columns = 0
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self._note(tag, attributes)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self._note(tag, attributes)
-        if "svg" not in self.open:
-            self.wrong.append(f"<{tag}/> outside of SVG")
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open[-1] != tag:
-            self.wrong.append(f"</{tag}> within {self.open[-3:]}")
-        else:
-            self.open.pop()
-        if tag == "thead":
-            self.columns, self.cells = sum(self.cells), []
-        if tag == "tr" and "tbody" in self.open:
-            if sum(self.cells) != self.columns:
-                self.wrong.append(f"{sum(self.cells)} cells under {self.columns} headers")
-            self.cells = []
-
-    def _note(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attributes}
-        if len(given) != len(attributes):
-            self.wrong.append(f"an attribute of <{tag}> twice")
-        self.names += [given["id"]] if "id" in given else []
-        self.references += [given[name].removeprefix("#") for name in ("href", "xlink:href") if name in given]
-        self.references += given.get("aria-labelledby", "").split()
-        self.references += re.findall(r"url\(#([^)]*)\)", " ".join(given.values()))
-        if tag in ("td", "th"):
-            self.cells.append(int(given.get("colspan", "1")))
-        if tag in ("script", "link", "iframe", "img"):
-            self.wrong.append(f"<{tag}>")
+from nnkit.insight import drawing as drawing_module
 
 
 def quantity(value: float, unit: str = "samples/s", spread: float = 0.05, repeats: int = 5) -> Quantity:
@@ -93,23 +41,9 @@ def result(factor: float = 1.0, devices: tuple[str, ...] = ("cpu", "cuda:0"), si
     return Result({"processor": "P & Q", "numpy": "2"}, size, "2026-01-01 00:00", records, seconds)
 
 
-def check(text: str) -> Checker:
-    checker = Checker()
-    checker.feed(text)
-    checker.close()
-    assert checker.wrong == []
-    assert checker.open == []
-    assert len(set(checker.names)) == len(checker.names)
-    assert set(checker.references) <= set(checker.names)
-    assert text.startswith("<!DOCTYPE html>")
-    assert not re.search(r"https?:|//[a-z]|@import|src=", text)
-    assert "prefers-color-scheme: dark" in text
-    return checker
-
-
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cuda:0")])
 def test_the_page_is_valid_and_has_a_plot_for_each_dimension(devices: tuple[str, ...]) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'nnkit[bench]'")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'nnkit[plots]'")
     text = page(result(devices=devices))
     checker = check(text)
     for dimension in ("device", "precision", "batch", "width"):
@@ -122,14 +56,14 @@ def test_the_page_is_valid_and_has_a_plot_for_each_dimension(devices: tuple[str,
         assert dimension in figure
         assert "<details>" in figure
         assert "var(--series-0)" in figure
-        assert "currentColor" in figure
+        assert "var(--ink)" in figure
     assert checker.names.count("plot-device") == 1
     assert "&lt;b&gt;&amp;" in text
     assert "not measured: has none &amp; &lt;never&gt;" in text
 
 
 def test_without_matplotlib_the_page_has_tables_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (plots_module, page_module):
+    for module in (drawing_module, page_module):
         monkeypatch.setattr(module, "have_matplotlib", lambda: False)
     text = page(result())
     check(text)

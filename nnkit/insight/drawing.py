@@ -1,0 +1,258 @@
+"""How plots are drawn: by matplotlib, as SVG in a page's own colours, or as a file of PNG or SVG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnkit.errors import ConfigError
+from nnkit.files import write_whole
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "MARKERS",
+    "Palette",
+    "Plot",
+    "colours",
+    "have_matplotlib",
+    "page_svg",
+    "together",
+    "write_plot",
+]
+
+MARKERS = "osD^vP*X"
+_SUFFIXES = (".png", ".svg")
+_DOTS_AN_INCH = 200
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours by their role.
+
+    Parameters
+    ----------
+    ink, soft, grid, back : str
+        Of text and axes, of what stands back, of lines of a grid, of the surface.
+    series : tuple of str
+        Of what is told apart; from the ninth on they come again, with another line.
+    """
+
+    ink: str
+    soft: str
+    grid: str
+    back: str
+    series: tuple[str, ...]
+
+    def by_role(self) -> dict[str, str]:
+        """Return each colour by the name of its variable in a style sheet."""
+        series = {f"--series-{number}": colour for number, colour in enumerate(self.series)}
+        return {"--back": self.back, "--ink": self.ink, "--soft": self.soft, "--grid": self.grid, **series}
+
+    def line(self, number: int) -> dict[str, str]:
+        """Return how the line of that number looks, also to those who do not tell the colours apart."""
+        turn, place = divmod(number, len(self.series))
+        return {"color": self.series[place], "linestyle": ("-", "--", ":", "-.")[turn % 4]}
+
+
+LIGHT = Palette(
+    "#1c2024",
+    "#5b6470",
+    "#d8dde3",
+    "#ffffff",
+    ("#0b63b8", "#c04a00", "#0a7d55", "#9a2d8f", "#8a6d00", "#107c91", "#b3243c", "#5a5f66"),
+)
+DARK = Palette(
+    "#e6e9ec",
+    "#a0a8b2",
+    "#343a41",
+    "#14171a",
+    ("#6cb4ff", "#ff9d5c", "#4fd1a1", "#e58bdb", "#e0c14a", "#5cd3e8", "#ff8095", "#b6bcc4"),
+)
+# Stand-ins, for matplotlib knows no variables: each becomes the style sheet's own as the SVG is written.
+_STAND_IN = Palette(
+    "#010203", "#070809", "#040506", "#0d0e0f", tuple(f"#a0b0{number:02x}" for number in range(8))
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture and what it says to those who do not see it.
+
+    Parameters
+    ----------
+    key : str
+        Its name, for what refers to it.
+    title, description : str
+        What is drawn, and what is to be seen in it.
+    headers, rows : list
+        The numbers that are drawn.
+    draw : function of a figure and a Palette
+        Draws it with matplotlib.
+    size : (float, float)
+        Width and height in inches.
+    """
+
+    key: str
+    title: str
+    description: str
+    headers: list[str]
+    rows: list[list[str]]
+    draw: Callable[[Any, Palette], None] = field(repr=False)
+    size: tuple[float, float] = (4.8, 3.4)
+
+
+def have_matplotlib() -> bool:
+    """Tell whether plots can be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def page_svg(plot: Plot) -> str:
+    """Return a plot as an ``svg`` element that takes its colours from the page; empty without matplotlib.
+
+    Its role names ``KEY-title`` and ``KEY-description``, which the page holds.
+    """
+    if not have_matplotlib():
+        return ""
+    return _for_page(_svg(plot, _STAND_IN, opaque=False), plot.key)
+
+
+def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:
+    """Write a plot to a file, whole or not at all.
+
+    Parameters
+    ----------
+    plot : Plot
+    path : Path
+        A .png, or a .svg that is light or dark as its reader prefers.
+    dark : bool
+        Whether a PNG is for a dark surface.
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is neither, or matplotlib is not installed.
+    FileError
+        If the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ConfigError(f"{path}: plots are written as .png or .svg; end the name with one of them")
+    if not have_matplotlib():
+        raise ConfigError("plots are drawn by matplotlib, which is not installed: pip install 'nnkit[plots]'")
+    if suffix == ".svg":
+        write_whole(path, _alone(_svg(plot, _STAND_IN, opaque=True), plot).encode())
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    picture = io.BytesIO()
+    with _drawn(plot, DARK if dark else LIGHT, opaque=True) as figure:
+        FigureCanvasAgg(figure).print_png(
+            picture, metadata={"Software": None, "Description": plot.description}
+        )
+    write_whole(path, picture.getvalue())
+
+
+def together(plots: Sequence[Plot], key: str, title: str) -> Plot:
+    """Return plots one below the other as one."""
+    if len(plots) == 1:
+        return plots[0]
+
+    def draw(figure: Any, palette: Palette) -> None:
+        for part, plot in zip(figure.subfigures(len(plots), 1), plots, strict=True):
+            part.patch.set_alpha(0)
+            plot.draw(part, palette)
+
+    width = max(plot.size[0] for plot in plots)
+    height = sum(0.85 * plot.size[1] for plot in plots)
+    description = " ".join(plot.description for plot in plots)
+    return Plot(key, title, description, [], [], draw, (width, height))
+
+
+@contextmanager
+def _drawn(plot: Plot, palette: Palette, opaque: bool) -> Iterator[Any]:
+    """Give a figure with the plot on it, as long as the style that it was drawn in holds."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_style(plot.key, palette)):
+        figure = Figure(figsize=plot.size, layout="constrained", dpi=_DOTS_AN_INCH)
+        figure.patch.set_facecolor(palette.back)
+        figure.patch.set_alpha(1 if opaque else 0)
+        plot.draw(figure, palette)
+        if opaque:
+            figure.suptitle(plot.title, fontsize=11)
+        yield figure
+
+
+def _style(key: str, palette: Palette) -> dict[Any, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": key,
+        "font.family": "sans-serif",
+        "axes.facecolor": "none",
+        "axes.edgecolor": palette.ink,
+        "axes.labelcolor": palette.ink,
+        "text.color": palette.ink,
+        "xtick.color": palette.ink,
+        "ytick.color": palette.ink,
+        "grid.color": palette.grid,
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+    }
+
+
+def _svg(plot: Plot, palette: Palette, opaque: bool) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    text = io.StringIO()
+    with _drawn(plot, palette, opaque) as figure:
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
+    drawn = text.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL).strip()
+    for role, colour in _STAND_IN.by_role().items():
+        svg = svg.replace(colour, f"var({role})")
+    return svg
+
+
+def _for_page(svg: str, key: str) -> str:
+    """Return the element with names unlike those of other plots."""
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'\bid="', f'id="{key}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{key}-", svg)
+    names = f'role="img" aria-labelledby="{key}-title {key}-description"'
+    return svg.replace("<svg", f"<svg {names}", 1)
+
+
+def _alone(svg: str, plot: Plot) -> str:
+    """Return the element as a file: with its colours, and its words for those who do not see it."""
+    from html import escape
+
+    words = f"<title>{escape(plot.title)}</title><desc>{escape(plot.description)}</desc>"
+    head, inside = re.split(r"(?<=>)", svg, maxsplit=1)
+    head = head.replace("<svg", '<svg role="img"', 1)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{words}<style>{colours()}</style>{inside}\n'
+
+
+def colours() -> str:
+    """Return the rules of a style sheet that give each role its colour, light and dark."""
+
+    def rules(palette: Palette) -> str:
+        return " ".join(f"{role}: {colour};" for role, colour in palette.by_role().items())
+
+    return (
+        f":root {{ {rules(LIGHT)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {rules(DARK)} }} }}\n"
+    )
