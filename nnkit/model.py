@@ -91,10 +91,11 @@ class Model:
         DataError
             If the columns do not match the model's.
         """
-        return self._decoded(self.outputs(X), threshold)
+        return self.decoded(self.outputs(X), threshold)
 
     @_QUIET
-    def _decoded(self, outputs: NDArray, threshold: float = 0.5) -> NDArray:
+    def decoded(self, outputs: NDArray, threshold: float = 0.5) -> NDArray:
+        """Return what `predict` does for raw outputs that are there already, as `outputs` gives them."""
         regression = self.task == "regression"
         return self.target.predict(predicted(outputs, self.loss.link) if regression else outputs, threshold)
 
@@ -143,7 +144,7 @@ class Model:
         if len(encoded) != len(outputs):
             raise DataError(f"there are {len(outputs)} rows of features and {len(encoded)} targets")
         if self.task == "regression":
-            values = self._decoded(outputs).reshape(len(outputs), -1)
+            values = self.decoded(outputs).reshape(len(outputs), -1)
             truth = self.target.predict(encoded).reshape(len(outputs), -1)
         else:
             values, truth = predicted(outputs, self.loss.link), encoded.astype(np.int64)

@@ -36,7 +36,7 @@ from nnkit.training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint
 from nnkit.training.embeddings import plan_embeddings, text_options, with_text_defaults
 from nnkit.training.trainer import Trainer
 
-__all__ = ["Outcome", "Run"]
+__all__ = ["MeasuredRows", "Outcome", "Run"]
 
 logger = logging.getLogger("nnkit")
 
@@ -66,6 +66,25 @@ class Outcome:
     rows: str
     count: int
     model_path: Path
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredRows:
+    """The rows that a run's model is measured on.
+
+    Parameters
+    ----------
+    kind : str
+        ``test``, ``validation`` or ``training``.
+    examples : Examples
+        They themselves.
+    numbers : ndarray of shape (samples,), int64
+        Their places in the source they come from, counted from 0.
+    """
+
+    kind: str
+    examples: Examples
+    numbers: NDArray[np.int64]
 
 
 class Run:
@@ -446,12 +465,29 @@ class Run:
         validation = self.config.data.validation
         return self._load(validation, None).train if isinstance(validation, str) else None
 
-    def _finish(self, held_out: Examples | None) -> Outcome:
-        rows, examples = "training", self.dataset.train
+    def measured_rows(self, held_out: Examples | None = None) -> MeasuredRows:
+        """Return the test rows where there are any, else those held out, else those trained on.
+
+        Parameters
+        ----------
+        held_out : Examples, optional
+            Those held out, where they are read already.
+        """
+        kind, examples = "training", self.dataset.train
         if self.dataset.test is not None:
-            rows, examples = "test", self.dataset.test
-        elif held_out is not None:
-            rows, examples = "validation", held_out
+            kind, examples = "test", self.dataset.test
+        else:
+            held_out = self._held_out() if held_out is None else held_out
+            if held_out is not None:
+                kind, examples = "validation", held_out
+        numbers = np.arange(len(examples))
+        if kind == "validation" and self._validation is not None:
+            numbers = self._validation
+        return MeasuredRows(kind, examples, numbers)
+
+    def _finish(self, held_out: Examples | None) -> Outcome:
+        measured = self.measured_rows(held_out)
+        rows, examples = measured.kind, measured.examples
         if examples.target is None:
             raise DataError(f"the {rows} rows have no target column")
         metrics = self.model.evaluate(examples.features, examples.target)

@@ -1,0 +1,108 @@
+"""The plots by the names that `nnkit plot` knows them by, and what each is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nnkit.data.examples import Dataset
+from nnkit.errors import ConfigError, unknown_name
+from nnkit.insight import plots, surfaces
+from nnkit.insight.drawing import Plot, together
+from nnkit.insight.subject import RunSubject, Subject, subject_of_run
+from nnkit.model import Model, load
+from nnkit.training.history import History
+
+__all__ = ["PLOTS", "plot_of"]
+
+_OF_ROWS: dict[str, Callable[[Subject], Plot]] = {
+    "confusion": plots.confusion_plot,
+    "roc": plots.roc_plot,
+    "precision-recall": plots.precision_recall_plot,
+    "calibration": plots.calibration_plot,
+    "predicted": plots.predicted_plot,
+    "residuals": plots.residuals_plot,
+    "mistakes": plots.mistakes_plot,
+    "boundary": surfaces.boundary_plot,
+    "loss-surface": lambda subject: surfaces.loss_surface_plot(
+        subject.model, surfaces.loss_surface(subject.model, subject.examples), subject.kind
+    ),
+}
+PLOTS = ("learning", *_OF_ROWS, "weights", "activations")
+
+
+def plot_of(
+    what: str, subject: Path | None, data: str | None, dataset: Callable[[Model, str], Dataset]
+) -> Plot:
+    """Return the plot of that name.
+
+    Parameters
+    ----------
+    what : str
+        One of `PLOTS`.
+    subject : Path or None
+        A run folder or a model file; activations want none.
+    data : str or None
+        Rows to measure on; without them, those that the run's own model was measured on.
+    dataset : function of a model and a source
+        Loads a source for a model.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown, or what it is drawn from is not given.
+    NnkitError
+        If that cannot be read, or makes no such plot.
+    """
+    if what not in PLOTS:
+        raise unknown_name("plot", what, PLOTS)
+    if what == "activations":
+        return surfaces.activations_plot(None if subject is None else _activations(_model(subject)))
+    if subject is None:
+        raise ConfigError(f"{what} is drawn from a run or a model: nnkit plot {what} RUN --out FILE")
+    if what == "learning":
+        return _learning(subject)
+    if what == "weights":
+        model = _model(subject)
+        return plots.weights_plot(model, _image_shape(model))
+    return _OF_ROWS[what](_subject(what, subject, data, dataset))
+
+
+def _subject(
+    what: str, path: Path, data: str | None, dataset: Callable[[Model, str], Dataset]
+) -> Subject | RunSubject:
+    if data is not None:
+        model = _model(path)
+        return Subject.of_dataset(model, dataset(model, data))
+    if not path.is_dir():
+        raise ConfigError(
+            f"{what} is drawn from rows, which a model alone has not: add DATA, or give the run"
+        )
+    return subject_of_run(path)
+
+
+def _model(path: Path) -> Model:
+    return load(path / "model.safetensors" if path.is_dir() else path)
+
+
+def _learning(folder: Path) -> Plot:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: learning curves are a run's: give its folder")
+    history = History.from_jsonl(folder / "metrics.jsonl")
+    model = _model(folder) if (folder / "model.safetensors").is_file() else None
+    loss = "" if model is None else model.loss.name
+    units = "" if model is None else ", ".join(model.target.names)
+    return together(plots.learning_plots(history, loss, units), "learning", "Learning curves")
+
+
+def _activations(model: Model) -> list[str]:
+    return list(dict.fromkeys(stage.activation for stage in model.network.stages))
+
+
+def _image_shape(model: Model) -> tuple[int, ...] | None:
+    if model.preprocessor.pictures is not None:
+        return model.preprocessor.pictures.shape
+    shape = model.details.get("image_shape")
+    if not isinstance(shape, list) or not all(isinstance(side, int) and side > 0 for side in shape):
+        return None
+    return tuple(shape)

@@ -1,0 +1,376 @@
+"""The plots that evaluate functions on a grid: activations, a decision boundary, the loss around weights.
+
+Each stands beside what it draws: first the numbers, then the plot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.core.activations import activation_function, activation_names
+from nnkit.core.batch import Rows
+from nnkit.core.inference import Inference
+from nnkit.core.layers import Embedding
+from nnkit.core.network import Network
+from nnkit.core.targets import loss_targets
+from nnkit.data.examples import Examples
+from nnkit.data.operations import NumberColumn
+from nnkit.errors import DataError
+from nnkit.insight.drawing import LIGHT, MARKERS, Palette, Plot
+from nnkit.insight.subject import Subject
+from nnkit.model import Model
+
+__all__ = [
+    "LossSurface",
+    "activation_values",
+    "activations_plot",
+    "boundary_plot",
+    "filter_normalised_direction",
+    "loss_surface",
+    "loss_surface_plot",
+]
+
+_ROWS_OF_A_SURFACE = 2048  # as many say where a valley is; all 54,000 of MNIST would take minutes
+_MOST_POINTS = 1000
+
+
+def activation_values(name: str, z: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return an activation and its derivative, by the formulas that the kernels are made of.
+
+    Parameters
+    ----------
+    name : str
+        A registered activation's.
+    z : ndarray of shape (points,)
+    """
+    function = activation_function(name)
+    values = np.array([function.value(float(point)) for point in z])
+    of = z if function.needs_z else values
+    return values, np.array([function.derivative(float(point)) for point in of])
+
+
+def activations_plot(names: Sequence[str] | None = None) -> Plot:
+    """Return activation functions with their derivatives; all that are registered, where none are named."""
+    chosen = tuple(names or activation_names())
+    z = np.linspace(-5, 5, 401)
+    drawn = {name: activation_values(name, z) for name in chosen}
+    columns = min(3, len(chosen))
+    lines = -(-len(chosen) // columns)
+
+    def draw(figure: Any, palette: Palette) -> None:
+        grid = np.ravel(figure.subplots(lines, columns, squeeze=False, sharex=True))
+        for axes, (name, (values, slopes)) in zip(grid, drawn.items(), strict=False):
+            axes.plot(z, values, label="f(z)", **palette.line(0))
+            axes.plot(z, slopes, label="f′(z)", color=palette.series[1], linestyle="--")
+            axes.set_ylim(max(-2, values.min() - 0.2), min(3, max(values.max(), slopes.max()) + 0.2))
+            axes.set_title(name.replace("_", " "), fontsize=10)
+            axes.set_xlabel("z (before the activation)", fontsize=8)
+            axes.set_ylabel("f, f′", fontsize=8)
+            axes.grid()
+        for axes in grid[len(chosen) :]:
+            axes.set_visible(False)
+        grid[0].legend(fontsize=8)
+
+    words = "Each activation f(z), and dashed its derivative f′(z), by the value before the activation."
+    places = (-2.0, 0.0, 2.0)
+    rows = []
+    for name in chosen:
+        values, slopes = activation_values(name, np.array(places))
+        rows.append([name, *(f"{value:.4f}" for value in (*values, *slopes))])
+    headers = ["activation", *(f"{what}({place:g})" for what, place in product(("f", "f′"), places))]
+    return Plot("activations", "Activations", words, headers, rows, draw, (2.7 * columns, 2.3 * lines))
+
+
+def boundary_plot(subject: Subject, points: int = 201) -> Plot:
+    """Return what a classifier of two features answers all over their plane, and the rows on it.
+
+    Parameters
+    ----------
+    subject : Subject
+    points : int
+        Along each side of the grid.
+
+    Raises
+    ------
+    DataError
+        If the model is no classifier, or its features are not two columns of numbers.
+    """
+    if subject.task not in ("binary", "multiclass"):
+        raise DataError(f"a decision boundary lies between classes, and this is a {subject.task} model")
+    pair, names = _two_features(subject.model, subject.examples)
+    low, high = pair.min(axis=0), pair.max(axis=0)
+    low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    x, y = (np.linspace(low[axis], high[axis], points) for axis in (0, 1))
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    probabilities = subject.model.predict_proba(_as_features(subject, grid, names))
+    chosen = probabilities.argmax(axis=1).reshape(points, points)
+    surest = probabilities.max(axis=1).reshape(points, points)
+    shown = np.random.default_rng(0).permutation(len(pair))[:_MOST_POINTS]
+    labels = subject.labels
+
+    def draw(figure: Any, palette: Palette) -> None:
+        from matplotlib.colors import to_rgb
+
+        axes = figure.add_subplot()
+        # A surface is a raster, whose colours no style sheet changes: those of the light one, half clear.
+        fixed = np.array([to_rgb(colour) for colour in LIGHT.series])
+        tint = np.concatenate([fixed[chosen % len(fixed)], (0.1 + 0.4 * surest)[..., None]], axis=-1)
+        extent = (low[0], high[0], low[1], high[1])
+        axes.imshow(tint, origin="lower", extent=extent, aspect="auto", interpolation="bilinear")
+        if len(np.unique(chosen)) > 1:
+            for place in range(1 if len(labels) == 2 else 0, len(labels)):
+                others = np.delete(probabilities, place, axis=1).max(axis=1)
+                ahead = (probabilities[:, place] - others).reshape(points, points)
+                axes.contour(x, y, ahead, levels=[0], colors=[palette.ink], linewidths=1)
+        for place, label in enumerate(labels):
+            of = shown[subject.truth[shown] == place]
+            axes.scatter(
+                *pair[of].T,
+                s=14,
+                marker=MARKERS[place % len(MARKERS)],
+                color=palette.series[place % len(palette.series)],
+                edgecolors=palette.back,
+                linewidths=0.4,
+                label=label,
+            )
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
+        figure.legend(title="true class", fontsize=8, title_fontsize=8, loc="outside right upper")
+
+    right = float(np.mean(subject.truth == subject.predicted))
+    words = (
+        f"The plane of {names[0]} and {names[1]}, tinted by the predicted class, stronger where it is surer; "
+        f"the line is where two classes are as probable. {right:.2%} of {len(pair):,} rows lie on their side."
+    )
+    shares = np.bincount(chosen.ravel(), minlength=len(labels)) / chosen.size
+    rows = [[label, f"{share:.1%}"] for label, share in zip(labels, shares, strict=True)]
+    return Plot(
+        "boundary", "Decision boundary", words, ["class", "share of the plane"], rows, draw, (5.2, 4.2)
+    )
+
+
+def _two_features(model: Model, examples: Examples) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    names = model.preprocessor.input_names
+    features = examples.features
+    if names is None and isinstance(features, np.ndarray) and features.shape[1] == 2:
+        return features.astype(np.float64), ("feature 0", "feature 1")
+    plain = all(isinstance(operation, NumberColumn) for operation in model.preprocessor.operations)
+    if names is None or len(names) != 2 or not plain:
+        count = model.network.inputs if names is None else len(names)
+        raise DataError(
+            f"a decision boundary is of two features of numbers, and this model has {count}: train one "
+            'with --set \'data.features=["A", "B"]\''
+        )
+    from nnkit.data.columns import numpy_array
+    from nnkit.data.tables import as_table
+
+    table = as_table(features)
+    pair = np.stack([numpy_array(table[name].cast("float64")) for name in names], axis=1)
+    return pair[np.isfinite(pair).all(axis=1)], (names[0], names[1])
+
+
+def _as_features(subject: Subject, grid: NDArray[np.float64], names: tuple[str, str]) -> Any:
+    if isinstance(subject.examples.features, np.ndarray):
+        return grid
+    import pyarrow as pa
+
+    from nnkit.data.columns import arrow_array
+
+    return pa.table([arrow_array(column) for column in grid.T], names=list(names))
+
+
+@dataclass(frozen=True, eq=False)
+class LossSurface:
+    """The loss on a grid of parameters around those of a network.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (points,)
+        How far along each direction; of one weight and one bias, they themselves.
+    loss : ndarray of shape (points, points)
+        ``loss[j, i]`` at ``x[i], y[j]``.
+    centre : (float, float)
+        Where the network is.
+    names : (str, str)
+        Of the axes.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    centre: tuple[float, float]
+    names: tuple[str, str]
+
+
+def filter_normalised_direction(network: Network, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Return a random direction, the part into each unit as long as that unit's own weights.
+
+    Biases stay where they are, as in the reference: a unit that scaled its weights up and the next layer's
+    down computes the same, and so must look the same.
+
+    Parameters
+    ----------
+    network : Network
+    seed : int
+
+    References
+    ----------
+    Li et al. 2018, "Visualizing the loss landscape of neural nets" (arXiv:1712.09913), section 4.
+    """
+    generator = np.random.default_rng(seed)
+    tables = sum(isinstance(layer, Embedding) for layer in network.layers)
+    direction = {}
+    for name, values in network.parameters().items():
+        drawn = generator.standard_normal(values.shape)
+        if values.ndim == 1:
+            direction[name] = np.zeros(values.shape)
+            continue
+        # What a unit sees stands in a column of its layer; a table's row is what stands for one id.
+        axis = 1 if int(name.split(".")[1]) < tables else 0
+        own = np.linalg.norm(values.astype(np.float64), axis=axis, keepdims=True)
+        direction[name] = drawn * own / np.linalg.norm(drawn, axis=axis, keepdims=True)
+    return direction
+
+
+def loss_surface(
+    model: Model, examples: Examples, points: int = 25, reach: float = 1.0, seed: int = 0
+) -> LossSurface:
+    """Return the loss on a grid around a trained network, without dropout or penalties.
+
+    Parameters
+    ----------
+    model : Model
+    examples : Examples
+        With a target; of more than 2048 rows as many are taken by chance.
+    points : int
+        Along each side.
+    reach : float
+        How far to go along the two directions, in their own lengths; of one weight and one bias, in units of
+        the greater of them and 1.
+    seed : int
+        Of the directions and of the rows.
+
+    Raises
+    ------
+    DataError
+        If the examples do not fit the model.
+    """
+    network = model.network
+    values = network.parameters()
+    steps = np.linspace(-reach, reach, points)
+    if sum(value.size for value in values.values()) == 2 and len(values) == 2:
+        weight, bias = values
+        at = float(values[weight].item()), float(values[bias].item())
+        length = max(1.0, *map(abs, at))
+        directions: list[dict[str, NDArray]] = [{weight: np.full((1, 1), length)}, {bias: np.full(1, length)}]
+        x, y = at[0] + length * steps, at[1] + length * steps
+        names = ("weight", "bias")
+    else:
+        directions = [filter_normalised_direction(network, 2 * seed + number) for number in (0, 1)]
+        at, x, y = (0.0, 0.0), steps, steps
+        names = ("along the first direction", "along the second direction")
+    measured = _Loss(model, examples, seed)
+    losses = [[measured.at(directions, (a, b)) for a in steps] for b in steps]
+    return LossSurface(x, y, np.array(losses), at, names)
+
+
+class _Loss:
+    """The loss of a copy of a network, whose parameters are moved."""
+
+    def __init__(self, model: Model, examples: Examples, seed: int) -> None:
+        assert examples.target is not None
+        chosen = np.arange(len(examples))
+        if len(examples) > _ROWS_OF_A_SURFACE:
+            chosen = np.sort(
+                np.random.default_rng(seed).choice(len(examples), _ROWS_OF_A_SURFACE, replace=False)
+            )
+        taken = examples.take(chosen)
+        assert taken.target is not None
+        self._start = model.network.parameters()
+        dtype = model.network.arena.dtype
+        self._network = Network.from_json(model.network.to_json(), self._start, dtype)
+        features = model.preprocessor.transform(taken.features)
+        encoded = model.target.transform(taken.target, dtype)
+        targets = loss_targets(encoded, model.loss, model.network.outputs, len(taken), dtype)
+        arena = self._network.arena
+        rows = Rows(arena.backend, dtype, features, targets)
+        self._inference = Inference(self._network.stages, arena, rows, model.loss)
+
+    def at(self, directions: Sequence[dict[str, NDArray]], steps: Sequence[float]) -> float:
+        """Return the loss that many lengths away along each direction."""
+        moved = {
+            name: value
+            + sum(
+                step * direction[name]
+                for direction, step in zip(directions, steps, strict=True)
+                if name in direction
+            )
+            for name, value in self._start.items()
+        }
+        self._network.set_parameters(moved)
+        return self._inference.run()[1]
+
+
+def loss_surface_plot(model: Model, surface: LossSurface, rows: str = "given") -> Plot:
+    """Return the loss on its grid, as tints and lines of equal height.
+
+    Parameters
+    ----------
+    model : Model
+    surface : LossSurface
+        Of that model.
+    rows : str
+        Which rows it was measured on.
+    """
+    loss = surface.loss
+    least, greatest = float(np.nanmin(loss)), float(np.nanmax(loss))
+    logarithmic = least > 0 and greatest > 10 * least
+    label = f"loss ({model.loss.name.replace('_', ' ')}, mean of a row)"
+
+    def draw(figure: Any, palette: Palette) -> None:
+        from matplotlib.colors import LogNorm
+        from matplotlib.ticker import LogFormatter
+
+        axes = figure.add_subplot()
+        norm = LogNorm(least, greatest) if logarithmic else None
+        mesh = axes.pcolormesh(
+            surface.x, surface.y, loss, norm=norm, cmap="viridis", shading="gouraud", rasterized=True
+        )
+        space = np.geomspace if logarithmic else np.linspace
+        levels = space(least, greatest, 12)[1:-1]
+        if greatest > least:
+            lines = axes.contour(
+                surface.x, surface.y, loss, levels=levels, colors=["#ffffff"], linewidths=0.7
+            )
+            axes.clabel(lines, fontsize=7, fmt="%.2g")
+        axes.plot(*surface.centre, marker="*", markersize=11, color="#ffffff", markeredgecolor="#000000")
+        bar = figure.colorbar(mesh, ax=axes, label=label)
+        if logarithmic:
+            bar.ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+        axes.locator_params(nbins=5)
+        axes.set_xlabel(_axis(surface.names[0]))
+        axes.set_ylabel(_axis(surface.names[1]))
+
+    j, i = np.unravel_index(np.nanargmin(loss), loss.shape)
+    middle = loss[len(surface.y) // 2, len(surface.x) // 2]
+    words = (
+        f"The loss on {rows} rows around the solution (the star), where it is {middle:.4g}; on this grid it "
+        f"is from {least:.4g}, at ({surface.x[i]:.3g}, {surface.y[j]:.3g}), to {greatest:.4g}."
+    )
+    if surface.names[0] != "weight":
+        words += " Both directions are random, scaled to each unit's own weights (Li et al. 2018)."
+    cells = [
+        [f"{y:.3g}", *(f"{value:.4g}" for value in line)] for y, line in zip(surface.y, loss, strict=True)
+    ]
+    headers = [f"{surface.names[1]} \\ {surface.names[0]}", *(f"{x:.3g}" for x in surface.x)]
+    return Plot("loss-surface", "The loss around the solution", words, headers, cells, draw, (5.4, 4.2))
+
+
+def _axis(name: str) -> str:
+    return name if name in ("weight", "bias") else f"{name}\n(1 is the weights' own length)"
