@@ -273,6 +273,47 @@ def bench(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that a training left.")],
+    out: Annotated[Path | None, typer.Option(help="The page.", show_default="RUN/report.html")] = None,
+) -> None:
+    """Write one HTML page about a run: curves, figures, mistakes, examples, settings; it needs no network."""
+    from nnkit.insight.report import write_report
+
+    path = write_report(run, out)
+    typer.echo(f"report   {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command()
+def plot(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="learning, confusion, roc, precision-recall, calibration, predicted, residuals, mistakes, "
+            "boundary, loss-surface, weights or activations."
+        ),
+    ],
+    subject: Annotated[
+        Path | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder, or a model file.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Argument(help="Rows to measure on.", show_default="the run's own")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="A .png, or a .svg that is light or dark as its reader is.")],
+    dark: Annotated[bool, typer.Option("--dark", help="A PNG for a dark surface.")] = False,
+) -> None:
+    """Draw one picture of a run, of a model on data, or of the activation functions."""
+    from nnkit.insight.drawing import write_plot
+    from nnkit.insight.gallery import plot_of
+
+    drawn = plot_of(what, subject, data, lambda model, source: _dataset(model, source, OnBad.error))
+    write_plot(drawn, out, dark)
+    typer.echo(f"{drawn.title}: {drawn.description}")
+    typer.echo(f"plot     {out}")
+
+
 def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> None:
     given = "a SOURCE" if source is not None else "--out" if out is not None else ""
     if resume is not None and given:

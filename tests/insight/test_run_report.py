@@ -1,0 +1,253 @@
+"""The report of a run: one valid page that needs nothing but itself, and holds what it should."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from html_pages import check
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from nnkit.config import Config
+from nnkit.errors import DataError, FileError
+from nnkit.insight import drawing
+from nnkit.insight import report as report_module
+from nnkit.insight.report import report, write_report
+from nnkit.insight.subject import Finding, RunSubject, subject_of_run
+from nnkit.training.run import Run
+
+
+def trained(folder: Path, *settings: str) -> RunSubject:
+    given = ["training.epochs=2", "model.hidden=[16]", "run.device=cpu", f"run.out={folder}", *settings]
+    Run(Config().with_overrides(given)).train()
+    return subject_of_run(folder)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> RunSubject:
+    return trained(tmp_path_factory.mktemp("report") / "run", "data.train=digits")
+
+
+@pytest.fixture(scope="module")
+def page(digits: RunSubject) -> str:
+    return report(digits)
+
+
+def cells_of(page: str) -> dict[str, dict]:
+    [text] = re.findall(r'<script type="application/json" id="cells">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text)
+
+
+def test_the_page_is_valid_and_asks_nothing_of_any_host(page: str) -> None:
+    names = check(page, active=True).names
+    sections = (
+        "metrics learning confusion-matrix probabilities mistakes first-layer network configuration machine"
+    )
+    assert set(sections.split()) <= set(names)
+    assert "findings" not in names
+    # The page itself forbids what the check looks for.
+    assert "default-src 'none'" in page
+
+
+def test_each_plot_has_labels_and_words(page: str) -> None:
+    for key in ("learning-loss", "learning-accuracy", "roc", "precision-recall", "calibration", "weights"):
+        figure = page[page.index(f'<figure id="plot-{key}"') :]
+        figure = figure[: figure.index("</figure>")]
+        assert figure.count("<svg ") == 1
+        assert f'aria-labelledby="{key}-title {key}-description"' in figure
+        assert "<details>" in figure
+        if key != "weights":
+            assert "var(--series-0)" in figure
+    for label in ("epoch (passes over", "false positive rate", "recall (share", "share that is so"):
+        assert label in page
+
+
+def test_each_cell_of_the_confusion_matrix_shows_its_rows(digits: RunSubject, page: str) -> None:
+    counts = confusion_matrix(digits.truth, digits.predicted, labels=range(10))
+    buttons = dict(re.findall(r'data-cell="(\d-\d)"[^>]*>([\d,]+)</button>', page))
+    assert buttons == {f"{i}-{j}": str(n) for (i, j), n in np.ndenumerate(counts) if n}
+    cells = cells_of(page)
+    assert cells.keys() == buttons.keys()
+    rows = {int(number): place for place, number in enumerate(digits.numbers)}
+    for cell, content in cells.items():
+        true, said = map(int, cell.split("-"))
+        assert len(content["rows"]) == min(12, counts[true, said])
+        assert content["title"] == f"True {true}, predicted {said}"
+        shares = []
+        for caption, _, url in content["rows"]:
+            number, share = re.fullmatch(r"row ([\d,]+), ([\d.]+)", caption).groups()  # type: ignore[union-attr]
+            place = rows[int(number.replace(",", ""))]
+            assert (digits.truth[place], digits.predicted[place]) == (true, said)
+            shares.append(float(share))
+            picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+            pixels = np.asarray(digits.examples.features)[place].reshape(8, 8) / 16 * 255
+            np.testing.assert_allclose(picture, pixels, atol=1)
+        assert shares == sorted(shares, reverse=true != said)
+
+
+def test_examples_stop_at_their_budget_and_every_cell_has_one(
+    digits: RunSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "_EXAMPLE_BYTES", 20_000)
+    monkeypatch.setattr(report_module, "_MOST_CLASSES", 4)
+    text = report(digits)
+    check(text, active=True)
+    cells = cells_of(text)
+    assert len({cell[0] for cell in cells}) <= 4
+    assert all(cell["rows"] for cell in cells.values())
+    assert sum(len(row[2]) for cell in cells.values() for row in cell["rows"]) < 21_000
+    assert "The table is of the 4 of 10 classes with the most mistakes" in text
+    assert 'id="plot-confusion"' in text
+
+
+def test_metrics_settings_and_machine_stand_there(digits: RunSubject, page: str) -> None:
+    for name, value in digits.metrics.items():
+        assert f"<td>{name.replace('_', ' ')}</td><td>{value:,.4f}</td>" in page
+    assert "expected calibration error" in page
+    assert 'train = "digits"' in page.replace("&quot;", '"')
+    assert "Dense(units=16" in page
+    assert "<td>processor</td>" in page
+
+
+def test_findings_are_shown_the_worst_first(digits: RunSubject, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    trained(folder, "data.train=digits")
+    found = [
+        {
+            "name": "dead <units>",
+            "severity": "note",
+            "seen": "3 %",
+            "why": "They learn nothing.",
+            "change": "x",
+        },
+        {
+            "name": "diverging",
+            "severity": "error",
+            "seen": "9e9",
+            "why": "Too fast.",
+            "change": "rate = 1e-4",
+        },
+    ]
+    (folder / "findings.json").write_text(json.dumps(found))
+    subject = subject_of_run(folder)
+    assert [finding.name for finding in subject.findings] == ["diverging", "dead <units>"]
+    text = report(subject)
+    check(text, active=True)
+    assert "dead &lt;units&gt;" in text
+    assert "rate = 1e-4" in text
+    details = {**subject.model.details, "findings": found[:1]}
+    (folder / "findings.json").unlink()
+    replace(subject.model, details=details).save(folder / "model.safetensors")
+    assert subject_of_run(folder).findings == (
+        Finding("dead <units>", "note", "3 %", "They learn nothing.", "x"),
+    )
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff", b"[" * 10**5, b'"x"'])
+def test_findings_that_are_none_are_an_error_with_a_mend(digits: RunSubject, content: bytes) -> None:
+    path = digits.folder / "findings.json"
+    path.write_bytes(content)
+    try:
+        with pytest.raises(DataError, match="list of findings"):
+            subject_of_run(digits.folder)
+    finally:
+        path.unlink()
+
+
+def test_a_regression_has_values_and_residuals(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(300, 2))
+    y = 1000 * X[:, 0] + 10 * generator.normal(size=300)
+    lines = [",".join(f"{value:.5f}" for value in row) for row in np.column_stack([X, y])]
+    (tmp_path / "prices.csv").write_text("a,<b>,price\n" + "\n".join(lines))
+    subject = trained(tmp_path / "run", f"data.train={tmp_path / 'prices.csv'}", "data.target=price")
+    text = report(subject)
+    names = check(text, active=True).names
+    assert {"plot-predicted", "plot-residuals", "values", "mistakes"} <= set(names)
+    assert not {"confusion-matrix", "first-layer", "plot-roc"} & set(names)
+    assert "(in units of price)" in text
+    errors = np.abs(subject.model.predict(subject.examples.features) - subject.truth[:, 0])
+    worst = subject.numbers[np.argmax(errors)]
+    table = text[text.index('id="mistakes"') :]
+    assert re.search(r"<tbody>\n<tr><td>([\d,]+)</td>", table).group(1) == f"{worst:,}"  # type: ignore[union-attr]
+    assert "&lt;b&gt;" in table
+
+
+def test_texts_are_shown_and_cannot_become_markup(tmp_path: Path) -> None:
+    words = ["win money </script><script>alert(1)</script> now", "see you at home tonight then"]
+    generator = np.random.default_rng(0)
+    lines = []
+    for number in range(120):
+        spam = number % 2 == 0
+        noise = " ".join(f"w{place}" for place in generator.integers(0, 30, 5))
+        lines.append(
+            json.dumps(
+                {"text": f"{words[0 if spam else 1]} {noise} {number}", "label": ["ham", "<spam>"][spam]}
+            )
+        )
+    (tmp_path / "mail.jsonl").write_text("\n".join(lines))
+    subject = trained(
+        tmp_path / "run", f"data.train={tmp_path / 'mail.jsonl'}", "data.target=label", "data.text=['text']"
+    )
+    text = report(subject)
+    check(text, active=True)
+    assert text.count("<script") == 2
+    assert any("</script>" in row[1] for cell in cells_of(text).values() for row in cell["rows"])
+
+
+def test_several_labels_have_curves_and_no_confusion_matrix(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(200, 3))
+    lines = [f"{a},{b},{c},{int(a > 0)},{int(b + c > 0)}" for a, b, c in X]
+    (tmp_path / "tags.csv").write_text("a,b,c,warm,wet\n" + "\n".join(lines))
+    subject = trained(tmp_path / "run", f"data.train={tmp_path / 'tags.csv'}", "data.target=['warm', 'wet']")
+    assert subject.task == "multilabel"
+    text = report(subject)
+    names = check(text, active=True).names
+    assert "plot-roc" in names
+    assert "confusion-matrix" not in names
+    wrong = (subject.truth != subject.predicted).any(axis=1)
+    assert len(subject.worst(1000)) == wrong.sum()
+
+
+def test_without_matplotlib_there_are_numbers_and_it_says_so(
+    digits: RunSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (drawing, report_module):
+        monkeypatch.setattr(module, "have_matplotlib", lambda: False)
+    text = report(digits)
+    check(text, active=True)
+    assert "<svg" not in text
+    assert "matplotlib is not installed" in text
+    assert "data-cell=" in text
+
+
+def test_mnist_takes_less_than_three_megabytes(shared_data: Path, tmp_path: Path) -> None:
+    subject = trained(tmp_path / "run", f"data.train={shared_data / 'mnist'}", "training.epochs=1")
+    assert subject.kind == "test"
+    path = write_report(tmp_path / "run")
+    assert path == tmp_path / "run" / "report.html"
+    assert path.stat().st_size < 3e6
+    text = path.read_text()
+    check(text, active=True)
+    assert len(subject.examples) == 10_000
+
+
+def test_what_is_no_run_is_named_with_its_mend(digits: RunSubject, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="give the folder of a run"):
+        write_report(tmp_path)
+    (tmp_path / "config.toml").write_bytes((digits.folder / "config.toml").read_bytes())
+    with pytest.raises(FileError, match="nnkit train --resume"):
+        write_report(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((digits.folder / "model.safetensors").read_bytes())
+    with pytest.raises(FileError, match=r"metrics\.jsonl"):
+        write_report(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert "ended before its first epoch" in write_report(tmp_path).read_text()

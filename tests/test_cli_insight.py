@@ -1,0 +1,66 @@
+"""`nnkit report` and `nnkit plot` as a user meets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_cli import nnkit, succeed
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("insight") / "run"
+    succeed("train", "digits", "--hidden", "16", "--epochs", "2", "--device", "cpu", "--out", folder)
+    return folder
+
+
+def test_report_writes_its_page_into_the_run_or_where_it_is_told(run: Path, tmp_path: Path) -> None:
+    assert f"report   {run / 'report.html'}" in succeed("report", run)
+    succeed("report", run, "--out", tmp_path / "page.html")
+    pages = [path.read_text() for path in (run / "report.html", tmp_path / "page.html")]
+    assert pages[0] == pages[1]
+
+
+def test_plot_says_what_is_to_be_seen(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plot.svg"
+    assert "validation rows are right" in succeed("plot", "confusion", run, "--out", out)
+    assert "1,797 given rows" in succeed("plot", "confusion", run, "digits", "--out", out)
+    assert "Activations" in succeed("plot", "activations", "--out", out)
+    assert out.read_text().startswith("<?xml")
+
+
+def test_the_help_names_every_plot() -> None:
+    from nnkit.insight.gallery import PLOTS
+
+    words = " ".join(succeed("plot", "--help").split())
+    assert all(name in words for name in PLOTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report", "nowhere"], "give the folder of a run"),
+        (["plot", "nothing", "--out", "a.png"], "unknown plot"),
+        (["plot", "roc", "--out", "a.png"], "RUN"),
+        (["plot", "activations", "--out", "a.gif"], ".png or .svg"),
+        (["plot", "roc"], "--out"),
+        (["plot", "roc", "nowhere.safetensors", "digits", "--out", "a.png"], "nowhere.safetensors"),
+    ],
+)
+def test_a_mistake_ends_with_2_and_a_mend(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nnkit(*arguments)
+    assert result.code == 2
+    assert words in result.err
+    assert "Traceback" not in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_in_a_model_for_other_data_are_told(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("a,b,class\n1,2,x\n3,4,y\n")
+    result = nnkit("plot", "roc", run, tmp_path / "other.csv", "--out", tmp_path / "a.png")
+    assert result.code == 2
+    assert len(result.err.strip().splitlines()) <= 2
