@@ -1,0 +1,1 @@
+"""What a person looks at: reports, plots, explanations and audits of a trained model."""
