@@ -52,6 +52,22 @@ class OnBad(StrEnum):
     skip = "skip"
 
 
+class ExplainMethod(StrEnum):
+    """How contributions of columns are found."""
+
+    permutation = "permutation"
+    gradients = "gradients"
+    shap = "shap"
+    lime = "lime"
+
+
+class BaselineName(StrEnum):
+    """Where the path of integrated gradients begins."""
+
+    mean = "mean"
+    zero = "zero"
+
+
 @app.command()
 def train(
     source: Annotated[
@@ -96,6 +112,10 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with the training in this run folder.")
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="tensorboard, mlflow, wandb; several with commas."),
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
     ] = None,
@@ -129,16 +149,19 @@ def train(
     with _notes():
         from nnkit.training.progress import ProgressDisplay
         from nnkit.training.run import Run
+        from nnkit.training.trackers import trackers_from
 
         if resume is not None:
             run = Run.resumed(resume, overrides)
         else:
             run = Run(_config(source).with_overrides(overrides), own_process=True)
+        tracked = run.resolved().model_dump(mode="json") if track else None
+        trackers = trackers_from(track, run.folder, tracked) if track else []
         _print_run(run)
         display = ProgressDisplay()
         try:
             with _ended_by_signals(run) as ended:
-                outcome = run.train([display])
+                outcome = run.train([display], trackers)
         finally:
             display.close()
     _print_outcome(run, outcome)
@@ -312,6 +335,63 @@ def plot(
     write_plot(drawn, out, dark)
     typer.echo(f"{drawn.title}: {drawn.description}")
     typer.echo(f"plot     {out}")
+
+
+@app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
+    data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
+    row: Annotated[int | None, typer.Option(help="Explain this row, counted from 1.")] = None,
+    method: Annotated[
+        ExplainMethod | None,
+        typer.Option(help="How.", show_default="gradients for a row, else permutation"),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--class", help="The class, or target column, explained.", show_default="predicted"),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What permutation worsens.", show_default="accuracy or r2")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Permutations of each column.")] = 5,
+    rows: Annotated[int | None, typer.Option(help="Rows at most.", show_default="by the method")] = None,
+    baseline: Annotated[BaselineName, typer.Option(help="Where gradients begin.")] = BaselineName.mean,
+    seed: Annotated[int, typer.Option(help="Of permutations and of drawn rows.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A waterfall of the row: .png, .svg or .pdf.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell which columns a model's answers come from: of all rows, or of one."""
+    from nnkit.insight.command import Settings, explain_data
+
+    chosen: Any = None if method is None else method.value
+    begin: Any = baseline.value
+    settings = Settings(chosen, row, label, metric, repeats, rows, begin, seed, out)
+    settings.check()
+    loaded = _load(model)
+    dataset = _dataset(loaded, data, OnBad.error, require_target=settings.chosen == "permutation")
+    explain_data(loaded, dataset, settings, as_json)
+
+
+@app.command()
+def audit(
+    model: Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")],
+    data: Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")],
+    by: Annotated[str, typer.Option(help="The column whose values part the rows, by name or number.")],
+    positive: Annotated[
+        str | None, typer.Option(help="The class that is a yes.", show_default="a binary model's second")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability above which the answer is yes.", show_default="0.5")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a model group by group: figures, rates of yes, and how far apart the groups are."""
+    from nnkit.insight.command import audit_data
+
+    loaded = _load(model)
+    decision = _decision(loaded, threshold)
+    dataset = _dataset(loaded, data, OnBad.error)
+    audit_data(loaded, dataset, by, positive, decision, as_json)
 
 
 def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> None:

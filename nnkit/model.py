@@ -139,7 +139,26 @@ class Model:
         DataError
             If the rows do not match the model, or a label is unknown to it.
         """
-        outputs = self.outputs(X)
+        return self.measure(self.outputs(X), y, metrics, sample_weight, threshold)
+
+    @_QUIET
+    def measure(
+        self,
+        outputs: NDArray,
+        y: ArrayLike,
+        metrics: Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
+        threshold: float = 0.5,
+    ) -> dict[str, float]:
+        """Return metrics of outputs that are there already; arguments and errors as for `evaluate`.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (samples, outputs)
+            As `outputs` returns them.
+        y, metrics, sample_weight, threshold
+            As for `evaluate`.
+        """
         encoded = self.target.transform(y, np.float64)
         if len(encoded) != len(outputs):
             raise DataError(f"there are {len(outputs)} rows of features and {len(encoded)} targets")

@@ -191,11 +191,22 @@ class Passes:
         }
         return self._backend.kernel(loss.kernel, self._arena.dtype, loss.formulas, constants, arguments)
 
-    def backward(self, batch: Batch, counters: Array) -> list[Operation]:
-        """Prepare the backward pass, from the gradient that `loss` leaves to that of every parameter."""
+    def backward(self, batch: Batch, counters: Array, by_inputs: Array | None = None) -> list[Operation]:
+        """Prepare the backward pass, from the gradient that `loss` leaves to that of every parameter.
+
+        Parameters
+        ----------
+        batch : Batch
+            As `forward` had it.
+        counters : array
+            The step's.
+        by_inputs : array of shape (rows, inputs), optional
+            Where the derivative by the inputs goes; it is then wanted in place of the weights' gradients.
+        """
         rows = batch.capacity
         operations: list[Operation] = []
-        lowest = next(stage for stage in self._stages if stage.layer is not None or self.lookups)
+        passed = by_inputs is not None or bool(self.lookups)  # whether it goes on below the lowest product
+        lowest = next(stage for stage in self._stages if stage.layer is not None or passed)
         inputs = [batch.inputs, *(buffers.a[:rows] for buffers in self._buffers)]
         below: dict[int, Stage] = {stage.index: before for before, stage in pairwise(self._stages)}
         folded: set[int] = set()  # the stages whose activation's backward pass is part of a product above
@@ -204,7 +215,7 @@ class Passes:
             done = stage.index in folded or (stage.plain and (not stage.bias or self._fused(stage)))
             if not done:
                 operations.append(self._backward_kernel(stage, delta, rows))
-            if stage.layer is not None:
+            if stage.layer is not None and by_inputs is None:
                 gradient = self._weight(stage, self.gradients)
                 operations.append(self._product(rows, inputs[stage.index].T, delta, gradient))
             if stage is lowest:
@@ -218,7 +229,17 @@ class Passes:
                 operations.append(self._backend.copy(delta, onto))
             else:
                 operations.append(self._product(rows, delta, self._weight(stage).T, onto))
+        if by_inputs is not None:
+            return [*operations, self._into_inputs(rows, by_inputs)]
         return operations + (self._into_tables(batch, counters) if self.lookups else [])
+
+    def _into_inputs(self, rows: int, by_inputs: Array) -> Operation:
+        """Prepare the last part of the backward pass: from the first stage to its inputs."""
+        first = self._stages[0]
+        delta = self._delta(first, rows)
+        if first.layer is None:
+            return self._backend.copy(delta, by_inputs)
+        return self._product(rows, delta, self._weight(first).T, by_inputs)
 
     def _into_tables(self, batch: Batch, counters: Array) -> list[Operation]:
         """Prepare the last part of the backward pass: from the first stage into the embeddings."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -34,6 +34,7 @@ from nnkit.model import Model
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint
 from nnkit.training.embeddings import plan_embeddings, text_options, with_text_defaults
+from nnkit.training.trackers import Tracker, tracking
 from nnkit.training.trainer import Trainer
 
 __all__ = ["MeasuredRows", "Outcome", "Run"]
@@ -344,13 +345,15 @@ class Run:
         run = self.config.run.model_copy(update={"out": str(self.folder.absolute())})
         return self.config.model_copy(update={"training": training, "data": data, "text": text, "run": run})
 
-    def train(self, callbacks: Iterable[Callback] = ()) -> Outcome:
+    def train(self, callbacks: Iterable[Callback] = (), trackers: Sequence[Tracker] = ()) -> Outcome:
         """Train, write the run folder, and measure the model.
 
         Parameters
         ----------
         callbacks : iterable of Callback
             Called on the way.
+        trackers : sequence of Tracker
+            Called on the way too, given the model file at the end, and closed.
 
         Returns
         -------
@@ -364,6 +367,13 @@ class Run:
         NnkitError
             If the data or a setting do not fit.
         """
+        with tracking(trackers):
+            outcome = self._train([*callbacks, *trackers])
+            for tracker in trackers:
+                tracker.add_model(outcome.model_path, outcome.metrics)
+        return outcome
+
+    def _train(self, callbacks: Sequence[Callback]) -> Outcome:
         examples, encoder, preprocessor = self.dataset.train, self.model.target, self.model.preprocessor
         features = self._encoded(examples.features, self._training)
         targets = encoder.transform(self._target(), self.trainer.dtype)

@@ -1,0 +1,334 @@
+"""Callbacks that hand a training on to TensorBoard, MLflow and Weights & Biases, each package an extra.
+
+Order: what they share, the three, how they are made from names. All write to this machine unless the user's
+own settings of these packages (MLFLOW_TRACKING_URI, WANDB_MODE=online) say otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnkit.checks import extra_module
+from nnkit.core.layers import layer_to_json
+from nnkit.errors import unknown_name
+from nnkit.training.callbacks import Callback, Figures
+
+__all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from", "tracking"]
+
+logger = logging.getLogger("nnkit")
+
+_PROJECT = "nnkit"
+_LONGEST_PARAMETER = 6000  # MLflow's limit
+
+
+class Tracker(Callback):
+    """Base of the trackers: records the config when a training begins and the figures after each epoch.
+
+    An error of the package's after the beginning is told once and does not end the training.
+
+    Parameters
+    ----------
+    folder : path-like
+        The run's.
+    config : mapping, optional
+        What to record as the config, nested as it is; the trainer's own settings if not given.
+    """
+
+    package: str = ""
+    """What the package is called in messages."""
+
+    def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        self._config = config
+        self._begun = False
+        self._failed = False
+
+    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+        """Begin the package's run, with the config."""
+        self._begin(_flat(_settings(trainer) if self._config is None else self._config))
+        self._begun = True
+
+    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
+        """Record the epoch's figures, those that are numbers."""
+        found = {
+            "loss": figures.loss,
+            "learning_rate": figures.learning_rate,
+            "samples_per_second": figures.samples_per_second,
+            **figures.metrics,
+        }
+        finite = {name: float(value) for name, value in found.items() if math.isfinite(value)}
+        self._heeding(lambda: self._log(finite, figures.epoch))
+
+    def add_model(self, path: str | os.PathLike[str], metrics: Mapping[str, float]) -> None:
+        """Record the model file, and the figures it was measured by at the end."""
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        self._heeding(lambda: self._add_model(Path(path), finite))
+
+    def close(self, failed: bool = False) -> None:
+        """End the package's run; once is enough."""
+        if self._begun:
+            self._heeding(lambda: self._end(failed))
+            self._begun = False
+
+    def _heeding(self, action: Callable[[], None]) -> None:
+        try:
+            if self._begun:
+                action()
+        except Exception as error:
+            if not self._failed:
+                logger.warning(f"{self.package}: {error}; the training goes on")
+            self._failed = True
+
+    @abstractmethod
+    def _begin(self, config: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
+    def _log(self, metrics: Mapping[str, float], epoch: int) -> None: ...
+
+    @abstractmethod
+    def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None: ...
+
+    @abstractmethod
+    def _end(self, failed: bool) -> None: ...
+
+
+class TensorBoard(Tracker):
+    """Writes event files into ``tensorboard`` in the run's folder: `tensorboard --logdir runs` shows them.
+
+    The config is a text and a set of hyperparameters, and so is where the model file lies, for TensorBoard
+    keeps no files. Neither TensorFlow nor PyTorch is needed.
+
+    Parameters
+    ----------
+    folder, config
+        As for `Tracker`.
+    """
+
+    package = "TensorBoard"
+
+    def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(folder, config)
+        writer = extra_module("tensorboard.summary.writer.event_file_writer", "tensorboard")
+        self._open = writer.EventFileWriter
+        self._event = extra_module("tensorboard.compat.proto.event_pb2", "tensorboard").Event
+        self._summary = extra_module("tensorboard.compat.proto.summary_pb2", "tensorboard")
+        self._tensor = extra_module("tensorboard.compat.proto.tensor_pb2", "tensorboard")
+        self._types = extra_module("tensorboard.compat.proto.types_pb2", "tensorboard")
+        self._hparams = extra_module("tensorboard.plugins.hparams.summary_v2", "tensorboard")
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._writer = self._open(str(self.folder / "tensorboard"))
+        plain = {name: _plain(value) for name, value in config.items()}
+        self._write(self._hparams.hparams_pb(plain, trial_id=str(self.folder)), 0)
+        self._write_text("config", json.dumps(dict(config), indent=1, default=str), 0)
+
+    def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
+        values = [
+            self._summary.Summary.Value(tag=_tag(name), simple_value=value) for name, value in metrics.items()
+        ]
+        self._write(self._summary.Summary(value=values), epoch)
+        self._writer.flush()
+
+    def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None:
+        self._write_text("model", str(path.absolute()), 0)
+        values = [
+            self._summary.Summary.Value(tag=f"final/{name}", simple_value=value)
+            for name, value in metrics.items()
+        ]
+        self._write(self._summary.Summary(value=values), 0)
+
+    def _end(self, failed: bool) -> None:
+        self._writer.close()
+
+    def _write(self, summary: Any, step: int) -> None:
+        # The hyperparameters' message may come of another build of the same protocol: by bytes it fits.
+        event = self._event(wall_time=time.time(), step=step)
+        event.summary.ParseFromString(summary.SerializeToString())
+        self._writer.add_event(event)
+
+    def _write_text(self, tag: str, text: str, step: int) -> None:
+        summary = self._summary
+        metadata = summary.SummaryMetadata(plugin_data=summary.SummaryMetadata.PluginData(plugin_name="text"))
+        tensor = self._tensor.TensorProto(dtype=self._types.DT_STRING, string_val=[text.encode()])
+        value = summary.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+        self._write(summary.Summary(value=[value]), step)
+
+
+class MLflow(Tracker):
+    """Records a run of MLflow's, the config as its parameters and the model file as its artifact.
+
+    The store is the one of MLFLOW_TRACKING_URI, or else ``mlflow.db`` and ``mlartifacts`` beside the run's
+    folder: ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``. The experiment is that of
+    MLFLOW_EXPERIMENT_NAME, or ``nnkit``.
+
+    Parameters
+    ----------
+    folder, config
+        As for `Tracker`.
+    """
+
+    package = "MLflow"
+
+    def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(folder, config)
+        self._mlflow = extra_module("mlflow", "mlflow")
+        extra_module("mlflow.store.tracking.sqlalchemy_store", "mlflow")
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        beside = self.folder.absolute().parent
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
+        beside.mkdir(parents=True, exist_ok=True)
+        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            local = uri.startswith("sqlite:")
+            where = (beside / "mlartifacts").as_uri() if local else None
+            identity = self._client.create_experiment(name, artifact_location=where)
+        else:
+            identity = experiment.experiment_id
+        run = self._client.create_run(
+            identity, run_name=self.folder.name, tags={"nnkit.folder": str(self.folder.absolute())}
+        )
+        self.run_id = run.info.run_id
+        entities = self._mlflow.entities
+        parameters = [entities.Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in config.items()]
+        for first in range(0, len(parameters), 100):  # as many as one call takes
+            self._client.log_batch(self.run_id, params=parameters[first : first + 100])
+
+    def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
+        now = int(time.time() * 1000)
+        entities = self._mlflow.entities
+        found = [entities.Metric(name, value, now, epoch) for name, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=found)
+
+    def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None:
+        self._client.log_artifact(self.run_id, str(path), artifact_path="model")
+        for name, value in metrics.items():
+            self._client.log_metric(self.run_id, f"final_{name}", value)
+
+    def _end(self, failed: bool) -> None:
+        self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
+
+
+class WeightsAndBiases(Tracker):
+    """Records a run of Weights & Biases' into ``wandb`` in the run's folder, the model file as an artifact.
+
+    Nothing leaves the machine unless WANDB_MODE says ``online``; ``wandb sync`` hands an offline run in. The
+    project is that of WANDB_PROJECT, or ``nnkit``.
+
+    Parameters
+    ----------
+    folder, config
+        As for `Tracker`.
+    """
+
+    package = "Weights & Biases"
+
+    def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(folder, config)
+        self._wandb = extra_module("wandb", "wandb")
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._run = self._wandb.init(
+            mode=os.environ.get("WANDB_MODE") or "offline",
+            project=os.environ.get("WANDB_PROJECT") or _PROJECT,
+            name=self.folder.name,
+            dir=str(self.folder),
+            config=dict(config),
+            settings=self._wandb.Settings(console="off", silent=True),
+        )
+
+    def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
+        self._run.log(dict(metrics), step=epoch)
+
+    def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None:
+        self._run.summary.update({f"final_{name}": value for name, value in metrics.items()})
+        artifact = self._wandb.Artifact("model", type="model")
+        artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+
+    def _end(self, failed: bool) -> None:
+        self._run.finish(exit_code=1 if failed else 0)
+
+
+TRACKERS: Mapping[str, Callable[..., Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "wandb": WeightsAndBiases,
+}
+
+
+def trackers_from(
+    names: str | Iterable[str], folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None
+) -> list[Tracker]:
+    """Return trackers for names such as ``"mlflow,tensorboard"``.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, or its package is not installed.
+    """
+    given = names.split(",") if isinstance(names, str) else list(names)
+    wanted = list(dict.fromkeys(name.strip() for name in given))
+    for name in wanted:
+        if name not in TRACKERS:
+            raise unknown_name("tracker", name, TRACKERS)
+    return [TRACKERS[name](folder, config) for name in wanted]
+
+
+@contextmanager
+def tracking(trackers: Iterable[Tracker]) -> Iterator[None]:
+    """Close the trackers at the end, as failed where an error ends it."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for tracker in trackers:
+            tracker.close(failed)
+
+
+def _settings(trainer: Any) -> dict[str, Any]:
+    """Return what a trainer was told, where there is no config of a run's."""
+    optimizer = trainer.optimizer
+    return {
+        "layers": [layer_to_json(layer) for layer in trainer.network.layers],
+        "loss": trainer.loss.to_json(),
+        "optimizer": optimizer.name,
+        "learning_rate": optimizer.learning_rate,
+        "precision": trainer.precision,
+        "seed": trainer.seed,
+    }
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under names such as ``training.epochs``; lists as they are."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{name}.")
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
+
+
+def _tag(name: str) -> str:
+    """Return a metric's tag, so that TensorBoard draws training and validation in groups."""
+    bare = name.removeprefix("validation_")
+    return f"validation/{bare}" if bare != name else f"training/{name}"

@@ -1,0 +1,231 @@
+"""Trackers, each against the real library, which writes here and reads back what it wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnkit import Dense, Network, Trainer
+from nnkit.config import Config
+from nnkit.errors import ConfigError
+from nnkit.training.callbacks import Callback
+from nnkit.training.run import Outcome, Run
+from nnkit.training.trackers import TensorBoard, Tracker, trackers_from
+
+EPOCHS = 3
+
+
+def needs(module: str, extra: str) -> Any:
+    return pytest.importorskip(module, reason=f"not installed: pip install 'nnkit[{extra}]'")
+
+
+def tracked(tmp_path: Path, name: str) -> tuple[Run, Outcome, Tracker]:
+    settings = ["data.train=iris", "model.hidden=[8]", f"training.epochs={EPOCHS}", "run.seed=3"]
+    run = Run(Config().with_overrides([*settings, f"run.out={tmp_path / 'runs' / 'flowers'}"]))
+    [tracker] = trackers_from(name, run.folder, run.resolved().model_dump(mode="json"))
+    return run, run.train([], [tracker]), tracker
+
+
+def expected(run: Run) -> dict[str, list[float]]:
+    history = run.trainer.history
+    return {name: [float(value) for value in history[name]] for name in ("loss", "validation_accuracy")}
+
+
+def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
+    needs("tensorboard", "tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, outcome, _ = tracked(tmp_path, "tensorboard")
+    read = EventAccumulator(str(run.folder / "tensorboard"))
+    read.Reload()
+    history = expected(run)
+    for tag, name in (("training/loss", "loss"), ("validation/accuracy", "validation_accuracy")):
+        events = read.Scalars(tag)
+        assert [event.step for event in events] == [1, 2, 3]
+        np.testing.assert_allclose([event.value for event in events], history[name], rtol=1e-6)
+    [final] = read.Scalars("final/accuracy")
+    assert final.value == pytest.approx(outcome.metrics["accuracy"], rel=1e-6)
+    [model] = read.Tensors("model")
+    assert model.tensor_proto.string_val[0].decode() == str(outcome.model_path.absolute())
+    [config] = read.Tensors("config")
+    assert json.loads(config.tensor_proto.string_val[0])["run.seed"] == 3
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    started = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert started.hparams["training.epochs"].number_value == EPOCHS
+
+
+def test_tensorboard_needs_neither_tensorflow_nor_torch(tmp_path: Path) -> None:
+    needs("tensorboard", "tensorboard")
+    tracked(tmp_path, "tensorboard")
+    assert "tensorflow" not in sys.modules
+
+
+def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = needs("mlflow", "mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    run, outcome, tracker = tracked(tmp_path, "mlflow")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("nnkit")
+    [found] = client.search_runs([experiment.experiment_id])
+    assert found.info.run_id == tracker.run_id  # type: ignore[attr-defined]
+    assert found.info.run_name == "flowers"
+    assert found.info.status == "FINISHED"
+    assert found.data.params["training.epochs"] == str(EPOCHS)
+    assert found.data.params["run.seed"] == "3"
+    assert found.data.params["model.hidden"] == "[8]"
+    for name, values in expected(run).items():
+        history = sorted(client.get_metric_history(found.info.run_id, name), key=lambda metric: metric.step)
+        assert [metric.step for metric in history] == [1, 2, 3]
+        np.testing.assert_allclose([metric.value for metric in history], values, rtol=1e-12)
+    assert found.data.metrics["final_accuracy"] == pytest.approx(outcome.metrics["accuracy"])
+    copy = client.download_artifacts(found.info.run_id, "model/model.safetensors", str(tmp_path))
+    assert digest(Path(copy)) == digest(outcome.model_path)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """Yield what a run's file holds: LevelDB's log format, after 7 bytes of its own.
+
+    wandb's reader of it in Python is gone since its core is written in Go; the records are read by wandb's
+    own messages.
+    """
+    content, whole, block = path.read_bytes(), b"", 32768
+    assert content[:4] == b":W&B"
+    place = 7
+    while place + 7 <= len(content):
+        if block - place % block < 7:  # no room for a header: padding
+            place += block - place % block
+            continue
+        length, kind = struct.unpack_from("<HB", content, place + 4)
+        part = content[place + 7 : place + 7 + length]
+        place += 7 + length
+        whole = part if kind in (1, 2) else whole + part  # all of it, or its beginning
+        if kind in (1, 4):  # all of it, or its end
+            yield whole
+
+
+def test_weights_and_biases_reads_config_metrics_and_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("wandb", "wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    for name in ("WANDB_MODE", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    run, outcome, _ = tracked(tmp_path, "wandb")
+    [path] = (run.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    config, rows, files = {}, [], []
+    for data in records(path):
+        record = wandb_internal_pb2.Record.FromString(data)
+        if record.HasField("run"):
+            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        if record.HasField("history"):
+            items = record.history.item
+            rows.append({(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items})
+        request = record.request.log_artifact.artifact if record.HasField("request") else record.artifact
+        files += [(entry.path, entry.size) for entry in request.manifest.contents]
+    assert config["training.epochs"] == EPOCHS
+    for name, values in expected(run).items():
+        np.testing.assert_allclose([row[name] for row in rows if name in row], values, rtol=1e-12)
+    assert ("model.safetensors", outcome.model_path.stat().st_size) in files
+
+
+def test_an_error_ends_the_trackers_run_as_failed(tmp_path: Path) -> None:
+    closed: list[bool] = []
+
+    class Watching(Tracker):
+        def _begin(self, config: Any) -> None: ...
+
+        def _log(self, metrics: Any, epoch: int) -> None: ...
+
+        def _add_model(self, path: Path, metrics: Any) -> None: ...
+
+        def _end(self, failed: bool) -> None:
+            closed.append(failed)
+
+    class Ending(Callback):
+        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+            raise ArithmeticError
+
+    settings = ["data.train=iris", "model.hidden=[8]", f"run.out={tmp_path / 'run'}"]
+    run = Run(Config().with_overrides(settings))
+    with pytest.raises(ArithmeticError):
+        run.train([Ending()], [Watching(run.folder)])
+    assert closed == [True]
+
+
+def test_an_error_while_training_is_told_once_and_the_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Tracker):
+        package = "Broken"
+
+        def _begin(self, config: Any) -> None: ...
+
+        def _log(self, metrics: Any, epoch: int) -> None:
+            raise OSError("no space left")
+
+        def _add_model(self, path: Path, metrics: Any) -> None: ...
+
+        def _end(self, failed: bool) -> None: ...
+
+    X = np.random.default_rng(0).normal(size=(64, 3))
+    trainer = Trainer(Network([Dense(4, "relu"), Dense(1)]), loss="mse", seed=0)
+    with caplog.at_level(logging.WARNING, "nnkit"):
+        trainer.fit(X, X[:, :1], epochs=3, callbacks=[Broken(tmp_path)])
+    told = [record.message for record in caplog.records if "Broken" in record.message]
+    assert told == ["Broken: no space left; the training goes on"]
+    assert len(trainer.history) == 3
+
+
+def test_without_a_config_the_trainers_settings_are_recorded(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    class Recording(Tracker):
+        def _begin(self, config: Any) -> None:
+            seen.update(config)
+
+        def _log(self, metrics: Any, epoch: int) -> None:
+            assert all(np.isfinite(value) for value in metrics.values())
+
+        def _add_model(self, path: Path, metrics: Any) -> None: ...
+
+        def _end(self, failed: bool) -> None: ...
+
+    X = np.random.default_rng(0).normal(size=(64, 3))
+    trainer = Trainer(Network([Dense(4, "relu"), Dense(1)]), loss="mse", seed=5)
+    trainer.fit(X, X[:, :1], epochs=1, callbacks=[Recording(tmp_path)])
+    assert seen["loss.name"] == "mse"
+    assert seen["seed"] == 5
+    assert [layer["units"] for layer in seen["layers"]] == [4, 1]
+
+
+def test_unknown_trackers_and_missing_packages_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="unknown tracker 'tensorbord'; did you mean tensorboard"):
+        trackers_from("mlflow,tensorbord", tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(
+        ConfigError, match=r"tensorboard is not installed: pip install 'nnkit\[tensorboard\]'"
+    ):
+        TensorBoard(tmp_path)
