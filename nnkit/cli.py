@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nnkit.config import Config
     from nnkit.data.examples import Dataset
     from nnkit.model import Model
+    from nnkit.training.diagnostics import Finding
     from nnkit.training.run import Outcome, Run
 
 __all__ = ["app", "main"]
@@ -394,6 +395,83 @@ def audit(
     audit_data(loaded, dataset, by, positive, decision, as_json)
 
 
+@app.command()
+def check(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .toml config, a data file or folder, or a built-in's name.", show_default="digits"
+        ),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Column to predict, by name or number.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is found.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is wrong with data and settings, as far as it shows before training."""
+    run = _untrained(source, target, assignments, quiet=as_json)
+    findings = run.check()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"findings": [finding.to_json() for finding in findings]}))
+    else:
+        _print_run(run)
+        _print_findings(findings)
+        if not findings:
+            typer.echo("nothing was found that is wrong before training")
+    if findings and strict:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune_rate(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .toml config, a data file or folder, or a built-in's name.", show_default="digits"
+        ),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Column to predict, by name or number.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
+    ] = None,
+    lowest: Annotated[float, typer.Option(help="The first rate.")] = 1e-6,
+    highest: Annotated[float, typer.Option(help="The last rate.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Steps from the first to the last.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find a learning rate: take some steps at rates that rise, and see where the loss falls (Smith 2015)."""
+    run = _untrained(source, target, assignments, quiet=as_json)
+    found = run.tune_rate(lowest, highest, steps)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        _print_run(run)
+        typer.echo("\n".join(found.lines()))
+
+
+def _untrained(source: str | None, target: str | None, assignments: list[str] | None, quiet: bool) -> Run:
+    """Prepare a training that is only looked at; what the library logs goes to standard error, or nowhere."""
+    from nnkit.training.run import Run
+
+    named = [] if target is None else [f"data.target={target}"]
+    config = _config(source).with_overrides([*named, *(assignments or [])])
+    if quiet:
+        return Run(config)
+    with _notes():
+        return Run(config)
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    for finding in findings:
+        typer.echo(("! " if finding.severity == "serious" else "  ") + str(finding))
+
+
 def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> None:
     given = "a SOURCE" if source is not None else "--out" if out is not None else ""
     if resume is not None and given:
@@ -522,6 +600,7 @@ def _print_outcome(run: Run, outcome: Outcome) -> None:
         _print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows")
     if run.hint:
         typer.echo(run.hint)
+    _print_findings(run.untold)
     typer.echo(f"model    {outcome.model_path}")
 
 

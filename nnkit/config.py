@@ -485,6 +485,8 @@ class RunConfig(_Section):
     checkpoint_keep : int
         How many of the newest checkpoints stay.
     data_placement : {"auto", "device", "pinned", "mmap"}
+    diagnostics : bool
+        Whether the training looks for what is wrong with it: before, on the way, and at the end.
     """
 
     device: Annotated[str, PlainValidator(_device)] = "auto"
@@ -494,6 +496,7 @@ class RunConfig(_Section):
     checkpoint_every: Annotated[Period | None, _optional(parse_period), _written] = None
     checkpoint_keep: Annotated[int, Field(ge=1)] = 3
     data_placement: Literal["auto", "device", "pinned", "mmap"] = "auto"
+    diagnostics: bool = True
 
 
 # --- the whole ---

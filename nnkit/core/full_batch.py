@@ -32,6 +32,11 @@ class FullBatch:
         Added to it.
     rows : Rows
         With targets. Every layer's outputs are kept for all rows at once.
+
+    Attributes
+    ----------
+    passes : Passes
+        Its buffers: each layer's outputs, and the gradient of the parameters that are no tables.
     """
 
     def __init__(
@@ -48,15 +53,19 @@ class FullBatch:
             batch = rows.batch(rows.count, passes.embedded)
             filled = [rows.gather(batch, counters, rows.count), *passes.number(batch, counters)]
             arena.backend.program(filled).run()
+        self.passes = self._objective.passes
         self._program = arena.backend.program(self._objective.operations(batch))
+
+    def evaluate(self) -> StepFigures:
+        """Return the loss at the arena's values; outputs and gradient stay in the buffers of `passes`."""
+        self._arena.backend.write(self._objective.scalars, 0.0)
+        self._program.run()
+        return self._objective.read()
 
     def run(self) -> tuple[StepFigures, NDArray[np.float64]]:
         """Return the loss at the arena's values, and its gradient in the arena's layout, shape (size,)."""
-        backend = self._arena.backend
-        backend.write(self._objective.scalars, 0.0)
-        self._program.run()
-        figures = self._objective.read()
-        passes = self._objective.passes
+        figures = self.evaluate()
+        backend, passes = self._arena.backend, self.passes
         gradient = np.zeros(self._arena.size)
         gradient[: self._arena.dense_size] = backend.to_host(passes.gradients)
         for lookup in passes.lookups:

@@ -125,6 +125,10 @@ class Passes:
         """The network's outputs, (rows, outputs); while training, without the bias that the loss adds."""
         return self._buffers[-1].a[:rows]
 
+    def activations(self, rows: int) -> list[Array]:
+        """Every stage's outputs, each (rows, outputs), as the last forward pass left them; see `outputs`."""
+        return [buffers.a[:rows] for buffers in self._buffers]
+
     def forward(self, batch: Batch, counters: Array, seed: int) -> list[Operation]:
         """Prepare the forward pass.
 

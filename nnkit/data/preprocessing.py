@@ -226,6 +226,14 @@ class Preprocessor:
         )
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """The columns that rows are stored in, by name: those of numbers, then those of category codes."""
+        if self.input_names is None:
+            return ()
+        numbers = [operation.column for operation in self.operations if isinstance(operation, NumberColumn)]
+        return (*numbers, *(operation.column for operation in self._one_hot))
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """A name for each of the network's inputs, in their order: the numbers, then the one-hot places."""
         array = self._array

@@ -33,7 +33,11 @@ from nnkit.files import locked, remove_unfinished, write_whole
 from nnkit.model import Model
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint
+from nnkit.training.diagnosis import Diagnosis
+from nnkit.training.diagnostics import Finding, check_settings, write_findings
+from nnkit.training.diagnostics_data import check_data
 from nnkit.training.embeddings import plan_embeddings, text_options, with_text_defaults
+from nnkit.training.rate_test import RateCurve, find_rate
 from nnkit.training.trackers import Tracker, tracking
 from nnkit.training.trainer import Trainer
 
@@ -104,12 +108,17 @@ class Run:
         Trained in place.
     folder : Path
         The run folder that `train` will write.
+    findings : list of Finding
+        What `train` saw before the first step and on the way, unless ``run.diagnostics`` is off; kept in the
+        folder's ``findings.json``.
     """
 
     def __init__(self, config: Config, own_process: bool = False) -> None:
         self.config = config
         self.own_process = own_process
         self.stopping = False
+        self.findings: list[Finding] = []
+        self._told: list[Finding] = []
         self._training: NDArray[np.int64] | None = None
         data = config.data
         self.dataset = self._load(data.train or "digits", None)
@@ -374,28 +383,85 @@ class Run:
         return outcome
 
     def _train(self, callbacks: Sequence[Callback]) -> Outcome:
-        examples, encoder, preprocessor = self.dataset.train, self.model.target, self.model.preprocessor
-        features = self._encoded(examples.features, self._training)
-        targets = encoder.transform(self._target(), self.trainer.dtype)
-        held_out = self._held_out()
-        validation = None
-        if held_out is not None and held_out.target is not None:
-            encoded = encoder.transform(held_out.target, self.trainer.dtype)
-            validation = (preprocessor.transform(held_out.features), encoded)
+        features, targets, held_out, validation = self._prepared()
         if self.dataset.test is not None:
             self._check(self.dataset.test)
-        decode = self._units() if encoder.task == "regression" else None
-        given = {"validation": validation, "callbacks": [_Record(self), *callbacks], "decode": decode}
+        watch = []
+        if self.config.run.diagnostics:
+            self.findings = self._found(features, targets, validation)
+            self._told = [finding for finding in self.findings if finding.severity == "serious"]
+            for finding in self._told:
+                logger.warning(str(finding))
+            watch = [Diagnosis(features, targets, self.config.training.batch_size)]
+        decode = self._units() if self.model.task == "regression" else None
+        given = {"validation": validation, "callbacks": [_Record(self), *watch, *callbacks], "decode": decode}
         numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
         with locked(self.folder), self.trainer.backend.computing_like(numerics):
             try:
                 self._fit(features, targets, given)
-            except DivergenceError:
+            except DivergenceError as error:
+                for diagnosis in watch:
+                    diagnosis.diverged(error, self.trainer.optimizer.learning_rate)
                 self._save({})
                 raise
+            finally:
+                self._keep_findings(watch)
             if self.interrupted:
                 return Outcome({}, "training", 0, self._save({}))
             return self._finish(held_out)
+
+    def _prepared(self) -> tuple[Features, NDArray, Examples | None, tuple[Features, NDArray] | None]:
+        """Return the training rows, encoded; those held out, as they are and encoded."""
+        encoder, dtype = self.model.target, self.trainer.dtype
+        features = self._encoded(self.dataset.train.features, self._training)
+        targets = encoder.transform(self._target(), dtype)
+        held_out = self._held_out()
+        if held_out is None or held_out.target is None:
+            return features, targets, held_out, None
+        encoded = self.model.preprocessor.transform(held_out.features)
+        return features, targets, held_out, (encoded, encoder.transform(held_out.target, dtype))
+
+    def check(self) -> list[Finding]:
+        """Return what is wrong with data and settings, as far as it shows before training."""
+        features, targets, _, validation = self._prepared()
+        return self._found(features, targets, validation)
+
+    def tune_rate(self, lowest: float, highest: float, steps: int) -> RateCurve:
+        """Find a learning rate for this training; see `nnkit.training.rate_test.find_rate`."""
+        features, targets, _, _ = self._prepared()
+        self._begin_from_vectors()
+        size = self.config.training.batch_size
+        return find_rate(
+            self.trainer, features, targets, batch_size=size, lowest=lowest, highest=highest, steps=steps
+        )
+
+    @property
+    def untold(self) -> list[Finding]:
+        """The findings that `train` has not said before the first step."""
+        return [finding for finding in self.findings if finding not in self._told]
+
+    def _found(
+        self, features: Features, targets: NDArray, validation: tuple[Features, NDArray] | None
+    ) -> list[Finding]:
+        config, encoder = self.config, self.model.target
+        weighed = config.training.class_weight is not None or encoder.task not in ("binary", "multiclass")
+        labels = None if weighed or encoder.classes is None else encoder.classes.tolist()
+        found = check_settings(self.model.network.layers, self.trainer.loss, targets)
+        return found + check_data(
+            features,
+            targets,
+            validation,
+            self.model.preprocessor.column_names,
+            config.data.scaling != "none",
+            None if labels is None else [str(label) for label in labels],
+        )
+
+    def _keep_findings(self, watch: list[Diagnosis]) -> None:
+        """Write what was found before and while training into the run's folder."""
+        for diagnosis in watch:
+            self.findings = [*self.findings, *diagnosis.findings]
+            figures = [look.to_json() for look in diagnosis.figures]
+            write_findings(self.folder / "findings.json", self.findings, figures)
 
     def _blas_threads(self) -> dict[str, str]:
         """Return the number of BLAS threads that suits the network, where the process is ours to set it."""
@@ -426,12 +492,13 @@ class Run:
             self.trainer.resume(self._checkpoint, features, targets, **given)
             return
         self._clear(folder)
-        if self._vectors:
-            self._begin_from_vectors()
+        self._begin_from_vectors()
         self.trainer.fit(features, targets, batch_size=training.batch_size, **given)
 
     def _begin_from_vectors(self) -> None:
-        """Draw the parameters, as the trainer would, and put the word vectors that were found over them."""
+        """Draw the parameters, as the trainer would, and put the word vectors over them, where there are."""
+        if not self._vectors:
+            return
         network, trainer = self.model.network, self.trainer
         network.initialize(self.model.preprocessor.width, trainer.seed, trainer.dtype, trainer.backend)
         for name, found in self._vectors.items():

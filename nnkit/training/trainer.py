@@ -23,8 +23,9 @@ from nnkit.core.losses import Loss, loss_from
 from nnkit.core.metrics import default_metrics, get_metric, metrics_for
 from nnkit.core.network import Network
 from nnkit.core.optimizers import Optimizer, optimizer_from
+from nnkit.core.order import epoch_order
 from nnkit.core.schedules import Schedule, schedule_from
-from nnkit.core.step import Penalty
+from nnkit.core.step import Penalty, Step
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.splitting import split_rows
 from nnkit.errors import ConfigError, DataError, shown
@@ -403,6 +404,22 @@ class Trainer:
             return seen if held is None else {**seen, **fingerprint(*held, "validation")}
 
         return loop, cache(data)
+
+    def prepared_step(
+        self, X: ArrayLike | Features, y: ArrayLike, batch_size: int, sample_weight: ArrayLike | None = None
+    ) -> tuple[Step, Callable[[int], NDArray[np.int64]]]:
+        """Return the step that `fit` would train with, and an epoch's order: to run it outside of a training.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` takes them.
+        batch_size : int
+            Rows a step.
+        """
+        loop, _ = self._loop(X, y, 1, batch_size, None, sample_weight, True, (), None)
+        rows = loop.rows.count
+        return loop.step, lambda epoch: epoch_order(rows, self.seed, epoch, True)
 
     def _split(self, targets: NDArray, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         task = self.loss.task(self.network.outputs)

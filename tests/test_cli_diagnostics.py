@@ -1,0 +1,73 @@
+"""`nnkit check`, `nnkit tune-rate`, and what `nnkit train` says of a training that goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import nnkit, succeed
+
+BAD = ("--set", "model.hidden=[8, 8, 8]", "--set", "model.activation=sigmoid")
+
+
+def test_check_names_what_is_wrong_and_ends_well() -> None:
+    out = succeed("check", "iris", *BAD)
+    assert "! saturating activation: sigmoid in 3 hidden layers" in out
+    assert 'Set model.activation = "relu"' in out
+
+
+def test_check_says_so_where_nothing_is_wrong() -> None:
+    out = succeed("check", "iris", "--strict")
+    assert "nothing was found that is wrong before training" in out
+
+
+def test_check_may_be_strict() -> None:
+    assert nnkit("check", "iris", *BAD, "--strict").code == 1
+
+
+def test_check_gives_json_alone() -> None:
+    [finding] = json.loads(succeed("check", "iris", *BAD, "--json"))["findings"]
+    assert set(finding) == {"name", "severity", "seen", "why", "change"}
+    assert json.loads(succeed("check", "iris", "--json")) == {"findings": []}
+
+
+def test_check_takes_a_config_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.toml"
+    path.write_text('[data]\ntrain = "iris"\n[model]\noutput = "sigmoid"\n')
+    assert "doubled output" in succeed("check", path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize("command", ["check", "tune-rate"])
+def test_bad_input_ends_with_2_and_a_line_or_two(command: str, tmp_path: Path) -> None:
+    for arguments in (["missing.csv"], ["iris", "--set", "training.loss=mse"], ["iris", "--target", "9"]):
+        result = nnkit(command, *arguments)
+        assert result.code == 2
+        assert 1 <= len(result.err.strip().splitlines()) <= 2
+
+
+def test_train_says_what_is_serious_once_and_before_the_first_step(tmp_path: Path) -> None:
+    out = succeed("train", "iris", *BAD, "--epochs", 2, "--out", tmp_path / "run")
+    assert out.count("saturating activation") == 1
+    assert out.index("saturating activation") < out.index("epoch")
+    off = ("--set", "run.diagnostics=false", "--out", tmp_path / "off")
+    assert "saturating" not in succeed("train", "iris", *BAD, "--epochs", 2, *off)
+
+
+def test_train_says_at_its_end_what_was_seen_on_the_way(tmp_path: Path) -> None:
+    out = succeed("train", "digits", "--epochs", 6, "--learning-rate", "1e-7", "--out", tmp_path / "run")
+    assert out.count("flat loss") == 1
+    assert out.index("flat loss") > out.index("epoch")
+
+
+def test_tune_rate_prints_a_curve_and_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = succeed("tune-rate", "iris", "--steps", 60)
+    assert "training.learning_rate = " in out
+    assert "█" in out
+    found = json.loads(succeed("tune-rate", "iris", "--steps", 60, "--json"))
+    assert f"training.learning_rate = {found['suggested']:g}" in out
+    assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"]) <= 60
+    assert list(tmp_path.iterdir()) == []
