@@ -21,6 +21,7 @@ __all__ = [
     "Plot",
     "colours",
     "have_matplotlib",
+    "literal",
     "page_svg",
     "together",
     "write_plot",
@@ -105,6 +106,11 @@ class Plot:
     rows: list[list[str]]
     draw: Callable[[Any, Palette], None] = field(repr=False)
     size: tuple[float, float] = (4.8, 3.4)
+
+
+def literal(text: str) -> str:
+    """Return a text from outside as matplotlib is given it: between two dollars it would read mathematics."""
+    return text.replace("$", r"\$")
 
 
 def have_matplotlib() -> bool:

@@ -7,6 +7,7 @@ those that run the network on a grid.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnkit.core.metrics import METRICS
 from nnkit.errors import DataError
-from nnkit.insight.drawing import MARKERS, Palette, Plot
+from nnkit.insight.drawing import MARKERS, Palette, Plot, literal
 from nnkit.insight.evaluation import (
     Calibration,
     Curve,
@@ -48,6 +49,7 @@ _MOST_CURVES = 10
 _MOST_CLASSES_WRITTEN = 15  # in the cells of a confusion matrix
 _MOST_POINTS = 2000  # of a scatter: a page of 20,000 takes 2 MB more and shows no more
 _MOST_UNITS = 64
+_LARGEST = 1e100  # of a diverged training; beyond, matplotlib finds no ticks for an axis
 # Of two signs, each over a light and a dark surface.
 _POSITIVE, _NEGATIVE = (0.18, 0.50, 0.86), (0.87, 0.42, 0.12)
 
@@ -82,21 +84,22 @@ def _learning(curves: LearningCurves, loss: str, units: str) -> Plot:
     def draw(figure: Any, palette: Palette) -> None:
         axes = figure.add_subplot()
         few = len(curves.epochs) <= 30
-        for number, (name, values) in enumerate(shown.items()):
+        drawn = {name: np.where(np.abs(of) < _LARGEST, of, np.nan) for name, of in shown.items()}
+        for number, (name, values) in enumerate(drawn.items()):
             marker = MARKERS[number] if few else None
             axes.plot(curves.epochs, values, marker=marker, markersize=4, label=name, **palette.line(number))
-        finite = np.concatenate([values[np.isfinite(values)] for values in shown.values()] or [np.ones(1)])
-        if curves.name == "loss" and finite.min() > 0 and finite.max() > 20 * finite.min():
+        finite = np.concatenate([values[np.isfinite(values)] for values in drawn.values()] or [np.ones(1)])
+        if curves.name == "loss" and len(finite) and finite.min() > 0 and finite.max() > 20 * finite.min():
             axes.set_yscale("log")
         axes.set_xlabel("epoch (passes over the training rows)")
-        axes.set_ylabel(label.replace(" (", "\n("))
+        axes.set_ylabel(literal(label).replace(" (", "\n("))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid()
         if len(shown) > 1:
             axes.legend()
 
     return Plot(
-        f"learning-{curves.name.replace('_', '-')}",
+        f"learning-{re.sub(r'[^A-Za-z0-9]+', '-', curves.name)}",
         words.capitalize() if words not in ("rmse", "mae") else words.upper(),
         " ".join(_course(name, values, curves) for name, values in shown.items()),
         ["epoch", *rows],
@@ -143,11 +146,11 @@ def confusion_plot(subject: Subject) -> Plot:
             if few and count:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8)
         if len(labels) <= 40:
-            size = 9 if few else 6
+            size, ticks = 9 if few else 6, [literal(label) for label in labels]
             axes.set_xticks(
-                range(len(labels)), labels, rotation="vertical" if _long(labels) else 0, fontsize=size
+                range(len(labels)), ticks, rotation="vertical" if _long(labels) else 0, fontsize=size
             )
-            axes.set_yticks(range(len(labels)), labels, fontsize=size)
+            axes.set_yticks(range(len(labels)), ticks, fontsize=size)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.spines[:].set_visible(False)
@@ -242,7 +245,7 @@ def _curves(
         axes = figure.add_subplot()
         for number, (name, curve) in enumerate(chosen.items()):
             kept = _kept(curve)
-            label = f"{name} ({curve.area:.3f})"
+            label = f"{literal(name)} ({curve.area:.3f})"
             step = {"drawstyle": "steps-pre"} if not diagonal else {}
             axes.plot(
                 curve.x[kept], curve.y[kept], linewidth=1.4, label=label, **step, **palette.line(number)
@@ -316,7 +319,7 @@ def _calibration(bins: Calibration, said: str) -> Plot:
         below.set_yscale("symlog")
         below.set_xlim(0, 1)
         below.set_ylabel("count")
-        below.set_xlabel(f"{said} (as the model says)")
+        below.set_xlabel(f"{literal(said)} (as the model says)")
 
     worst = int(np.nanargmax(np.abs(bins.said - bins.found) * bins.counts))
     words = (
@@ -353,8 +356,8 @@ def predicted_plot(subject: Subject) -> Plot:
             axes.plot(ends, ends, color=palette.soft, linewidth=0.8, linestyle=":")
             axes.scatter(*pair, s=6, alpha=0.5, linewidths=0, color=palette.series[0])
             _engineering(axes)
-            axes.set_xlabel(f"true {labels[place]}")
-            axes.set_ylabel(f"predicted {labels[place]}")
+            axes.set_xlabel(f"true {literal(labels[place])}")
+            axes.set_ylabel(f"predicted {literal(labels[place])}")
             axes.grid()
 
     words = f"On the dotted line both are equal. {_spread(subject)}{_sampled(len(truth), len(chosen))}"
@@ -391,8 +394,8 @@ def residuals_plot(subject: Subject) -> Plot:
             side.tick_params(labelleft=False)
             side.set_xlabel("rows", fontsize=8)
             _engineering(axes)
-            axes.set_xlabel(f"predicted {labels[place]}")
-            axes.set_ylabel(f"true − predicted {labels[place]}")
+            axes.set_xlabel(f"predicted {literal(labels[place])}")
+            axes.set_ylabel(f"true − predicted {literal(labels[place])}")
             axes.grid()
 
     words = f"Above the dotted line the prediction is too low. {_spread(subject)}"
@@ -471,7 +474,7 @@ def mistakes_plot(subject: Subject, count: int = 20) -> Plot:
             axes.set_visible(False)
         for axes, row, cells in zip(figure.axes, worst, rows, strict=False):
             axes.imshow(picture_of(subject, row), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_title(f"{cells[1]}, said {cells[2]}\n{cells[3]}", fontsize=7)
+            axes.set_title(literal(f"{cells[1]}, said {cells[2]}\n{cells[3]}"), fontsize=7)
             axes.set_axis_off()
 
     words = "The rows that are predicted wrong, the surest first: what is true, what is said, how surely."

@@ -63,7 +63,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         If one of its files is not as `nnkit train` writes it.
     """
     path = folder / "report.html" if out is None else out
-    write_whole(path, report(subject_of_run(folder)).encode())
+    write_whole(path, report(subject_of_run(folder)).encode("utf-8", "replace"))
     return path
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +15,12 @@ from nnkit.data.examples import Dataset, Examples
 from nnkit.data.pictures import Pictures
 from nnkit.errors import DataError, FileError
 from nnkit.insight.evaluation import confident_mistakes, greatest_residuals
+from nnkit.insight.findings import Finding, findings_of
 from nnkit.model import Model, load
 from nnkit.training.history import History
 from nnkit.training.run import Run
 
-__all__ = ["Finding", "RunSubject", "Subject", "as_picture", "is_picture_shape", "subject_of_run"]
-
-_LARGEST_FINDINGS = 2**20  # bytes: they are read by people
-_SEVERITIES = ("error", "warning", "note")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a diagnosis found.
-
-    Parameters
-    ----------
-    name, severity, seen, why, change : str
-        What it is called, how bad it is, the figure, why it matters, what to change.
-    """
-
-    name: str
-    severity: str
-    seen: str
-    why: str
-    change: str
+__all__ = ["RunSubject", "Subject", "as_picture", "is_picture_shape", "subject_of_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +212,7 @@ def subject_of_run(folder: Path) -> RunSubject:
         folder,
         config,
         history,
-        _findings(folder, model.details),
+        findings_of(folder, model.details),
     )
 
 
@@ -259,31 +238,6 @@ def as_picture(values: NDArray, shape: Sequence[int]) -> NDArray:
         return picture
     picture = np.moveaxis(picture, 0, -1) if picture.shape[0] in (1, 3) else picture
     return picture if picture.shape[2] == 3 else picture[..., 0]
-
-
-def _findings(folder: Path, details: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """Return what the run folder's findings.json, or else the model, holds."""
-    path = folder / "findings.json"
-    where, found = f"{folder / 'model.safetensors'}: findings", details.get("findings", [])
-    if path.is_file():
-        where = str(path)
-        try:
-            with path.open("rb") as file:
-                found = json.loads(file.read(_LARGEST_FINDINGS))
-        except OSError as error:
-            raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not a list of findings: {error}; remove it") from None
-    names = tuple(Finding.__dataclass_fields__)
-    if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
-        raise DataError(f"{where}: not a list of findings, each with {', '.join(names)}; remove it")
-    read = [Finding(*(_text(item.get(name)) for name in names)) for item in found]
-    order = {severity: place for place, severity in enumerate(_SEVERITIES)}
-    return tuple(sorted(read, key=lambda finding: order.get(finding.severity, len(order))))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _worst_labels(

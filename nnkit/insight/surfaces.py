@@ -22,7 +22,7 @@ from nnkit.core.targets import loss_targets
 from nnkit.data.examples import Examples
 from nnkit.data.operations import NumberColumn
 from nnkit.errors import DataError
-from nnkit.insight.drawing import LIGHT, MARKERS, Palette, Plot
+from nnkit.insight.drawing import LIGHT, MARKERS, Palette, Plot, literal
 from nnkit.insight.subject import Subject
 from nnkit.model import Model
 
@@ -69,7 +69,7 @@ def activations_plot(names: Sequence[str] | None = None) -> Plot:
             axes.plot(z, values, label="f(z)", **palette.line(0))
             axes.plot(z, slopes, label="f′(z)", color=palette.series[1], linestyle="--")
             axes.set_ylim(max(-2, values.min() - 0.2), min(3, max(values.max(), slopes.max()) + 0.2))
-            axes.set_title(name.replace("_", " "), fontsize=10)
+            axes.set_title(literal(name.replace("_", " ")), fontsize=10)
             axes.set_xlabel("z (before the activation)", fontsize=8)
             axes.set_ylabel("f, f′", fontsize=8)
             axes.grid()
@@ -137,10 +137,10 @@ def boundary_plot(subject: Subject, points: int = 201) -> Plot:
                 color=palette.series[place % len(palette.series)],
                 edgecolors=palette.back,
                 linewidths=0.4,
-                label=label,
+                label=literal(label),
             )
-        axes.set_xlabel(names[0])
-        axes.set_ylabel(names[1])
+        axes.set_xlabel(literal(names[0]))
+        axes.set_ylabel(literal(names[1]))
         figure.legend(title="true class", fontsize=8, title_fontsize=8, loc="outside right upper")
 
     right = float(np.mean(subject.truth == subject.predicted))

@@ -27,6 +27,7 @@ from hostile.text_files import (
     CONFIG_DATA,
     VECTOR_WORDS,
     delimited_file,
+    findings_file,
     history_file,
     json_lines_file,
     messages_file,
@@ -47,6 +48,8 @@ from nnkit.data.sources import load_dataset
 from nnkit.data.text_options import TextOptions
 from nnkit.data.word_vectors import read_word_vectors
 from nnkit.errors import NnkitError
+from nnkit.insight.findings import read_findings
+from nnkit.insight.plots import learning_plots
 from nnkit.model import Model, load
 from nnkit.training.history import History
 from nnkit.training.run import Run
@@ -325,6 +328,14 @@ def _use_history(path: Path) -> None:
         history[column].tolist()
     assert History.from_json(history.to_json()) == history
     history.write_jsonl(path.with_name("again.jsonl"))
+    if len(history):
+        for plot in learning_plots(history):
+            plot.description.encode("utf-8", "replace")
+
+
+def _use_findings(path: Path) -> None:
+    for finding in read_findings(path):
+        repr(finding).encode()
 
 
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -356,5 +367,6 @@ READERS: dict[str, Reader] = {
         Reader("picture", "picture.png", picture_file, _use_picture),
         Reader("picture_list", "pictures.txt", picture_list, _use_picture_list),
         Reader("history", "metrics.jsonl", history_file, _use_history),
+        Reader("findings", "findings.json", findings_file, _use_findings),
     )
 }

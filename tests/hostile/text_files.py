@@ -13,6 +13,7 @@ __all__ = [
     "CONFIG_DATA",
     "VECTOR_WORDS",
     "delimited_file",
+    "findings_file",
     "history_file",
     "json_lines_file",
     "messages_file",
@@ -456,3 +457,18 @@ def history_file(random: Random) -> bytes:
         )
     data = ("\n".join(lines) + "\n").encode()
     return alter_bytes(data, random) if action > 0.75 else data
+
+
+def findings_file(random: Random) -> bytes:
+    """Return a list of findings as JSON, altered."""
+    if random.random() < 0.05:
+        return random_bytes(random)
+    finding = {
+        "name": "dead units",
+        "severity": random.choice(["error", "warning", "note"]),
+        "seen": "41 % of layer 1",
+        "why": "They learn nothing.",
+        "change": "learning_rate = 1e-4",
+    }
+    data = json.dumps([alter_tree(finding, random), finding]).encode()
+    return alter_bytes(data, random) if random.random() < 0.3 else data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -27,8 +28,10 @@ from nnkit.errors import ConfigError, DataError, FileError
 from nnkit.insight import drawing, plots, surfaces
 from nnkit.insight.drawing import Plot, page_svg, together, write_plot
 from nnkit.insight.gallery import PLOTS, plot_of
+from nnkit.insight.html import figure
 from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model
+from nnkit.training.history import History
 from nnkit.training.run import Run
 
 
@@ -317,6 +320,32 @@ def test_a_plot_in_a_page_names_its_words(moons: RunSubject) -> None:
     assert "var(--ink)" in svg
     assert "xmlns" not in svg
     ElementTree.parse(io.StringIO(svg))
+
+
+def test_names_with_dollars_are_no_mathematics(tmp_path: Path) -> None:
+    X, y = make_moons(200, noise=0.1, random_state=0)
+    lines = [f"{a:.4f},{b:.4f},{('$x^$', '$10_{$')[label]}" for (a, b), label in zip(X, y, strict=True)]
+    (tmp_path / "prices.csv").write_text("$a^$,$b_$,$kind$\n" + "\n".join(lines))
+    subject = trained(tmp_path / "run", f"data.train={tmp_path / 'prices.csv'}", "data.target=$kind$")
+    for name in ("confusion", "roc", "precision-recall", "calibration", "boundary", "learning"):
+        write_plot(drawn_by(subject, name), tmp_path / "plot.svg")
+        text = (tmp_path / "plot.svg").read_text()
+        assert {"confusion": "$x^$", "boundary": "$a^$"}.get(name, "") in text
+        assert "\\$" not in text
+
+
+def test_a_record_that_no_training_writes_is_drawn_all_the_same(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": 1, "step": 1, "loss": 1e308, 'x"><script>$^$': 5.0, "validation_y": None},
+        {"epoch": 2**62, "step": 2, "loss": 1e-308, "validation_y": -1e308},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("plot.svg", "plot.png"):
+        write_plot(
+            plot_of("learning", tmp_path, None, lambda model, source: load_dataset(source)), tmp_path / name
+        )
+    for plot in plots.learning_plots(History.from_jsonl(tmp_path / "metrics.jsonl")):
+        assert "<script>" not in figure(plot)
 
 
 def test_wrong_input_is_named_with_its_mend(

@@ -19,8 +19,9 @@ from nnkit.config import Config
 from nnkit.errors import DataError, FileError
 from nnkit.insight import drawing
 from nnkit.insight import report as report_module
+from nnkit.insight.findings import Finding
 from nnkit.insight.report import report, write_report
-from nnkit.insight.subject import Finding, RunSubject, subject_of_run
+from nnkit.insight.subject import RunSubject, subject_of_run
 from nnkit.training.run import Run
 
 
