@@ -130,6 +130,7 @@ def test_train_leaves_a_run_folder(digits: Path) -> None:
     assert sorted(path.name for path in digits.iterdir()) == [
         "checkpoints",
         "config.toml",
+        "findings.json",
         "metrics.jsonl",
         "model.safetensors",
     ]

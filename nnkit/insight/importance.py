@@ -126,7 +126,7 @@ def permutation_importance(
     Breiman 2001, "Random Forests", section 10; of any model, Fisher et al. 2019, arXiv:1801.01489.
     """
     repeats, seed = whole("repeats", repeats, 1), whole("seed", seed, 0, 2**32 - 1)
-    name = default_metrics(model.task)[0] if metric is None else metric
+    name = default_metrics(model.target.task)[0] if metric is None else metric
     sign = 1.0 if get_metric(name).greater_is_better else -1.0
     wanted = _wanted(model, columns)
     features: Features = model.preprocessor.transform(X)

@@ -15,8 +15,8 @@ from nnkit.data.examples import Dataset, Examples
 from nnkit.data.pictures import Pictures
 from nnkit.errors import DataError, FileError
 from nnkit.insight.evaluation import confident_mistakes, greatest_residuals
-from nnkit.insight.findings import Finding, findings_of
 from nnkit.model import Model, load
+from nnkit.training.diagnostics import Finding, read_findings
 from nnkit.training.history import History
 from nnkit.training.run import Run
 
@@ -212,8 +212,15 @@ def subject_of_run(folder: Path) -> RunSubject:
         folder,
         config,
         history,
-        findings_of(folder, model.details),
+        _findings(folder),
     )
+
+
+def _findings(folder: Path) -> tuple[Finding, ...]:
+    """Return what a diagnosis left in a run's folder, the serious ones first."""
+    path = folder / "findings.json"
+    found, _ = read_findings(path) if path.is_file() else ([], [])
+    return tuple(sorted(found, key=lambda finding: finding.severity != "serious"))
 
 
 def is_picture_shape(shape: Sequence[int] | None) -> bool:

@@ -83,7 +83,8 @@ class Finding:
         known = isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in fields)
         if not known or value["severity"] not in get_args(Severity):
             raise ModelFileError(f"not a finding: {shown(value)}")
-        return cls(**{key: value[key] for key in fields})
+        # JSON may hold halves of characters, which cannot be written.
+        return cls(**{key: value[key].encode("utf-8", "replace").decode() for key in fields})
 
 
 def check_settings(layers: Sequence[Layer], loss: Loss, targets: NDArray | None = None) -> list[Finding]:
@@ -243,4 +244,6 @@ def read_findings(path: str | os.PathLike[str]) -> tuple[list[Finding], list[dic
             raise ValueError("a network's figures are an object")
         return [Finding.from_json(finding) for finding in findings], figures
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: holds no findings of a training: {shown(str(error))}") from None
+        raise ModelFileError(
+            f"{path}: holds no findings of a training: {shown(str(error))}; remove it"
+        ) from None

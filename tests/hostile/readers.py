@@ -48,9 +48,9 @@ from nnkit.data.sources import load_dataset
 from nnkit.data.text_options import TextOptions
 from nnkit.data.word_vectors import read_word_vectors
 from nnkit.errors import NnkitError
-from nnkit.insight.findings import read_findings
 from nnkit.insight.plots import learning_plots
 from nnkit.model import Model, load
+from nnkit.training.diagnostics import read_findings
 from nnkit.training.history import History
 from nnkit.training.run import Run
 
@@ -334,7 +334,7 @@ def _use_history(path: Path) -> None:
 
 
 def _use_findings(path: Path) -> None:
-    for finding in read_findings(path):
+    for finding in read_findings(path)[0]:
         repr(finding).encode()
 
 

@@ -460,15 +460,16 @@ def history_file(random: Random) -> bytes:
 
 
 def findings_file(random: Random) -> bytes:
-    """Return a list of findings as JSON, altered."""
+    """Return a run's findings as JSON, altered."""
     if random.random() < 0.05:
         return random_bytes(random)
     finding = {
         "name": "dead units",
-        "severity": random.choice(["error", "warning", "note"]),
+        "severity": random.choice(["serious", "notice", "note"]),
         "seen": "41 % of layer 1",
         "why": "They learn nothing.",
         "change": "learning_rate = 1e-4",
     }
-    data = json.dumps([alter_tree(finding, random), finding]).encode()
+    written = {"format": 1, "findings": [finding, finding], "figures": [{"layer": 0}]}
+    data = json.dumps(alter_tree(written, random)).encode()
     return alter_bytes(data, random) if random.random() < 0.3 else data

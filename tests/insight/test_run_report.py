@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,12 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from nnkit.config import Config
-from nnkit.errors import DataError, FileError
+from nnkit.errors import FileError, ModelFileError
 from nnkit.insight import drawing
 from nnkit.insight import report as report_module
-from nnkit.insight.findings import Finding
 from nnkit.insight.report import report, write_report
 from nnkit.insight.subject import RunSubject, subject_of_run
+from nnkit.training.diagnostics import Finding, write_findings
 from nnkit.training.run import Run
 
 
@@ -121,45 +120,30 @@ def test_findings_are_shown_the_worst_first(digits: RunSubject, tmp_path: Path) 
     folder = tmp_path / "run"
     trained(folder, "data.train=digits")
     found = [
-        {
-            "name": "dead <units>",
-            "severity": "note",
-            "seen": "3 %",
-            "why": "They learn nothing.",
-            "change": "x",
-        },
-        {
-            "name": "diverging",
-            "severity": "error",
-            "seen": "9e9",
-            "why": "Too fast.",
-            "change": "rate = 1e-4",
-        },
+        Finding("dead <units>", "notice", "3 %", "They learn nothing.", "x"),
+        Finding("diverging", "serious", "9e9", "Too fast.", "rate = 1e-4"),
     ]
-    (folder / "findings.json").write_text(json.dumps(found))
+    write_findings(folder / "findings.json", found)
     subject = subject_of_run(folder)
-    assert [finding.name for finding in subject.findings] == ["diverging", "dead <units>"]
+    assert subject.findings == (found[1], found[0])
     text = report(subject)
     check(text, active=True)
     assert "dead &lt;units&gt;" in text
     assert "rate = 1e-4" in text
-    details = {**subject.model.details, "findings": found[:1]}
     (folder / "findings.json").unlink()
-    replace(subject.model, details=details).save(folder / "model.safetensors")
-    assert subject_of_run(folder).findings == (
-        Finding("dead <units>", "note", "3 %", "They learn nothing.", "x"),
-    )
+    assert subject_of_run(folder).findings == ()
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff", b"[" * 10**5, b'"x"'])
 def test_findings_that_are_none_are_an_error_with_a_mend(digits: RunSubject, content: bytes) -> None:
     path = digits.folder / "findings.json"
+    before = path.read_bytes()
     path.write_bytes(content)
     try:
-        with pytest.raises(DataError, match="list of findings"):
+        with pytest.raises(ModelFileError, match=r"holds no findings of a training: .*; remove it"):
             subject_of_run(digits.folder)
     finally:
-        path.unlink()
+        path.write_bytes(before)
 
 
 def test_a_regression_has_values_and_residuals(tmp_path: Path) -> None:
