@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -350,11 +351,11 @@ def _keys(features: Features, targets: NDArray) -> list[bytes]:
     ragged = [(bags.starts, _mixed(bags.ids)) for bags in features.bags]
     if features.sparse is not None:
         sparse = features.sparse
-        values = sparse.values.view(np.uint32 if sparse.values.itemsize == 4 else np.uint64)
-        ragged.append((sparse.starts, _mixed(_mixed(sparse.columns) ^ values)))
+        bits: NDArray[np.unsignedinteger] = sparse.values.view(f"u{sparse.values.itemsize}")
+        ragged.append((sparse.starts, _mixed(_mixed(sparse.columns) ^ bits)))
     parts += [_sums(starts, hashes) for starts, hashes in ragged]
     flat = np.hstack([_bytes_of(part) for part in parts])
-    keys: list[bytes] = flat.view(np.dtype((np.void, flat.shape[1]))).reshape(-1).tolist()
+    keys = cast("list[bytes]", flat.view(np.dtype((np.void, flat.shape[1]))).reshape(-1).tolist())
     if dense.shape[1] or features.codes is not None or not ragged:
         return keys
     lengths = np.sum([np.diff(starts) for starts, _ in ragged], axis=0)
