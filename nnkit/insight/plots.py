@@ -211,7 +211,7 @@ def roc_plot(subject: Subject) -> Plot:
     """
     curves = {name: roc_curve(*pair) for name, pair in _against_rest(subject).items()}
     words = "Share of the other rows taken for it (false positives), and of its own found (true positives)."
-    axes = ("false positive rate (share of the others)", "true positive rate (share of its own)")
+    axes = ("false positive rate (share of the others)", "true positive rate (of its own)")
     return _curves("roc", "ROC curve", curves, axes, "area", words, diagonal=True)
 
 
@@ -225,7 +225,7 @@ def precision_recall_plot(subject: Subject) -> Plot:
     """
     curves = {name: precision_recall_curve(*pair) for name, pair in _against_rest(subject).items()}
     words = "Share of its own found (recall), and share of what is taken for it that is it (precision)."
-    axes = ("recall (share of its own found)", "precision (share of the found that is right)")
+    axes = ("recall (share of its own found)", "precision (share of those right)")
     return _curves("precision-recall", "Precision and recall", curves, axes, "average precision", words)
 
 
@@ -255,7 +255,11 @@ def _curves(
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         axes.grid()
-        axes.legend(title=f"class ({area})", title_fontsize=8, fontsize=8)
+        title = {"title": f"class ({area})", "title_fontsize": 8, "fontsize": 8}
+        if len(chosen) > 4:  # they would hide the curves
+            figure.legend(loc="outside lower center", ncols=3, **title)
+        else:
+            axes.legend(**title)
 
     if len(curves) == 1:
         [(name, curve)] = curves.items()
@@ -266,7 +270,8 @@ def _curves(
     if len(chosen) < len(curves):
         words += f" Drawn are the {len(chosen)} of {len(curves)} with the least."
     rows = [[name, f"{curve.area:.4f}"] for name, curve in curves.items()]
-    return Plot(key, title, words, ["class", area], rows, draw)
+    size = (4.8, 4.4 if len(chosen) > 4 else 3.4)
+    return Plot(key, title, words, ["class", area], rows, draw, size)
 
 
 def _kept(curve: Curve) -> NDArray[np.int64]:

@@ -107,13 +107,17 @@ def _head(subject: RunSubject) -> Iterator[str]:
 def _metrics(subject: RunSubject) -> Iterator[str]:
     yield '<h2 id="metrics">Metrics</h2>'
     rows = [
-        [name.replace("_", " "), f"{value:,.4f}", "more" if METRICS[name].greater_is_better else "less"]
+        [name.replace("_", " "), _measured(value), "more" if METRICS[name].greater_is_better else "less"]
         for name, value in subject.metrics.items()
     ]
     if subject.task != "regression":
-        bins, said = calibration_of(subject)
-        rows.append([f"expected calibration error of the {said}", f"{bins.error:.4f}", "less"])
+        rows.append(["expected calibration error", f"{calibration_of(subject)[0].error:.4f}", "less"])
     yield table(["metric", f"on the {subject.kind} rows", "better is"], rows)
+
+
+def _measured(value: float) -> str:
+    """Return a figure; it is none where a class has no rows, or all are of one."""
+    return f"{value:,.4f}" if np.isfinite(value) else "not defined on these rows"
 
 
 def _findings(subject: RunSubject) -> Iterator[str]:

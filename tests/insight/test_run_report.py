@@ -236,3 +236,23 @@ def test_what_is_no_run_is_named_with_its_mend(digits: RunSubject, tmp_path: Pat
         write_report(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("")
     assert "ended before its first epoch" in write_report(tmp_path).read_text()
+
+
+def test_pictures_in_colour_are_shown_as_they_are(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name, colour in (("red", (220, 40, 40)), ("blue", (40, 40, 220))):
+        (tmp_path / "colours" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = np.clip(np.array(colour) + generator.normal(0, 60, (12, 12, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "colours" / name / f"{number}.png")
+    subject = trained(tmp_path / "run", f"data.train={tmp_path / 'colours'}", "data.image_size=[12, 12]")
+    text = report(subject)
+    names = check(text, active=True).names
+    assert "plot-weights" in names
+    assert "each channel in its colour" in text
+    for cell, content in cells_of(text).items():
+        for caption, path, url in content["rows"]:
+            picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+            np.testing.assert_array_equal(picture, np.asarray(Image.open(path)))
+            assert Path(path).parent.name == subject.labels[int(cell[0])]
+            assert subject.examples.features.paths[int(caption.split()[1].rstrip(","))] == path  # type: ignore[union-attr]
