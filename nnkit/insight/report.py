@@ -126,7 +126,7 @@ def _findings(subject: RunSubject) -> Iterator[str]:
     yield '<h2 id="findings">Findings</h2>\n<ul class="findings">'
     for finding in subject.findings:
         yield (
-            f"<li><strong>{escape(finding.name)}</strong> "
+            f"<li><strong>{escape(finding.name.replace('_', ' '))}</strong> "
             f'<span class="soft">({escape(finding.severity)})</span><br>\n{escape(finding.seen)} '
             f"{escape(finding.why)}<br>\n<em>To change:</em> {escape(finding.change)}</li>"
         )
