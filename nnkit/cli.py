@@ -315,7 +315,7 @@ def plot(
         str,
         typer.Argument(
             help="learning, confusion, roc, precision-recall, calibration, predicted, residuals, mistakes, "
-            "boundary, loss-surface, weights or activations."
+            "importance, boundary, loss-surface, weights or activations."
         ),
     ],
     subject: Annotated[

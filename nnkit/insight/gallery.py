@@ -9,6 +9,7 @@ from nnkit.data.examples import Dataset
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.insight import plots, surfaces
 from nnkit.insight.drawing import Plot, together
+from nnkit.insight.importance_plot import importance_plot
 from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model, load
 from nnkit.training.history import History
@@ -23,6 +24,7 @@ _OF_ROWS: dict[str, Callable[[Subject], Plot]] = {
     "predicted": plots.predicted_plot,
     "residuals": plots.residuals_plot,
     "mistakes": plots.mistakes_plot,
+    "importance": importance_plot,
     "boundary": surfaces.boundary_plot,
     "loss-surface": lambda subject: surfaces.loss_surface_plot(
         subject.model, surfaces.loss_surface(subject.model, subject.examples), subject.kind

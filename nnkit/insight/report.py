@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from nnkit.core.metrics import METRICS
 from nnkit.errors import DataError
 from nnkit.files import write_whole
+from nnkit.insight.columns import model_columns
 from nnkit.insight.drawing import Plot, have_matplotlib
 from nnkit.insight.examples import picture_url, words_of
 from nnkit.insight.html import NO_PLOTS, document, figure, table
+from nnkit.insight.importance_plot import MOST_COLUMNS, importance_plot
 from nnkit.insight.plots import (
     calibration_of,
     calibration_plot,
@@ -77,6 +79,7 @@ def report(subject: RunSubject) -> str:
         *_confusion(subject),
         *_answers(subject),
         *_mistakes(subject),
+        *_importance(subject),
         *_weights(subject),
         *_settings(subject),
     ]
@@ -189,6 +192,12 @@ def _mistakes(subject: RunSubject) -> Iterator[str]:
 def _picture(url: str, words: str, path: str) -> str:
     title = f' title="{escape(path)}"' if path else ""
     return f'<li{title}><img src="{url}" alt="{escape(words)}"><span>{escape(words)}</span></li>'
+
+
+def _importance(subject: RunSubject) -> Iterator[str]:
+    if not subject.pictures and 1 < len(model_columns(subject.model)) <= MOST_COLUMNS:
+        yield '<h2 id="columns">Columns</h2>'
+        yield _figures([importance_plot(subject)])
 
 
 def _weights(subject: RunSubject) -> Iterator[str]:

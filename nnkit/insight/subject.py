@@ -20,7 +20,7 @@ from nnkit.training.diagnostics import Finding, read_findings
 from nnkit.training.history import History
 from nnkit.training.run import Run
 
-__all__ = ["RunSubject", "Subject", "as_picture", "is_picture_shape", "subject_of_run"]
+__all__ = ["RunSubject", "Subject", "as_picture", "drawn_examples", "is_picture_shape", "subject_of_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +221,14 @@ def _findings(folder: Path) -> tuple[Finding, ...]:
     path = folder / "findings.json"
     found, _ = read_findings(path) if path.is_file() else ([], [])
     return tuple(sorted(found, key=lambda finding: finding.severity != "serious"))
+
+
+def drawn_examples(examples: Examples, most: int, seed: int) -> Examples:
+    """Return at most so many examples, drawn by the seed, in their order."""
+    if len(examples) <= most:
+        return examples
+    rows = np.random.default_rng(seed).choice(len(examples), most, replace=False)
+    return examples.take(np.sort(rows))
 
 
 def is_picture_shape(shape: Sequence[int] | None) -> bool:

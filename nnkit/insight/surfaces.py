@@ -23,7 +23,7 @@ from nnkit.data.examples import Examples
 from nnkit.data.operations import NumberColumn
 from nnkit.errors import DataError
 from nnkit.insight.drawing import LIGHT, MARKERS, Palette, Plot, literal
-from nnkit.insight.subject import Subject
+from nnkit.insight.subject import Subject, drawn_examples
 from nnkit.model import Model
 
 __all__ = [
@@ -284,13 +284,7 @@ class _Loss:
     """The loss of a copy of a network, whose parameters are moved."""
 
     def __init__(self, model: Model, examples: Examples, seed: int) -> None:
-        assert examples.target is not None
-        chosen = np.arange(len(examples))
-        if len(examples) > _ROWS_OF_A_SURFACE:
-            chosen = np.sort(
-                np.random.default_rng(seed).choice(len(examples), _ROWS_OF_A_SURFACE, replace=False)
-            )
-        taken = examples.take(chosen)
+        taken = drawn_examples(examples, _ROWS_OF_A_SURFACE, seed)
         assert taken.target is not None
         self._start = model.network.parameters()
         dtype = model.network.arena.dtype

@@ -7,12 +7,15 @@ import json
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from sklearn import inspection
 from sklearn.datasets import load_digits, make_moons
-from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+from sklearn.metrics import average_precision_score, confusion_matrix, r2_score, roc_auc_score
 
 from nnkit import load
 from nnkit.config import Config
@@ -29,6 +32,7 @@ from nnkit.insight import drawing, plots, surfaces
 from nnkit.insight.drawing import Plot, page_svg, together, write_plot
 from nnkit.insight.gallery import PLOTS, plot_of
 from nnkit.insight.html import figure
+from nnkit.insight.importance_plot import importance_plot as plot_importance
 from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model
 from nnkit.training.history import History
@@ -132,6 +136,26 @@ def test_the_most_confident_mistakes_are_named_by_their_row_in_the_source(moons:
         assert true == table.target[place] != said
         expected = max(probabilities[place], 1 - probabilities[place])
         assert float(surely) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_importance_of_columns_is_scikit_learns(values: RunSubject) -> None:
+    X = np.column_stack([values.examples.features[name] for name in "abc"])  # type: ignore[call-overload, index]
+
+    def score(estimator: object, rows: np.ndarray, truth: np.ndarray) -> float:
+        table = pa.table(dict(zip("abc", rows.T, strict=True)))
+        return float(r2_score(truth, values.model.predict(table)))
+
+    found = inspection.permutation_importance(
+        SimpleNamespace(fit=lambda X, y: None),
+        X,
+        values.truth[:, 0],
+        scoring=score,
+        n_repeats=5,
+        random_state=0,
+    )
+    rows = {name: float(mean) for name, mean, _ in plot_importance(values).rows}
+    for name, expected in zip("abc", found.importances_mean, strict=True):
+        assert rows[name] == pytest.approx(expected, abs=2e-4)
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"])
@@ -256,7 +280,7 @@ def drawn_by(subject: RunSubject, what: str) -> Plot:
             ("learning", "confusion", "roc", "precision-recall", "calibration", "mistakes", "weights"),
         ),
         ("moons", ("boundary", "roc", "calibration", "loss-surface", "activations")),
-        ("values", ("learning", "predicted", "residuals")),
+        ("values", ("learning", "predicted", "residuals", "importance")),
     ],
 )
 def test_each_plot_becomes_png_and_svg(
@@ -295,7 +319,7 @@ def label_of_axes(plot: Plot) -> bool:
 def test_every_plot_has_a_name_and_is_drawn_by_the_test_above(digits: RunSubject) -> None:
     with pytest.raises(ConfigError, match="did you mean roc"):
         drawn_by(digits, "rocc")
-    assert len(PLOTS) == 12
+    assert len(PLOTS) == 13
 
 
 def test_plots_one_below_the_other_are_one_file(digits: RunSubject, tmp_path: Path) -> None:

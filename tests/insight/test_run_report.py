@@ -155,7 +155,7 @@ def test_a_regression_has_values_and_residuals(tmp_path: Path) -> None:
     subject = trained(tmp_path / "run", f"data.train={tmp_path / 'prices.csv'}", "data.target=price")
     text = report(subject)
     names = check(text, active=True).names
-    assert {"plot-predicted", "plot-residuals", "values", "mistakes"} <= set(names)
+    assert {"plot-importance", "plot-predicted", "plot-residuals", "values", "mistakes"} <= set(names)
     assert not {"confusion-matrix", "first-layer", "plot-roc"} & set(names)
     assert "(in units of price)" in text
     errors = np.abs(subject.model.predict(subject.examples.features) - subject.truth[:, 0])
