@@ -241,7 +241,8 @@ def suite(path: Path, result: Result) -> Iterator[str]:
     link = f"[results/{path.name}](results/{path.name})"
     yield f"## The suite: {path.stem}"
     yield paragraph(f"{link}, measured {result.measured} UTC{size}. {'; '.join(rows)}.{load}")
-    for section in result.seconds:
+    # A run that was ended has no seconds of the section it was in.
+    for section in dict.fromkeys([*result.seconds, *(record.section for record in result.records)]):
         records = result.section(section)
         for device in dict.fromkeys(record.device for record in records):
             own = [record for record in records if record.device == device]
