@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import copy
 import hashlib
 import importlib.util
 import inspect
@@ -123,7 +122,7 @@ def specialise(
         The device and dtype.
     """
     inliner = _Inliner(formulas, constants, target, template)
-    function = copy.deepcopy(_parsed(template))
+    function = _parsed(template)
     function.body = _without_unread(inliner.block(function.body))
     used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
     parameters = [argument for argument in function.args.args if argument.arg in used]
@@ -231,12 +230,12 @@ def _parameter_names(source: str, function: str) -> list[str]:
     raise AssertionError(function)
 
 
-@cache
 def _parsed(function: Callable) -> ast.FunctionDef:
+    """Return a function's tree, the caller's own to change: parsing anew is faster than copying one."""
     if not isinstance(function, FunctionType):
         raise ConfigError(f"a formula must be a plain Python function, not {function!r}")
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        tree = ast.parse(_text(function))
     except (OSError, SyntaxError, IndentationError) as error:
         raise ConfigError(
             f"the source of the formula {function.__name__!r} cannot be read ({error}); "
@@ -246,6 +245,11 @@ def _parsed(function: Callable) -> ast.FunctionDef:
     if not isinstance(node, ast.FunctionDef):
         raise ConfigError(f"the formula {function.__name__!r} must be written with `def`")
     return node
+
+
+@cache
+def _text(function: FunctionType) -> str:
+    return textwrap.dedent(inspect.getsource(function))
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
@@ -463,7 +467,7 @@ class _Inliner(ast.NodeTransformer):
         return module in self._target.modules or module.startswith("nnkit.kernels.")
 
     def _inline(self, formula: Callable, arguments: list[ast.expr]) -> ast.expr:
-        definition = copy.deepcopy(_parsed(formula))
+        definition = _parsed(formula)
         part = formula.__module__ in self._target.parts
         body, returned = _split_return(definition)
         if returned is None and not (part and body):
