@@ -17,7 +17,7 @@ from nnkit.data.examples import Dataset, Examples
 from nnkit.data.pictures import Pictures
 from nnkit.errors import ConfigError, DataError
 from nnkit.insight.audits import Audit, Difference, GroupFigures, Rate, audit, grouping
-from nnkit.insight.explanation import Explanation
+from nnkit.insight.explanation import Explanation, number_words
 from nnkit.insight.importance import Importance, permutation_importance
 from nnkit.model import Model
 
@@ -27,7 +27,7 @@ Method = Literal["permutation", "gradients", "shap", "lime"]
 METHODS: tuple[Method, ...] = ("permutation", "gradients", "shap", "lime")
 _MOST_SHOWN, _TERMS_SHOWN = 30, 15
 # Rows at most, unless said otherwise: drawn by the seed. lime fits 5,000 perturbed rows for each.
-_MOST_ROWS: dict[Method, int] = {"permutation": 5000, "gradients": 200, "shap": 200, "lime": 20}
+_MOST_ROWS: dict[Method, int] = {"permutation": 5000, "gradients": 200, "shap": 50, "lime": 20}
 _MOST_BACKGROUND = 1000
 
 
@@ -245,27 +245,28 @@ def _print_sizes(explanation: Explanation) -> None:
     title = f"{explanation.method} on {what['rows']:,} rows: contributions to {what['output']}"
     table = _table(_plain(title), "column", "mean size", "mean")
     for column in what["columns"][:_MOST_SHOWN]:
-        sizes = [f"{column[key]:,.4g}" for key in ("mean_size", "mean")]
+        sizes = [number_words(column[key]) for key in ("mean_size", "mean")]
         table.add_row(_plain(column["column"]), *sizes)
     _print(table)
     _print_left_out(len(what["columns"]))
 
 
 def _print_row(explanation: Explanation, row: int, values: dict[str, str]) -> None:
-    what = f"{explanation.names[0]} {explanation.outputs[0]:,.4g}, {explanation.base[0]:,.4g} at the baseline"
+    output, base = number_words(explanation.outputs[0]), number_words(explanation.base[0])
+    what = f"{explanation.names[0]} {output}, {base} at the baseline"
     table = _table(_plain(f"row {row} ({explanation.method}): {what}"), "column", "value", "contribution")
     ranked = explanation.ranked(0)
     for name, value in ranked[:_MOST_SHOWN]:
-        table.add_row(_plain(name), _plain(values.get(name, "")), f"{value:+,.4g}")
+        table.add_row(_plain(name), _plain(values.get(name, "")), number_words(value, sign=True))
     gap = float(explanation.gap[0])
     if abs(gap) > 0.01 * float(np.abs(explanation.contributions[0]).sum()):
-        table.add_row("(unexplained)", "", f"{gap:+,.4g}")
+        table.add_row("(unexplained)", "", number_words(gap, sign=True))
     _print(table)
     _print_left_out(len(ranked))
     for column, terms in (explanation.terms[0] if explanation.terms else {}).items():
         table = _table(_plain(f"the terms of {column!r}"), "term", "contribution")
         for term, value in terms[:_TERMS_SHOWN]:
-            table.add_row(_plain(repr(term)), f"{value:+,.4g}")
+            table.add_row(_plain(repr(term)), number_words(value, sign=True))
         _print(table)
         if len(terms) > _TERMS_SHOWN:
             print(f"and {len(terms) - _TERMS_SHOWN:,} more terms; --json has all")
@@ -293,7 +294,7 @@ def _print_audit(found: Audit) -> None:
         _plain(f"metrics by {found.by!r}"), "group", "rows", *(n.replace("_", " ") for n in others)
     )
     for group in groups:
-        table.add_row(*_named(group), *(f"{group.metrics[name]:,.4g}" for name in others))
+        table.add_row(*_named(group), *(number_words(group.metrics[name]) for name in others))
     _print(table)
     for group in found.groups:
         if group.few:

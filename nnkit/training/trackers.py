@@ -54,7 +54,8 @@ class Tracker(Callback):
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Begin the package's run, with the config."""
-        self._begin(_flat(_settings(trainer) if self._config is None else self._config))
+        config = _flat(_settings(trainer) if self._config is None else self._config)
+        self._begin(config, resumed=figures.step > 0)
         self._begun = True
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
@@ -89,7 +90,7 @@ class Tracker(Callback):
             self._failed = True
 
     @abstractmethod
-    def _begin(self, config: Mapping[str, Any]) -> None: ...
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None: ...
 
     @abstractmethod
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None: ...
@@ -125,7 +126,7 @@ class TensorBoard(Tracker):
         self._types = extra_module("tensorboard.compat.proto.types_pb2", "tensorboard")
         self._hparams = extra_module("tensorboard.plugins.hparams.summary_v2", "tensorboard")
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self._writer = self._open(str(self.folder / "tensorboard"))
         plain = {name: _plain(value) for name, value in config.items()}
         self._write(self._hparams.hparams_pb(plain, trial_id=str(self.folder)), 0)
@@ -168,7 +169,7 @@ class MLflow(Tracker):
 
     The store is the one of MLFLOW_TRACKING_URI, or else ``mlflow.db`` and ``mlartifacts`` beside the run's
     folder: ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``. The experiment is that of
-    MLFLOW_EXPERIMENT_NAME, or ``nnkit``.
+    MLFLOW_EXPERIMENT_NAME, or ``nnkit``. A training that is resumed goes on in the run it began.
 
     Parameters
     ----------
@@ -183,7 +184,7 @@ class MLflow(Tracker):
         self._mlflow = extra_module("mlflow", "mlflow")
         extra_module("mlflow.store.tracking.sqlalchemy_store", "mlflow")
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         beside.mkdir(parents=True, exist_ok=True)
@@ -196,6 +197,8 @@ class MLflow(Tracker):
             identity = self._client.create_experiment(name, artifact_location=where)
         else:
             identity = experiment.experiment_id
+        if resumed and self._go_on(identity):
+            return
         run = self._client.create_run(
             identity, run_name=self.folder.name, tags={"nnkit.folder": str(self.folder.absolute())}
         )
@@ -204,6 +207,16 @@ class MLflow(Tracker):
         parameters = [entities.Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in config.items()]
         for first in range(0, len(parameters), 100):  # as many as one call takes
             self._client.log_batch(self.run_id, params=parameters[first : first + 100])
+
+    def _go_on(self, experiment: str) -> bool:
+        """Take up the run that the training before its stop left, if there is one."""
+        folder = str(self.folder.absolute())
+        for run in self._client.search_runs([experiment]):  # the newest first
+            if run.data.tags.get("nnkit.folder") == folder:
+                self.run_id = run.info.run_id
+                self._client.update_run(self.run_id, status="RUNNING")
+                return True
+        return False
 
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
         now = int(time.time() * 1000)
@@ -238,7 +251,7 @@ class WeightsAndBiases(Tracker):
         super().__init__(folder, config)
         self._wandb = extra_module("wandb", "wandb")
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._run = self._wandb.init(
             mode=os.environ.get("WANDB_MODE") or "offline",

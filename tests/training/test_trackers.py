@@ -94,6 +94,21 @@ def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pyte
     assert digest(Path(copy)) == digest(outcome.model_path)
 
 
+def test_a_resumed_training_goes_on_in_mlflows_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = needs("mlflow", "mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    run, _, first = tracked(tmp_path, "mlflow")
+    again = Run.resumed(run.folder, ["training.epochs=5"])
+    [second] = trackers_from("mlflow", again.folder)
+    again.train([], [second])
+    assert second.run_id == first.run_id  # type: ignore[attr-defined]
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    history = client.get_metric_history(second.run_id, "loss")  # type: ignore[attr-defined]
+    assert sorted(metric.step for metric in history) == [1, 2, 3, 4, 5]
+    assert client.get_run(second.run_id).info.status == "FINISHED"  # type: ignore[attr-defined]
+
+
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -151,7 +166,7 @@ def test_an_error_ends_the_trackers_run_as_failed(tmp_path: Path) -> None:
     closed: list[bool] = []
 
     class Watching(Tracker):
-        def _begin(self, config: Any) -> None: ...
+        def _begin(self, config: Any, resumed: bool) -> None: ...
 
         def _log(self, metrics: Any, epoch: int) -> None: ...
 
@@ -177,7 +192,7 @@ def test_an_error_while_training_is_told_once_and_the_training_goes_on(
     class Broken(Tracker):
         package = "Broken"
 
-        def _begin(self, config: Any) -> None: ...
+        def _begin(self, config: Any, resumed: bool) -> None: ...
 
         def _log(self, metrics: Any, epoch: int) -> None:
             raise OSError("no space left")
@@ -199,7 +214,7 @@ def test_without_a_config_the_trainers_settings_are_recorded(tmp_path: Path) -> 
     seen: dict[str, Any] = {}
 
     class Recording(Tracker):
-        def _begin(self, config: Any) -> None:
+        def _begin(self, config: Any, resumed: bool) -> None:
             seen.update(config)
 
         def _log(self, metrics: Any, epoch: int) -> None:
