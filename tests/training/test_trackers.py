@@ -149,8 +149,9 @@ def test_weights_and_biases_reads_config_metrics_and_model(
     config, rows, files = {}, [], []
     for data in records(path):
         record = wandb_internal_pb2.Record.FromString(data)
-        if record.HasField("run"):
-            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        # Settings come with the run, or in a record of their own where the library is slow to begin.
+        for item in (*record.run.config.update, *record.config.update):
+            config[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
         if record.HasField("history"):
             items = record.history.item
             rows.append({(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items})
