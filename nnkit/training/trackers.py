@@ -10,10 +10,12 @@ import json
 import logging
 import math
 import os
+import socket
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,20 @@ __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "
 logger = logging.getLogger("nnkit")
 
 _PROJECT = "nnkit"
+_FILES = count()  # of this process, so that two begun in one second are two
 _LONGEST_PARAMETER = 6000  # MLflow's limit
+_LONGEST_ERROR = 200
+_REST = 20  # so many times as long as it took to fail, before the next try
+# A server out of reach: MLflow would try for minutes, with the training waiting. The user's own settings win.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 class Tracker(Callback):
     """Base of the trackers: records the config when a training begins and the figures after each epoch.
 
-    An error of the package's after the beginning is told once and does not end the training.
+    An error of the package's, such as a server out of reach or a full disk, is told in one line, once, and
+    does not end the training: without the tracker where it was met at the beginning, and else the next epochs
+    are tried again, with rests between so that a server that makes wait costs a twentieth of the time.
 
     Parameters
     ----------
@@ -51,12 +60,13 @@ class Tracker(Callback):
         self._config = config
         self._begun = False
         self._failed = False
+        self._resting_until = 0.0
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Begin the package's run, with the config."""
         config = _flat(_settings(trainer) if self._config is None else self._config)
-        self._begin(config, resumed=figures.step > 0)
-        self._begun = True
+        self._failed, self._resting_until = False, 0.0
+        self._begun = self._heeding(lambda: self._begin(config, resumed=figures.step > 0))
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Record the epoch's figures, those that are numbers."""
@@ -67,12 +77,14 @@ class Tracker(Callback):
             **figures.metrics,
         }
         finite = {name: float(value) for name, value in found.items() if math.isfinite(value)}
-        self._heeding(lambda: self._log(finite, figures.epoch))
+        if self._begun and time.monotonic() >= self._resting_until:
+            self._heeding(lambda: self._log(finite, figures.epoch))
 
     def add_model(self, path: str | os.PathLike[str], metrics: Mapping[str, float]) -> None:
         """Record the model file, and the figures it was measured by at the end."""
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        self._heeding(lambda: self._add_model(Path(path), finite))
+        if self._begun:
+            self._heeding(lambda: self._add_model(Path(path), finite))
 
     def close(self, failed: bool = False) -> None:
         """End the package's run; once is enough."""
@@ -80,14 +92,22 @@ class Tracker(Callback):
             self._heeding(lambda: self._end(failed))
             self._begun = False
 
-    def _heeding(self, action: Callable[[], None]) -> None:
+    def _heeding(self, action: Callable[[], None]) -> bool:
+        """Act, and return whether that went well; the first error is told."""
+        began = time.monotonic()
         try:
-            if self._begun:
-                action()
+            action()
         except Exception as error:
+            now = time.monotonic()
+            self._resting_until = now + _REST * (now - began)
             if not self._failed:
-                logger.warning(f"{self.package}: {error}; the training goes on")
+                said = " ".join(str(error).split()) or type(error).__name__
+                said = said if len(said) <= _LONGEST_ERROR else said[: _LONGEST_ERROR - 1] + "…"
+                without = "" if self._begun else " without it"
+                logger.warning(f"{self.package}: {said}; the training goes on{without}")
             self._failed = True
+            return False
+        return True
 
     @abstractmethod
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None: ...
@@ -118,8 +138,9 @@ class TensorBoard(Tracker):
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        writer = extra_module("tensorboard.summary.writer.event_file_writer", "tensorboard")
-        self._open = writer.EventFileWriter
+        # Not the writer around it, whose thread prints a traceback of its own where the disk is full.
+        writer = extra_module("tensorboard.summary.writer.record_writer", "tensorboard")
+        self._records = writer.RecordWriter
         self._event = extra_module("tensorboard.compat.proto.event_pb2", "tensorboard").Event
         self._summary = extra_module("tensorboard.compat.proto.summary_pb2", "tensorboard")
         self._tensor = extra_module("tensorboard.compat.proto.tensor_pb2", "tensorboard")
@@ -127,7 +148,12 @@ class TensorBoard(Tracker):
         self._hparams = extra_module("tensorboard.plugins.hparams.summary_v2", "tensorboard")
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
-        self._writer = self._open(str(self.folder / "tensorboard"))
+        folder = self.folder / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        name = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_FILES)}"
+        self._writer = self._records((folder / name).open("wb"))
+        self._writer.write(self._event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         plain = {name: _plain(value) for name, value in config.items()}
         self._write(self._hparams.hparams_pb(plain, trial_id=str(self.folder)), 0)
         self._write_text("config", json.dumps(dict(config), indent=1, default=str), 0)
@@ -154,7 +180,7 @@ class TensorBoard(Tracker):
         # The hyperparameters' message may come of another build of the same protocol: by bytes it fits.
         event = self._event(wall_time=time.time(), step=step)
         event.summary.ParseFromString(summary.SerializeToString())
-        self._writer.add_event(event)
+        self._writer.write(event.SerializeToString())
 
     def _write_text(self, tag: str, text: str, step: int) -> None:
         summary = self._summary
@@ -185,6 +211,8 @@ class MLflow(Tracker):
         extra_module("mlflow.store.tracking.sqlalchemy_store", "mlflow")
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
+        for setting, value in _PATIENCE.items():
+            os.environ.setdefault(setting, value)
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         beside.mkdir(parents=True, exist_ok=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ import pytest
 from nnkit import Dense, Network, Trainer
 from nnkit.config import Config
 from nnkit.errors import ConfigError
+from nnkit.training import trackers as trackers_module
 from nnkit.training.callbacks import Callback
 from nnkit.training.run import Outcome, Run
 from nnkit.training.trackers import TensorBoard, Tracker, trackers_from
@@ -209,6 +213,105 @@ def test_an_error_while_training_is_told_once_and_the_training_goes_on(
     told = [record.message for record in caplog.records if "Broken" in record.message]
     assert told == ["Broken: no space left; the training goes on"]
     assert len(trainer.history) == 3
+
+
+def closed_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb", "tensorboard"])
+def test_a_tracker_that_cannot_begin_is_told_in_one_line_and_the_training_goes_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server out of reach; for what writes here, a file where a folder should be."""
+    needs(name, name)
+    server = f"http://127.0.0.1:{closed_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    folder = tmp_path / "runs" / "flowers"
+    folder.mkdir(parents=True)
+    for kept in ("wandb", "tensorboard"):
+        (folder / kept).write_text("in the way")
+    package = {"mlflow": "MLflow", "wandb": "Weights & Biases", "tensorboard": "TensorBoard"}[name]
+    with caplog.at_level(logging.WARNING, "nnkit"):
+        run, outcome, _ = tracked(tmp_path, name)
+    told = [record.message for record in caplog.records if record.message.startswith(package)]
+    assert len(told) == 1
+    assert told[0].endswith("; the training goes on without it")
+    assert "\n" not in told[0]
+    assert len(run.trainer.history) == EPOCHS
+    assert outcome.model_path.is_file()
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TensorBoard's writer, its records on the device that has no space left."""
+    needs("tensorboard", "tensorboard")
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full on this system")
+    from tensorboard.summary.writer import record_writer
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", write_to_a_full_disk)
+    with caplog.at_level(logging.WARNING, "nnkit"):
+        run, outcome, _ = tracked(tmp_path, "tensorboard")
+    [told] = [record.message for record in caplog.records if record.message.startswith("TensorBoard")]
+    assert "No space left on device" in told
+    assert len(run.trainer.history) == EPOCHS
+    assert outcome.model_path.is_file()
+
+
+def write_to_a_full_disk(writer: Any, content: bytes) -> None:
+    with open("/dev/full", "wb") as full:
+        full.write(content)
+
+
+def test_a_server_that_goes_and_comes_is_tried_again_after_a_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, tried = [0.0], []
+    monkeypatch.setattr(trackers_module.time, "monotonic", lambda: seconds[0])
+
+    class Slow(Tracker):
+        def _begin(self, config: Any, resumed: bool) -> None: ...
+
+        def _log(self, metrics: Any, epoch: int) -> None:
+            tried.append(epoch)
+            if epoch == 2:
+                seconds[0] += 1.0
+                raise TimeoutError
+
+        def _add_model(self, path: Path, metrics: Any) -> None: ...
+
+        def _end(self, failed: bool) -> None: ...
+
+    tracker = Slow(tmp_path, {})
+    tracker.on_train_begin(None, figures(0))
+    for epoch in range(1, 31):
+        tracker.on_epoch_end(None, figures(epoch))
+        seconds[0] += 1.0
+    # The second epoch ends at 1, fails at 2, and after twenty times that second, at 22, the tries go on.
+    assert tried == [1, 2, *range(22, 31)]
+
+
+def figures(epoch: int) -> Any:
+    return SimpleNamespace(
+        step=epoch, epoch=epoch, loss=1.0, learning_rate=0.1, samples_per_second=1.0, metrics={}
+    )
+
+
+def test_a_training_without_trackers_imports_none_of_their_packages(tmp_path: Path) -> None:
+    script = (
+        "import sys; from nnkit.cli import main\n"
+        f"sys.argv = ['nnkit', 'train', 'iris', '--epochs', '1', '--out', {str(tmp_path / 'run')!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "found = {name.split('.')[0] for name in sys.modules} & {'mlflow', 'wandb', 'tensorboard'}\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 
 def test_without_a_config_the_trainers_settings_are_recorded(tmp_path: Path) -> None:
