@@ -33,7 +33,9 @@ _FILES = count()  # of this process, so that two begun in one second are two
 _LONGEST_PARAMETER = 6000  # MLflow's limit
 _LONGEST_ERROR = 200
 _REST = 20  # so many times as long as it took to fail, before the next try
-# A server out of reach: MLflow would try for minutes, with the training waiting. The user's own settings win.
+# Where a server is out of reach, MLflow would try for minutes and W&B for one and a half, with the training
+# waiting. The user's own settings win.
+_SECONDS_TO_BEGIN = 30
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
@@ -281,13 +283,14 @@ class WeightsAndBiases(Tracker):
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        patience = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": _SECONDS_TO_BEGIN}
         self._run = self._wandb.init(
             mode=os.environ.get("WANDB_MODE") or "offline",
             project=os.environ.get("WANDB_PROJECT") or _PROJECT,
             name=self.folder.name,
             dir=str(self.folder),
             config=dict(config),
-            settings=self._wandb.Settings(console="off", silent=True),
+            settings=self._wandb.Settings(console="off", silent=True, **patience),
         )
 
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
