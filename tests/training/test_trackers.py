@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -40,8 +41,24 @@ def tracked(tmp_path: Path, name: str) -> tuple[Run, Outcome, Tracker]:
 
 
 def expected(run: Run) -> dict[str, list[float]]:
+    """Return every column of the run's history that is a figure of an epoch's."""
     history = run.trainer.history
-    return {name: [float(value) for value in history[name]] for name in ("loss", "validation_accuracy")}
+    names = [name for name in history.columns if name not in ("epoch", "step", "seconds")]
+    assert {"loss", "learning_rate", "samples_per_second", "validation_accuracy"} <= set(names)
+    return {name: [float(value) for value in history[name]] for name in names}
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return the run's settings by their dotted names, those that are set."""
+    found, left = {}, list(run.resolved().model_dump(mode="json").items())
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        elif value is not None:
+            found[name] = value
+    assert len(found) > 20
+    return found
 
 
 def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
@@ -51,17 +68,18 @@ def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
     run, outcome, _ = tracked(tmp_path, "tensorboard")
     read = EventAccumulator(str(run.folder / "tensorboard"))
     read.Reload()
-    history = expected(run)
-    for tag, name in (("training/loss", "loss"), ("validation/accuracy", "validation_accuracy")):
-        events = read.Scalars(tag)
+    for name, values in expected(run).items():
+        bare = name.removeprefix("validation_")
+        events = read.Scalars(f"training/{name}" if bare == name else f"validation/{bare}")
         assert [event.step for event in events] == [1, 2, 3]
-        np.testing.assert_allclose([event.value for event in events], history[name], rtol=1e-6)
-    [final] = read.Scalars("final/accuracy")
-    assert final.value == pytest.approx(outcome.metrics["accuracy"], rel=1e-6)
+        np.testing.assert_allclose([event.value for event in events], values, rtol=1e-6)
+    for name, value in outcome.metrics.items():
+        [final] = read.Scalars(f"final/{name}")
+        assert final.value == pytest.approx(value, rel=1e-6)
     [model] = read.Tensors("model")
     assert model.tensor_proto.string_val[0].decode() == str(outcome.model_path.absolute())
     [config] = read.Tensors("config")
-    assert json.loads(config.tensor_proto.string_val[0])["run.seed"] == 3
+    assert json.loads(config.tensor_proto.string_val[0]) == settings_of(run)
     from tensorboard.plugins.hparams import plugin_data_pb2
 
     content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
@@ -86,14 +104,13 @@ def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pyte
     assert found.info.run_id == tracker.run_id  # type: ignore[attr-defined]
     assert found.info.run_name == "flowers"
     assert found.info.status == "FINISHED"
-    assert found.data.params["training.epochs"] == str(EPOCHS)
-    assert found.data.params["run.seed"] == "3"
-    assert found.data.params["model.hidden"] == "[8]"
+    assert found.data.params == {name: str(value) for name, value in settings_of(run).items()}
     for name, values in expected(run).items():
         history = sorted(client.get_metric_history(found.info.run_id, name), key=lambda metric: metric.step)
         assert [metric.step for metric in history] == [1, 2, 3]
         np.testing.assert_allclose([metric.value for metric in history], values, rtol=1e-12)
-    assert found.data.metrics["final_accuracy"] == pytest.approx(outcome.metrics["accuracy"])
+    for name, value in outcome.metrics.items():
+        assert found.data.metrics[f"final_{name}"] == pytest.approx(value)
     copy = client.download_artifacts(found.info.run_id, "model/model.safetensors", str(tmp_path))
     assert digest(Path(copy)) == digest(outcome.model_path)
 
@@ -150,7 +167,7 @@ def test_weights_and_biases_reads_config_metrics_and_model(
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     run, outcome, _ = tracked(tmp_path, "wandb")
     [path] = (run.folder / "wandb").glob("offline-run-*/run-*.wandb")
-    config, rows, files = {}, [], []
+    config, rows, files, summary = {}, [], [], {}
     for data in records(path):
         record = wandb_internal_pb2.Record.FromString(data)
         # Settings come with the run, or in a record of their own where the library is slow to begin.
@@ -160,11 +177,16 @@ def test_weights_and_biases_reads_config_metrics_and_model(
             items = record.history.item
             rows.append({(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items})
         request = record.request.log_artifact.artifact if record.HasField("request") else record.artifact
-        files += [(entry.path, entry.size) for entry in request.manifest.contents]
-    assert config["training.epochs"] == EPOCHS
+        files += [(entry.path, entry.size, entry.digest) for entry in request.manifest.contents]
+        summary |= {(i.key or ".".join(i.nested_key)): i.value_json for i in record.summary.update}
+    assert {name: config.get(name) for name in settings_of(run)} == settings_of(run)
+    for name, value in outcome.metrics.items():
+        assert json.loads(summary[f"final_{name}"]) == pytest.approx(value)
     for name, values in expected(run).items():
         np.testing.assert_allclose([row[name] for row in rows if name in row], values, rtol=1e-12)
-    assert ("model.safetensors", outcome.model_path.stat().st_size) in files
+    content = outcome.model_path.read_bytes()
+    md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+    assert ("model.safetensors", len(content), md5) in files
 
 
 def test_an_error_ends_the_trackers_run_as_failed(tmp_path: Path) -> None:
