@@ -305,7 +305,7 @@ def audit(
     overall = figures("(all)", np.ones(len(names), bool))
     large = [group for group in found if not group.few]
     some = len(large) < len(found)
-    alone = ()
+    alone: tuple[str, ...] = ()
     if len(found) == 1:
         alone = (f"all rows have one {by}, {distinct[0]!r}: there is no other group to compare it with",)
     return Audit(
