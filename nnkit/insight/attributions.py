@@ -29,7 +29,7 @@ _DEEPEST = 24
 # The contributions shall add up to the difference of the outputs within 1 %; half of it is aimed at.
 _TOLERANCE = 0.005
 # What rounding leaves of an output's difference no halving mends, and it must not go on without an end.
-_ROUNDINGS, _MOST_STRETCHES = 16, 2**18
+_ROUNDINGS, _MOST_STRETCHES, _MOST_OF_A_ROW = 64, 2**15, 16
 # Each stretch may be off by its share of that, short ones (there are few) by that of a 64th of the path.
 _LEAST_SHARE = 1 / 64
 # Points at once, of all rows: as many as take some tens of megabytes.
@@ -165,6 +165,7 @@ def _mean_gradients(
     rows = np.repeat(np.arange(len(inputs)), _STRETCHES)
     begins = np.tile(np.arange(_STRETCHES) / _STRETCHES, len(inputs))
     width = 1 / _STRETCHES
+    most = _MOST_STRETCHES + _MOST_OF_A_ROW * len(inputs)
     at_once = max(1, min(_MOST_AT_ONCE, _ELEMENTS_AT_ONCE // inputs.shape[1]) // _POINTS)
     for depth in range(_DEEPEST):
         left = np.zeros(len(rows), bool)
@@ -183,7 +184,7 @@ def _mean_gradients(
             allowed = _TOLERANCE * np.abs(differences[some]) * max(width, _LEAST_SHARE)
             allowed = np.maximum(allowed, rounding)
             wrong = np.abs(pieces.sum(axis=1) - (after - before)) > allowed
-            left[part] = wrong & (depth < _DEEPEST - 1) & (len(rows) < _MOST_STRETCHES)
+            left[part] = wrong & (depth < _DEEPEST - 1) & (len(rows) < most)
             np.add.at(mean, some[~left[part]], slopes[~left[part]] * width)
         rows, begins, width = np.repeat(rows[left], 2), np.repeat(begins[left], 2), width / 2
         if not len(rows):
