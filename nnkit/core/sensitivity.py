@@ -54,6 +54,8 @@ class Sensitivity:
         The number of inputs of the first stage.
     output_count : int
         The number of the network's outputs.
+    epsilon : float
+        The rounding of the network's dtype.
     """
 
     def __init__(self, stages: Sequence[Stage], arena: Arena) -> None:
@@ -61,6 +63,7 @@ class Sensitivity:
         # What is embedded is given as numbers here, so that a path may lead through them.
         self._stages = [replace(stage, dropout=0.0, tables=()) for stage in stages]
         self._arena = arena
+        self.epsilon = float(np.finfo(arena.dtype).eps)
         self.inputs = stages[0].inputs
         widest = max(self.inputs, *(max(stage.inputs, stage.outputs) for stage in stages))
         self._chunk = min(max(_CHUNK_ELEMENTS // widest, _FEWEST_ROWS), _MOST_ROWS)

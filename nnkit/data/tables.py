@@ -109,7 +109,7 @@ def _suggestion(key: str, names: Sequence[str]) -> str:
     near = [lower[name] for name in difflib.get_close_matches(key.lower(), lower, n=3)]
     if near:
         return f": did you mean {' or '.join(repr(name) for name in near)}?"
-    return f": the columns are {listed(names)}"
+    return f": the only column is {names[0]!r}" if len(names) == 1 else f": the columns are {listed(names)}"
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:

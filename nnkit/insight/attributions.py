@@ -26,9 +26,10 @@ _POINTS, _STRETCHES = 8, 4
 # slope jumps, and the stretches with a jump are soon short. (On one rule over the whole path the worst of 40
 # rows, random weights 32-32-16, was 7 % off with 2048 points.)
 _DEEPEST = 24
-# The contributions shall add up to the difference of the outputs within 1 %; half of it is aimed at. Where
-# large contributions cancel, the difference says little: then within a thousandth of their sizes' sum.
-_TOLERANCE, _OF_SIZES = 0.005, 0.0005
+# The contributions shall add up to the difference of the outputs within 1 %; half of it is aimed at.
+_TOLERANCE = 0.005
+# What rounding leaves of an output's difference no halving mends, and it must not go on without an end.
+_ROUNDINGS, _MOST_STRETCHES, _MOST_OF_A_ROW = 64, 2**15, 16
 # Each stretch may be off by its share of that, short ones (there are few) by that of a 64th of the path.
 _LEAST_SHARE = 1 / 64
 # Points at once, of all rows: as many as take some tens of megabytes.
@@ -160,10 +161,11 @@ def _mean_gradients(
     differences: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the gradient of each row's output by the inputs, averaged along its path, shape as `inputs`."""
-    mean, sizes = np.zeros_like(inputs), np.zeros(len(inputs))
+    mean = np.zeros_like(inputs)
     rows = np.repeat(np.arange(len(inputs)), _STRETCHES)
     begins = np.tile(np.arange(_STRETCHES) / _STRETCHES, len(inputs))
     width = 1 / _STRETCHES
+    most = _MOST_STRETCHES + _MOST_OF_A_ROW * len(inputs)
     at_once = max(1, min(_MOST_AT_ONCE, _ELEMENTS_AT_ONCE // inputs.shape[1]) // _POINTS)
     for depth in range(_DEEPEST):
         left = np.zeros(len(rows), bool)
@@ -178,11 +180,11 @@ def _mean_gradients(
                 sensitivity.outputs(end).astype(np.float64)[np.arange(len(some)), chosen[some]]
                 for end in ends
             )
-            if depth == 0:
-                np.add.at(sizes, some, np.abs(pieces).sum(axis=1))
-            allowed = np.maximum(_TOLERANCE * np.abs(differences[some]), _OF_SIZES * sizes[some])
-            wrong = np.abs(pieces.sum(axis=1) - (after - before)) > allowed * max(width, _LEAST_SHARE)
-            left[part] = wrong & (depth < _DEEPEST - 1)
+            rounding = _ROUNDINGS * sensitivity.epsilon * np.maximum(np.abs(before), np.abs(after))
+            allowed = _TOLERANCE * np.abs(differences[some]) * max(width, _LEAST_SHARE)
+            allowed = np.maximum(allowed, rounding)
+            wrong = np.abs(pieces.sum(axis=1) - (after - before)) > allowed
+            left[part] = wrong & (depth < _DEEPEST - 1) & (len(rows) < most)
             np.add.at(mean, some[~left[part]], slopes[~left[part]] * width)
         rows, begins, width = np.repeat(rows[left], 2), np.repeat(begins[left], 2), width / 2
         if not len(rows):

@@ -305,6 +305,9 @@ def audit(
     overall = figures("(all)", np.ones(len(names), bool))
     large = [group for group in found if not group.few]
     some = len(large) < len(found)
+    alone: tuple[str, ...] = ()
+    if len(found) == 1:
+        alone = (f"all rows have one {by}, {distinct[0]!r}: there is no other group to compare it with",)
     return Audit(
         by,
         None if yes is None else (yes.item() if hasattr(yes, "item") else yes),
@@ -312,7 +315,7 @@ def audit(
         overall,
         _differences(found),
         _differences(large) if some else {},
-        groups.notes,
+        (*groups.notes, *alone),
     )
 
 

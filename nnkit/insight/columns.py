@@ -162,7 +162,11 @@ def term_name(operation: TextColumn | CategoryColumn, row: int) -> str:
         return operation.values[row] if row < len(operation.values) else "(other)"
     if operation.buckets:
         return f"bucket {row}"
-    return operation.terms[row - 1] if row else "(unknown words)"
+    if row == 0:
+        return "(unknown words)"
+    # A run of characters is told from a word of the same letters by a space before it.
+    term = operation.terms[row - 1]
+    return f"{term[1:]} (characters)" if term.startswith(" ") else term
 
 
 def permuted(features: Features, columns: Sequence[Column], order: NDArray[np.integer]) -> Features:

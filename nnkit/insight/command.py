@@ -17,8 +17,9 @@ from nnkit.data.examples import Dataset, Examples
 from nnkit.data.pictures import Pictures
 from nnkit.errors import ConfigError, DataError
 from nnkit.insight.audits import Audit, Difference, GroupFigures, Rate, audit, grouping
-from nnkit.insight.explanation import Explanation
+from nnkit.insight.explanation import Explanation, number_words
 from nnkit.insight.importance import Importance, permutation_importance
+from nnkit.insight.subject import drawn_examples
 from nnkit.model import Model
 
 __all__ = ["METHODS", "Method", "Settings", "audit_data", "explain_data"]
@@ -27,7 +28,7 @@ Method = Literal["permutation", "gradients", "shap", "lime"]
 METHODS: tuple[Method, ...] = ("permutation", "gradients", "shap", "lime")
 _MOST_SHOWN, _TERMS_SHOWN = 30, 15
 # Rows at most, unless said otherwise: drawn by the seed. lime fits 5,000 perturbed rows for each.
-_MOST_ROWS: dict[Method, int] = {"permutation": 5000, "gradients": 200, "shap": 200, "lime": 20}
+_MOST_ROWS: dict[Method, int] = {"permutation": 5000, "gradients": 200, "shap": 50, "lime": 20}
 _MOST_BACKGROUND = 1000
 
 
@@ -72,7 +73,7 @@ class Settings:
         return self.method or ("permutation" if self.row is None else "gradients")
 
     def check(self) -> None:
-        """Raise `ConfigError` where two settings do not go together."""
+        """Raise `ConfigError` where a number is out of its range or two settings do not go together."""
         if self.chosen == "permutation":
             given = {"--row": self.row, "--class": self.label, "--out": self.out}
             why = "permutation importance is of all rows"
@@ -83,6 +84,9 @@ class Settings:
                 raise ConfigError(f"{why}: leave out {name}, or choose another --method")
         if self.out is not None and self.row is None:
             raise ConfigError(f"--out {self.out} is a picture of one row: say which with --row")
+        whole("--seed", self.seed, 0, 2**32 - 1)
+        if self.rows is not None:
+            whole("--rows", self.rows, 1)
 
 
 def explain_data(model: Model, dataset: Dataset, settings: Settings, as_json: bool) -> None:
@@ -96,7 +100,6 @@ def explain_data(model: Model, dataset: Dataset, settings: Settings, as_json: bo
         If the rows do not match the model, or there is no such row.
     """
     settings.check()
-    whole("--seed", settings.seed, 0, 2**32 - 1)
     examples = dataset.train if dataset.test is None else dataset.test
     if settings.chosen == "permutation":
         importance = _importance(model, dataset.name, examples, settings)
@@ -126,7 +129,7 @@ def _importance(model: Model, name: str, examples: Examples, settings: Settings)
             f"{', '.join(model.target.names)}; choose --method gradients"
         )
     most = _MOST_ROWS["permutation"] if settings.rows is None else settings.rows
-    taken = _drawn(examples, most, settings.seed)
+    taken = drawn_examples(examples, most, settings.seed)
     assert taken.target is not None
     return permutation_importance(
         model, taken.features, taken.target, settings.metric, repeats=settings.repeats, seed=settings.seed
@@ -135,10 +138,10 @@ def _importance(model: Model, name: str, examples: Examples, settings: Settings)
 
 def _explanation(model: Model, name: str, examples: Examples, settings: Settings) -> Explanation:
     method = settings.chosen
-    background = _drawn(examples, _MOST_BACKGROUND, settings.seed).features
+    background = drawn_examples(examples, _MOST_BACKGROUND, settings.seed).features
     if settings.row is None:
         most = _MOST_ROWS[method] if settings.rows is None else settings.rows
-        rows = _drawn(examples, most, settings.seed).features
+        rows = drawn_examples(examples, most, settings.seed).features
     else:
         if not 1 <= settings.row <= len(examples):
             raise DataError(f"{name} has rows 1 to {len(examples):,}, and no row {settings.row}")
@@ -155,15 +158,6 @@ def _explanation(model: Model, name: str, examples: Examples, settings: Settings
             f"{method} is not for the thousands of pixels of a picture: choose --method gradients"
         )
     return (shap_values if method == "shap" else lime_values)(model, rows, seed=settings.seed, **given)
-
-
-def _drawn(examples: Examples, most: int, seed: int) -> Examples:
-    """Return at most so many rows, drawn by the seed, in their order."""
-    whole("--rows", most, 1)
-    if len(examples) <= most:
-        return examples
-    rows = np.random.default_rng(seed).choice(len(examples), most, replace=False)
-    return examples.take(np.sort(rows))
 
 
 def _values(examples: Examples, row: int) -> dict[str, str]:
@@ -245,30 +239,37 @@ def _print_sizes(explanation: Explanation) -> None:
     title = f"{explanation.method} on {what['rows']:,} rows: contributions to {what['output']}"
     table = _table(_plain(title), "column", "mean size", "mean")
     for column in what["columns"][:_MOST_SHOWN]:
-        sizes = [f"{column[key]:,.4g}" for key in ("mean_size", "mean")]
+        sizes = [number_words(column[key]) for key in ("mean_size", "mean")]
         table.add_row(_plain(column["column"]), *sizes)
     _print(table)
     _print_left_out(len(what["columns"]))
 
 
 def _print_row(explanation: Explanation, row: int, values: dict[str, str]) -> None:
-    what = f"{explanation.names[0]} {explanation.outputs[0]:,.4g}, {explanation.base[0]:,.4g} at the baseline"
+    output, base = number_words(explanation.outputs[0]), number_words(explanation.base[0])
+    what = f"{explanation.names[0]} {output}, {base} at the baseline"
     table = _table(_plain(f"row {row} ({explanation.method}): {what}"), "column", "value", "contribution")
     ranked = explanation.ranked(0)
     for name, value in ranked[:_MOST_SHOWN]:
-        table.add_row(_plain(name), _plain(values.get(name, "")), f"{value:+,.4g}")
+        table.add_row(_plain(name), _plain(values.get(name, "")), number_words(value, sign=True))
     gap = float(explanation.gap[0])
     if abs(gap) > 0.01 * float(np.abs(explanation.contributions[0]).sum()):
-        table.add_row("(unexplained)", "", f"{gap:+,.4g}")
+        table.add_row("(unexplained)", "", number_words(gap, sign=True))
     _print(table)
     _print_left_out(len(ranked))
     for column, terms in (explanation.terms[0] if explanation.terms else {}).items():
         table = _table(_plain(f"the terms of {column!r}"), "term", "contribution")
         for term, value in terms[:_TERMS_SHOWN]:
-            table.add_row(_plain(repr(term)), f"{value:+,.4g}")
+            table.add_row(_plain(_quoted(term)), number_words(value, sign=True))
         _print(table)
         if len(terms) > _TERMS_SHOWN:
             print(f"and {len(terms) - _TERMS_SHOWN:,} more terms; --json has all")
+
+
+def _quoted(term: str) -> str:
+    """Return a term in quotes, which show its spaces; what kind it is stays outside."""
+    bare = term.removesuffix(" (characters)")
+    return f"{bare!r}{term[len(bare) :]}"
 
 
 def _print_left_out(count: int) -> None:
@@ -293,7 +294,7 @@ def _print_audit(found: Audit) -> None:
         _plain(f"metrics by {found.by!r}"), "group", "rows", *(n.replace("_", " ") for n in others)
     )
     for group in groups:
-        table.add_row(*_named(group), *(f"{group.metrics[name]:,.4g}" for name in others))
+        table.add_row(*_named(group), *(number_words(group.metrics[name]) for name in others))
     _print(table)
     for group in found.groups:
         if group.few:

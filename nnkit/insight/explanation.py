@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.model import Model
 
-__all__ = ["Explanation", "chosen_outputs", "in_units", "output_name"]
+__all__ = ["Explanation", "chosen_outputs", "in_units", "number_words", "output_name"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +94,12 @@ class Explanation:
                 for place in order
             ],
         }
+
+
+def number_words(value: float, sign: bool = False) -> str:
+    """Return a number as a person reads it: four digits, or whole with its thousands apart."""
+    plus = "+" if sign else ""
+    return f"{value:{plus},.0f}" if 1000 <= abs(value) < 1e15 else f"{value:{plus}.4g}"
 
 
 def chosen_outputs(model: Model, outputs: NDArray, label: str | None) -> NDArray[np.int64]:

@@ -156,7 +156,7 @@ def shap_values(
     masker = shap.maskers.Independent(taken, max_samples=len(taken))
     count = len(matrix.columns)
     if count <= _MOST_EXACT:
-        found = shap.explainers.Exact(matrix.outputs, masker)(matrix.rows)
+        found = shap.explainers.Exact(matrix.outputs, masker)(matrix.rows, silent=True)
     else:
         explainer = shap.explainers.Permutation(matrix.outputs, masker, seed=seed)
         found = explainer(matrix.rows, max_evals=_ROUNDS * (2 * count + 1), silent=True)

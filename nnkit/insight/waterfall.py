@@ -9,7 +9,7 @@ from pathlib import Path
 from nnkit.checks import extra_module
 from nnkit.errors import ConfigError
 from nnkit.files import write_whole
-from nnkit.insight.explanation import Explanation
+from nnkit.insight.explanation import Explanation, number_words
 
 __all__ = ["write_waterfall"]
 
@@ -64,13 +64,14 @@ def write_waterfall(
             height=0.7,
         )
         axes.annotate(
-            f"{value:+.3g}",
+            number_words(value, sign=True),
             (max(at, at + value), place),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
             color=_INK,
             fontsize=9,
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
         )
         at += value
         if place + 1 < len(steps):
@@ -84,12 +85,11 @@ def write_waterfall(
     axes.invert_yaxis()
     axes.use_sticky_edges = False
     axes.margins(x=0.12, y=0.02)
-    axes.set_xlabel(
-        f"{explanation.names[row]}: from {base:.4g} at the baseline (dotted) to {output:.4g} (dashed)"
-    )
-    axes.set_title(
-        title.replace("$", r"\$") or f"what contributes to {explanation.names[row]} ({explanation.method})"
-    )
+    axes.set_xlabel(explanation.names[row].replace("$", r"\$"))
+    axes.xaxis.set_major_formatter(lambda number, _: number_words(number))
+    title = title or f"what contributes to {explanation.names[row]} ({explanation.method})"
+    ends = f"from {number_words(base)} at the baseline (dotted) to {number_words(output)} (dashed)"
+    axes.set_title(f"{title}\n{ends}".replace("$", r"\$"), fontsize=11)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     stream = io.BytesIO()

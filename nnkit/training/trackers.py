@@ -10,10 +10,12 @@ import json
 import logging
 import math
 import os
+import socket
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,22 @@ __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "
 logger = logging.getLogger("nnkit")
 
 _PROJECT = "nnkit"
+_FILES = count()  # of this process, so that two begun in one second are two
 _LONGEST_PARAMETER = 6000  # MLflow's limit
+_LONGEST_ERROR = 200
+_REST = 20  # so many times as long as it took to fail, before the next try
+# Where a server is out of reach, MLflow would try for minutes and W&B for one and a half, with the training
+# waiting. The user's own settings win.
+_SECONDS_TO_BEGIN = 30
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 class Tracker(Callback):
     """Base of the trackers: records the config when a training begins and the figures after each epoch.
 
-    An error of the package's after the beginning is told once and does not end the training.
+    An error of the package's, such as a server out of reach or a full disk, is told in one line, once, and
+    does not end the training: without the tracker where it was met at the beginning, and else the next epochs
+    are tried again, with rests between so that a server that makes wait costs a twentieth of the time.
 
     Parameters
     ----------
@@ -51,11 +62,13 @@ class Tracker(Callback):
         self._config = config
         self._begun = False
         self._failed = False
+        self._resting_until = 0.0
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Begin the package's run, with the config."""
-        self._begin(_flat(_settings(trainer) if self._config is None else self._config))
-        self._begun = True
+        config = _flat(_settings(trainer) if self._config is None else self._config)
+        self._failed, self._resting_until = False, 0.0
+        self._begun = self._heeding(lambda: self._begin(config, resumed=figures.step > 0))
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Record the epoch's figures, those that are numbers."""
@@ -66,12 +79,14 @@ class Tracker(Callback):
             **figures.metrics,
         }
         finite = {name: float(value) for name, value in found.items() if math.isfinite(value)}
-        self._heeding(lambda: self._log(finite, figures.epoch))
+        if self._begun and time.monotonic() >= self._resting_until:
+            self._heeding(lambda: self._log(finite, figures.epoch))
 
     def add_model(self, path: str | os.PathLike[str], metrics: Mapping[str, float]) -> None:
         """Record the model file, and the figures it was measured by at the end."""
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
-        self._heeding(lambda: self._add_model(Path(path), finite))
+        if self._begun:
+            self._heeding(lambda: self._add_model(Path(path), finite))
 
     def close(self, failed: bool = False) -> None:
         """End the package's run; once is enough."""
@@ -79,17 +94,25 @@ class Tracker(Callback):
             self._heeding(lambda: self._end(failed))
             self._begun = False
 
-    def _heeding(self, action: Callable[[], None]) -> None:
+    def _heeding(self, action: Callable[[], None]) -> bool:
+        """Act, and return whether that went well; the first error is told."""
+        began = time.monotonic()
         try:
-            if self._begun:
-                action()
+            action()
         except Exception as error:
+            now = time.monotonic()
+            self._resting_until = now + _REST * (now - began)
             if not self._failed:
-                logger.warning(f"{self.package}: {error}; the training goes on")
+                said = " ".join(str(error).split()) or type(error).__name__
+                said = said if len(said) <= _LONGEST_ERROR else said[: _LONGEST_ERROR - 1] + "…"
+                without = "" if self._begun else " without it"
+                logger.warning(f"{self.package}: {said}; the training goes on{without}")
             self._failed = True
+            return False
+        return True
 
     @abstractmethod
-    def _begin(self, config: Mapping[str, Any]) -> None: ...
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None: ...
 
     @abstractmethod
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None: ...
@@ -117,16 +140,22 @@ class TensorBoard(Tracker):
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        writer = extra_module("tensorboard.summary.writer.event_file_writer", "tensorboard")
-        self._open = writer.EventFileWriter
+        # Not the writer around it, whose thread prints a traceback of its own where the disk is full.
+        writer = extra_module("tensorboard.summary.writer.record_writer", "tensorboard")
+        self._records = writer.RecordWriter
         self._event = extra_module("tensorboard.compat.proto.event_pb2", "tensorboard").Event
         self._summary = extra_module("tensorboard.compat.proto.summary_pb2", "tensorboard")
         self._tensor = extra_module("tensorboard.compat.proto.tensor_pb2", "tensorboard")
         self._types = extra_module("tensorboard.compat.proto.types_pb2", "tensorboard")
         self._hparams = extra_module("tensorboard.plugins.hparams.summary_v2", "tensorboard")
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
-        self._writer = self._open(str(self.folder / "tensorboard"))
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
+        folder = self.folder / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
+        now = time.time()
+        name = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_FILES)}"
+        self._writer = self._records((folder / name).open("wb"))
+        self._writer.write(self._event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         plain = {name: _plain(value) for name, value in config.items()}
         self._write(self._hparams.hparams_pb(plain, trial_id=str(self.folder)), 0)
         self._write_text("config", json.dumps(dict(config), indent=1, default=str), 0)
@@ -153,7 +182,7 @@ class TensorBoard(Tracker):
         # The hyperparameters' message may come of another build of the same protocol: by bytes it fits.
         event = self._event(wall_time=time.time(), step=step)
         event.summary.ParseFromString(summary.SerializeToString())
-        self._writer.add_event(event)
+        self._writer.write(event.SerializeToString())
 
     def _write_text(self, tag: str, text: str, step: int) -> None:
         summary = self._summary
@@ -168,7 +197,7 @@ class MLflow(Tracker):
 
     The store is the one of MLFLOW_TRACKING_URI, or else ``mlflow.db`` and ``mlartifacts`` beside the run's
     folder: ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``. The experiment is that of
-    MLFLOW_EXPERIMENT_NAME, or ``nnkit``.
+    MLFLOW_EXPERIMENT_NAME, or ``nnkit``. A training that is resumed goes on in the run it began.
 
     Parameters
     ----------
@@ -183,7 +212,9 @@ class MLflow(Tracker):
         self._mlflow = extra_module("mlflow", "mlflow")
         extra_module("mlflow.store.tracking.sqlalchemy_store", "mlflow")
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
+        for setting, value in _PATIENCE.items():
+            os.environ.setdefault(setting, value)
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         beside.mkdir(parents=True, exist_ok=True)
@@ -196,6 +227,8 @@ class MLflow(Tracker):
             identity = self._client.create_experiment(name, artifact_location=where)
         else:
             identity = experiment.experiment_id
+        if resumed and self._go_on(identity):
+            return
         run = self._client.create_run(
             identity, run_name=self.folder.name, tags={"nnkit.folder": str(self.folder.absolute())}
         )
@@ -204,6 +237,16 @@ class MLflow(Tracker):
         parameters = [entities.Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in config.items()]
         for first in range(0, len(parameters), 100):  # as many as one call takes
             self._client.log_batch(self.run_id, params=parameters[first : first + 100])
+
+    def _go_on(self, experiment: str) -> bool:
+        """Take up the run that the training before its stop left, if there is one."""
+        folder = str(self.folder.absolute())
+        for run in self._client.search_runs([experiment]):  # the newest first
+            if run.data.tags.get("nnkit.folder") == folder:
+                self.run_id = run.info.run_id
+                self._client.update_run(self.run_id, status="RUNNING")
+                return True
+        return False
 
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
         now = int(time.time() * 1000)
@@ -238,15 +281,16 @@ class WeightsAndBiases(Tracker):
         super().__init__(folder, config)
         self._wandb = extra_module("wandb", "wandb")
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
+    def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        patience = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": _SECONDS_TO_BEGIN}
         self._run = self._wandb.init(
             mode=os.environ.get("WANDB_MODE") or "offline",
             project=os.environ.get("WANDB_PROJECT") or _PROJECT,
             name=self.folder.name,
             dir=str(self.folder),
             config=dict(config),
-            settings=self._wandb.Settings(console="off", silent=True),
+            settings=self._wandb.Settings(console="off", silent=True, **patience),
         )
 
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:

@@ -102,6 +102,14 @@ def test_a_small_group_is_marked_and_counts_are_those_of_its_rows() -> None:
     assert found.positive == "yes"
 
 
+def test_one_group_alone_has_nothing_to_differ_from() -> None:
+    model, X, y, _ = binary()
+    found = audit(model, X, y, np.full(len(y), "a"))
+    assert found.differences == {}
+    assert found.notes == ("all rows have one group, 'a': there is no other group to compare it with",)
+    assert found.groups[0].metrics == found.overall.metrics
+
+
 def test_one_class_of_many_is_the_yes_if_it_is_named() -> None:
     model, X = model_of("multiclass", 3, np.array(["x", "y", "z"]), "cross_entropy")
     y = np.random.default_rng(2).choice(["x", "y", "z"], ROWS)
@@ -154,6 +162,8 @@ def test_a_column_of_texts_or_few_numbers_is_taken_as_it_is() -> None:
     assert grouping(np.array([[1, 5], [2, 6]]), "-1").groups.tolist() == ["5", "6"]
     with pytest.raises(DataError, match="there is no column 'knd': did you mean 'kind'"):
         grouping(table, "knd")
+    with pytest.raises(DataError, match="there is no column 'sex': the only column is 'kind'"):
+        grouping(table.select(["kind"]), "sex")
 
 
 def test_too_many_groups_and_rows_that_do_not_match_are_errors() -> None:

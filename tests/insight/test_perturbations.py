@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,16 @@ import pyarrow as pa
 import pytest
 from test_attributions import rows, table_model
 
-from nnkit.core.layers import Dense
+from nnkit.core.layers import Dense, Embedding
+from nnkit.core.losses import loss_from
+from nnkit.core.network import Network
+from nnkit.data.operations import CategoryColumn, NumberColumn, TextColumn
+from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.targets import TargetEncoder
 from nnkit.errors import ConfigError
 from nnkit.insight.attributions import integrated_gradients
 from nnkit.insight.perturbations import ColumnMatrix, lime_values, shap_values
+from nnkit.model import Model
 
 
 def needs(package: str) -> None:
@@ -54,12 +62,6 @@ def test_shap_on_a_linear_network_is_weight_times_input_less_the_mean(dtype: Any
 
 def test_shap_of_many_columns_is_estimated_and_adds_up() -> None:
     needs("shap")
-    from nnkit.core.losses import loss_from
-    from nnkit.core.network import Network
-    from nnkit.data.preprocessing import Preprocessor
-    from nnkit.data.targets import TargetEncoder
-    from nnkit.model import Model
-
     random = np.random.default_rng(0)
     X = random.normal(size=(60, 14))
     net = Network([Dense(3)])
@@ -81,6 +83,67 @@ def test_shap_values_add_up_to_the_output(embedded: bool) -> None:
     found = shap_values(model, rows(), background=rows(1))
     np.testing.assert_allclose(found.gap, 0, atol=1e-6)
     np.testing.assert_allclose(found.outputs, model.predict(rows()), rtol=1e-9)
+
+
+def mixed_model() -> Model:
+    """Return a model of a number, a category and a text, each of which may be missing or unknown."""
+    preprocessor = Preprocessor(
+        (
+            NumberColumn("hour", "number", 12.0, 12.0, 0.2),
+            CategoryColumn("town", ("Bonn", "Ulm")),
+            TextColumn("body", 1, None, ("cheap", "good", "pills", "today")),
+        ),
+        "float64",
+    )
+    net = Network([Embedding(5, 6, "mean"), Dense(8, "tanh"), Dense(1)])
+    net.initialize(preprocessor.width, seed=0, dtype=np.float64)
+    target = TargetEncoder("binary", 1, np.array(["ham", "spam"]), names=("label",))
+    return Model(net, preprocessor, target, loss_from("binary_cross_entropy"))
+
+
+def mixed_rows() -> pa.Table:
+    return pa.table(
+        {
+            "hour": pa.array([3.0, None, 14.0, 20.0], pa.float64()),
+            "town": ["Bonn", None, "Ulm", "Rome"],
+            "body": ["cheap pills, cheap!", "good morning", "", "today"],
+        }
+    )
+
+
+def test_shap_of_missing_values_categories_and_texts_is_shapleys_formula() -> None:
+    needs("shap")
+    model, X = mixed_model(), mixed_rows()
+    found = shap_values(model, X, background=X)
+    names = found.columns
+    assert names == ("hour", "town", "body")
+
+    def worth(row: int, known: tuple[str, ...]) -> float:
+        """Return the mean output with some columns the row's own and the others those of each row."""
+        own = X.take(pa.array([row] * len(X)))
+        mixed = {name: (own if name in known else X)[name] for name in names}
+        return float(model.outputs(pa.table(mixed)).mean())
+
+    for row in range(len(X)):
+        for place, name in enumerate(names):
+            others = [other for other in names if other != name]
+            value = 0.0
+            for size in range(len(names)):
+                weight = math.factorial(size) * math.factorial(len(names) - size - 1)
+                for known in combinations(others, size):
+                    gain = worth(row, (*known, name)) - worth(row, known)
+                    value += weight / math.factorial(len(names)) * gain
+            assert found.contributions[row, place] == pytest.approx(value, abs=1e-10)
+
+
+def test_lime_gives_missing_values_categories_and_texts_a_figure_each() -> None:
+    needs("lime")
+    model, X = mixed_model(), mixed_rows()
+    found = lime_values(model, X, background=X, samples=500)
+    assert found.columns == ("hour", "town", "body")
+    assert found.contributions.shape == (4, 3)
+    assert np.isfinite(found.contributions).all()
+    np.testing.assert_allclose(found.outputs, model.outputs(X)[:, 0], rtol=1e-9)
 
 
 def test_lime_ranks_the_columns_of_a_linear_network() -> None:

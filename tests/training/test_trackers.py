@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
+import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ import pytest
 from nnkit import Dense, Network, Trainer
 from nnkit.config import Config
 from nnkit.errors import ConfigError
+from nnkit.training import trackers as trackers_module
 from nnkit.training.callbacks import Callback
 from nnkit.training.run import Outcome, Run
 from nnkit.training.trackers import TensorBoard, Tracker, trackers_from
@@ -36,8 +41,24 @@ def tracked(tmp_path: Path, name: str) -> tuple[Run, Outcome, Tracker]:
 
 
 def expected(run: Run) -> dict[str, list[float]]:
+    """Return every column of the run's history that is a figure of an epoch's."""
     history = run.trainer.history
-    return {name: [float(value) for value in history[name]] for name in ("loss", "validation_accuracy")}
+    names = [name for name in history.columns if name not in ("epoch", "step", "seconds")]
+    assert {"loss", "learning_rate", "samples_per_second", "validation_accuracy"} <= set(names)
+    return {name: [float(value) for value in history[name]] for name in names}
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return the run's settings by their dotted names, those that are set."""
+    found, left = {}, list(run.resolved().model_dump(mode="json").items())
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        elif value is not None:
+            found[name] = value
+    assert len(found) > 20
+    return found
 
 
 def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
@@ -47,17 +68,18 @@ def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
     run, outcome, _ = tracked(tmp_path, "tensorboard")
     read = EventAccumulator(str(run.folder / "tensorboard"))
     read.Reload()
-    history = expected(run)
-    for tag, name in (("training/loss", "loss"), ("validation/accuracy", "validation_accuracy")):
-        events = read.Scalars(tag)
+    for name, values in expected(run).items():
+        bare = name.removeprefix("validation_")
+        events = read.Scalars(f"training/{name}" if bare == name else f"validation/{bare}")
         assert [event.step for event in events] == [1, 2, 3]
-        np.testing.assert_allclose([event.value for event in events], history[name], rtol=1e-6)
-    [final] = read.Scalars("final/accuracy")
-    assert final.value == pytest.approx(outcome.metrics["accuracy"], rel=1e-6)
+        np.testing.assert_allclose([event.value for event in events], values, rtol=1e-6)
+    for name, value in outcome.metrics.items():
+        [final] = read.Scalars(f"final/{name}")
+        assert final.value == pytest.approx(value, rel=1e-6)
     [model] = read.Tensors("model")
     assert model.tensor_proto.string_val[0].decode() == str(outcome.model_path.absolute())
     [config] = read.Tensors("config")
-    assert json.loads(config.tensor_proto.string_val[0])["run.seed"] == 3
+    assert json.loads(config.tensor_proto.string_val[0]) == settings_of(run)
     from tensorboard.plugins.hparams import plugin_data_pb2
 
     content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
@@ -82,16 +104,30 @@ def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pyte
     assert found.info.run_id == tracker.run_id  # type: ignore[attr-defined]
     assert found.info.run_name == "flowers"
     assert found.info.status == "FINISHED"
-    assert found.data.params["training.epochs"] == str(EPOCHS)
-    assert found.data.params["run.seed"] == "3"
-    assert found.data.params["model.hidden"] == "[8]"
+    assert found.data.params == {name: str(value) for name, value in settings_of(run).items()}
     for name, values in expected(run).items():
         history = sorted(client.get_metric_history(found.info.run_id, name), key=lambda metric: metric.step)
         assert [metric.step for metric in history] == [1, 2, 3]
         np.testing.assert_allclose([metric.value for metric in history], values, rtol=1e-12)
-    assert found.data.metrics["final_accuracy"] == pytest.approx(outcome.metrics["accuracy"])
+    for name, value in outcome.metrics.items():
+        assert found.data.metrics[f"final_{name}"] == pytest.approx(value)
     copy = client.download_artifacts(found.info.run_id, "model/model.safetensors", str(tmp_path))
     assert digest(Path(copy)) == digest(outcome.model_path)
+
+
+def test_a_resumed_training_goes_on_in_mlflows_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = needs("mlflow", "mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    run, _, first = tracked(tmp_path, "mlflow")
+    again = Run.resumed(run.folder, ["training.epochs=5"])
+    [second] = trackers_from("mlflow", again.folder)
+    again.train([], [second])
+    assert second.run_id == first.run_id  # type: ignore[attr-defined]
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    history = client.get_metric_history(second.run_id, "loss")  # type: ignore[attr-defined]
+    assert sorted(metric.step for metric in history) == [1, 2, 3, 4, 5]
+    assert client.get_run(second.run_id).info.status == "FINISHED"  # type: ignore[attr-defined]
 
 
 def digest(path: Path) -> str:
@@ -131,27 +167,33 @@ def test_weights_and_biases_reads_config_metrics_and_model(
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     run, outcome, _ = tracked(tmp_path, "wandb")
     [path] = (run.folder / "wandb").glob("offline-run-*/run-*.wandb")
-    config, rows, files = {}, [], []
+    config, rows, files, summary = {}, [], [], {}
     for data in records(path):
         record = wandb_internal_pb2.Record.FromString(data)
-        if record.HasField("run"):
-            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        # Settings come with the run, or in a record of their own where the library is slow to begin.
+        for item in (*record.run.config.update, *record.config.update):
+            config[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
         if record.HasField("history"):
             items = record.history.item
             rows.append({(i.key or ".".join(i.nested_key)): json.loads(i.value_json) for i in items})
         request = record.request.log_artifact.artifact if record.HasField("request") else record.artifact
-        files += [(entry.path, entry.size) for entry in request.manifest.contents]
-    assert config["training.epochs"] == EPOCHS
+        files += [(entry.path, entry.size, entry.digest) for entry in request.manifest.contents]
+        summary |= {(i.key or ".".join(i.nested_key)): i.value_json for i in record.summary.update}
+    assert {name: config.get(name) for name in settings_of(run)} == settings_of(run)
+    for name, value in outcome.metrics.items():
+        assert json.loads(summary[f"final_{name}"]) == pytest.approx(value)
     for name, values in expected(run).items():
         np.testing.assert_allclose([row[name] for row in rows if name in row], values, rtol=1e-12)
-    assert ("model.safetensors", outcome.model_path.stat().st_size) in files
+    content = outcome.model_path.read_bytes()
+    md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+    assert ("model.safetensors", len(content), md5) in files
 
 
 def test_an_error_ends_the_trackers_run_as_failed(tmp_path: Path) -> None:
     closed: list[bool] = []
 
     class Watching(Tracker):
-        def _begin(self, config: Any) -> None: ...
+        def _begin(self, config: Any, resumed: bool) -> None: ...
 
         def _log(self, metrics: Any, epoch: int) -> None: ...
 
@@ -177,7 +219,7 @@ def test_an_error_while_training_is_told_once_and_the_training_goes_on(
     class Broken(Tracker):
         package = "Broken"
 
-        def _begin(self, config: Any) -> None: ...
+        def _begin(self, config: Any, resumed: bool) -> None: ...
 
         def _log(self, metrics: Any, epoch: int) -> None:
             raise OSError("no space left")
@@ -195,11 +237,110 @@ def test_an_error_while_training_is_told_once_and_the_training_goes_on(
     assert len(trainer.history) == 3
 
 
+def closed_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb", "tensorboard"])
+def test_a_tracker_that_cannot_begin_is_told_in_one_line_and_the_training_goes_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server out of reach; for what writes here, a file where a folder should be."""
+    needs(name, name)
+    server = f"http://127.0.0.1:{closed_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    folder = tmp_path / "runs" / "flowers"
+    folder.mkdir(parents=True)
+    for kept in ("wandb", "tensorboard"):
+        (folder / kept).write_text("in the way")
+    package = {"mlflow": "MLflow", "wandb": "Weights & Biases", "tensorboard": "TensorBoard"}[name]
+    with caplog.at_level(logging.WARNING, "nnkit"):
+        run, outcome, _ = tracked(tmp_path, name)
+    told = [record.message for record in caplog.records if record.message.startswith(package)]
+    assert len(told) == 1
+    assert told[0].endswith("; the training goes on without it")
+    assert "\n" not in told[0]
+    assert len(run.trainer.history) == EPOCHS
+    assert outcome.model_path.is_file()
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TensorBoard's writer, its records on the device that has no space left."""
+    needs("tensorboard", "tensorboard")
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full on this system")
+    from tensorboard.summary.writer import record_writer
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", write_to_a_full_disk)
+    with caplog.at_level(logging.WARNING, "nnkit"):
+        run, outcome, _ = tracked(tmp_path, "tensorboard")
+    [told] = [record.message for record in caplog.records if record.message.startswith("TensorBoard")]
+    assert "No space left on device" in told
+    assert len(run.trainer.history) == EPOCHS
+    assert outcome.model_path.is_file()
+
+
+def write_to_a_full_disk(writer: Any, content: bytes) -> None:
+    with open("/dev/full", "wb") as full:
+        full.write(content)
+
+
+def test_a_server_that_goes_and_comes_is_tried_again_after_a_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, tried = [0.0], []
+    monkeypatch.setattr(trackers_module.time, "monotonic", lambda: seconds[0])
+
+    class Slow(Tracker):
+        def _begin(self, config: Any, resumed: bool) -> None: ...
+
+        def _log(self, metrics: Any, epoch: int) -> None:
+            tried.append(epoch)
+            if epoch == 2:
+                seconds[0] += 1.0
+                raise TimeoutError
+
+        def _add_model(self, path: Path, metrics: Any) -> None: ...
+
+        def _end(self, failed: bool) -> None: ...
+
+    tracker = Slow(tmp_path, {})
+    tracker.on_train_begin(None, figures(0))
+    for epoch in range(1, 31):
+        tracker.on_epoch_end(None, figures(epoch))
+        seconds[0] += 1.0
+    # The second epoch ends at 1, fails at 2, and after twenty times that second, at 22, the tries go on.
+    assert tried == [1, 2, *range(22, 31)]
+
+
+def figures(epoch: int) -> Any:
+    return SimpleNamespace(
+        step=epoch, epoch=epoch, loss=1.0, learning_rate=0.1, samples_per_second=1.0, metrics={}
+    )
+
+
+def test_a_training_without_trackers_imports_none_of_their_packages(tmp_path: Path) -> None:
+    script = (
+        "import sys; from nnkit.cli import main\n"
+        f"sys.argv = ['nnkit', 'train', 'iris', '--epochs', '1', '--out', {str(tmp_path / 'run')!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "found = {name.split('.')[0] for name in sys.modules} & {'mlflow', 'wandb', 'tensorboard'}\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
 def test_without_a_config_the_trainers_settings_are_recorded(tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
     class Recording(Tracker):
-        def _begin(self, config: Any) -> None:
+        def _begin(self, config: Any, resumed: bool) -> None:
             seen.update(config)
 
         def _log(self, metrics: Any, epoch: int) -> None:
