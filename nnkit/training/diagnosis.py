@@ -18,8 +18,8 @@ from nnkit.training.diagnostics_network import NetworkFigures, Probe, check_netw
 
 __all__ = ["Diagnosis"]
 
-# Of a training's time, what its looks may take.
-_SHARE = 0.004
+# Of a training's time, what its looks may take; and seconds, before the first has shown what one takes.
+_SHARE, _FIRST_COST = 0.004, 0.002
 # A unit that is 0 on so many rows is dead but for one row in a hundred (0.99²⁵⁶ = 8 %).
 _FEWEST_ROWS = 256
 
@@ -29,8 +29,8 @@ class Diagnosis(Callback):
 
     A look reads the outputs, gradients and weights that are there: no row is computed twice. It is taken
     where all looks so far come to under half a percent of the time since the training began; then the next
-    step is run alone, so that its update can be measured. The last steps are looked at in any case, as many
-    as hold rows enough.
+    step is run alone, so that its update can be measured. In any case there is a look in the middle, where
+    the updates are typical ones, and at the last steps, as many as hold rows enough.
 
     Parameters
     ----------
@@ -54,9 +54,10 @@ class Diagnosis(Callback):
 
     def _forget(self) -> None:
         self._probe: Probe | None = None
-        self._spent = self._cost = 0.0
+        self._spent, self._cost = 0.0, _FIRST_COST
         self._step: int | None = None
-        self._last_steps, self._ending = 1, False
+        self._last_steps = 1
+        self._half_way = self._ending = False
         self.within = None
         self.figures: list[NetworkFigures] = []
         self.findings: list[Finding] = []
@@ -77,6 +78,7 @@ class Diagnosis(Callback):
         assert self._probe is not None
         began = time.perf_counter()
         left = figures.total_steps - figures.step
+        to_middle = figures.total_steps // 2 - figures.step
         measured = self._step is not None
         if self._step is not None:
             self._probe.measure_update(figures.step - self._step)
@@ -86,14 +88,20 @@ class Diagnosis(Callback):
                 self._probe.forget(updates=False)
             self._ending = True
             self._probe.look()
-        elif not measured and self._spent + self._cost <= _SHARE * figures.seconds:
+        elif not measured and self._is_due(figures, to_middle):
+            self._half_way = self._half_way or to_middle <= 0
             self._probe.look()
             self._step = figures.step
-        self.within = 1 if self._step is not None else max(1, left - self._last_steps + 1)
+        soon = [left - self._last_steps + 1, *([] if self._half_way else [to_middle])]
+        self.within = 1 if self._step is not None else max(1, min(soon))
         took = time.perf_counter() - began
         self._spent += took
         if self._step is not None:
             self._cost = 2 * took
+
+    def _is_due(self, figures: Figures, to_middle: int) -> bool:
+        affordable = self._spent + self._cost <= _SHARE * figures.seconds
+        return affordable or (to_middle <= 0 and not self._half_way)
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Take the figures of the looks, where they were at rows enough."""

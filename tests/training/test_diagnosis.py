@@ -409,6 +409,19 @@ def test_gradients_that_explode_are_named() -> None:
     assert "clip_norm" in finding.change
 
 
+def test_outputs_and_gradients_that_grow_from_layer_to_layer_are_named() -> None:
+    wide = {"name": "normal", "std": 2.0}
+    X, y = rings()
+    network = Network([*[Dense(64, "relu", wide)] * 5, Dense(2, "identity", wide)], inputs=2)
+    probe, _ = stepped(network, X, y)
+    probe.look()
+    gradients, weights = network.gradients(X, y, "cross_entropy"), network.parameters()
+    norms = [[np.linalg.norm(of[f"layers.{i}.weight"]) for i in range(6)] for of in (gradients, weights)]
+    assert 1e-2 < norms[0][0] / norms[0][-1] < 1e2
+    assert max(np.divide(*norms)) > 100
+    assert names(check_network([probe.figures(1)], 0.1)) == ["exploding_gradients"]
+
+
 def test_labels_learnt_by_heart_are_named() -> None:
     generator = np.random.default_rng(0)
     X = generator.standard_normal((200, 30)).astype(np.float32)
@@ -501,9 +514,28 @@ def test_trainings_on_the_built_in_data_raise_no_alarm(tmp_path: Path, source: s
 @pytest.mark.parametrize(
     ("source", "settings"),
     [
+        ("digits", ["model.hidden=[64, 64]", "model.activation=tanh", "run.seed=1"]),
+        ("digits", ["training.optimizer=sgd", "training.learning_rate=0.1", "training.batch_size=32"]),
+        ("digits", ["model.activation=gelu", "training.schedule=cosine", "model.dropout=0.3"]),
+        ("digits", ["model.hidden=[64]", "model.activation=sigmoid", "training.optimizer=rmsprop"]),
+        ("wine", ["training.optimizer=sgd", "training.learning_rate=0.1", "training.batch_size=16"]),
+        ("breast_cancer", ["model.activation=leaky_relu", "training.optimizer=adamw", "training.l2=0.001"]),
+        ("iris", ["model.hidden=[]", "training.learning_rate=0.01", "training.epochs=50"]),
+        ("diabetes", ["model.hidden=[16]", "training.loss=huber", "training.epochs=100"]),
+    ],
+)
+def test_trainings_of_other_kinds_raise_no_alarm(tmp_path: Path, source: str, settings: list[str]) -> None:
+    run = Run(Config().with_overrides([f"data.train={source}", f"run.out={tmp_path / 'run'}", *settings]))
+    run.train()
+    assert run.findings == []
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
         ("california_housing.csv", ["data.target=median_house_value"]),
         ("sms_spam.tsv", ["data.target=0"]),
-        ("mnist", ["model.hidden=[128, 64]"]),
+        ("mnist", ["model.hidden=[128, 64]", "training.epochs=6"]),
     ],
 )
 def test_trainings_on_real_data_raise_no_alarm(
