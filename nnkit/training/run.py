@@ -458,6 +458,7 @@ class Run:
             self.model.preprocessor.column_names,
             config.data.scaling != "none",
             None if labels is None else [str(label) for label in labels],
+            self.model.preprocessor.constant,
         )
 
     def _keep_findings(self, watch: list[Diagnosis]) -> None:
