@@ -38,7 +38,7 @@ REAL = {
 BUILT_IN = ("digits", "iris", "wine", "breast_cancer", "diabetes", "xor", "exam", "moons")
 TANH = ["model.activation=tanh", "model.hidden=[64, 64]"]
 SGD = ["training.optimizer=sgd", "training.learning_rate=0.1"]
-MOMENTUM = ["training.optimizer={name = 'sgd', momentum = 0.9}", "training.learning_rate=0.02"]
+MOMENTUM = ["training.optimizer=momentum", "training.learning_rate=0.02"]
 # Trainings as the guides have them; nothing is wrong with any.
 SOUND: list[tuple[str, list[str]]] = [
     *((name, []) for name in BUILT_IN),

@@ -102,7 +102,7 @@ def check_curves(
     ----------
     history : History
         With a row an epoch. Of a training with loss scaling it has the columns "loss_scale", at the end of
-        the epoch, and "skipped_steps", how many of the epoch's were.
+        the epoch, and "skipped_steps", how many were so far.
     baseline : float
         See `baseline_loss`.
     learning_rate : float
@@ -119,7 +119,7 @@ def _thrashes(history: History, rate: float) -> Finding | None:
     """Find a loss scale that finds no value to stay at, or has fallen to where it can do nothing."""
     if "skipped_steps" not in history or "loss_scale" not in history:
         return None
-    skipped, scale = int(np.nansum(history["skipped_steps"])), history["loss_scale"]
+    skipped, scale = int(np.nanmax(history["skipped_steps"])), history["loss_scale"]
     steps = int(history["step"][-1])
     if skipped - _HALVINGS < _SKIPPED * steps and not scale[-1] <= 1:
         return None
