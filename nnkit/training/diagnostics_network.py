@@ -126,6 +126,8 @@ class Probe:
             for stage, fan_in in ((stage, self._fan_in(stage)) for stage, _, _ in self._layers)
         ]
         self._before: list[NDArray[np.float64]] | None = None
+        self._window: list[_Window] = []
+        self.rows = 0
         self.forget()
 
     def look(self) -> None:
@@ -179,8 +181,10 @@ class Probe:
 
     def forget(self, updates: bool = True) -> None:
         """Begin the figures anew; those of updates only where they are to be forgotten too."""
-        kept = [[] for _ in self._layers] if updates else [window.updates for window in self._window]
-        self._window = [_Window(updates=some) for some in kept]
+        kept = [] if updates else self._window
+        self._window = [_Window(updates=window.updates) for window in kept] or [
+            _Window() for _ in self._layers
+        ]
         self.rows = 0
 
     def _fan_in(self, stage: Stage) -> int:
