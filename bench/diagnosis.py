@@ -80,11 +80,11 @@ MISTAKES: list[tuple[str, tuple[str, ...], list[str], tuple[str, ...]]] = [
         "gradients that vanish",
         ("vanishing_gradients",),
         ["model.hidden=[32, 32, 32, 32, 32, 32, 32, 32]", "model.activation=sigmoid"],
-        ("digits", "breast_cancer", "california", "wine"),
+        ("digits", "breast_cancer", "wine"),
     ),
     (
         "gradients that explode",
-        ("exploding_gradients",),
+        ("exploding_gradients", "diverging_loss"),
         [
             "model.hidden=[64, 64, 64, 64, 64, 64]",
             "model.initializer={name = 'normal', std = 2.0}",

@@ -38,7 +38,7 @@ def rate_plot(curve: RateCurve) -> Plot:
         axes.set_xlabel("learning rate (of one step, rising)")
         axes.set_ylabel("loss (mean of a row of the batch)")
         axes.grid()
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=2)
 
     rises = "and rises beyond" if curve.diverged else "and does not rise up to the last rate"
     words = (
@@ -50,4 +50,4 @@ def rate_plot(curve: RateCurve) -> Plot:
         for rate, loss, smooth in zip(curve.rates, curve.losses, curve.smoothed, strict=True)
     ]
     headers = ["learning rate", "loss", "smoothed"]
-    return Plot("rate", "Learning-rate range test", words, headers, rows, draw)
+    return Plot("rate", "Learning-rate range test", words, headers, rows, draw, (4.8, 3.9))
