@@ -407,8 +407,20 @@ class Step(Objective):
         kept = [host(mask) for mask in masks if mask is not None]
         return np.concatenate(outputs), np.concatenate(kept) if kept else None
 
-    def last_gradient(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return rows of a parameter's gradient in the last step, of the batch's mean loss, not clipped."""
+    def last_gradient(self, name: str, rows: Array) -> NDArray[np.float64]:
+        """Return rows of a parameter's gradient in the last step, of the batch's mean loss, not clipped.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter.
+        rows : array of shape (rows,), int64
+            On the device.
+
+        Returns
+        -------
+        gradient : ndarray of shape (rows, units)
+        """
         shards = self._shards if self._last in self._sharded else None
         parts = [self.passes.gradients] if shards is None else shards.gradients()
         host = self.arena.backend.to_host

@@ -122,7 +122,7 @@ class Probe:
         self._layers = list(_activated(step.stages))
         # Of a large matrix so many rows stand for all of it.
         self._sampled = [
-            sample_rows(fan_in, max(1, _MOST_WEIGHTS // stage.outputs))
+            step.arena.backend.from_host(sample_rows(fan_in, max(1, _MOST_WEIGHTS // stage.outputs)))
             for stage, fan_in in ((stage, self._fan_in(stage)) for stage, _, _ in self._layers)
         ]
         self._before: list[NDArray[np.float64]] | None = None
