@@ -33,8 +33,8 @@ _SATURATED_OUTPUT, _SATURATED = 0.99, 0.50
 # Four layers of sigmoids, whose slope is at most a quarter each, leave 4⁻⁴ of it.
 _VANISHING, _EXPLODING = 4.0**-4, 1e3
 # Where outputs grow from layer to layer too, all gradients are alike, and too large beside the weights: a
-# plain step at the usual rate of 0.01 would rewrite them. (bench/results/diagnosis.json has the greatest of
-# sound trainings.)
+# plain step at the usual rate of 0.01 would rewrite them. (Measured on 40 sound trainings on the built-in
+# data by bench/diagnosis.py: at most 1.5 times, and at least 0.09 of the last layer's left in the first.)
 _BESIDE_WEIGHTS = 100.0
 # "This ratio should be somewhere around 1e-3": Stanford's CS231n, "Neural networks part 3", on the norm of
 # an update by that of the weights. A hundred times more or ten thousand times less is no longer around it.
