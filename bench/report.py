@@ -2,9 +2,9 @@
 
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
 bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the messages of
-bench/text.py, the pictures of bench/pictures.py, the card's of bench/gpu.sh, faults, hostile inputs. Whatever
-else lies there is linked. Order: the whole, its first paragraph, a function for each kind of file, the
-command.
+bench/text.py, the pictures of bench/pictures.py, the card's of bench/gpu.sh, faults, hostile inputs, the
+diagnosis of bench/diagnosis.py. Whatever else lies there is linked. Order: the whole, its first paragraph, a
+function for each kind of file, the command.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def kind_of(value: Held) -> str:
         return "shell"
     if "vocabularies" in value:
         return "embedding"
+    if "sound" in value or "mistakes" in value:
+        return "diagnosis"
     records = [record for record in value.values() if isinstance(record, dict)]
     if any("inputs" in record and "findings" in record for record in records):
         return "hostile"
@@ -496,6 +498,75 @@ def hostile(name: str, value: Held) -> Iterator[str]:
     yield markdown(Table(["reader", "inputs are", "inputs", "read", "refused", "findings"], rows, 2))
 
 
+def diagnosis(name: str, value: Held) -> Iterator[str]:
+    """False alarms, misses and the cost of the diagnosis, and the rates that a range test suggests."""
+    yield "## The diagnosis"
+    yield f"[results/{name}](results/{name}), by `python bench/diagnosis.py`."
+    if "sound" in value:
+        sound = value["sound"]
+        alarms = sorted({alarm["name"] for training in sound["those"] for alarm in training["findings"]})
+        yield paragraph(
+            f"{sound['trainings']} sound trainings, {sound['kinds']} kinds with {sound['seeds']} seeds each: "
+            f"{sound['with a serious alarm']} had a serious finding, {sound['with any finding']} any"
+            + (f" ({', '.join(alarms).replace('_', ' ')})." if alarms else ".")
+        )
+    if "mistakes" in value:
+        rows = [
+            [
+                told["mistake"],
+                ", ".join(place.rstrip("*") for place in told["data"]),
+                f"{told['named']} of {told['committed']}",
+                ", ".join(sorted({missed["data"] for missed in told["missed"]})),
+            ]
+            for told in value["mistakes"]
+        ]
+        yield markdown(Table(["mistake", "committed on", "named", "missed on"], rows, 2))
+    if "cost" in value:
+        rows = [
+            [
+                told["what"],
+                str(measured("s", np.array(told["seconds without"]))),
+                text("s", told["checks before, seconds"]),
+                text("s", told["looks, seconds"]),
+                f"{100 * told['share']:.2f} %",
+                str(measured("", np.array(told["with / without"]))),
+            ]
+            for told in value["cost"]
+        ]
+        yield paragraph(
+            "Its share of a training's time, preparation apart: what the checks and the looks take by "
+            "themselves, and whole trainings in turns. The aim is under 1 %."
+        )
+        headers = [
+            "training",
+            "without it",
+            "checks before",
+            "looks",
+            "both / without",
+            "with / without, in turns",
+        ]
+        yield markdown(Table(headers, rows, 1))
+    if "rates" in value:
+        rows = [
+            [
+                told["data"],
+                f"{told['suggested']:g}",
+                *(_scored(told["metric"][f]) for f in ("0.1", "1", "10")),
+            ]
+            for told in value["rates"]
+        ]
+        yield "What a training comes to with the suggested rate: accuracy, or R² of California housing."
+        yield markdown(Table(["data", "suggested", "a tenth of it", "with it", "ten times"], rows, 1))
+
+
+def _scored(scores: Sequence[float | None]) -> str:
+    """Return the scores of some seeds, the least and the greatest."""
+    finite = [score for score in scores if score is not None]
+    lost = len(scores) - len(finite)
+    told = _between(finite, "{:.3f}") if finite else ""
+    return " ".join(filter(None, [told, f"({lost} diverged)" if lost else ""]))
+
+
 def others(names: list[str]) -> Iterator[str]:
     """Files that no table is made of."""
     if names:
@@ -513,6 +584,7 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "card": card,
     "faults": faults,
     "hostile": hostile,
+    "diagnosis": diagnosis,
 }
 
 

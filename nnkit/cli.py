@@ -441,11 +441,21 @@ def tune_rate(
     lowest: Annotated[float, typer.Option(help="The first rate.")] = 1e-6,
     highest: Annotated[float, typer.Option(help="The last rate.")] = 10.0,
     steps: Annotated[int, typer.Option(help="Steps from the first to the last.")] = 200,
+    picture: Annotated[Path | None, typer.Option(help="Draw the curve, as .png or .svg.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find a learning rate: take some steps at rates that rise, and see where the loss falls (Smith 2015)."""
+    if picture is not None:
+        from nnkit.insight.drawing import check_picture
+
+        check_picture(picture)
     run = _untrained(source, target, assignments, quiet=as_json)
     found = run.tune_rate(lowest, highest, steps)
+    if picture is not None:
+        from nnkit.insight.drawing import write_plot
+        from nnkit.insight.rate_plot import rate_plot
+
+        write_plot(rate_plot(found), picture)
     if as_json:
         import json
 

@@ -71,3 +71,15 @@ def test_tune_rate_prints_a_curve_and_a_rate(tmp_path: Path, monkeypatch: pytest
     assert f"training.learning_rate = {found['suggested']:g}" in out
     assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"]) <= 60
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tune_rate_draws_its_curve(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "curve.svg"
+    found = json.loads(succeed("tune-rate", "iris", "--steps", 60, "--picture", path, "--json"))
+    drawn = path.read_text(encoding="utf-8")
+    assert f"suggested: {found['suggested']:.2g}" in drawn
+    assert "learning rate (of one step, rising)" in drawn
+    result = nnkit("tune-rate", "iris", "--picture", tmp_path / "curve.gif")
+    assert result.code == 2
+    assert "curve.gif: plots are written as .png or .svg" in result.err

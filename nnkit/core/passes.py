@@ -129,6 +129,11 @@ class Passes:
         """Every stage's outputs, each (rows, outputs), as the last forward pass left them; see `outputs`."""
         return [buffers.a[:rows] for buffers in self._buffers]
 
+    def kept(self, rows: int) -> list[Array | None]:
+        """Which of every stage's outputs dropout kept in the last forward pass, None where it drops none."""
+        pairs = zip(self._stages, self._buffers, strict=True)
+        return [None if b.mask is None else b.mask[:rows, : stage.outputs] for stage, b in pairs]
+
     def forward(self, batch: Batch, counters: Array, seed: int) -> list[Operation]:
         """Prepare the forward pass.
 

@@ -86,6 +86,15 @@ class Shards:
         for shard in self._shards[1:]:
             backend.write(shard.counters, self._step.counters)
 
+    def seen(self) -> list[tuple[Passes, int]]:
+        """Return each shard's passes and how many rows a full batch gives it."""
+        rows = self._step.batch_size
+        return [(shard.passes, min(self._capacity, rows - shard.offset)) for shard in self._shards]
+
+    def gradients(self) -> list[Array]:
+        """Return what adds up to the last batch's gradient, each (size,)."""
+        return [self._gradients[0], self._gradients[-1]] if self._step.plain else [self._gradients[0]]
+
     def program(self, rows: int) -> Program | None:
         """Return the program for batches of so many rows, or None where a shard would have none."""
         if rows <= self._shards[-1].offset:

@@ -253,6 +253,9 @@ class Step(Objective):
         shards = 1 if self.passes.lookups else arena.backend.shards(batch_size, work)
         self._shards = Shards(self, shards) if shards > 1 else None
         self._programs: dict[int, Program] = {}
+        self._sharded: set[int] = set()  # the numbers of rows that are parted among shards
+        self._last = 0  # rows of the last batch that was run
+        self._full_seen = False
         for count in {batch_size if self._full else 0, rows.count % batch_size} - {0}:
             self._programs[count] = self._program(count)
 
@@ -266,6 +269,7 @@ class Step(Objective):
     def _program(self, count: int) -> Program:
         sharded = None if self._shards is None else self._shards.program(count)
         if sharded is not None:
+            self._sharded.add(count)
             return sharded
         batch = self._batch.first(count)
         gather = self.rows.gather(batch, self.counters, self.batch_size)
@@ -367,10 +371,62 @@ class Step(Objective):
         full = max(0, min(first + count, self._full) - first)
         if full:
             self._programs[self.batch_size].run(full)
+            self._last, self._full_seen = self.batch_size, True
         if count > full:
             if self._shards is not None:
                 self._shards.begin()
-            self._programs[self.rows.count % self.batch_size].run(1)
+            self._last = self.rows.count % self.batch_size
+            self._programs[self._last].run(1)
+
+    def outputs(self, stage: Stage, most: int) -> tuple[NDArray, NDArray | None] | None:
+        """Return what the last full batch's step left of a stage's outputs, copied to the host.
+
+        Parameters
+        ----------
+        stage : Stage
+            Not the last, whose outputs the loss has changed.
+        most : int
+            How many rows are wanted at most.
+
+        Returns
+        -------
+        outputs : ndarray of shape (rows, units)
+            With dropout, where there is any; None for both where no full batch was run yet.
+        kept : ndarray of shape (rows, units), uint8, or None
+            Which of them dropout kept, where it dropped any.
+        """
+        if not self._full_seen:
+            return None
+        shards = self._shards if self.batch_size in self._sharded else None
+        seen = [(self.passes, self.batch_size)] if shards is None else shards.seen()
+        wanted = -(-most // len(seen))
+        parts = [(passes, min(rows, wanted)) for passes, rows in seen]
+        host = self.arena.backend.to_host
+        outputs = [host(passes.activations(rows)[stage.index]) for passes, rows in parts]
+        masks = [passes.kept(rows)[stage.index] for passes, rows in parts]
+        kept = [host(mask) for mask in masks if mask is not None]
+        return np.concatenate(outputs), np.concatenate(kept) if kept else None
+
+    def last_gradient(self, name: str, rows: Array) -> NDArray[np.float64]:
+        """Return rows of a parameter's gradient in the last step, of the batch's mean loss, not clipped.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter.
+        rows : array of shape (rows,), int64
+            On the device.
+
+        Returns
+        -------
+        gradient : ndarray of shape (rows, units)
+        """
+        shards = self._shards if self._last in self._sharded else None
+        parts = [self.passes.gradients] if shards is None else shards.gradients()
+        host = self.arena.backend.to_host
+        total = sum(host(self.arena.view(name, part)[rows]).astype(np.float64) for part in parts)
+        weight = float(host(self.scalars)[WEIGHT_SUM])
+        return np.asarray(total) * (self.batch_size / weight if weight > 0 else 0.0)
 
     def arrays(self) -> dict[str, Array]:
         """Return everything that a further step depends on, by name: what a checkpoint holds of the device.

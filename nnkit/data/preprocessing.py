@@ -50,11 +50,14 @@ class Preprocessor:
         In which numbers are stored; pixels stay uint8.
     notes : tuple of str
         Words for the user on what was dropped or filled in.
+    constant : tuple of str
+        Columns of a table that were dropped because they have one value; a saved model does not keep them.
     """
 
     operations: tuple[Operation, ...]
     dtype: str = "float32"
     notes: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -106,8 +109,9 @@ class Preprocessor:
         from nnkit.data.table_encoding import fit_table
         from nnkit.data.tables import as_table
 
-        operations, notes = fit_table(as_table(features), rows, scaling, text, categories == "embed")
-        return cls(operations, name, notes)
+        table = as_table(features)
+        operations, notes, constant = fit_table(table, rows, scaling, text, categories == "embed")
+        return cls(operations, name, notes, constant)
 
     def transform(self, features: Any, rows: NDArray[np.integer] | None = None) -> Features:
         """Encode rows.

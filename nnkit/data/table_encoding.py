@@ -30,6 +30,7 @@ _UNIQUE_ROWS = 20
 class _Fitted:
     operations: list[ColumnOperation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
 
 
 def fit_table(
@@ -38,8 +39,8 @@ def fit_table(
     scaling: str,
     text: TextOptions | None = None,
     embedded: bool = False,
-) -> tuple[tuple[ColumnOperation, ...], tuple[str, ...]]:
-    """Return an operation for each column that can be learned from, and notes on the others.
+) -> tuple[tuple[ColumnOperation, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return an operation for each column that can be learned from, notes on the others, and constant ones.
 
     Without `text` no column is learnt from as text; with `embedded`, categories are rows of an embedding.
     """
@@ -64,7 +65,7 @@ def fit_table(
         raise DataError(
             f"no column is left to learn from: {'; '.join(fitted.notes) or 'the table has no columns'}"
         )
-    return tuple(fitted.operations), tuple(fitted.notes)
+    return tuple(fitted.operations), tuple(fitted.notes), tuple(fitted.constant)
 
 
 def _fit_text(
@@ -95,6 +96,7 @@ def _fit_number(
     low, high = float(present.min()), float(present.max())
     if low == high:
         fitted.notes.append(f"dropped column {name!r}: every value is the same, {low:g}")
+        fitted.constant.append(name)
         return
     fill = float(np.median(present))
     if kind == "time":
@@ -127,6 +129,7 @@ def _fit_category(name: str, column: pa.ChunkedArray, embedded: bool, fitted: _F
         fitted.notes.append(f"dropped column {name!r}: every value is missing")
     elif len(found) == 1 and not absent:
         fitted.notes.append(f"dropped column {name!r}: every value is the same, {next(iter(found))[:40]!r}")
+        fitted.constant.append(name)
     elif (not embedded and len(found) > _MOST_CATEGORIES) or _identifies(len(found), present):
         fitted.notes.append(
             f"dropped column {name!r}: {len(found)} different texts in {present} rows "

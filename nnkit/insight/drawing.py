@@ -19,6 +19,7 @@ __all__ = [
     "MARKERS",
     "Palette",
     "Plot",
+    "check_picture",
     "colours",
     "have_matplotlib",
     "literal",
@@ -132,6 +133,14 @@ def page_svg(plot: Plot) -> str:
     return _for_page(_svg(plot, _STAND_IN, opaque=False), plot.key)
 
 
+def check_picture(path: Path) -> None:
+    """Raise `ConfigError` where `write_plot` would: before something is computed that it is to draw."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"{path}: plots are written as .png or .svg; end the name with one of them")
+    if not have_matplotlib():
+        raise ConfigError("plots are drawn by matplotlib, which is not installed: pip install 'nnkit[plots]'")
+
+
 def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:
     """Write a plot to a file, whole or not at all.
 
@@ -150,12 +159,8 @@ def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:
     FileError
         If the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ConfigError(f"{path}: plots are written as .png or .svg; end the name with one of them")
-    if not have_matplotlib():
-        raise ConfigError("plots are drawn by matplotlib, which is not installed: pip install 'nnkit[plots]'")
-    if suffix == ".svg":
+    check_picture(path)
+    if path.suffix.lower() == ".svg":
         write_whole(path, _alone(_svg(plot, _STAND_IN, opaque=True), plot).encode())
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -70,9 +70,13 @@ class Callback:
     every : str, Period or None
         How often `on_step_end` is called, such as ``"50 steps"`` or ``"5 minutes"``; None takes the trainer's
         reporting interval.
+    within : int or None
+        At most so many steps are to run before the next call of `on_step_end`, whatever the interval; may be
+        set on the way.
     """
 
     every: str | Period | None = None
+    within: int | None = None
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Run once before the first step."""

@@ -43,6 +43,8 @@ class _Listener:
         return cls(callback, period.steps(steps_per_epoch), period.seconds)
 
     def is_due(self, now: Moment) -> bool:
+        if self.callback.within is not None and now.step - self.last.step >= self.callback.within:
+            return True
         if self.steps is not None:
             return now.step % self.steps == 0
         return self.seconds is None or now.seconds - self.called >= self.seconds
@@ -74,7 +76,8 @@ class Calls:
     def stretch(self, step: int, left: int) -> int:
         """Return how many of the `left` steps after `step` may run before anyone is served."""
         due = [listener.steps - step % listener.steps for listener in self._listeners if listener.steps]
-        return min(self._stretch, left, *due)
+        wanted = [listener.callback.within for listener in self._listeners if listener.callback.within]
+        return min(self._stretch, left, *due, *wanted)
 
     def measured(self, steps: int, seconds: float) -> None:
         """Learn from a stretch how many steps fit the interval; at most twice as many as the last time."""

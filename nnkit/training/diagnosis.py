@@ -14,24 +14,23 @@ from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.class_weights import class_weights
 from nnkit.training.diagnostics import Finding
 from nnkit.training.diagnostics_curves import baseline_loss, check_curves, diverging_loss
-from nnkit.training.diagnostics_data import sample_rows
-from nnkit.training.diagnostics_network import NetworkFigures, Probe, check_network, with_updates
+from nnkit.training.diagnostics_network import NetworkFigures, Probe, check_network
 
 __all__ = ["Diagnosis"]
 
-# Of a training's time, what its looks may take; the last one is taken all the same.
-_SHARE = 0.005
-# Seconds, before the first look has shown what one takes.
-_FIRST_COST = 0.005
+# Of a training's time, what its looks may take; and seconds, before the first has shown what one takes.
+_SHARE, _FIRST_COST = 0.004, 0.002
 # A unit that is 0 on so many rows is dead but for one row in a hundred (0.99²⁵⁶ = 8 %).
-_FEWEST_ROWS, _MOST_ROWS = 256, 1024
+_FEWEST_ROWS = 256
 
 
 class Diagnosis(Callback):
-    """Watches a training: its curves, and at ends of epochs the network's own figures.
+    """Watches a training: its curves, and at the reporting interval what its last step has left behind.
 
-    A look costs about as much as a step over as many rows. It is taken at the end of an epoch where all looks
-    so far come to under half a percent of the time since the training began, and after the last epoch.
+    A look reads the outputs, gradients and weights that are there: no row is computed twice. It is taken
+    where all looks so far come to under half a percent of the time since the training began; then the next
+    step is run alone, so that its update can be measured. In any case there is a look in the middle, where
+    the updates are typical ones, and at the last steps, as many as hold rows enough.
 
     Parameters
     ----------
@@ -39,25 +38,27 @@ class Diagnosis(Callback):
         The training rows, as the trainer is given them.
     targets : ndarray
         Encoded.
-    batch_size : int
-        The trainer's: as many rows are looked at, and at least 256.
 
     Attributes
     ----------
     figures : list of NetworkFigures
-        One for each look.
+        At most one for each epoch.
     findings : list of Finding
         At the end of the training.
     """
 
-    def __init__(self, features: Features, targets: NDArray, batch_size: int = 128) -> None:
-        self._features = features
+    def __init__(self, features: Features, targets: NDArray) -> None:
+        self._target = min(_FEWEST_ROWS, len(features))
         self._targets = targets
-        self._most = min(max(batch_size, _FEWEST_ROWS), _MOST_ROWS)
+        self._forget()
+
+    def _forget(self) -> None:
         self._probe: Probe | None = None
-        self._spent = 0.0
-        self._cost = _FIRST_COST
-        self._before: tuple[int, list[NDArray]] | None = None
+        self._spent, self._cost = 0.0, _FIRST_COST
+        self._step: int | None = None
+        self._last_steps = 1
+        self._half_way = self._ending = False
+        self.within = None
         self.figures: list[NetworkFigures] = []
         self.findings: list[Finding] = []
 
@@ -68,40 +69,51 @@ class Diagnosis(Callback):
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Forget the training before."""
-        self._probe, self._before = None, None
-        self._spent, self._cost = 0.0, _FIRST_COST
-        self.figures, self.findings = [], []
+        self._forget()
+        self._probe = Probe(trainer.step, _FEWEST_ROWS)
+        self._last_steps = -(-self._target // trainer.step.batch_size)
 
     def on_step_end(self, trainer: Any, figures: Figures) -> None:
-        """Measure the updates made since a look."""
-        if self._before is None or self._probe is None:
-            return
+        """Measure the update since the last look; look at the step, where it is not too soon."""
+        assert self._probe is not None
         began = time.perf_counter()
-        step, weights = self._before
-        self._before = None
-        if figures.step > step:
-            after = self._probe.all_weights()
-            self.figures[-1] = with_updates(self.figures[-1], weights, after, figures.step - step)
-        self._spent += time.perf_counter() - began
+        left = figures.total_steps - figures.step
+        to_middle = figures.total_steps // 2 - figures.step
+        measured = self._step is not None
+        if self._step is not None:
+            self._probe.measure_update(figures.step - self._step)
+            self._step = None
+        if left < self._last_steps:
+            if not self._ending:
+                self._probe.forget(updates=False)
+            self._ending = True
+            self._probe.look()
+        elif not measured and self._is_due(figures, to_middle):
+            self._half_way = self._half_way or to_middle <= 0
+            self._probe.look()
+            self._step = figures.step
+        soon = [left - self._last_steps + 1, *([] if self._half_way else [to_middle])]
+        self.within = 1 if self._step is not None else max(1, min(soon))
+        took = time.perf_counter() - began
+        self._spent += took
+        if self._step is not None:
+            self._cost = 2 * took
+
+    def _is_due(self, figures: Figures, to_middle: int) -> bool:
+        affordable = self._spent + self._cost <= _SHARE * figures.seconds
+        return affordable or (to_middle <= 0 and not self._half_way)
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
-        """Look at the network, where it is not too soon."""
-        last = figures.epoch >= figures.epochs or trainer.state.stopped_early
-        self._before = None
-        if not last and self._spent + self._cost > _SHARE * figures.seconds:
-            return
+        """Take the figures of the looks, where they were at rows enough."""
+        assert self._probe is not None
         began = time.perf_counter()
-        if self._probe is None:
-            rows = sample_rows(len(self._features), self._most)
-            sample, targets = self._features.take(rows), self._targets[rows]
-            self._probe = Probe(trainer.network, trainer.loss, sample, targets)
-        looking = time.perf_counter()
-        self.figures.append(self._probe.look(figures.epoch))
-        if not last:
-            self._before = (figures.step, self._probe.all_weights())
-        now = time.perf_counter()
-        self._cost = now - looking
-        self._spent += now - began
+        last = figures.epoch >= figures.epochs or trainer.state.stopped_early
+        if last and not self._probe.rows:
+            self._probe.look()
+        enough = self._probe.rows >= self._target
+        if enough or (last and not self.figures):
+            self.figures.append(self._probe.figures(figures.epoch, enough))
+        self._spent += time.perf_counter() - began
 
     def on_train_end(self, trainer: Any, figures: Figures) -> None:
         """Say what was seen."""

@@ -34,6 +34,10 @@ _DIVERGED = 0.25
 _GENERALISATION_LOSS, _RISE = 0.10, 0.05
 _OVERFITTED_EPOCHS = 3
 _MOST_TARGETS = 2_000
+# A loss scale that fits overflows about once in 2000 steps, when it is tried a size larger (Micikevicius et
+# al. 2018, "Mixed precision training", arXiv:1710.03740, section 3.2, and the trainers' rule): one step in a
+# hundred is twenty times as often. The halvings from its beginning, 65536, to 1 are no sign of anything.
+_SKIPPED, _HALVINGS = 0.01, 16
 
 
 def baseline_loss(loss: Loss, targets: NDArray, weights: NDArray | None = None) -> float:
@@ -97,7 +101,8 @@ def check_curves(
     Parameters
     ----------
     history : History
-        With a row an epoch.
+        With a row an epoch. Of a training with loss scaling it has the columns "loss_scale", at the end of
+        the epoch, and "skipped_steps", how many were so far.
     baseline : float
         See `baseline_loss`.
     learning_rate : float
@@ -105,6 +110,32 @@ def check_curves(
     penalised : bool
         Whether the training loss holds penalties, which no baseline knows; validation then speaks alone.
     """
+    thrashing = _thrashes(history, learning_rate)
+    shaped = _shapes(history, baseline, learning_rate, penalised)
+    return shaped if thrashing is None else [thrashing, *shaped]
+
+
+def _thrashes(history: History, rate: float) -> Finding | None:
+    """Find a loss scale that finds no value to stay at, or has fallen to where it can do nothing."""
+    if "skipped_steps" not in history or "loss_scale" not in history:
+        return None
+    skipped, scale = int(np.nanmax(history["skipped_steps"])), history["loss_scale"]
+    steps = int(history["step"][-1])
+    if skipped - _HALVINGS < _SKIPPED * steps and not scale[-1] <= 1:
+        return None
+    return Finding(
+        "loss_scale_thrashing",
+        "serious",
+        f"{skipped:,} of {steps:,} steps were skipped for an overflow ({skipped / max(steps, 1):.1%}); the "
+        f"loss scale went from {scale[0]:g} to {scale[-1]:g}",
+        "A skipped step learns nothing, and where the scale is small, small gradients become zeros: the "
+        "numbers span more than fp16 holds.",
+        f'Set run.precision = "bf16", or training.learning_rate = {rate / 10:.2g}.',
+    )
+
+
+def _shapes(history: History, baseline: float, learning_rate: float, penalised: bool) -> list[Finding]:
+    """Return what the shapes of the losses show."""
     if len(history) < _FEWEST_EPOCHS or "loss" not in history or not baseline > 0:
         return []
     training = history["loss"] / baseline

@@ -63,6 +63,7 @@ def check_data(
     names: Sequence[str] = (),
     scaled: bool = True,
     classes: Sequence[str] | None = None,
+    constant: Sequence[str] = (),
 ) -> list[Finding]:
     """Return what a sample of the rows shows.
 
@@ -78,9 +79,11 @@ def check_data(
         Whether features were brought to one scale.
     classes : sequence of str, optional
         The labels, in a classification where no class weights were given.
+    constant : sequence of str
+        Columns that have one value, and were left out before.
     """
     rows = sample_rows(len(features), _SAMPLE)
-    found: list[Finding] = []
+    found = _left_out(constant, len(features))
     columns = features.dense.shape[1] > 0 or features.codes is not None
     if columns and features.picture is None and len(features) > 1:
         table = _Table(features.take(rows), names)
@@ -187,6 +190,25 @@ def _constant(table: _Table) -> list[Finding]:
             f"{table.listed(constant)} {each} in {len(table.values):,} rows",
             "What never changes cannot tell one row from another.",
             f"Leave them out: {_drop(table, constant)}.",
+        )
+    ]
+
+
+def _left_out(columns: Sequence[str], rows: int) -> list[Finding]:
+    """Name columns of a table that have one value, of which its network has heard nothing."""
+    if not columns:
+        return []
+    named = ", ".join(map(repr, columns[:_MOST_NAMED]))
+    more = "" if len(columns) <= _MOST_NAMED else f" and {len(columns) - _MOST_NAMED} more"
+    each = "has one value" if len(columns) == 1 else "have one value each"
+    keys = ", ".join([*(f'"{name}"' for name in columns[:_MOST_NAMED]), *(["..."] if more else [])])
+    return [
+        Finding(
+            "constant_features",
+            "notice",
+            f"{named}{more} {each} in {rows:,} rows",
+            "What never changes cannot tell one row from another, and is left out.",
+            f"Set data.drop = [{keys}] where it is meant to be so; else correct the file.",
         )
     ]
 

@@ -1,40 +1,42 @@
 """What a network's own figures show while it trains: dead and saturated units, gradients, sizes of updates.
 
-Order: the figures, the probe that takes them, the checks. A probe reads the parameters and computes in
-buffers of its own: the training's weights are the same bits with it and without.
+Order: the figures, the probe that takes them, the checks. A probe reads what the training's last steps have
+left in their buffers and changes none of it: the weights are the same bits with it and without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.protocol import Array
-from nnkit.core.batch import Rows
-from nnkit.core.features import Features
-from nnkit.core.full_batch import FullBatch
 from nnkit.core.layers import Stage
-from nnkit.core.losses import Loss
-from nnkit.core.network import Network
-from nnkit.core.step import Penalty
+from nnkit.core.step import Step
 from nnkit.training.diagnostics import Finding
+from nnkit.training.diagnostics_data import sample_rows
 
 __all__ = ["LayerFigures", "NetworkFigures", "Probe", "check_network"]
 
+# Weights of a layer that are read: so many fix their norm within a percent or two, and a gradient's, whose
+# rows differ more, well enough for thresholds that are powers of ten.
+_MOST_WEIGHTS = 2**14
 # With a rate set too high "as much as 40 % of your network can be dead": Stanford's CS231n, "Neural networks
-# part 1". (Measured on sound trainings with the defaults: at most a tenth.)
+# part 1". (Measured on sound trainings: at most a seventh, and a quarter where there are 4 to 20 rows.)
 _DEAD = 0.40
 # |tanh| above this, or a sigmoid below 0.005 or above 0.995: a slope of at most 2 % of the steepest. Glorot
 # and Bengio 2010, section 3, call units at ±1 saturated; a layer half of whose outputs are hardly learns.
 _SATURATED_OUTPUT, _SATURATED = 0.99, 0.50
-# From the last layer to the first the gradient should keep its size (Glorot and Bengio 2010, section 4.2.1):
-# a thousandth of it is what five layers of sigmoids leave, whose slope is at most a quarter each (4⁻⁵).
-_VANISHING, _EXPLODING = 1e-3, 1e3
+# From the last layer to the first the gradient should keep its size (Glorot and Bengio 2010, section 4.2.1).
+# Four layers of sigmoids, whose slope is at most a quarter each, leave 4⁻⁴ of it.
+_VANISHING, _EXPLODING = 4.0**-4, 1e3
+# Where outputs grow from layer to layer too, all gradients are alike, and too large beside the weights: a
+# plain step at the usual rate of 0.01 would rewrite them. (Measured on 40 sound trainings on the built-in
+# data by bench/diagnosis.py: at most 1.5 times, and at least 0.09 of the last layer's left in the first.)
+_BESIDE_WEIGHTS = 100.0
 # "This ratio should be somewhere around 1e-3": Stanford's CS231n, "Neural networks part 3", on the norm of
 # an update by that of the weights. A hundred times more or ten thousand times less is no longer around it.
 _LARGE_UPDATE, _SMALL_UPDATE = 0.1, 1e-7
@@ -51,14 +53,15 @@ class LayerFigures:
     activation : str
     units : int
     dead : float or None
-        Of a hidden layer of ReLUs: the share of units that are 0 on every row looked at.
+        Of a hidden layer of ReLUs: the share of units that are 0 on every row looked at; None where too few
+        were.
     saturated : float or None
         Of a hidden layer of sigmoid or tanh: the share of outputs where the slope is next to nothing.
     gradient_norm, weight_norm : float
-        Of the weights, Euclidean.
+        Of the weights, Euclidean, reckoned from a sample of their rows where they are many; of gradients the
+        root mean square over the looks.
     update_ratio : float or None
-        The norm of an update by that of the weights: of the few steps after this moment, their displacement
-        divided by their number.
+        The norm of one update by that of the weights, the mean over the looks.
     """
 
     name: str
@@ -73,14 +76,14 @@ class LayerFigures:
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """All layers at the end of an epoch.
+    """All layers over some looks at steps of the training.
 
     Parameters
     ----------
     epoch : int
-        Counted from 1.
+        In which the last one was, counted from 1.
     rows : int
-        How many were looked at.
+        On how many rows outputs were looked at, over all looks.
     layers : tuple of LayerFigures
         From the inputs to the outputs.
     """
@@ -102,95 +105,141 @@ class NetworkFigures:
 
 
 class Probe:
-    """A forward and a backward pass over a sample of the training rows, without dropout or updates.
+    """Reads what the training's own steps leave behind: outputs, gradients, weights. It computes no pass.
+
+    Looks add up until their figures are taken: a unit is dead that gave 0 on every row of them all.
 
     Parameters
     ----------
-    network : Network
-        Its parameters are read anew at each look.
-    loss : Loss
-        What the gradient is of.
-    features : Features
-        The sample.
-    targets : ndarray
-        Encoded.
+    step : Step
+        Of the training.
+    rows : int
+        How many rows of a batch are looked at, at most.
     """
 
-    def __init__(self, network: Network, loss: Loss, features: Features, targets: NDArray) -> None:
-        arena = network.arena
-        rows = Rows(arena.backend, arena.dtype, features, targets)
-        self._rows = rows.count
-        self._arena = arena
-        self._stages = network.stages
-        self._pass = FullBatch(network.stages, arena, loss, Penalty(), rows)
+    def __init__(self, step: Step, rows: int) -> None:
+        self._step = step
+        self._rows = rows
+        self._layers = list(_activated(step.stages))
+        # Of a large matrix so many rows stand for all of it.
+        self._sampled = [
+            step.arena.backend.from_host(sample_rows(fan_in, max(1, _MOST_WEIGHTS // stage.outputs)))
+            for stage, fan_in in ((stage, self._fan_in(stage)) for stage, _, _ in self._layers)
+        ]
+        self._before: list[NDArray[np.float64]] | None = None
+        self._window: list[_Window] = []
+        self.rows = 0
+        self.forget()
 
-    def look(self, epoch: int) -> NetworkFigures:
-        """Return the figures at the parameters as they are."""
-        weight = self._pass.evaluate().weight
-        passes, backend = self._pass.passes, self._arena.backend
-        layers = []
-        for stage, activation, output in self._activated(passes.activations(self._rows)):
-            values = None if output is None else backend.to_host(output)
-            gradient = backend.to_host(self._arena.view(f"layers.{stage.layer}.weight", passes.gradients))
-            layers.append(
-                LayerFigures(
-                    f"layers.{stage.layer}",
-                    activation,
-                    stage.outputs,
-                    _dead(activation, values),
-                    _saturated(activation, values),
-                    _norm(gradient) * self._rows / max(weight, 1e-300),
-                    _norm(self.weights(stage)),
-                )
-            )
-        return NetworkFigures(epoch, self._rows, tuple(layers))
+    def look(self) -> None:
+        """Add what the last step left to the figures, and keep the weights for the next one's update."""
+        self._before = [self._weights(layer) for layer in range(len(self._layers))]
+        for layer, (stage, activation, above) in enumerate(self._layers):
+            window = self._window[layer]
+            gradient = self._step.last_gradient(f"layers.{stage.layer}.weight", self._sampled[layer])
+            window.gradients.append(self._whole(layer, gradient))
+            window.weight_norm = self._whole(layer, self._before[layer])
+            found = None if above is None else self._step.outputs(above, self._rows)
+            if found is not None and above is not None:
+                window.add(activation, *found, 1.0 - above.dropout)
+        self.rows += min(self._rows, self._step.batch_size)
 
-    def _activated(self, outputs: Sequence[Array]) -> Iterator[tuple[Stage, str, Array | None]]:
-        """Yield each stage that has weights, with its activation and outputs; those of the last are None.
+    def measure_update(self, steps: int) -> None:
+        """Add the size of the update since the last look."""
+        if self._before is None:
+            return
+        for layer, before in enumerate(self._before):
+            moved = _norm(self._weights(layer) - before) / max(_norm(before), 1e-300)
+            self._window[layer].updates.append(moved / steps)
+        self._before = None
 
-        An `Activation` layer has a stage of its own, after that of the weights.
+    def figures(self, epoch: int, enough: bool = True) -> NetworkFigures:
+        """Return the figures of the looks since the last call.
+
+        Parameters
+        ----------
+        epoch : int
+            The current one.
+        enough : bool
+            Whether the rows are enough to call a unit dead.
         """
-        for stage, below in pairwise([*self._stages, None]):
-            if stage is not None and stage.layer is not None:
-                product = stage
-            if stage is not None and (below is None or below.layer is not None):
-                yield product, stage.activation, None if below is None else outputs[stage.index]
+        layers = tuple(
+            LayerFigures(
+                f"layers.{stage.layer}",
+                activation,
+                stage.outputs,
+                None if window.alive is None or not enough else float(np.mean(~window.alive)),
+                None if not window.saturated else float(np.mean(window.saturated)),
+                float(np.sqrt(np.mean(np.square(window.gradients)))) if window.gradients else 0.0,
+                window.weight_norm,
+                float(np.mean(window.updates)) if window.updates else None,
+            )
+            for (stage, activation, _), window in zip(self._layers, self._window, strict=True)
+        )
+        found = NetworkFigures(epoch, self.rows, layers)
+        self.forget()
+        return found
 
-    def weights(self, stage: Stage) -> NDArray:
-        """Return a stage's weights, copied to the host."""
-        return self._arena.backend.to_host(self._arena.view(f"layers.{stage.layer}.weight"))
+    def forget(self, updates: bool = True) -> None:
+        """Begin the figures anew; those of updates only where they are to be forgotten too."""
+        kept = [] if updates else self._window
+        self._window = [_Window(updates=window.updates) for window in kept] or [
+            _Window() for _ in self._layers
+        ]
+        self.rows = 0
 
-    def all_weights(self) -> list[NDArray]:
-        """Return the weights of every layer that `look` reports, copied to the host."""
-        return [self.weights(stage) for stage in self._stages if stage.layer is not None]
+    def _fan_in(self, stage: Stage) -> int:
+        return int(self._step.arena.view(f"layers.{stage.layer}.weight").shape[0])
 
+    def _weights(self, layer: int) -> NDArray[np.float64]:
+        arena = self._step.arena
+        view = arena.view(f"layers.{self._layers[layer][0].layer}.weight")[self._sampled[layer]]
+        weights: NDArray[np.float64] = arena.backend.to_host(view).astype(np.float64)
+        return weights
 
-def with_updates(
-    figures: NetworkFigures, before: Sequence[NDArray], after: Sequence[NDArray], steps: int
-) -> NetworkFigures:
-    """Return the figures with the size of an update: of `steps` steps, the displacement by their number."""
-    layers = tuple(
-        replace(layer, update_ratio=_norm(new - old) / steps / max(_norm(old), 1e-300))
-        for layer, old, new in zip(figures.layers, before, after, strict=True)
-    )
-    return replace(figures, layers=layers)
-
-
-def _norm(array: NDArray) -> float:
-    return float(np.linalg.norm(array.astype(np.float64).ravel()))
-
-
-def _dead(activation: str, outputs: NDArray | None) -> float | None:
-    if activation != "relu" or outputs is None:
-        return None
-    return float(np.mean(~np.any(outputs > 0, axis=0)))
+    def _whole(self, layer: int, sampled: NDArray[np.float64]) -> float:
+        """Return the norm of all rows as that of the sampled ones has it."""
+        fan_in = self._fan_in(self._layers[layer][0])
+        return _norm(sampled) * (fan_in / len(sampled)) ** 0.5
 
 
-def _saturated(activation: str, outputs: NDArray | None) -> float | None:
-    if activation not in ("sigmoid", "tanh") or outputs is None:
-        return None
-    centred = outputs if activation == "tanh" else 2 * outputs - 1
-    return float(np.mean(np.abs(centred) > _SATURATED_OUTPUT))
+def _norm(values: NDArray[np.float64]) -> float:
+    """Return the Euclidean norm without BLAS, whose threads would wait for a core that trains."""
+    return float(np.sqrt(np.square(values).sum()))
+
+
+@dataclass
+class _Window:
+    """What a layer's looks have come to."""
+
+    alive: NDArray[np.bool_] | None = None
+    saturated: list[float] = field(default_factory=list)
+    gradients: list[float] = field(default_factory=list)
+    updates: list[float] = field(default_factory=list)
+    weight_norm: float = 0.0
+
+    def add(self, activation: str, outputs: NDArray, kept: NDArray | None, share: float) -> None:
+        """Add a hidden layer's outputs: those that dropout kept, divided by the share of them."""
+        if activation == "relu":
+            alive = outputs.max(axis=0) > 0
+            self.alive = alive if self.alive is None else self.alive | alive
+        elif activation in ("sigmoid", "tanh"):
+            outputs = outputs * share if kept is None else outputs[kept != 0] * share
+            centred = outputs if activation == "tanh" else 2 * outputs - 1
+            if centred.size:
+                self.saturated.append(float(np.mean(np.abs(centred) > _SATURATED_OUTPUT)))
+
+
+def _activated(stages: Sequence[Stage]) -> Iterator[tuple[Stage, str, Stage | None]]:
+    """Yield each stage that has weights, its activation, and the stage that has its outputs, None at the end.
+
+    An `Activation` layer has a stage of its own, after that of the weights.
+    """
+    for stage, after in pairwise([*stages, None]):
+        if stage is not None and stage.layer is not None:
+            product = stage
+        if stage is not None and (after is None or after.layer is not None):
+            yield product, stage.activation, None if after is None else stage
 
 
 def check_network(looks: Sequence[NetworkFigures], learning_rate: float) -> list[Finding]:
@@ -250,7 +299,7 @@ def _gradients(figures: NetworkFigures) -> Finding | None:
     first, last = norms[0][1], norms[-1][1]
     if len(norms) < 2 or not np.isfinite([first, last]).all() or last == 0:
         return None
-    told = f"norm of the gradient by layer: {_by_layer(norms, '.2g')} (epoch {figures.epoch})"
+    told = f"norm of the gradient in epoch {figures.epoch} by layer: {_by_layer(norms, '.2g')}"
     if first <= _VANISHING * last:
         return Finding(
             "vanishing_gradients",
@@ -259,13 +308,14 @@ def _gradients(figures: NetworkFigures) -> Finding | None:
             "The gradient is lost on its way down, and the first layers stay as they were drawn.",
             'Set model.activation = "relu" and model.initializer = "auto", or fewer layers in model.hidden.',
         )
-    if first < _EXPLODING * last:
+    beside = max(layer.gradient_norm / max(layer.weight_norm, 1e-300) for layer in figures.layers)
+    if first < _EXPLODING * last and beside < _BESIDE_WEIGHTS:
         return None
     return Finding(
         "exploding_gradients",
         "serious",
-        told,
-        "The gradient grows on its way down: the first layers are thrown about by each step.",
+        f"{told}, up to {beside:,.2g} times the weights'",
+        "The gradient grows from layer to layer: weights are thrown about by each step.",
         'Set training.clip_norm = 1.0, and model.initializer = "auto".',
     )
 

@@ -191,6 +191,7 @@ class Loop:
         """Train to the last epoch, or until somebody stops it: from the first one, or from a checkpoint."""
         trainer = self.trainer
         trainer.stopping = False
+        trainer.step = self.step
         self._resumed = resumed
         if resumed is None:
             trainer.state = TrainingState(epochs_before=self._carried.epochs)
@@ -222,6 +223,7 @@ class Loop:
         finally:
             trainer.optimizer_state = self._optimizer_state()
             self.calls.train_end(self._figures(last))
+            trainer.step = None
 
     def _optimizer_state(self) -> OptimizerState:
         state = self.trainer.state

@@ -24,6 +24,7 @@ __all__ = ["RateCurve", "find_rate"]
 # An exponential mean of the steps' losses, corrected for its beginning, as fastai's `Learner.lr_find` has it.
 # It lags by ten steps, of which 200 over seven decades make a third of a decade.
 _SMOOTHING = 0.9
+_LAG = 10
 # The test ends where the smoothed loss is four times its least, fastai's rule too; half more, and it rises.
 _DIVERGED, _RISEN = 3.0, 0.5
 # At the rate where the loss is least it is about to rise: fastai suggests a tenth of it (`minimum`), which
@@ -58,12 +59,17 @@ class RateCurve:
 
     @property
     def steepest(self) -> float:
-        """The rate at which the smoothed loss falls fastest by the logarithm of the rate."""
-        least = max(int(np.argmin(self.smoothed)), 1)
-        if least < 2:
-            return float(self.rates[0])
-        slopes = np.gradient(self.smoothed[: least + 1], np.log(self.rates[: least + 1]))
-        return float(self.rates[int(np.argmin(slopes))])
+        """The rate at which the smoothed loss falls fastest by the logarithm of the rate.
+
+        The first steps' mean is of few of them and is left out, as fastai's plot does, which skips ten.
+        """
+        least = int(np.argmin(self.smoothed))
+        if least - _LAG < 2:
+            return float(self.rates[max(least - 1, 0)])
+        # The fall over as many steps as the mean is of, for single ones are noise.
+        span = min(_LAG, (least - _LAG) // 2)
+        falls = self.smoothed[_LAG : least - span + 1] - self.smoothed[_LAG + span : least + 1]
+        return float(self.rates[_LAG + int(np.argmax(falls)) + span // 2])
 
     @property
     def suggested(self) -> float:

@@ -111,6 +111,8 @@ class Run:
     findings : list of Finding
         What `train` saw before the first step and on the way, unless ``run.diagnostics`` is off; kept in the
         folder's ``findings.json``.
+    diagnosis : Diagnosis or None
+        What watched the training, and how long that took.
     """
 
     def __init__(self, config: Config, own_process: bool = False) -> None:
@@ -119,6 +121,7 @@ class Run:
         self.stopping = False
         self.findings: list[Finding] = []
         self._told: list[Finding] = []
+        self.diagnosis: Diagnosis | None = None
         self._training: NDArray[np.int64] | None = None
         data = config.data
         self.dataset = self._load(data.train or "digits", None)
@@ -386,13 +389,14 @@ class Run:
         features, targets, held_out, validation = self._prepared()
         if self.dataset.test is not None:
             self._check(self.dataset.test)
-        watch = []
+        self.diagnosis = None
         if self.config.run.diagnostics:
             self.findings = self._found(features, targets, validation)
             self._told = [finding for finding in self.findings if finding.severity == "serious"]
             for finding in self._told:
                 logger.warning(str(finding))
-            watch = [Diagnosis(features, targets, self.config.training.batch_size)]
+            self.diagnosis = Diagnosis(features, targets)
+        watch = [] if self.diagnosis is None else [self.diagnosis]
         decode = self._units() if self.model.task == "regression" else None
         given = {"validation": validation, "callbacks": [_Record(self), *watch, *callbacks], "decode": decode}
         numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
@@ -454,6 +458,7 @@ class Run:
             self.model.preprocessor.column_names,
             config.data.scaling != "none",
             None if labels is None else [str(label) for label in labels],
+            self.model.preprocessor.constant,
         )
 
     def _keep_findings(self, watch: list[Diagnosis]) -> None:

@@ -98,6 +98,8 @@ class Trainer:
         A row an epoch.
     optimizer_state : OptimizerState or None
         What the optimizer has gathered, for ``fit(continued=True)``.
+    step : Step or None
+        What a training under way runs, for callbacks to look at; else None.
 
     Examples
     --------
@@ -157,6 +159,7 @@ class Trainer:
         self.state = TrainingState()
         self.history = History()
         self.optimizer_state: OptimizerState | None = None
+        self.step: Step | None = None
         self.stopping = False
 
     def _known_metrics(self, metrics: Sequence[str] | None) -> tuple[str, ...]:

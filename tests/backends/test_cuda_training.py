@@ -16,6 +16,7 @@ from nnkit.core.features import Bags, Features
 from nnkit.core.layers import stages_of
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.passes import Passes
+from nnkit.training.diagnosis import Diagnosis
 
 pytestmark = pytest.mark.gpu
 
@@ -233,3 +234,19 @@ def test_an_embeddings_gradient_is_the_same_as_on_the_cpu() -> None:
     for name, gradient in gradients[0].items():
         assert np.any(gradient != 0)
         np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-11, atol=1e-13)
+
+
+def test_a_diagnosis_sees_the_same_figures() -> None:
+    seen = []
+    for device in ("cpu", "cuda"):
+        X, y = numbers().astype(np.float32), classes().astype(np.int32)
+        trainer = Trainer(Network(layers("tanh", 0.4, CLASSES)), "cross_entropy", device=device)
+        watch = Diagnosis(Features(X), y)
+        trainer.fit(X, y, epochs=2, batch_size=BATCH, callbacks=[watch])
+        seen.append(watch.figures[-1])
+    assert seen[0].rows == seen[1].rows
+    for one, two in zip(seen[0].layers, seen[1].layers, strict=True):
+        assert one.saturated == two.saturated
+        assert one.gradient_norm == pytest.approx(two.gradient_norm, rel=1e-3)
+        assert one.weight_norm == pytest.approx(two.weight_norm, rel=1e-4)
+        assert one.update_ratio == pytest.approx(two.update_ratio, rel=0.5)  # of other steps, as time allows

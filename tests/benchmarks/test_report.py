@@ -209,3 +209,50 @@ def test_an_aim_is_of_one_network_where_several_are_measured(report: ModuleType,
 def test_a_figure_measured_once_is_reported_without_a_spread(report: ModuleType, folder: Path) -> None:
     write(folder, [Record("start", "import nnkit", "cpu", figures={"process": once("s", 0.04)})])
     assert "| import nnkit | process | 40.0 ms | ≤ 300.0 ms | reached |" in report.generate(folder)
+
+
+def test_the_diagnosis_is_told_with_its_alarms_misses_and_cost(report: ModuleType, folder: Path) -> None:
+    alarm = {"data": "iris", "seed": 1, "findings": [{"name": "dead_relus", "severity": "serious"}]}
+    record = {
+        "sound": {
+            "trainings": 6,
+            "kinds": 2,
+            "seeds": 3,
+            "with a serious alarm": 1,
+            "with any finding": 1,
+            "those": [alarm],
+        },
+        "mistakes": [
+            {
+                "mistake": "a rate far too small",
+                "data": ["iris", "mnist*"],
+                "committed": 6,
+                "named": 5,
+                "missed": [{"data": "iris", "seed": 0}],
+            }
+        ],
+        "cost": [
+            {
+                "what": "20-64-64-1",
+                "seconds without": [1.0, 1.1, 1.2],
+                "with / without": [1.0, 1.01, 1.02],
+                "checks before, seconds": 0.004,
+                "looks, seconds": 0.005,
+                "share": 0.0082,
+            }
+        ],
+        "rates": [
+            {
+                "data": "iris",
+                "suggested": 0.004,
+                "metric": {"0.1": [0.8, 0.7, 0.9], "1": [0.95] * 3, "10": [None, 0.9, 0.8]},
+            }
+        ],
+    }
+    (folder / "results" / "diagnosis.json").write_text(json.dumps(record))
+    page = report.generate(folder)
+    assert "1 had a serious finding, 1 any (dead relus)" in " ".join(page.split())
+    assert "| a rate far too small | iris, mnist | 5 of 6 | iris |" in " ".join(page.split())
+    assert "0.82 %" in page
+    assert "0.800 [0.700, 0.900]" in page
+    assert "0.850 [0.800, 0.900] (1 diverged)" in page

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nnkit import SGD, Activation, Adam, Callback, Dense, Dropout, Embedding, Network, Trainer
+from nnkit.backends.numpy import NumpyBackend
 from nnkit.config import Config
 from nnkit.core.features import Bags, Features, features_from
 from nnkit.core.losses import loss_from
@@ -21,11 +22,8 @@ from nnkit.training.diagnosis import Diagnosis
 from nnkit.training.diagnostics import Finding, read_findings
 from nnkit.training.diagnostics_curves import baseline_loss, check_curves
 from nnkit.training.diagnostics_network import (
-    LayerFigures,
-    NetworkFigures,
     Probe,
     check_network,
-    with_updates,
 )
 from nnkit.training.history import History
 from nnkit.training.run import Run
@@ -64,7 +62,7 @@ def trained(
         X, y = rings()
     loss = options.pop("loss", "cross_entropy")
     trainer = Trainer(Network(layers), loss, optimizer, device="cpu", **options)
-    watch = Diagnosis(features_from(X, np.float32), y, 32)
+    watch = Diagnosis(features_from(X, np.float32), y)
     with suppress(DivergenceError):
         trainer.fit(X, y, epochs=epochs, batch_size=32, validation=0.2, callbacks=[watch])
     return watch.findings
@@ -117,6 +115,32 @@ def test_penalties_are_no_loss() -> None:
     assert check_curves(history, 0.69, 0.01, penalised=True) == []
 
 
+def scaled(scales: list[float], skipped: list[int], steps: int = 500) -> list[Finding]:
+    history = History()
+    for number, (scale, some) in enumerate(zip(scales, skipped, strict=True), start=1):
+        row = {"epoch": number, "step": steps * number, "loss": 0.5, "learning_rate": 0.01}
+        history.append({**row, "loss_scale": scale, "skipped_steps": some})
+    return check_curves(history, 0.69, 0.01)
+
+
+def test_a_loss_scale_that_finds_no_value_is_named() -> None:
+    [finding] = scaled([1024.0, 512.0, 512.0], [30, 70, 120])
+    assert finding.name == "loss_scale_thrashing"
+    assert "120 of 1,500 steps were skipped for an overflow (8.0%)" in finding.seen
+    assert "from 1024 to 512" in finding.seen
+    assert 'run.precision = "bf16"' in finding.change
+    assert "training.learning_rate = 0.001" in finding.change
+
+
+def test_a_loss_scale_that_has_fallen_to_nothing_is_named() -> None:
+    assert names(scaled([1.0, 1.0, 1.0], [16, 16, 16])) == ["loss_scale_thrashing"]
+
+
+def test_a_loss_scale_that_settles_is_sound() -> None:
+    assert scaled([8192.0, 8192.0, 16384.0], [3, 3, 4]) == []
+    assert scaled([2.0, 2.0, 2.0], [15, 15, 15]) == []  # it came down from 65536 once
+
+
 # --- the baseline ---
 
 
@@ -167,19 +191,36 @@ def test_the_baseline_of_numbers_is_the_loss_of_their_best_constant(loss: str, l
 # --- the network's figures ---
 
 
+STILL = SGD(1e-30)  # the weights stay as they are
+
+
+def stepped(
+    network: Network, X: NDArray, y: NDArray, optimizer: Any = STILL, batch_size: int = 1_000
+) -> tuple[Probe, Any]:
+    """Return a probe of a step, and the step, which has been run once over the first batch."""
+    trainer = Trainer(network, "cross_entropy", optimizer, device="cpu")
+    step, order_of = trainer.prepared_step(X, y, batch_size)
+    step.begin_epoch(0, order_of(0), np.full(step.steps_per_epoch, optimizer.learning_rate))
+    step.run(0, 1)
+    return Probe(step, 10_000), step
+
+
 def test_the_figures_are_those_of_a_plain_forward_pass() -> None:
     X, y = rings(200)
-    network = Network([Dense(16, "relu"), Dropout(0.5), Dense(8), Activation("tanh"), Dense(2)], inputs=2)
+    network = Network([Dense(16, "relu"), Dense(8), Activation("tanh"), Dense(2)], inputs=2)
     weights = network.parameters()
     weights["layers.0.bias"][:6] = -100.0  # dead
     weights["layers.1.weight"] *= 20.0
     network.set_parameters(weights)
-    look = Probe(network, loss_from("cross_entropy"), features_from(X, np.float32), y).look(3)
+    probe, _ = stepped(network, X, y)
+    probe.look()
+    look = probe.figures(3)
     W, b = (
         [weights[f"layers.{i}.{part}"].astype(np.float64) for i in range(3)] for part in ("weight", "bias")
     )
     first = np.maximum(X @ W[0] + b[0], 0)
     second = np.tanh(first @ W[1] + b[1])
+    assert look.rows == 200
     assert [layer.name for layer in look.layers] == ["layers.0", "layers.1", "layers.2"]
     assert [layer.activation for layer in look.layers] == ["relu", "tanh", "identity"]
     assert look.layers[0].dead == np.mean((first == 0).all(axis=0))
@@ -193,33 +234,118 @@ def test_the_figures_are_those_of_a_plain_forward_pass() -> None:
         assert layer.weight_norm == pytest.approx(np.linalg.norm(W[i]), rel=1e-5)
 
 
-def test_the_updates_are_the_displacement_by_the_number_of_steps() -> None:
-    layer = LayerFigures("layers.0", "relu", 2, 0.0, None, 1.0, 5.0)
-    look = with_updates(NetworkFigures(1, 9, (layer,)), [np.array([3.0, 4.0])], [np.array([3.0, 5.0])], 4)
-    assert look.layers[0].update_ratio == pytest.approx(1 / 4 / 5)
+def test_a_step_in_shards_and_its_ragged_batch_have_the_same_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = rings(460)
+    seen = []
+    for shards in (1, 2):
+        monkeypatch.setattr(NumpyBackend, "shards", lambda self, rows, work, count=shards: count)
+        network = Network([Dense(32, "relu"), Dense(16, "tanh"), Dense(2)], inputs=2, seed=1)
+        probe, step = stepped(network, X, y, batch_size=120)
+        step.run(1, 3)  # the last one has 100 rows
+        probe.look()
+        assert len(step.outputs(step.stages[0], 1_000)[0]) == 120
+        seen.append(probe.figures(1))
+    for one, two in zip(*(figures.layers for figures in seen), strict=True):
+        assert one.gradient_norm == pytest.approx(two.gradient_norm, rel=1e-5)
+        assert (one.dead, one.weight_norm) == (two.dead, two.weight_norm)
+        assert one.saturated == pytest.approx(two.saturated) if one.saturated is not None else True
+
+
+def test_what_dropout_dropped_is_not_saturated() -> None:
+    X, y = rings(400)
+    network = Network([Dense(16, "sigmoid"), Dropout(0.5), Dense(2)], inputs=2)
+    for factor, low, high in ((1.0, 0.0, 0.0), (1e6, 0.99, 1.0)):
+        weights = network.parameters()
+        weights["layers.0.weight"] *= factor
+        network.set_parameters(weights)
+        probe, _ = stepped(network, X, y)
+        probe.look()
+        share = probe.figures(1).layers[0].saturated
+        assert share is not None
+        assert low <= share <= high
+
+
+def test_a_unit_is_dead_that_no_look_saw_alive() -> None:
+    X = np.eye(4, dtype=np.float32).repeat(10, axis=0)
+    network = Network([Dense(4, "relu"), Dense(2)], inputs=4)
+    weights = network.parameters()
+    weights["layers.0.weight"][:] = np.diag([1.0, 1.0, 1.0, -1.0])
+    network.set_parameters(weights)
+    trainer = Trainer(network, "cross_entropy", STILL, device="cpu")
+    step, _ = trainer.prepared_step(X, np.zeros(40, np.int32), 10)
+    step.begin_epoch(0, np.arange(40), np.full(4, 1e-30))
+    probe = Probe(step, 100)
+    dead = []
+    for batch in range(4):
+        step.run(batch, 1)
+        probe.look()
+        dead.append(probe._window[0].alive.tolist().count(False))
+    assert dead == [3, 2, 1, 1]
+    assert probe.figures(1).layers[0].dead == 0.25
+
+
+def test_the_norm_of_a_large_layer_is_reckoned_from_a_sample() -> None:
+    X = np.random.default_rng(0).standard_normal((64, 500)).astype(np.float32)
+    y = np.arange(64, dtype=np.int32) % 2
+    network = Network([Dense(300, "relu"), Dense(2)], inputs=500)
+    probe, _ = stepped(network, X, y)
+    probe.look()
+    layer = probe.figures(1).layers[0]
+    gradient = network.gradients(X, y, "cross_entropy")["layers.0.weight"]
+    assert layer.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=0.15)
+    assert layer.weight_norm == pytest.approx(
+        np.linalg.norm(network.parameters()["layers.0.weight"]), rel=0.02
+    )
+
+
+def test_the_size_of_an_update_is_that_of_one_step() -> None:
+    X, y = rings(320)
+    network = Network([Dense(16, "relu"), Dense(2)], inputs=2)
+    probe, step = stepped(network, X, y, SGD(0.1), batch_size=32)
+    before = network.parameters()
+    probe.look()
+    step.run(1, 1)
+    probe.measure_update(1)
+    after = network.parameters()
+    for layer in probe.figures(1).layers:
+        old, new = (which[f"{layer.name}.weight"].astype(np.float64) for which in (before, after))
+        expected = np.linalg.norm(new - old) / np.linalg.norm(old)
+        assert layer.update_ratio == pytest.approx(expected, rel=1e-6)
 
 
 def test_updates_are_measured_while_training() -> None:
-    X, y = rings(3200)
-    watch = Diagnosis(features_from(X, np.float32), y, 32)
+    X, y = rings(32_000)
+    watch = Diagnosis(features_from(X, np.float32), y)
     trainer = Trainer(Network([Dense(16, "relu"), Dense(2)]), "cross_entropy", Adam(1e-3), device="cpu")
-    watch.on_train_begin(trainer, None)
-    watch._cost = 0.0
+    trainer.fit(X, y, epochs=4, batch_size=32, callbacks=[watch])
+    ratios = [layer.update_ratio for look in watch.figures for layer in look.layers]
+    measured = [ratio for ratio in ratios if ratio is not None]
+    # Adam moves a weight by at most about its rate a step.
+    assert len(measured) >= 2
+    assert watch.figures[-1].rows == 256
+    assert all(1e-6 < ratio < 1e-2 for ratio in measured)
+    assert trainer.step is None
 
-    class Eager(Callback):
-        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
-            watch._cost = watch._spent = 0.0
-            watch.on_epoch_end(trainer, figures)
+
+def test_a_callback_may_ask_for_its_next_call_soon() -> None:
+    class Soon(Callback):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
 
         def on_step_end(self, trainer: Any, figures: Any) -> None:
-            watch.on_step_end(trainer, figures)
+            self.steps.append(figures.step)
+            self.within = 3 if len(self.steps) % 2 else None
 
-    trainer.fit(X, y, epochs=4, batch_size=32, callbacks=[Eager()])
-    assert [look.epoch for look in watch.figures] == [1, 2, 3, 4]
-    ratios = [look.layers[0].update_ratio for look in watch.figures]
-    assert ratios[-1] is None
-    # Adam moves a weight by at most about its rate a step.
-    assert all(ratio is not None and 1e-6 < ratio < 1e-2 for ratio in ratios[:-1])
+    X, y = rings(3200)
+    soon = Soon()
+    Trainer(Network([Dense(2)]), "cross_entropy", device="cpu").fit(
+        X, y, epochs=1, batch_size=8, callbacks=[soon]
+    )
+    gaps = np.diff(soon.steps)
+    assert max(gaps[::2]) <= 3
+    assert max(gaps[1::2]) > 3
 
 
 def test_a_network_with_embeddings_is_looked_at_too() -> None:
@@ -227,7 +353,7 @@ def test_a_network_with_embeddings_is_looked_at_too() -> None:
     features = Features(np.empty((300, 0), np.float32), bags=(Bags(ids, np.arange(0, 901, 3), 50),))
     y = (ids.reshape(300, 3).min(axis=1) < 10).astype(np.int32)
     network = Network([Embedding(50, 8), Dense(16, "relu"), Dense(2)])
-    watch = Diagnosis(features, y, 64)
+    watch = Diagnosis(features, y)
     Trainer(network, "cross_entropy", device="cpu").fit(features, y, epochs=2, callbacks=[watch])
     assert [layer.name for layer in watch.figures[-1].layers] == ["layers.1", "layers.2"]
     assert all(layer.gradient_norm > 0 for layer in watch.figures[-1].layers)
@@ -272,13 +398,43 @@ def test_gradients_that_explode_are_named() -> None:
     layers = [Dense(64, "tanh", {"name": "normal", "std": 0.01}), *[Dense(64, "relu", wide)] * 3]
     network = Network([*layers, Dense(2, "identity", wide)], inputs=2)
     X, y = rings()
-    look = Probe(network, loss_from("cross_entropy"), features_from(X, np.float32), y).look(1)
+    probe, _ = stepped(network, X, y)
+    probe.look()
+    look = probe.figures(1)
     gradients = network.gradients(X, y, "cross_entropy")
     first, last = (np.linalg.norm(gradients[f"layers.{i}.weight"]) for i in (0, 4))
     assert first > 1e3 * last
     [finding] = [finding for finding in check_network([look], 0.1) if "gradients" in finding.name]
     assert finding.name == "exploding_gradients"
     assert "clip_norm" in finding.change
+
+
+def test_outputs_and_gradients_that_grow_from_layer_to_layer_are_named() -> None:
+    wide = {"name": "normal", "std": 2.0}
+    X, y = rings()
+    network = Network([*[Dense(64, "relu", wide)] * 5, Dense(2, "identity", wide)], inputs=2)
+    probe, _ = stepped(network, X, y)
+    probe.look()
+    gradients, weights = network.gradients(X, y, "cross_entropy"), network.parameters()
+    norms = [[np.linalg.norm(of[f"layers.{i}.weight"]) for i in range(6)] for of in (gradients, weights)]
+    assert 1e-2 < norms[0][0] / norms[0][-1] < 1e2
+    assert max(np.divide(*norms)) > 100
+    assert names(check_network([probe.figures(1)], 0.1)) == ["exploding_gradients"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "name", "change"), [(2.5, "large_updates", "0.25"), (1e-9, "small_updates", "1e-08")]
+)
+def test_updates_out_of_proportion_to_the_weights_are_named(rate: float, name: str, change: str) -> None:
+    X, _ = rings()
+    y = (X @ np.array([[1.0], [-2.0]])).astype(np.float32)
+    # The mean squared error of inputs of variance 1 has a curvature of 1: from a rate of 2 on each step
+    # overshoots by more than it was off.
+    found = trained([Dense(1)], SGD(rate), 4, X, y, loss="mse")
+    [updates] = [finding for finding in found if "updates" in finding.name]
+    assert (updates.name, updates.severity) == (name, "notice")
+    assert "layers.0" in updates.seen
+    assert f"training.learning_rate = {change} " in updates.change
 
 
 def test_labels_learnt_by_heart_are_named() -> None:
@@ -373,9 +529,28 @@ def test_trainings_on_the_built_in_data_raise_no_alarm(tmp_path: Path, source: s
 @pytest.mark.parametrize(
     ("source", "settings"),
     [
+        ("digits", ["model.hidden=[64, 64]", "model.activation=tanh", "run.seed=1"]),
+        ("digits", ["training.optimizer=sgd", "training.learning_rate=0.1", "training.batch_size=32"]),
+        ("digits", ["model.activation=gelu", "training.schedule=cosine", "model.dropout=0.3"]),
+        ("digits", ["model.hidden=[64]", "model.activation=sigmoid", "training.optimizer=rmsprop"]),
+        ("wine", ["training.optimizer=sgd", "training.learning_rate=0.1", "training.batch_size=16"]),
+        ("breast_cancer", ["model.activation=leaky_relu", "training.optimizer=adamw", "training.l2=0.001"]),
+        ("iris", ["model.hidden=[]", "training.learning_rate=0.01", "training.epochs=50"]),
+        ("diabetes", ["model.hidden=[16]", "training.loss=huber", "training.epochs=100"]),
+    ],
+)
+def test_trainings_of_other_kinds_raise_no_alarm(tmp_path: Path, source: str, settings: list[str]) -> None:
+    run = Run(Config().with_overrides([f"data.train={source}", f"run.out={tmp_path / 'run'}", *settings]))
+    run.train()
+    assert run.findings == []
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
         ("california_housing.csv", ["data.target=median_house_value"]),
         ("sms_spam.tsv", ["data.target=0"]),
-        ("mnist", ["model.hidden=[128, 64]"]),
+        ("mnist", ["model.hidden=[128, 64]", "training.epochs=6"]),
     ],
 )
 def test_trainings_on_real_data_raise_no_alarm(

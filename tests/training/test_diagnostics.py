@@ -287,6 +287,17 @@ def test_a_run_names_what_its_config_and_data_show(tmp_path: Path) -> None:
     assert names(run_of(path, "data.drop=['outcome']").check()) == []
 
 
+def test_a_constant_column_of_a_table_is_named_though_it_is_left_out(tmp_path: Path) -> None:
+    lines = [f"{a},3,here,{b},{'ab'[a + b > 0]}" for a, b in noise(100, 2).tolist()]
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(["x,unit,place,z,target", *lines]) + "\n")
+    [finding] = run_of(path).check()
+    assert finding.name == "constant_features"
+    assert "'unit', 'place' have one value each in 90 rows" in finding.seen
+    assert 'data.drop = ["unit", "place"]' in finding.change
+    assert run_of(path, "data.drop=['unit', 'place']").check() == []
+
+
 def test_a_validation_file_with_rows_of_the_training_file_is_named(tmp_path: Path) -> None:
     lines = [f"{a},{b},{'ab'[i % 2]}" for i, (a, b) in enumerate(noise(100, 2).tolist())]
     for name, some in (("train.csv", lines), ("held.csv", lines[:40])):

@@ -87,9 +87,17 @@ def test_the_suggestion_is_a_tenth_of_the_rate_of_least_loss() -> None:
     curve = RateCurve(rates, np.array([3.0, 2.9, 1.0, 0.5, 4.0]), np.array([3.0, 2.9, 1.0, 0.5, 4.0]))
     assert curve.least == rates[3]
     assert curve.suggested == pytest.approx(0.01)
-    assert curve.steepest == rates[2]
     assert "training.learning_rate = 0.01" in curve.lines()
     assert curve.to_json()["suggested"] == curve.suggested
+
+
+def test_the_steepest_fall_is_not_looked_for_in_noise() -> None:
+    rates = np.geomspace(1e-6, 1, 121)
+    noise = 0.3 * np.random.default_rng(0).standard_normal(121)
+    losses = 2 / (1 + (rates / 1e-3) ** 1.5) + noise  # falls fastest at 1e-3
+    curve = RateCurve(rates, losses, smooth(losses.tolist()))
+    # The mean lags by ten steps, of which twenty make a decade.
+    assert 1e-3 / 3 < curve.steepest < 1e-3 * 10
 
 
 def test_a_suggested_rate_learns_better_than_a_hundredth_and_a_hundredfold(tmp_path: Path) -> None:
