@@ -17,6 +17,7 @@ from nnkit.core.order import epoch_order
 from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
 from nnkit.errors import DivergenceError, ModelFileError, shown
+from nnkit.kernels.formulas import LEAST_LOSS_SCALE
 from nnkit.kernels.layout import STEP
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.calls import Calls, Moment
@@ -169,6 +170,7 @@ class Loop:
             trainer.clip_norm,
             None if carried is None else carried.slots,
             trainer.average == "rows",
+            trainer.half,
         )
         self._carried = carried or OptimizerState(0, 0, self.step.state)
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
@@ -197,6 +199,7 @@ class Loop:
             trainer.state = TrainingState(epochs_before=self._carried.epochs)
             trainer.history = History()
             trainer.backend.write(self.step.counters[STEP : STEP + 1], self._carried.steps)
+            self.step.begin_counting_skips()
             self._began = time.perf_counter()
             self._keep_first.run()
             self._keep_best.run()
@@ -339,6 +342,7 @@ class Loop:
         trainer, state = self.trainer, self.trainer.state
         epoch = state.epoch + 1
         self._check_weights()
+        self._check_updates(sums)
         measured: dict[str, float] = {}
         if self.evaluation is None:
             self._judge(epoch, sums.loss)
@@ -354,6 +358,7 @@ class Loop:
             "learning_rate": float(self._rates[-1]),
             "seconds": self._seconds(),
             "samples_per_second": training_rate,
+            **self._scaling(sums),
             **measured,
         }
         trainer.history.append(row)
@@ -383,6 +388,22 @@ class Loop:
         """Look at what the epoch's last update left, which no loss has seen yet."""
         if not math.isfinite(self.step.weight_norm()):
             self._diverge("weights became infinite or NaN")
+
+    def _scaling(self, sums: StepFigures) -> dict[str, float]:
+        """Return what the history says of the loss scale, where there is one."""
+        if sums.loss_scale is None:
+            return {}
+        return {"loss_scale": sums.loss_scale, "skipped_steps": sums.skipped_steps}
+
+    def _check_updates(self, sums: StepFigures) -> None:
+        """Look for an epoch in which even the least loss scale let no batch through."""
+        history = self.trainer.history
+        before = int(history.rows[-1].get("skipped_steps", 0)) if len(history) else 0
+        skipped = sums.skipped_steps - before
+        if sums.loss_scale == LEAST_LOSS_SCALE and skipped == self.step.steps_per_epoch:
+            self._diverge(
+                f"every batch overflowed {self.trainer.precision}, whose range bf16 and fp32 exceed,"
+            )
 
     def _diverge(self, what: str) -> NoReturn:
         """Return to the best weights and say what happened."""
