@@ -230,6 +230,8 @@ class CublasLt:
     ) -> Operation | None:
         if plan is None:
             return None
+        if bias is not None and bias.dtype != plan.out_dtype:
+            raise ValueError(f"a bias is of the result's type, {plan.out_dtype}, not {bias.dtype}")
         with self._library.device.active():
             product = _Product(self._library, plan, self._precision, a, b, out, bias, mask)
         return product if product.found else None

@@ -241,8 +241,9 @@ class CudaDevice:
 
         with self.active():
             if array.dtype.name == "bfloat16" and not config.ENABLE_CUDASIM:
-                return self._wrap_bfloat16(array)
-            wrapped = cuda.as_cuda_array(array, sync=False)
+                wrapped = self._wrap_bfloat16(array)
+            else:
+                wrapped = cuda.as_cuda_array(array, sync=False)
             if array.size == 0:
                 # Numba gives an empty array a null pointer, which its launch refuses.
                 wrapped.gpu_data = cuda.as_cuda_array(self.zeros(1, array.dtype), sync=False).gpu_data

@@ -309,7 +309,8 @@ class Passes:
         return [product, *gradients]
 
     def _product_and_relu(self, rows: int, x: Array, stage: Stage, buffers: _Buffers) -> Operation | None:
-        if not self._is_plain_relu(stage):
+        # The epilogue adds a bias of the result's type: float32 outputs of factors in 16 bits go without.
+        if not self._is_plain_relu(stage) or (self._half is not None and stage is self._stages[-1]):
             return None
         bits = None if buffers.bits is None else buffers.bits[:rows]
         bias = self._bias(stage) if self._copies is None else self._copies.view(f"layers.{stage.layer}.bias")

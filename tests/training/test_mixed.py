@@ -9,8 +9,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-import rounding_backend
 from numpy.typing import NDArray
+from simulated import rounding
 from sklearn import datasets
 
 from nnkit import Activation, Adam, Callback, Dense, Dropout, Network, Trainer
@@ -31,7 +31,7 @@ FORMATS = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 @pytest.fixture(autouse=True, scope="module")
 def device() -> Iterator[str]:
     """The CPU with arrays in 16 bits."""
-    with rounding_backend.installed() as name:
+    with rounding.installed() as name:
         yield name
 
 
@@ -49,7 +49,7 @@ def network() -> Network:
 
 def trainer(net: Network, precision: str = "fp16", **settings) -> Trainer:
     given = {"optimizer": Adam(5e-3), "seed": 4, "loss": "cross_entropy", **settings}
-    return Trainer(net, device=rounding_backend.NAME, precision=precision, **given)
+    return Trainer(net, device=rounding.NAME, precision=precision, **given)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_it_is_the_training_that_numpy_does_step_by_step(precision: str, size: f
     net = Network([Dense(10, "relu"), Dense(2)], inputs=5, seed=1)
     half = half_of(precision)
     assert half is not None
-    net.place(rounding_backend.create(""), np.float32)
+    net.place(rounding.create(""), np.float32)
     rows = Rows(net.arena.backend, np.float32, Features(X), y, shuffled=True)
     step = Step(net.stages, net.arena, loss_from("mse"), Penalty(), 10, 0, SGD(), rows, half=half)
     plain = PlainTraining(net.parameters(), FORMATS[precision], half.scales)
@@ -164,7 +164,7 @@ def test_losses_stay_close_to_fp32_and_dropout_drops_the_same() -> None:
 def test_fp32_on_this_device_is_the_cpu_bit_for_bit() -> None:
     X, y = problem()
     weights = []
-    for device in (rounding_backend.NAME, "cpu"):
+    for device in (rounding.NAME, "cpu"):
         net = network()
         Trainer(net, loss="cross_entropy", device=device, seed=4).fit(X, y, epochs=3, batch_size=32)
         weights.append(net.parameters())
