@@ -130,6 +130,16 @@ class Passes:
         """Return the stage's outputs, or what else has their columns, without the padding."""
         return array if array.shape[1] == stage.outputs else array[:, : stage.outputs]
 
+    @property
+    def activation_bytes(self) -> int:
+        """The memory of what the forward pass leaves to the backward pass: activations, masks, bits."""
+        arrays: dict[int, Array] = {}
+        for buffers in self._buffers:
+            for array in (buffers.z, buffers.a, buffers.mask, buffers.bits):
+                if array is not None:
+                    arrays[id(array)] = array
+        return sum(array.nbytes for array in arrays.values())
+
     def refresh(self) -> list[Operation]:
         """Prepare rounding the parameters to 16 bits, where the products take them so."""
         return [] if self._copies is None else [self._copies.refresh()]

@@ -44,6 +44,13 @@ class RoundingBackend(NumpyBackend):
         self._halves.append((array, np.dtype(dtype)))
         return array
 
+    def from_host(self, array: np.ndarray) -> np.ndarray:
+        if array.dtype not in HALVES:
+            return super().from_host(array)
+        placed = self.zeros(array.shape, array.dtype)
+        placed[...] = array
+        return placed
+
     def half_of(self, array: Any) -> np.dtype | None:
         """Return what an array would be in 16 bits, or None where it has more."""
         if not isinstance(array, np.ndarray):
