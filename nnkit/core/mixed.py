@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Array, Backend, Operation
-from nnkit.kernels.formulas import FIRST_LOSS_SCALE
+from nnkit.kernels.formulas import FIRST_LOSS_SCALE, GREATEST_LOSS_SCALE, LEAST_LOSS_SCALE
 from nnkit.kernels.layout import (
+    CLEAN_STEPS,
     COPY_COLUMNS,
     COPY_PITCH,
     COPY_START,
@@ -24,12 +25,13 @@ from nnkit.kernels.layout import (
     SEGMENT_COLUMNS,
     SEGMENT_START,
     SEGMENT_STOP,
+    SKIPPED_STEPS,
 )
 
 if TYPE_CHECKING:
     from nnkit.core.parameters import Arena, Segment
 
-__all__ = ["Copies", "Half", "new_scaling", "padded"]
+__all__ = ["Copies", "Half", "is_scaling", "new_scaling", "padded"]
 
 _WIDTH = 8  # elements: 16 bytes, what a tensor core's operands are read in
 _ALIGNMENT = 64  # elements: a segment starts at a multiple of 128 bytes
@@ -61,6 +63,13 @@ def new_scaling(backend: Backend) -> Array:
     scaling = backend.zeros(SCALING, np.float64)
     backend.write(scaling[LOSS_SCALE : LOSS_SCALE + 1], FIRST_LOSS_SCALE)
     return scaling
+
+
+def is_scaling(state: NDArray[np.float64]) -> bool:
+    """Tell whether numbers from a file can be a loss scale's state."""
+    scale, counts = state[LOSS_SCALE], state[[CLEAN_STEPS, SKIPPED_STEPS]]
+    known = LEAST_LOSS_SCALE <= scale <= GREATEST_LOSS_SCALE
+    return bool(known and np.all((counts >= 0) & (counts < 2**53)))
 
 
 @dataclass(frozen=True)

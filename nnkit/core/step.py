@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -103,11 +103,12 @@ class StepFigures:
 
     def since(self, earlier: StepFigures) -> StepFigures:
         """Return the figures of the steps after an earlier reading."""
-        return replace(
-            self,
-            loss_sum=self.loss_sum - earlier.loss_sum,
-            penalty_sum=self.penalty_sum - earlier.penalty_sum,
-            weight=self.weight - earlier.weight,
+        return StepFigures(
+            self.loss_sum - earlier.loss_sum,
+            self.penalty_sum - earlier.penalty_sum,
+            self.weight - earlier.weight,
+            self.loss_scale,
+            self.skipped_steps,
         )
 
 

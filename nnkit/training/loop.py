@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Array, Program
 from nnkit.core.batch import Rows
+from nnkit.core.mixed import is_scaling
 from nnkit.core.order import epoch_order
 from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
@@ -253,6 +254,9 @@ class Loop:
                 raise ModelFileError(
                     f"the checkpoint's array {name!r} is missing or of another shape; take another checkpoint"
                 )
+        scaling = checkpoint.arrays.get("state.loss_scaling")
+        if self.step.scaling is not None and scaling is not None and not is_scaling(scaling):
+            raise ModelFileError(f"no state of a loss scale: {scaling.tolist()}; take another checkpoint")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back where it was."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -20,7 +21,7 @@ from nnkit.core.layers import Embedding
 from nnkit.core.losses import loss_from
 from nnkit.core.optimizers import SGD, optimizer_from
 from nnkit.core.step import Penalty, Step
-from nnkit.errors import DivergenceError
+from nnkit.errors import DivergenceError, ModelFileError
 from nnkit.kernels.layout import LOSS_SCALE, SKIPPED_STEPS, STEP
 from nnkit.training.checkpoint import Checkpoint, Checkpoints
 from nnkit.training.precision import half_of
@@ -284,6 +285,18 @@ def test_resume_in_mid_epoch_is_bit_exact(step: int, tmp_path: Path) -> None:
     for column in ("loss", "loss_scale", "skipped_steps", "validation_loss"):
         assert np.array_equal(again[column], history[column])
     assert history["skipped_steps"][-1] == 3
+
+
+@pytest.mark.parametrize(
+    "state", [[math.nan, 0, 0], [0.5, 0, 0], [math.inf, 0, 0], [8, -1, 0], [8, 0, math.nan]]
+)
+def test_a_checkpoint_whose_loss_scale_is_none_is_refused(state: list[float], tmp_path: Path) -> None:
+    X, y = problem(64)
+    trainer(network()).fit(X, y, epochs=1, batch_size=32, checkpoints=tmp_path)
+    checkpoint = Checkpoint.load(next(tmp_path.glob("step-*")))
+    altered = {**checkpoint.arrays, "state.loss_scaling": np.array(state, np.float64)}
+    with pytest.raises(ModelFileError, match="no state of a loss scale"):
+        trainer(network()).resume(replace(checkpoint, arrays=altered), X, y, epochs=2)
 
 
 def test_parameters_gradients_and_checkpoints_have_their_logical_shapes(tmp_path: Path) -> None:
