@@ -237,10 +237,10 @@ class CudaDevice:
 
     def wrap(self, array: Array) -> Any:
         """Return the array as Numba's kernels take it."""
-        from numba import config, cuda
+        from numba import cuda
 
         with self.active():
-            if array.dtype.name == "bfloat16" and not config.ENABLE_CUDASIM:
+            if array.dtype.name == "bfloat16":
                 wrapped = self._wrap_bfloat16(array)
             else:
                 wrapped = cuda.as_cuda_array(array, sync=False)

@@ -155,8 +155,8 @@ class _Torch:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         halves = {"fp16": torch.float16, "bf16": torch.bfloat16}
         # PyTorch's automatic mixed precision, as its recipe has it.
-        self._cast = {"device_type": device.partition(":")[0], "dtype": halves.get(precision)}
-        self._scaler = torch.amp.GradScaler(self._cast["device_type"]) if precision == "fp16" else None
+        self._kind, self._half = device.partition(":")[0], halves.get(precision)
+        self._scaler = torch.amp.GradScaler(self._kind) if precision == "fp16" else None
         self.version = torch.__version__
         self.clock = _TorchClock(device)
         self._network = _torch_network(problem, device)
@@ -187,9 +187,9 @@ class _Torch:
     def _loss_of(self, rows: Any) -> Any:
         import torch
 
-        if self._cast["dtype"] is None:
+        if self._half is None:
             return self._network(rows)
-        with torch.autocast(**self._cast):
+        with torch.autocast(self._kind, self._half):
             return self._network(rows)
 
     def _step(self, rows: Any) -> Any:

@@ -220,11 +220,11 @@ class Objective:
     def read(self) -> StepFigures:
         """Wait for the device and return the sums so far; reading does not disturb them."""
         scalars = self.arena.backend.to_host(self.scalars)
-        sums = [float(scalars[place]) for place in (LOSS_SUM, PENALTY_SUM, LOSS_WEIGHT)]
+        loss, penalty, weight = (float(scalars[place]) for place in (LOSS_SUM, PENALTY_SUM, LOSS_WEIGHT))
         if self.scaling is None:
-            return StepFigures(*sums)
+            return StepFigures(loss, penalty, weight)
         scaling = self.arena.backend.to_host(self.scaling)
-        return StepFigures(*sums, float(scaling[LOSS_SCALE]), int(scaling[SKIPPED_STEPS]))
+        return StepFigures(loss, penalty, weight, float(scaling[LOSS_SCALE]), int(scaling[SKIPPED_STEPS]))
 
 
 class Step(Objective):
