@@ -29,8 +29,8 @@ NEWEST = (9, 0)
 CAPABILITIES = ((7, 0), (8, 0), NEWEST)
 DTYPES = ("float32", "float64")
 HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-# What has 16 bits in mixed precision, kernel by kernel; all others know of the loss scale, or of nothing.
-_IN_16_BITS = {
+# What has 16 bits in mixed precision, kernel by kernel, and which kernels know of the loss scale.
+IN_16_BITS = {
     "gather": ("inputs",),
     "forward": ("z", "a"),
     "backward": ("delta", "z", "a"),
@@ -41,6 +41,19 @@ _IN_16_BITS = {
     "update": ("copy",),
     "copy_parameters": ("copy",),
 }
+RESCALED = frozenset(
+    [
+        "elementwise_loss",
+        "softmax_loss",
+        "penalise",
+        "squared_norm",
+        "update",
+        "penalise_rows",
+        "squared_norm_rows",
+        "update_rows",
+        "mark_rows",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -250,14 +263,16 @@ def embedding_cases() -> Iterator[Case]:
 
 
 def half_cases(others: list[Case]) -> Iterator[Case]:
-    """Each kernel in mixed precision: a case with wide accesses, and one without where there is one."""
+    """Each kernel that mixed precision changes: with wide accesses and, in float16, without them."""
     chosen: dict[tuple[str, bool], Case] = {}
     for case in others:
         if case.dtype == "float32" and case.constants.get("GRADIENT", True) and "augmented" not in case.name:
             chosen.setdefault((case.kernel, case.wide), case)
     for case, (storage, dtype) in product(chosen.values(), HALVES.items()):
-        halves = {key: np.empty(case.arguments[key].shape, dtype) for key in _IN_16_BITS.get(case.kernel, ())}
-        rescaled = storage == "float16" and case.kernel not in ("number", "copy_parameters")
+        halves = {key: np.empty(case.arguments[key].shape, dtype) for key in IN_16_BITS.get(case.kernel, ())}
+        rescaled = storage == "float16" and case.kernel in RESCALED
+        if not (halves or rescaled) or not (case.wide or storage == "float16"):
+            continue
         yield replace(
             case,
             name=case.name.replace("float32", storage),
