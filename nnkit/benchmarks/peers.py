@@ -255,17 +255,17 @@ class TorchCompiled(_Torch):
         import torch
 
         # The fused Adam is not traced; the other one becomes generated kernels, which a CUDA graph can hold.
-        # A loss scaler asks the device whether to update: it stays outside, with the fused Adam.
-        scales = precision == "fp16"
-        adam = {"fused": True} if scales else {"foreach": True, "capturable": device != "cpu"}
+        # Under AMP a loss scaler asks the device whether to update: it stays outside, with the fused Adam.
+        self._mixed = precision in ("fp16", "bf16")
+        adam = {"fused": True} if self._mixed else {"foreach": True, "capturable": device != "cpu"}
         super().__init__(problem, device, precision, **adam)
-        self._compiled = torch.compile(self._loss_of if scales else super()._step, mode=mode)
+        self._compiled = torch.compile(self._loss_of if self._mixed else super()._step, mode=mode)
 
     def _step(self, rows: Any) -> Any:
         import torch
 
         torch.compiler.cudagraph_mark_step_begin()
-        return self._compiled(rows) if self._scaler is None else self._update(self._compiled(rows))
+        return self._update(self._compiled(rows)) if self._mixed else self._compiled(rows)
 
     def details(self) -> dict[str, Any]:
         """Return the version, and how often the compiler broke a graph or left a CUDA graph out."""
