@@ -241,22 +241,12 @@ class CudaDevice:
 
         with self.active():
             if array.dtype.name == "bfloat16":
-                wrapped = self._wrap_bfloat16(array)
+                wrapped = _wrap_bfloat16(array)
             else:
                 wrapped = cuda.as_cuda_array(array, sync=False)
             if array.size == 0:
                 # Numba gives an empty array a null pointer, which its launch refuses.
                 wrapped.gpu_data = cuda.as_cuda_array(self.zeros(1, array.dtype), sync=False).gpu_data
-        return wrapped
-
-    def _wrap_bfloat16(self, array: Array) -> Any:
-        """Return a bfloat16 array as Numba's: the CUDA array interface has no word for the type."""
-        from numba import cuda
-        from numba.cuda.cudadrv.devicearray import DeviceNDArray
-
-        bits = cuda.as_cuda_array(array.view(np.uint16), sync=False)
-        wrapped = DeviceNDArray(bits.shape, bits.strides, array.dtype, bits.stream, bits.gpu_data)
-        wrapped._numba_type_  # noqa: B018 (it is found now, and fails where Numba knows no bfloat16)
         return wrapped
 
     def launcher(
@@ -330,6 +320,17 @@ class CudaDevice:
             "CUDA runtime": cuda_version(self._runtime.runtimeGetVersion()),
             "CuPy": self._cupy.__version__,
         }
+
+
+def _wrap_bfloat16(array: Array) -> Any:
+    """Return a bfloat16 array as Numba's: the CUDA array interface has no word for the type."""
+    from numba import cuda
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+    bits = cuda.as_cuda_array(array.view(np.uint16), sync=False)
+    wrapped = DeviceNDArray(bits.shape, bits.strides, array.dtype, bits.stream, bits.gpu_data)
+    wrapped._numba_type_  # noqa: B018 (it is found now, and fails where Numba knows no bfloat16)
+    return wrapped
 
 
 def cuda_version(number: int) -> str:

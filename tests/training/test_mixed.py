@@ -162,6 +162,20 @@ def test_losses_stay_close_to_fp32_and_dropout_drops_the_same() -> None:
     assert np.any(losses["bf16"] != losses["fp32"])
 
 
+def test_draws_are_of_the_logical_element() -> None:
+    X, y = problem(32)
+    masks = []
+    for precision in ("fp32", "fp16"):
+        step, order = trainer(network(), precision).prepared_step(X, y, 32)
+        step.begin_epoch(3, order(3), np.full(1, 1e-3))
+        step.run(0, 1)
+        mask = step.passes._buffers[0].mask
+        assert mask is not None
+        masks.append(mask[:, :21].copy())
+    assert 0.7 < masks[0].mean() < 0.9
+    assert np.array_equal(*masks)
+
+
 def test_fp32_on_this_device_is_the_cpu_bit_for_bit() -> None:
     X, y = problem()
     weights = []
