@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,8 @@ class Inference:
     loss : Loss or None
         What `run` averages over the rows' weights; the rows then need targets.
     half : Half, optional
-        What weights and activations are rounded to; the outputs are in the arena's dtype.
+        What weights and activations are rounded to; the outputs are in the arena's dtype. Where the loss is
+        not finite so, both are computed in that dtype.
 
     Attributes
     ----------
@@ -75,6 +77,8 @@ class Inference:
         self._scalars = backend.zeros(SCALARS, np.float64)
         self._passes = Passes(stages, arena, self._chunk, training=False, half=half)
         self._loss = loss
+        self._half = half
+        self._stages = stages
         self._refresh = None if half is None else backend.program(self._passes.refresh())
         starts = range(0, rows.count, self._chunk)
         whole = rows.whole() if len(starts) <= _MOST_READ_IN_PLACE and half is None else None
@@ -112,7 +116,10 @@ class Inference:
         assert outputs is not None
         scalars = backend.to_host(self._scalars)
         weight = float(scalars[LOSS_WEIGHT])
-        return outputs, float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")
+        loss = float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")
+        if self._half is not None and weight > 0 and not isfinite(loss):
+            return Inference(self._stages, self._arena, self.rows, self._loss).run()
+        return outputs, loss
 
 
 class Predictors:

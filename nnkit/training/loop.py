@@ -346,13 +346,13 @@ class Loop:
         trainer, state = self.trainer, self.trainer.state
         epoch = state.epoch + 1
         self._check_weights()
-        self._check_updates(sums)
+        followed = self._followed_a_batch(sums)
         measured: dict[str, float] = {}
         if self.evaluation is None:
-            self._judge(epoch, sums.loss)
+            self._judge(epoch, sums.loss, followed)
         else:
             outputs, loss = self.evaluation.run()
-            self._judge(epoch, loss)
+            self._judge(epoch, loss, followed)
             last = epoch == self.epochs or state.stopped_early
             measured = {"validation_loss": loss, **self.evaluation.measure(outputs, last)}
         row = {
@@ -370,9 +370,14 @@ class Loop:
         state.epoch, state.batch = epoch, 0
         self.calls.epoch_end(figures)
 
-    def _judge(self, epoch: int, value: float) -> None:
-        """Keep the weights if they are the best so far; stop early; let the schedule see the value."""
+    def _judge(self, epoch: int, value: float, followed: bool) -> None:
+        """Keep the weights if they are the best so far; stop early; let the schedule see the value.
+
+        An epoch that `followed` no batch, while the loss scale was still too great, is not held against them.
+        """
         trainer, state, schedule = self.trainer, self.trainer.state, self.trainer.schedule
+        if not followed:
+            return
         if value < state.best:
             state.best, state.best_epoch, state.waited = value, epoch, 0
             self._keep_best.run()
@@ -399,15 +404,17 @@ class Loop:
             return {}
         return {"loss_scale": sums.loss_scale, "skipped_steps": sums.skipped_steps}
 
-    def _check_updates(self, sums: StepFigures) -> None:
-        """Look for an epoch in which even the least loss scale let no batch through."""
+    def _followed_a_batch(self, sums: StepFigures) -> bool:
+        """Tell whether the epoch made an update; raise where none can be, even with the least loss scale."""
         history = self.trainer.history
         before = int(history.rows[-1].get("skipped_steps", 0)) if len(history) else 0
-        skipped = sums.skipped_steps - before
-        if sums.loss_scale == LEAST_LOSS_SCALE and skipped == self.step.steps_per_epoch:
+        if sums.skipped_steps - before < self.step.steps_per_epoch:
+            return True
+        if sums.loss_scale == LEAST_LOSS_SCALE:
             self._diverge(
                 f"every batch overflowed {self.trainer.precision}, whose range bf16 and fp32 exceed,"
             )
+        return False
 
     def _diverge(self, what: str) -> NoReturn:
         """Return to the best weights and say what happened."""

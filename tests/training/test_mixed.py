@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import special
 from simulated import rounding
 from sklearn import datasets
 
@@ -245,6 +246,32 @@ def test_a_scale_of_1_that_does_not_help_ends_the_training() -> None:
     with pytest.raises(DivergenceError, match="every batch overflowed fp16, whose range bf16"):
         trainer(net).fit(1e6 * X, y, epochs=20, batch_size=8)
     assert all(np.isfinite(value).all() for value in net.parameters().values())
+
+
+def test_what_overflows_in_the_validation_is_evaluated_in_float32() -> None:
+    X, y = problem(96)
+    held = X[:24].copy()
+    held[5] *= 1e5
+    net = Network([Dense(21, "relu"), Dense(13, "relu"), Dense(3)])
+    history = trainer(net).fit(X[24:], y[24:], epochs=2, batch_size=32, validation=(held, y[:24]))
+    assert history["skipped_steps"][-1] == 0
+    logits = net.predict(held).astype(np.float64)
+    log_sums = special.logsumexp(logits, axis=1)
+    assert history["validation_loss"][-1] == pytest.approx(
+        np.mean(log_sums - logits[np.arange(24), y[:24]]), rel=1e-5
+    )
+
+
+def test_epochs_without_an_update_are_no_reason_to_stop_early() -> None:
+    X, _ = problem(32)
+    targets = 1e3 * X[:, :1]  # whose gradient overflows until the scale has been halved several times
+    training = trainer(
+        Network([Dense(8, "relu"), Dense(1)]), loss="mse", optimizer=SGD(1e-5), early_stopping=1
+    )
+    history = training.fit(X, targets, epochs=30, batch_size=32)
+    skipped = history["skipped_steps"][-1]
+    assert skipped > 2
+    assert len(history) > skipped + 2
 
 
 def test_clipping_and_penalties_are_those_of_the_gradient_without_the_scale() -> None:
