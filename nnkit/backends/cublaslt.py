@@ -171,6 +171,7 @@ class _Library:
             weakref.finalize(self, _quietly, lt.destroy, self.handle)
             self.workspace = device.empty(self.workspace_bytes + _WORKSPACE_SPARE, np.uint8)
             self.version = str(lt.get_version())
+        self.precisions: tuple[str, ...] = ("fp32", "fp64", *_precisions_since(device))
 
 
 class CublasLt:
@@ -191,7 +192,7 @@ class CublasLt:
     def __init__(self, library: _Library, precision: str) -> None:
         self._library = library
         self._precision = precision
-        self.precisions: tuple[str, ...] = ("fp32", "fp64", *_precisions_since(library.device))
+        self.precisions = library.precisions
 
     def computing(self, precision: str) -> CublasLt:
         """Return the same products in another precision."""
