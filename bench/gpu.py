@@ -36,6 +36,7 @@ LIMITS = {
     "agreement": 60.0,
     "mnist": 90.0,
     "small": 150.0,
+    "mixed": 240.0,
     "step": 300.0,
 }
 LEAST = 10.0  # seconds: with less left a section is not begun

@@ -34,6 +34,7 @@ TEMPLATES: Mapping[str, Callable] = {
         cuda_arena.penalise,
         cuda_arena.squared_norm,
         cuda_arena.update,
+        cuda_arena.copy_parameters,
         cuda_embedding.number,
         cuda_embedding.embed,
         cuda_embedding.embed_gradient,
@@ -46,6 +47,9 @@ TEMPLATES: Mapping[str, Callable] = {
 _PARTS = frozenset(
     module.__name__ for module in (cuda_parts, cuda_layers, cuda_losses, cuda_arena, cuda_embedding)
 )
+
+
+_ACCESSES = ("load1", "load4", "store1", "store4")
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,12 @@ def _target(dtype: str) -> Target:
         "u32": "np.uint32",
         "u64": "np.uint64",
     }
-    native = {**{name: f"math.{name}" for name in functions}, **casts, "load4": "load4", "store4": "store4"}
+    native = {**{name: f"math.{name}" for name in functions}, **casts, **{name: name for name in _ACCESSES}}
     # Numba's cache does not see an edit of the intrinsics: their hash makes it another source.
     digest = hashlib.sha256(Path(wide.__file__).read_bytes()).hexdigest()
     imports = (
         "import math\n\nimport numpy as np\nfrom numba import cuda\n\n"
-        f"from nnkit.kernels.wide import load4, store4  # {digest}\n"
+        f"from nnkit.kernels.wide import {', '.join(_ACCESSES)}  # {digest}\n"
     )
     return Target(
         f"cuda_{dtype}",

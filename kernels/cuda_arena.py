@@ -12,15 +12,18 @@ from nnkit.kernels.cuda_parts import (
     BLOCK_X,
     BY_ROWS,
     CLIP,
+    COPIED,
     DIVIDED,
     MANY,
     PREPARED,
+    RESCALED,
     SLOTS,
     TINY,
     block_sum,
     double,
     is_last,
     prepare,
+    proceeds,
     read4,
     real,
     rule,
@@ -28,35 +31,45 @@ from nnkit.kernels.cuda_parts import (
     sum_of_blocks,
     write4,
 )
-from nnkit.kernels.formulas import decoupled_decay, penalty, penalty_derivative
+from nnkit.kernels.formulas import decoupled_decay, is_finite, penalty, penalty_derivative, scale_after
 from nnkit.kernels.layout import (
     BATCH,
     BATCH_SHARE,
+    CLEAN_STEPS,
+    COPY_PITCH,
+    COPY_START,
+    COPY_WIDTH,
+    LOSS_SCALE,
     PENALTY_SUM,
     SEGMENT_DECAYS,
     SEGMENT_START,
     SEGMENT_STOP,
+    SKIPPED_STEPS,
     SQUARED_NORM,
     STEP,
     WEIGHT_SUM,
 )
+from nnkit.kernels.wide import store1
 
 
 def add_penalty(scalars, total):
     """Let one thread add the batch's penalty to the epoch's."""
     if cuda.threadIdx.x == 0 and scalars[WEIGHT_SUM] > double(0.0):
         weighted = total if DIVIDED else total * scalars[WEIGHT_SUM]
-        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS else weighted
+        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS or RESCALED else weighted
 
 
-def penalty_scale(scalars, batch_size):
+def penalty_scale(scalars, scaling, batch_size):
     """What a penalty's gradient is multiplied by, to be scaled as the batch's is."""
-    return real(1.0 / double(batch_size)) if DIVIDED else real(scalars[WEIGHT_SUM] / double(batch_size))
+    scale = real(1.0 / double(batch_size)) if DIVIDED else real(scalars[WEIGHT_SUM] / double(batch_size))
+    if RESCALED:
+        scale = scale * real(scaling[LOSS_SCALE])
+    return scale
 
 
-def penalise(values, gradients, segments, scalars, batch_size, l1, l2, block_sums, tickets):
+def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2, block_sums, tickets):
     """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is."""
-    scale = penalty_scale(scalars, batch_size)
+    scale = penalty_scale(scalars, scaling, batch_size)
     total = double(0.0)
     thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
     for s in range(segments.shape[0]):
@@ -85,8 +98,8 @@ def penalise(values, gradients, segments, scalars, batch_size, l1, l2, block_sum
         add_penalty(scalars, total)
 
 
-def squared_norm(gradients, segments, scalars, block_sums, tickets):
-    """Sum the squares of the gradient over all segments that train.
+def squared_norm(gradients, segments, scalars, scaling, block_sums, tickets):
+    """Sum the squares of the gradient over all segments that train: not finite where an element is not.
 
     Each square is a float64: a float32's would overflow from 1.8e19 on, and the norm is there to tame such a
     gradient. Where float64 runs at 1/64 of the rate (RTX 4090: 0.64 T/s) that is two operations for four
@@ -109,9 +122,66 @@ def squared_norm(gradients, segments, scalars, block_sums, tickets):
         if is_last(tickets, 0, cuda.gridDim.x):
             total = sum_of_blocks(block_sums, cuda.gridDim.x)
             if cuda.threadIdx.x == 0:
-                scalars[SQUARED_NORM] = total
+                scalars[SQUARED_NORM] = unscaled_square(total, scaling)
     elif cuda.threadIdx.x == 0:
-        scalars[SQUARED_NORM] = total
+        scalars[SQUARED_NORM] = unscaled_square(total, scaling)
+
+
+def unscaled_square(total, scaling):
+    """A square of the gradient, without the loss scale."""
+    return total / (scaling[LOSS_SCALE] * scaling[LOSS_SCALE]) if RESCALED else total
+
+
+def copy4(copy, place, k, stop, a, b, c, d):
+    """Round elements ``k .. k + 3`` of a segment to their places in the copy, whose rows may be longer."""
+    start = place[COPY_START]
+    width = place[COPY_WIDTH]
+    pitch = place[COPY_PITCH]
+    if width == pitch:
+        write4(copy, start + k, start + stop, a, b, c, d)
+    else:
+        row = k // width
+        column = k - row * width
+        at = start + row * pitch + column
+        if k < stop:
+            store1(copy, at, a)
+        column, at = next_place(column, at, width, pitch)
+        if k + 1 < stop:
+            store1(copy, at, b)
+        column, at = next_place(column, at, width, pitch)
+        if k + 2 < stop:
+            store1(copy, at, c)
+        column, at = next_place(column, at, width, pitch)
+        if k + 3 < stop:
+            store1(copy, at, d)
+
+
+def next_place(column, at, width, pitch):
+    """The column of the next element, and where it is in the copy."""
+    ends = column + 1 == width
+    return (0 if ends else column + 1), (at + 1 + pitch - width if ends else at + 1)
+
+
+def copy_parameters(values, copy, segments, copies):
+    """Round all parameters to the copy that the products take; its padding is not touched."""
+    thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
+    for s in range(segments.shape[0]):
+        start = segments[s, SEGMENT_START]
+        stop = segments[s, SEGMENT_STOP]
+        for k in range(start + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
+            w0, w1, w2, w3 = read4(values, k, stop)
+            copy4(copy, copies[s], k - start, stop - start, w0, w1, w2, w3)
+
+
+def rescale(scalars, scaling):
+    """Adapt the loss scale to what a step came to, and count the step if it was skipped; by one thread."""
+    if scalars[WEIGHT_SUM] > double(0.0):
+        overflowed = not is_finite(scalars[SQUARED_NORM])
+        next_scale, clean = scale_after(overflowed, scaling[LOSS_SCALE], scaling[CLEAN_STEPS])
+        scaling[LOSS_SCALE] = next_scale
+        scaling[CLEAN_STEPS] = clean
+        if overflowed:
+            scaling[SKIPPED_STEPS] += double(1.0)
 
 
 def normal_or_zero(x):
@@ -136,13 +206,15 @@ def updated2(w, g, first, second, scale, learning_rate, decay):
     return new, normal_or_zero(state), normal_or_zero(other)
 
 
-def step_figures(figures, scalars, counters, rates, batch_size, clip_norm):
+def step_figures(figures, scalars, scaling, counters, rates, batch_size, clip_norm):
     """Compute in float64, by one thread, what is the same for all elements: scale, rate and corrections."""
     factor = double(batch_size) / scalars[WEIGHT_SUM]
     if CLIP:
         norm = sqrt(scalars[SQUARED_NORM]) * factor
         if norm > clip_norm:
             factor = factor * (clip_norm / norm)
+    if RESCALED:
+        factor = factor / scaling[LOSS_SCALE]
     figures[0] = factor
     figures[1] = rates[counters[BATCH]]
     if PREPARED:
@@ -157,9 +229,12 @@ def update(
     state0,
     state1,
     segments,
+    copy,
+    copies,
     counters,
     rates,
     scalars,
+    scaling,
     batch_size,
     clip_norm,
     weight_decay,
@@ -168,13 +243,15 @@ def update(
     """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step.
 
     What is the same for all elements is computed by one thread of each block, in float64. The last block to
-    finish counts, when all have read the counters.
+    finish counts, when all have read the counters and the loss scale. COPIED writes the new weights in 16
+    bits too. RESCALED divides by the loss scale, leaves out an update whose gradient overflowed, and adapts
+    the scale.
     """
     figures = cuda.shared.array(4, real)
-    weight_sum = scalars[WEIGHT_SUM]
-    if weight_sum > double(0.0):
+    followed = proceeds(scalars)
+    if followed:
         if cuda.threadIdx.x == 0:
-            step_figures(figures, scalars, counters, rates, batch_size, clip_norm)
+            step_figures(figures, scalars, scaling, counters, rates, batch_size, clip_norm)
         cuda.syncthreads()
         scale = figures[0]
         learning_rate = figures[1]
@@ -183,9 +260,10 @@ def update(
             correction2 = figures[3]
         thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
         for s in range(segments.shape[0]):
+            start = segments[s, SEGMENT_START]
             stop = segments[s, SEGMENT_STOP]
             decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
-            for k in range(segments[s, SEGMENT_START] + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
+            for k in range(start + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
                 w0, w1, w2, w3 = read4(values, k, stop)
                 g0, g1, g2, g3 = read4(gradients, k, stop)
                 if SLOTS == 0:
@@ -210,8 +288,12 @@ def update(
                     write4(state0, k, stop, m0, m1, m2, m3)
                     write4(state1, k, stop, v0, v1, v2, v3)
                 write4(values, k, stop, w0, w1, w2, w3)
+                if COPIED:
+                    copy4(copy, copies[s], k - start, stop - start, w0, w1, w2, w3)
     finished = is_last(tickets, 0, cuda.gridDim.x) if MANY else True
     if finished and cuda.threadIdx.x == 0:
-        if weight_sum > double(0.0):
+        if followed:
             counters[STEP] += 1
+        if RESCALED:
+            rescale(scalars, scaling)
         counters[BATCH] += 1

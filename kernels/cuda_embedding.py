@@ -14,6 +14,7 @@ from nnkit.kernels.cuda_arena import (
     add_penalty,
     penalty_scale,
     step_figures,
+    unscaled_square,
     updated0,
     updated1,
     updated2,
@@ -39,13 +40,14 @@ from nnkit.kernels.cuda_parts import (
     is_last,
     less,
     linger,
+    proceeds,
     read4,
     real,
     sum_of_blocks,
     write4,
 )
 from nnkit.kernels.formulas import penalty, penalty_derivative
-from nnkit.kernels.layout import BATCH, SQUARED_NORM, STEP, WEIGHT_SUM
+from nnkit.kernels.layout import BATCH, SQUARED_NORM, STEP
 
 STRETCH = 256  # tokens that are summed before they are added to a long bag's others
 LAST_KEY = 0x7FFFFFFFFFFFFFFF
@@ -298,9 +300,11 @@ def embed_gradient(
             write4(gradient[r], j, width, a, b, c, d)
 
 
-def penalise_rows(table, gradient, rows_seen, seen, scalars, batch_size, l1, l2, block_sums, tickets):
+def penalise_rows(
+    table, gradient, rows_seen, seen, scalars, scaling, batch_size, l1, l2, block_sums, tickets
+):
     """Add the penalty of the rows seen to the loss, and its gradient, as `penalise` does."""
-    scale = penalty_scale(scalars, batch_size)
+    scale = penalty_scale(scalars, scaling, batch_size)
     width = gradient.shape[1]
     groups = (width + 3) // 4
     total = double(0.0)
@@ -329,7 +333,7 @@ def penalise_rows(table, gradient, rows_seen, seen, scalars, batch_size, l1, l2,
         add_penalty(scalars, total)
 
 
-def squared_norm_rows(gradient, seen, scalars, block_sums, tickets):
+def squared_norm_rows(gradient, seen, scalars, scaling, block_sums, tickets):
     """Add the squares of the gradient of the rows seen to the batch's."""
     width = gradient.shape[1]
     groups = (width + 3) // 4
@@ -349,9 +353,9 @@ def squared_norm_rows(gradient, seen, scalars, block_sums, tickets):
         if is_last(tickets, 0, cuda.gridDim.x):
             total = sum_of_blocks(block_sums, cuda.gridDim.x)
             if cuda.threadIdx.x == 0:
-                scalars[SQUARED_NORM] += total
+                scalars[SQUARED_NORM] += unscaled_square(total, scaling)
     elif cuda.threadIdx.x == 0:
-        scalars[SQUARED_NORM] += total
+        scalars[SQUARED_NORM] += unscaled_square(total, scaling)
 
 
 def update_rows(
@@ -365,6 +369,7 @@ def update_rows(
     counters,
     rates,
     scalars,
+    scaling,
     batch_size,
     clip_norm,
     weight_decay,
@@ -375,9 +380,9 @@ def update_rows(
     remembers the step when all of this is done.
     """
     figures = cuda.shared.array(4, real)
-    if scalars[WEIGHT_SUM] > double(0.0):
+    if proceeds(scalars):
         if cuda.threadIdx.x == 0:
-            step_figures(figures, scalars, counters, rates, batch_size, clip_norm)
+            step_figures(figures, scalars, scaling, counters, rates, batch_size, clip_norm)
         cuda.syncthreads()
         scale = figures[0]
         learning_rate = figures[1]
@@ -426,7 +431,7 @@ def update_rows(
 
 def mark_rows(last_seen, rows_seen, seen, counters, scalars):
     """Remember that the step that `update` is about to count saw these rows."""
-    if scalars[WEIGHT_SUM] > double(0.0):
+    if proceeds(scalars):
         thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
         for r in range(thread, seen[0], cuda.gridDim.x * BLOCK_X):
             last_seen[rows_seen[r]] = counters[STEP] + 1

@@ -39,7 +39,8 @@ _GROUPED = {
     "softmax_loss": ("outputs", "bias", "labels", "gradient", "bias_gradient"),
     "penalise": ("values", "gradients"),
     "squared_norm": ("gradients",),
-    "update": ("values", "gradients", "state0", "state1"),
+    "update": ("values", "gradients", "state0", "state1", "copy"),
+    "copy_parameters": ("values", "copy"),
     "number": (),
     "embed": ("table", "inputs"),
     "embed_gradient": ("delta", "gradient"),
@@ -83,6 +84,8 @@ def geometry(
     wide = all(_in_fours(array) for array in grouped if _is_grouped(array))
     if name in ("penalise", "squared_norm", "update"):
         return _over_arena(arguments["gradients"].shape[0], wide, threads)
+    if name == "copy_parameters":
+        return _over_arena(arguments["values"].shape[0], wide, threads)
     if name == "number":
         return _sorting(arguments, threads)
     if name in _OVER_ROWS:

@@ -21,6 +21,7 @@ from nnkit.kernels.cuda_parts import (
     INDICES,
     MANY,
     ONE_PASS,
+    RESCALED,
     SPLIT,
     SUMMED,
     WEIGHTED,
@@ -48,17 +49,22 @@ from nnkit.kernels.formulas import (
     ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
+    finite_or_zero,
+    is_finite,
     rows_by_weight,
     smoothed_indicator,
     smoothed_probability,
 )
-from nnkit.kernels.layout import BATCH_SHARE, LOSS_SUM, LOSS_WEIGHT, WEIGHT_SUM
+from nnkit.kernels.layout import BATCH_SHARE, LOSS_SCALE, LOSS_SUM, LOSS_WEIGHT, WEIGHT_SUM
 
 
 def add_to_loss(scalars, total, weight_total, rows):
-    """Let one thread put the batch's sums where the host reads them."""
+    """Let one thread put the batch's sums where the host reads them, as `add_to_loss` of the host does."""
     if cuda.threadIdx.x == 0 and cuda.threadIdx.y == 0:
         share = rows_by_weight(rows, weight_total) if BY_ROWS else double(1.0)
+        if RESCALED:
+            share = share if is_finite(total) else double(0.0)
+            total = finite_or_zero(total)
         scalars[WEIGHT_SUM] = weight_total
         scalars[BATCH_SHARE] = share
         scalars[LOSS_SUM] += total * share
@@ -74,6 +80,7 @@ def elementwise_loss(
     gradient,
     bias_gradient,
     scalars,
+    scaling,
     batch_size,
     partials,
     block_sums,
@@ -84,6 +91,8 @@ def elementwise_loss(
     rows = count[0]
     per_output = real(1.0) if SUMMED else 1.0 / real(columns)
     factor = per_output / real(batch_size)
+    if RESCALED:
+        factor = factor * real(scaling[LOSS_SCALE])
     total = double(0.0)
     weight_total = double(0.0)
     sum0 = sum1 = sum2 = sum3 = real(0.0)
@@ -188,6 +197,7 @@ def softmax_loss(
     gradient,
     bias_gradient,
     scalars,
+    scaling,
     batch_size,
     group_sums,
     block_sums,
@@ -204,6 +214,8 @@ def softmax_loss(
     columns = outputs.shape[1]
     classes = real(columns)
     factor = 1.0 / real(batch_size)
+    if RESCALED:
+        factor = factor * real(scaling[LOSS_SCALE])
     filled = count[0]
     total = double(0.0)
     weight_total = double(0.0)

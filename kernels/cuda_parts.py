@@ -9,15 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from nnkit.kernels.wide import load4, store4
+from nnkit.kernels.formulas import is_finite
+from nnkit.kernels.layout import SQUARED_NORM, WEIGHT_SUM
+from nnkit.kernels.wide import load1, load4, store1, store4
 
 # ---------------------------------------------------------------------------------------------------------
 # What `specialise` folds or inlines; the names stand here for the reader and the linter. First the flags of
 # `host`, then what `cuda_geometry` decides.
 # ---------------------------------------------------------------------------------------------------------
 
-AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = ERASE = FLIP = FROM_Z = False
-GRADIENT = INDICES = KEEP_Z = LINGERS = MAX = MEAN = PREPARED = SCALED = SHUFFLED = SPARSE = False
+AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = COPIED = DIVIDED = DROPOUT = ERASE = FLIP = FROM_Z = (
+    False
+)
+GRADIENT = INDICES = KEEP_Z = LINGERS = MAX = MEAN = PREPARED = RESCALED = SCALED = SHUFFLED = SPARSE = False
 SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
@@ -106,13 +110,13 @@ def read4(array, at, stop):
         d = real(fourth)
     else:
         if at < stop:
-            a = real(array[at])
+            a = real(load1(array, at))
         if at + 1 < stop:
-            b = real(array[at + 1])
+            b = real(load1(array, at + 1))
         if at + 2 < stop:
-            c = real(array[at + 2])
+            c = real(load1(array, at + 2))
         if at + 3 < stop:
-            d = real(array[at + 3])
+            d = real(load1(array, at + 3))
     return a, b, c, d
 
 
@@ -122,13 +126,21 @@ def write4(array, at, stop, a, b, c, d):
         store4(array, at, a, b, c, d)
     else:
         if at < stop:
-            array[at] = a
+            store1(array, at, a)
         if at + 1 < stop:
-            array[at + 1] = b
+            store1(array, at + 1, b)
         if at + 2 < stop:
-            array[at + 2] = c
+            store1(array, at + 2, c)
         if at + 3 < stop:
-            array[at + 3] = d
+            store1(array, at + 3, d)
+
+
+def proceeds(scalars):
+    """Whether a batch's gradient is to be followed: something weighs in it, and nothing overflowed."""
+    found = scalars[WEIGHT_SUM] > double(0.0)
+    if RESCALED:
+        found = found and is_finite(scalars[SQUARED_NORM])
+    return found
 
 
 def greater(a, b):

@@ -11,7 +11,7 @@ are written so that a NaN passes through.
 
 from __future__ import annotations
 
-from math import erf, exp, expm1, log, log1p, sqrt, tanh
+from math import erf, exp, expm1, inf, log, log1p, sqrt, tanh
 
 # ---------------------------------------------------------------------------------------------------------
 # Activations: a = f(z). A derivative's parameter says what it is computed from: z, the value before the
@@ -210,6 +210,15 @@ def cross_entropy_derivative(probability, t, mass):
     return probability * mass - t
 
 
+def is_finite(x):
+    return abs(x) < inf
+
+
+def finite_or_zero(x):
+    """A loss that overflowed is not counted where an overflow is part of the plan."""
+    return x if abs(x) < inf else 0.0
+
+
 def rows_by_weight(rows, weight_sum):
     """What a batch's Σ w·loss is multiplied by to count by its rows; nothing that weighs nothing counts."""
     return rows / weight_sum if weight_sum > 0.0 else 0.0
@@ -284,6 +293,32 @@ def penalty(w, l1, l2):
 def penalty_derivative(w, l1, l2):
     sign = 1.0 if w > 0.0 else (-1.0 if w < 0.0 else w)
     return l1 * sign + l2 * w
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Dynamic loss scaling (Micikevicius et al. 2017, arXiv:1710.03740, section 3.2): small gradients would be
+# zero in float16, so the loss's gradient is multiplied by a scale, as great as does not overflow.
+# ---------------------------------------------------------------------------------------------------------
+
+FIRST_LOSS_SCALE = 65536.0
+LEAST_LOSS_SCALE = 1.0
+GREATEST_LOSS_SCALE = 18446744073709551616.0  # 2⁶⁴: what float32 still divides by without a denormal
+CLEAN_STEPS_TO_GROW = 2000.0
+
+
+def scale_after(overflowed, scale, clean_steps):
+    """The loss scale after a step, and the steps since it changed that did not overflow.
+
+    Halved by an overflow, doubled after 2000 steps without one.
+    """
+    clean = 0.0 if overflowed else clean_steps + 1.0
+    grows = clean >= CLEAN_STEPS_TO_GROW
+    half = 0.5 * scale
+    smaller = LEAST_LOSS_SCALE if half < LEAST_LOSS_SCALE else half
+    twice = 2.0 * scale
+    greater = GREATEST_LOSS_SCALE if twice > GREATEST_LOSS_SCALE else twice
+    kept = greater if grows else scale
+    return (smaller if overflowed else kept), (0.0 if grows else clean)
 
 
 # ---------------------------------------------------------------------------------------------------------

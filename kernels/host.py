@@ -33,6 +33,7 @@ from nnkit.kernels.host_parts import (
     BY_ROWS,
     CEILED,
     CODES,
+    COPIED,
     DROPOUT,
     ERASE,
     FLIP,
@@ -44,6 +45,7 @@ from nnkit.kernels.host_parts import (
     KEEP_Z,
     LEAD,
     PREPARED,
+    RESCALED,
     SCALED,
     SHARD,
     SHUFFLED,
@@ -54,6 +56,8 @@ from nnkit.kernels.host_parts import (
     WEIGHTED,
     activation,
     activation_derivative,
+    add_to_loss,
+    copy_stretch,
     derivative,
     double,
     exp,
@@ -63,7 +67,9 @@ from nnkit.kernels.host_parts import (
     penalise_stretch,
     penalty_scale,
     prepare,
+    proceeds,
     real,
+    rescale,
     sum_of_squares,
     total_of,
     u8,
@@ -78,6 +84,7 @@ from nnkit.kernels.layout import (
     BATCH,
     BATCH_SHARE,
     EPOCH,
+    LOSS_SCALE,
     LOSS_SUM,
     LOSS_WEIGHT,
     PENALTY_SUM,
@@ -252,7 +259,7 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
 
 
 def elementwise_loss(
-    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, batch_size
+    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, scaling, batch_size
 ):
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size.
 
@@ -263,6 +270,8 @@ def elementwise_loss(
     columns = outputs.shape[1]
     per_output = real(1.0) if SUMMED else 1.0 / real(columns)
     factor = per_output / real(batch_size)
+    if RESCALED:
+        factor = factor * real(scaling[LOSS_SCALE])
     total = double(0.0)
     weight_total = double(0.0)
     if BIAS and GRADIENT:
@@ -282,20 +291,18 @@ def elementwise_loss(
         weight_total += double(w)
     if GRADIENT:
         gradient[count[0] :] = 0.0
-    scalars[WEIGHT_SUM] = weight_total
-    share = rows_by_weight(count[0], weight_total) if BY_ROWS else double(1.0)
-    scalars[BATCH_SHARE] = share
-    scalars[LOSS_SUM] += total * double(per_output) * share
-    scalars[LOSS_WEIGHT] += weight_total * share
+    add_to_loss(scalars, total * double(per_output), weight_total, count[0])
 
 
 def softmax_loss(
-    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, batch_size
+    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, scaling, batch_size
 ):
     """The same for softmax cross-entropy, a loss of whole rows, from class indices or from probabilities."""
     columns = outputs.shape[1]
     classes = real(columns)
     factor = 1.0 / real(batch_size)
+    if RESCALED:
+        factor = factor * real(scaling[LOSS_SCALE])
     total = double(0.0)
     weight_total = double(0.0)
     if BIAS and GRADIENT:
@@ -339,19 +346,15 @@ def softmax_loss(
                     bias_gradient[j] += d
     if GRADIENT:
         gradient[count[0] :] = 0.0
-    scalars[WEIGHT_SUM] = weight_total
-    share = rows_by_weight(count[0], weight_total) if BY_ROWS else double(1.0)
-    scalars[BATCH_SHARE] = share
-    scalars[LOSS_SUM] += total * share
-    scalars[LOSS_WEIGHT] += weight_total * share
+    add_to_loss(scalars, total, weight_total, count[0])
 
 
-def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
+def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2):
     """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is.
 
     DIVIDED adds it to Σ w·loss, and not to the mean: scikit-learn's penalty.
     """
-    scale = penalty_scale(scalars, batch_size)
+    scale = penalty_scale(scalars, scaling, batch_size)
     total = double(0.0)
     for s in range(segments.shape[0]):
         if segments[s, SEGMENT_DECAYS] != 0:
@@ -362,12 +365,18 @@ def penalise(values, gradients, segments, scalars, batch_size, l1, l2):
         scalars[PENALTY_SUM] += weighted_penalty(scalars, total)
 
 
-def squared_norm(gradients, segments, scalars):
-    """Sum the squares of the gradient over all segments that train."""
+def squared_norm(gradients, segments, scalars, scaling):
+    """Sum the squares of the gradient over all segments that train: not finite where an element is not."""
     total = double(0.0)
     for s in range(segments.shape[0]):
         total += sum_of_squares(gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]])
-    scalars[SQUARED_NORM] = total
+    scalars[SQUARED_NORM] = total / (scaling[LOSS_SCALE] * scaling[LOSS_SCALE]) if RESCALED else total
+
+
+def copy_parameters(values, copy, segments, copies):
+    """Round all parameters to the copy that the products take; its padding is not touched."""
+    for s in range(segments.shape[0]):
+        copy_stretch(values[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]], copy, copies[s])
 
 
 def update(
@@ -377,19 +386,23 @@ def update(
     state0,
     state1,
     segments,
+    copy,
+    copies,
     counters,
     rates,
     scalars,
+    scaling,
     batch_size,
     clip_norm,
     weight_decay,
 ):
     """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step.
 
-    FOLDED adds the last shard's gradient as it goes.
+    FOLDED adds the last shard's gradient as it goes. COPIED writes the new weights in 16 bits too. RESCALED
+    divides by the loss scale, leaves out an update whose gradient overflowed, and adapts the scale.
     """
-    if scalars[WEIGHT_SUM] > double(0.0):
-        scale = update_scale(scalars, batch_size, clip_norm)
+    if proceeds(scalars):
+        scale = update_scale(scalars, scaling, batch_size, clip_norm)
         learning_rate = real(rates[counters[BATCH]])
         if PREPARED:
             wide1, wide2 = prepare(double(counters[STEP] + 1))
@@ -408,7 +421,11 @@ def update(
             if SLOTS > 1:
                 second = state1[start:stop]
             update_stretch(w, g, rest, first, second, scale, learning_rate, decay)
+            if COPIED:
+                copy_stretch(w, copy, copies[s])
         counters[STEP] += 1
+    if RESCALED:
+        rescale(scalars, scaling)
     counters[BATCH] += 1
 
 
@@ -486,6 +503,7 @@ TEMPLATES: Mapping[str, Callable] = {
         penalise,
         squared_norm,
         update,
+        copy_parameters,
         clear,
         combine,
         settle,

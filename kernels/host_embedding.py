@@ -13,6 +13,7 @@ from nnkit.kernels.host_parts import (
     MAX,
     MEAN,
     PREPARED,
+    RESCALED,
     SHUFFLED,
     SLOTS,
     WEIGHTED,
@@ -21,13 +22,14 @@ from nnkit.kernels.host_parts import (
     penalise_stretch,
     penalty_scale,
     prepare,
+    proceeds,
     real,
     sum_of_squares,
     update_scale,
     update_stretch,
     weighted_penalty,
 )
-from nnkit.kernels.layout import BATCH, PENALTY_SUM, SQUARED_NORM, STEP, WEIGHT_SUM
+from nnkit.kernels.layout import BATCH, LOSS_SCALE, PENALTY_SUM, SQUARED_NORM, STEP, WEIGHT_SUM
 
 STRETCH = 256  # tokens
 
@@ -139,9 +141,9 @@ def embed_gradient(
         token += stop - start
 
 
-def penalise_rows(table, gradient, rows_seen, seen, scalars, batch_size, l1, l2):
+def penalise_rows(table, gradient, rows_seen, seen, scalars, scaling, batch_size, l1, l2):
     """Add the penalty of the rows seen to the loss, and its gradient, as `penalise` does."""
-    scale = penalty_scale(scalars, batch_size)
+    scale = penalty_scale(scalars, scaling, batch_size)
     total = double(0.0)
     for r in range(seen[0]):
         total += penalise_stretch(table[rows_seen[r]], gradient[r], scale, l1, l2)
@@ -149,12 +151,12 @@ def penalise_rows(table, gradient, rows_seen, seen, scalars, batch_size, l1, l2)
         scalars[PENALTY_SUM] += weighted_penalty(scalars, total)
 
 
-def squared_norm_rows(gradient, seen, scalars):
+def squared_norm_rows(gradient, seen, scalars, scaling):
     """Add the squares of the gradient of the rows seen to the batch's."""
     total = double(0.0)
     for r in range(seen[0]):
         total += sum_of_squares(gradient[r])
-    scalars[SQUARED_NORM] += total
+    scalars[SQUARED_NORM] += total / (scaling[LOSS_SCALE] * scaling[LOSS_SCALE]) if RESCALED else total
 
 
 def update_rows(
@@ -168,6 +170,7 @@ def update_rows(
     counters,
     rates,
     scalars,
+    scaling,
     batch_size,
     clip_norm,
     weight_decay,
@@ -177,8 +180,8 @@ def update_rows(
     A state that LINGERS has shrunk at each step since its row was last seen, and does so now; `mark_rows`
     remembers the step.
     """
-    if scalars[WEIGHT_SUM] > double(0.0):
-        scale = update_scale(scalars, batch_size, clip_norm)
+    if proceeds(scalars):
+        scale = update_scale(scalars, scaling, batch_size, clip_norm)
         learning_rate = real(rates[counters[BATCH]])
         if PREPARED:
             wide1, wide2 = prepare(double(counters[STEP] + 1))
@@ -200,6 +203,6 @@ def update_rows(
 
 def mark_rows(last_seen, rows_seen, seen, counters, scalars):
     """Remember that the step that `update` is about to count saw these rows."""
-    if scalars[WEIGHT_SUM] > double(0.0):
+    if proceeds(scalars):
         for r in range(seen[0]):
             last_seen[rows_seen[r]] = counters[STEP] + 1

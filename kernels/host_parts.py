@@ -6,13 +6,37 @@ what is folded or inlined.
 
 from __future__ import annotations
 
-from nnkit.kernels.formulas import decoupled_decay, penalty, penalty_derivative
-from nnkit.kernels.layout import BATCH_SHARE, SQUARED_NORM, WEIGHT_SUM
+from nnkit.kernels.formulas import (
+    decoupled_decay,
+    finite_or_zero,
+    is_finite,
+    penalty,
+    penalty_derivative,
+    rows_by_weight,
+    scale_after,
+)
+from nnkit.kernels.layout import (
+    BATCH_SHARE,
+    CLEAN_STEPS,
+    COPY_PITCH,
+    COPY_START,
+    COPY_WIDTH,
+    LOSS_SCALE,
+    LOSS_SUM,
+    LOSS_WEIGHT,
+    SKIPPED_STEPS,
+    SQUARED_NORM,
+    WEIGHT_SUM,
+)
 
 # What `specialise` folds or inlines; the names stand here for the reader and the linter.
-AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = DIVIDED = DROPOUT = ERASE = FLIP = FOLDED = False
+AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = COPIED = DIVIDED = DROPOUT = ERASE = FLIP = FOLDED = (
+    False
+)
 FROM_Z = GRADIENT = INDEXED = INDICES = False
-KEEP_Z = LEAD = LINGERS = MAX = MEAN = PREPARED = SCALED = SHARD = SHUFFLED = SPARSE = SUMMED = False
+KEEP_Z = LEAD = LINGERS = MAX = MEAN = PREPARED = RESCALED = SCALED = SHARD = SHUFFLED = SPARSE = SUMMED = (
+    False
+)
 TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
@@ -80,13 +104,56 @@ def greatest_of(x):
     """Stand for the greatest element of a row."""
 
 
-def update_scale(scalars, batch_size, clip_norm):
+def add_to_loss(scalars, total, weight_total, rows):
+    """Put a batch's sums where the host reads them; one that overflowed is not counted where RESCALED."""
+    share = rows_by_weight(rows, weight_total) if BY_ROWS else double(1.0)
+    if RESCALED:
+        share = share if is_finite(total) else double(0.0)
+        total = finite_or_zero(total)
+    scalars[WEIGHT_SUM] = weight_total
+    scalars[BATCH_SHARE] = share
+    scalars[LOSS_SUM] += total * share
+    scalars[LOSS_WEIGHT] += weight_total * share
+
+
+def proceeds(scalars):
+    """Whether a batch's gradient is to be followed: something weighs in it, and nothing overflowed."""
+    found = scalars[WEIGHT_SUM] > double(0.0)
+    if RESCALED:
+        found = found and is_finite(scalars[SQUARED_NORM])
+    return found
+
+
+def rescale(scalars, scaling):
+    """Adapt the loss scale to what a step came to, and count the step if it was skipped."""
+    if scalars[WEIGHT_SUM] > double(0.0):
+        overflowed = not is_finite(scalars[SQUARED_NORM])
+        next_scale, clean = scale_after(overflowed, scaling[LOSS_SCALE], scaling[CLEAN_STEPS])
+        scaling[LOSS_SCALE] = next_scale
+        scaling[CLEAN_STEPS] = clean
+        if overflowed:
+            scaling[SKIPPED_STEPS] += double(1.0)
+
+
+def copy_stretch(w, copy, place):
+    """Round a segment to its place in the copy, whose rows may be longer."""
+    start = place[COPY_START]
+    width = place[COPY_WIDTH]
+    pitch = place[COPY_PITCH]
+    for k in range(w.size):
+        row = k // width
+        copy[start + row * pitch + (k - row * width)] = w[k]
+
+
+def update_scale(scalars, scaling, batch_size, clip_norm):
     """What the gradient is multiplied by: batch / Σw, and less where its norm is too great."""
     factor = batch_size / scalars[WEIGHT_SUM]
     if CLIP:
         norm = sqrt(scalars[SQUARED_NORM]) * factor
         if norm > clip_norm:
             factor = factor * (clip_norm / norm)
+    if RESCALED:
+        factor = factor / scaling[LOSS_SCALE]
     return real(factor)
 
 
@@ -106,9 +173,12 @@ def update_stretch(w, g, rest, first, second, scale, learning_rate, decay):
             second[k] = 0.0 if abs(other) < TINY else other
 
 
-def penalty_scale(scalars, batch_size):
+def penalty_scale(scalars, scaling, batch_size):
     """What a penalty's gradient is multiplied by, to be scaled as the batch's is."""
-    return real(1.0 / batch_size) if DIVIDED else real(scalars[WEIGHT_SUM] / batch_size)
+    scale = real(1.0 / batch_size) if DIVIDED else real(scalars[WEIGHT_SUM] / batch_size)
+    if RESCALED:
+        scale = scale * real(scaling[LOSS_SCALE])
+    return scale
 
 
 def penalise_stretch(w, g, scale, l1, l2):
@@ -123,7 +193,7 @@ def penalise_stretch(w, g, scale, l1, l2):
 def weighted_penalty(scalars, total):
     """What a batch's penalty adds to the epoch's sum."""
     weighted = total if DIVIDED else total * scalars[WEIGHT_SUM]
-    return weighted * scalars[BATCH_SHARE] if BY_ROWS else weighted
+    return weighted * scalars[BATCH_SHARE] if BY_ROWS or RESCALED else weighted
 
 
 def sum_of_squares(g):

@@ -17,11 +17,23 @@ SQUARED_NORM = 4  # of the present batch's gradient, before the correction by ba
 BATCH_SHARE = 5  # what the present batch's figures are multiplied by, where batches count by their rows
 SCALARS = 6
 
+# scaling: float64, where the loss is scaled
+LOSS_SCALE = 0
+CLEAN_STEPS = 1  # without an overflow since the scale changed
+SKIPPED_STEPS = 2  # updates left out since the training began, for an overflow
+SCALING = 3
+
 # a segment's row: int64
 SEGMENT_START = 0
 SEGMENT_STOP = 1
 SEGMENT_DECAYS = 2
 SEGMENT_COLUMNS = 3
+
+# where a segment's copy in 16 bits is: int64
+COPY_START = 0
+COPY_WIDTH = 1  # elements of a row
+COPY_PITCH = 2  # from one row of the copy to the next
+COPY_COLUMNS = 3
 
 # The last counter word of a draw says what it is for; dropout's is the epoch, which stays far below these.
 SHUFFLE = 0x4F524445  # "ORDE"

@@ -90,7 +90,7 @@ class Target:
     real: str
     native: Mapping[str, str]
     formulas: Formulas
-    wide: frozenset[str] = frozenset({"prepare", "linger"})
+    wide: frozenset[str] = frozenset({"prepare", "linger", "scale_after"})
     parts: frozenset[str] = frozenset()
     modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
 

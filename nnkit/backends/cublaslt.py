@@ -57,7 +57,9 @@ class ProductPlan:
     transpose_a, transpose_b : bool
         Whether op transposes.
     dtype : dtype
-        Of all three.
+        Of A and B.
+    out_dtype : dtype
+        Of D: the same, or float32 where they have 16 bits.
     epilogue : str
         ``RELU_BIAS`` adds a vector to each column of D and sets what is negative to zero; ``RELU_AUX_BIAS``
         keeps a bit of each element too; ``DRELU_BGRAD`` multiplies by such bits and sums the rows of D.
@@ -71,6 +73,7 @@ class ProductPlan:
     transpose_a: bool
     transpose_b: bool
     dtype: np.dtype
+    out_dtype: np.dtype
     epilogue: Epilogue = "DEFAULT"
     mask_leading: int = 0
 
@@ -101,7 +104,8 @@ def plan_product(
     (m, k), n = a.shape, b.shape[1]
     if b.shape[0] != k or out.shape != (m, n):
         raise ValueError(f"{a.shape} @ {b.shape} does not make {out.shape}")
-    if not a.dtype == b.dtype == out.dtype:
+    widened = a.dtype.itemsize == 2 and out.dtype == np.float32
+    if a.dtype != b.dtype or not (out.dtype == a.dtype or widened):
         raise ValueError(f"dtypes differ: {a.dtype}, {b.dtype}, {out.dtype}")
     # nvmath-python's source says of the gradient's epilogue: "K=1 is not supported by cuBLAS".
     if 0 in (m, n, k) or (epilogue == "DRELU_BGRAD" and k == 1):
@@ -113,8 +117,9 @@ def plan_product(
         raise ValueError(f"the rows of a result must be contiguous, not with strides {out.strides}")
     leading = 0 if mask is None else _mask_leading(mask, m, n)
     return ProductPlan(
-        first, second, result, transpose_first, transpose_second, np.dtype(out.dtype), epilogue, leading
-    )
+        first, second, result, transpose_first, transpose_second,
+        np.dtype(a.dtype), np.dtype(out.dtype), epilogue, leading,
+    )  # fmt: skip
 
 
 def _stored(array: Array) -> tuple[Layout, bool]:
@@ -166,6 +171,7 @@ class _Library:
             weakref.finalize(self, _quietly, lt.destroy, self.handle)
             self.workspace = device.empty(self.workspace_bytes + _WORKSPACE_SPARE, np.uint8)
             self.version = str(lt.get_version())
+        self.precisions: tuple[str, ...] = ("fp32", "fp64", *_precisions_since(device))
 
 
 class CublasLt:
@@ -177,7 +183,8 @@ class CublasLt:
         Shared by all precisions.
     precision : str
         ``fp32`` is true float32; ``tf32`` rounds float32 operands to ten bits of mantissa, on compute
-        capability 8.0 or later. float64 arrays are multiplied in float64 in either.
+        capability 8.0 or later. float64 arrays are multiplied in float64 in either, and those in 16 bits with
+        sums in float32: float16 from capability 7.0 on, bfloat16 from 8.0 on.
     """
 
     why_not_captured = ""
@@ -185,8 +192,7 @@ class CublasLt:
     def __init__(self, library: _Library, precision: str) -> None:
         self._library = library
         self._precision = precision
-        tf32 = ("tf32",) if library.device.compute_capability >= (8, 0) else ()
-        self.precisions: tuple[str, ...] = ("fp32", "fp64", *tf32)
+        self.precisions = library.precisions
 
     def computing(self, precision: str) -> CublasLt:
         """Return the same products in another precision."""
@@ -225,6 +231,8 @@ class CublasLt:
     ) -> Operation | None:
         if plan is None:
             return None
+        if bias is not None and bias.dtype != plan.out_dtype:
+            raise ValueError(f"a bias is of the result's type, {plan.out_dtype}, not {bias.dtype}")
         with self._library.device.active():
             product = _Product(self._library, plan, self._precision, a, b, out, bias, mask)
         return product if product.found else None
@@ -251,20 +259,21 @@ class _Product:
         lt = library.lt
         self._arrays = (a, b, out, bias, mask, library)  # alive as long as their addresses are in use
         pointers = {"A": int(b.data.ptr), "B": int(a.data.ptr), "D": int(out.data.ptr)}
-        kinds = _types(library.cublas, plan.dtype, precision)
-        descriptor = lt.matmul_desc_create(kinds.compute, kinds.data)
+        kinds = _types(library.cublas, plan, precision)
+        descriptor = lt.matmul_desc_create(kinds.compute, kinds.factors)
         weakref.finalize(self, _quietly, lt.matmul_desc_destroy, descriptor)
         for attribute, value in _attributes(library, plan, bias, mask).items():
             _set(lt.matmul_desc_set_attribute, descriptor, lt.MatmulDescAttribute[attribute], value,
                  lt.get_matmul_desc_attribute_dtype)  # fmt: skip
-        layouts = [self._layout(lt, kinds.data, layout) for layout in (plan.a, plan.b, plan.d)]
+        of_all = ((kinds.data, plan.a), (kinds.data, plan.b), (kinds.out, plan.d))
+        layouts = [self._layout(lt, data_type, layout) for data_type, layout in of_all]
         self._candidates = _candidates(library, descriptor, layouts, pointers)
         self.found = bool(self._candidates)
         if not self.found:
             return
         self._algorithm = np.array(self._candidates[0])  # a copy of its own: its address is in the call
-        self._factors = np.array([1, 0], plan.dtype)
-        one, zero = (self._factors.ctypes.data + i * plan.dtype.itemsize for i in range(2))
+        self._factors = np.array([1, 0], np.float64 if plan.dtype == np.float64 else np.float32)
+        one, zero = (self._factors.ctypes.data + i * self._factors.itemsize for i in range(2))
         a_layout, b_layout, d_layout = layouts
         self._call: Callable[[], None] = partial(
             lt.matmul, library.handle, descriptor,
@@ -286,21 +295,36 @@ class _Product:
 
 @dataclass(frozen=True)
 class _Types:
-    """cuBLAS's numbers for the type of matrices and factors, and for the arithmetic."""
+    """cuBLAS's numbers for the types of A and B, of D, of the factors, and for the arithmetic."""
 
     data: int
+    out: int
+    factors: int
     compute: int
 
 
-def _types(cublas: Any, dtype: np.dtype, precision: str) -> _Types:
-    # cudaDataType_t: CUDA_R_32F = 0, CUDA_R_64F = 1. 16-bit matrices come with a type of their own for the
-    # factors, float32.
-    if dtype == np.float64:
-        return _Types(1, int(cublas.ComputeType.COMPUTE_64F))
-    if dtype != np.float32:
-        raise ValueError(f"products are of float32 or float64, not {dtype}")
-    name = "COMPUTE_32F_FAST_TF32" if precision == "tf32" else "COMPUTE_32F"
-    return _Types(0, int(cublas.ComputeType[name]))
+# cudaDataType_t, in library_types.h.
+_DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+
+
+def _types(cublas: Any, plan: ProductPlan, precision: str) -> _Types:
+    if plan.dtype.name not in _DATA_TYPES:
+        raise ValueError(f"products are of {', '.join(_DATA_TYPES)}, not {plan.dtype}")
+    data, out = (_DATA_TYPES[dtype.name] for dtype in (plan.dtype, plan.out_dtype))
+    if plan.dtype == np.float64:
+        return _Types(data, out, data, int(cublas.ComputeType.COMPUTE_64F))
+    fast = precision == "tf32" and plan.dtype == np.float32
+    compute = cublas.ComputeType["COMPUTE_32F_FAST_TF32" if fast else "COMPUTE_32F"]
+    return _Types(data, out, _DATA_TYPES["float32"], int(compute))
+
+
+def _precisions_since(device: CudaDevice) -> tuple[str, ...]:
+    """Return what the card's generation adds to float32 and float64."""
+    capability = device.compute_capability
+    half = ("fp16",) if capability >= (7, 0) else ()
+    if capability < (8, 0):
+        return half
+    return ("tf32", *half, "bf16") if device.has_bfloat16() else ("tf32", *half)
 
 
 def _attributes(

@@ -7,6 +7,8 @@ calls is the order of the work. The host program's current device and stream are
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,8 @@ from nnkit.backends.protocol import Array, Operation
 from nnkit.errors import DeviceError
 
 __all__ = ["CopyPlan", "CudaDevice", "DeviceMemoryError", "plan_copy"]
+
+logger = logging.getLogger("nnkit")
 
 _MOST_IN_FLIGHT = 256
 
@@ -218,12 +222,28 @@ class CudaDevice:
         empty = 0 in (*a.shape, *b.shape)
         return partial(out.fill, 0) if empty else partial(self._cupy.matmul, a, b, out=out)
 
+    def has_bfloat16(self) -> bool:
+        """Whether CuPy and Numba know bfloat16: CuPy from version 14 on, both through ml_dtypes."""
+        if importlib.util.find_spec("ml_dtypes") is None:
+            return False
+        import ml_dtypes
+
+        try:
+            made = self.zeros(1, ml_dtypes.bfloat16)
+            return bool(made.dtype == ml_dtypes.bfloat16) and self.wrap(made) is not None
+        except Exception as error:  # each release refuses in its own words
+            logger.debug("no bfloat16: %s", error)
+            return False
+
     def wrap(self, array: Array) -> Any:
         """Return the array as Numba's kernels take it."""
         from numba import cuda
 
         with self.active():
-            wrapped = cuda.as_cuda_array(array, sync=False)
+            if array.dtype.name == "bfloat16":
+                wrapped = _wrap_bfloat16(array)
+            else:
+                wrapped = cuda.as_cuda_array(array, sync=False)
             if array.size == 0:
                 # Numba gives an empty array a null pointer, which its launch refuses.
                 wrapped.gpu_data = cuda.as_cuda_array(self.zeros(1, array.dtype), sync=False).gpu_data
@@ -300,6 +320,17 @@ class CudaDevice:
             "CUDA runtime": cuda_version(self._runtime.runtimeGetVersion()),
             "CuPy": self._cupy.__version__,
         }
+
+
+def _wrap_bfloat16(array: Array) -> Any:
+    """Return a bfloat16 array as Numba's: the CUDA array interface has no word for the type."""
+    from numba import cuda
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+    bits = cuda.as_cuda_array(array.view(np.uint16), sync=False)
+    wrapped = DeviceNDArray(bits.shape, bits.strides, array.dtype, bits.stream, bits.gpu_data)
+    wrapped._numba_type_  # noqa: B018 (it is found now, and fails where Numba knows no bfloat16)
+    return wrapped
 
 
 def cuda_version(number: int) -> str:

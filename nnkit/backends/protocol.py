@@ -58,12 +58,17 @@ class Backend(Protocol):
         """Prepare a copy between two device arrays of one shape and dtype."""
 
     def matmul(self, a: Array, b: Array, out: Array) -> Operation:
-        """Prepare ``out = a @ b``; `a` and `b` are C-contiguous or the transpose of such."""
+        """Prepare ``out = a @ b``; `a` and `b` are C-contiguous or the transpose of such.
+
+        All of one dtype; where `a` and `b` have 16 bits, sums are float32's, and `out` may be float32.
+        """
 
     def matmul_relu(
         self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
     ) -> Operation | None:
         """Prepare ``out = max(a @ b + bias, 0)`` as one operation, or return None where there is none.
+
+        `bias` is of the type of `out`.
 
         `mask`, (rows, ⌈columns / 128⌉ · 16) uint8, keeps a bit an output for `matmul_relu_gradient`, in an
         order of the device's own; None where no backward pass follows.

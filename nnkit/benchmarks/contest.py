@@ -24,6 +24,7 @@ from nnkit.benchmarks.clocks import Clock, clock_for
 from nnkit.benchmarks.figures import Failure
 from nnkit.benchmarks.problem import Problem, last_loss_of_epoch, training_step
 from nnkit.benchmarks.timing import REST
+from nnkit.training.precision import half_of
 
 __all__ = ["CONTENDERS", "NNKIT", "Contender", "Outcome", "hold_contest"]
 
@@ -49,7 +50,8 @@ class Nnkit:
     """nnkit's step; on a GPU the first epoch's second step captures it."""
 
     def __init__(self, problem: Problem, device: str, precision: str) -> None:
-        self._step = training_step(problem, select(device).backend.computing(precision))
+        backend = select(device).backend.computing(precision)
+        self._step = training_step(problem, backend, half=half_of(precision))
         self._steps = problem.steps
         self._loss = float("nan")
         self._begun = False

@@ -153,6 +153,10 @@ class _Torch:
         import torch
 
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        halves = {"fp16": torch.float16, "bf16": torch.bfloat16}
+        # PyTorch's automatic mixed precision, as its recipe has it.
+        self._kind, self._half = device.partition(":")[0], halves.get(precision)
+        self._scaler = torch.amp.GradScaler(self._kind) if precision == "fp16" else None
         self.version = torch.__version__
         self.clock = _TorchClock(device)
         self._network = _torch_network(problem, device)
@@ -180,10 +184,25 @@ class _Torch:
         """Return what the record says of this peer."""
         return {"version": self.version}
 
+    def _loss_of(self, rows: Any) -> Any:
+        import torch
+
+        if self._half is None:
+            return self._network(rows)
+        with torch.autocast(self._kind, self._half):
+            return self._network(rows)
+
     def _step(self, rows: Any) -> Any:
-        loss = self._network(rows)
-        loss.backward()
-        self._optimizer.step()
+        return self._update(self._loss_of(rows))
+
+    def _update(self, loss: Any) -> Any:
+        if self._scaler is None:
+            loss.backward()
+            self._optimizer.step()
+        else:
+            self._scaler.scale(loss).backward()
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         return loss
 
@@ -201,6 +220,8 @@ class TorchGraph(_Torch):
     def __init__(self, problem: Problem, device: str, precision: str) -> None:
         import torch
 
+        if precision == "fp16":
+            raise ValueError("a loss scaler asks the device in each step, which a captured one cannot")
         super().__init__(problem, device, precision, fused=True, capturable=True)
         first = [parameter.detach().clone() for parameter in self._network.parameters()]
         self._rows = self._batches[0].clone()
@@ -234,14 +255,17 @@ class TorchCompiled(_Torch):
         import torch
 
         # The fused Adam is not traced; the other one becomes generated kernels, which a CUDA graph can hold.
-        super().__init__(problem, device, precision, foreach=True, capturable=device != "cpu")
-        self._compiled = torch.compile(super()._step, mode=mode)
+        # Under AMP a loss scaler asks the device whether to update: it stays outside, with the fused Adam.
+        self._mixed = precision in ("fp16", "bf16")
+        adam = {"fused": True} if self._mixed else {"foreach": True, "capturable": device != "cpu"}
+        super().__init__(problem, device, precision, **adam)
+        self._compiled = torch.compile(self._loss_of if self._mixed else super()._step, mode=mode)
 
     def _step(self, rows: Any) -> Any:
         import torch
 
         torch.compiler.cudagraph_mark_step_begin()
-        return self._compiled(rows)
+        return self._update(self._compiled(rows)) if self._mixed else self._compiled(rows)
 
     def details(self) -> dict[str, Any]:
         """Return the version, and how often the compiler broke a graph or left a CUDA graph out."""

@@ -14,6 +14,7 @@ from nnkit.core.batch import Rows
 from nnkit.core.features import Features
 from nnkit.core.layers import Dense, Dropout, Layer, stages_of
 from nnkit.core.losses import loss_from
+from nnkit.core.mixed import Half
 from nnkit.core.optimizers import Adam
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.step import Penalty, Step
@@ -100,6 +101,7 @@ def training_step(
     dropout: float = 0.0,
     activation: str = "relu",
     dtype: DTypeLike = np.float32,
+    half: Half | None = None,
 ) -> Step:
     """Return nnkit's step for a problem, ready to run its first epoch.
 
@@ -115,6 +117,8 @@ def training_step(
         Of the hidden layers.
     dtype : dtype
         float32 or float64.
+    half : Half, optional
+        What is kept in 16 bits.
     """
     inputs, *hidden, outputs = problem.widths
     layers: list[Layer] = []
@@ -130,7 +134,7 @@ def training_step(
     rows = Rows(backend, dtype, features, targets, shuffled=True)
     loss = loss_from("binary_cross_entropy" if problem.binary else "cross_entropy")
     optimizer = Adam(problem.learning_rate)
-    step = Step(stages, arena, loss, Penalty(), problem.batch_size, 0, optimizer, rows)
+    step = Step(stages, arena, loss, Penalty(), problem.batch_size, 0, optimizer, rows, half=half)
     step.begin_epoch(0, problem.order, np.full(problem.steps, problem.learning_rate))
     return step
 

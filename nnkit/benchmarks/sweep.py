@@ -14,6 +14,7 @@ from nnkit.benchmarks.plan import LEAST_REPEATS, Case, Plan
 from nnkit.benchmarks.problem import PIXELS, generate_problem, training_step
 from nnkit.benchmarks.records import Quantity, Record, measured, per_second, plain_ratio
 from nnkit.benchmarks.steps import StepTimes, measure_in_processes
+from nnkit.training.precision import half_of
 
 __all__ = ["REFERENCES", "cases", "measure_step_in", "step_cost"]
 
@@ -85,14 +86,14 @@ def measure_step_in(plan: Plan, blank: Record, widths: tuple[int, ...], batch: i
     batch : int
         Rows a step.
     precision : str
-        ``fp32``, ``fp64`` or ``tf32``.
+        As `nnkit.Trainer` takes it.
     """
     expected = step_cost(plan, widths, batch)[0]
     steps = min(plan.count_for(expected), max(2**27 // (batch * widths[0]), 1))
     problem = generate_problem(widths, batch, steps)
     dtype = np.float64 if precision == "fp64" else np.float32
     backend = plan.backend(precision)
-    step = training_step(problem, backend, dtype=dtype)
+    step = training_step(problem, backend, dtype=dtype, half=half_of(precision))
     products = step.products()
     fitting = int(plan.seconds / (2 * expected * steps))
     repeats = min(max(fitting - 3, LEAST_REPEATS), plan.repeats)

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from nnkit.backends.protocol import Array, Backend, Operation
 from nnkit.core.augmentation import Augmentation
 from nnkit.core.features import Bags, Features
+from nnkit.core.mixed import Half, padded
 from nnkit.errors import ConfigError
 
 __all__ = ["BagRows", "Batch", "Rows"]
@@ -45,7 +46,8 @@ class Batch:
     Parameters
     ----------
     buffers : mapping of str to array of shape (capacity, ...)
-        ``inputs`` (capacity, width) in the working dtype; where there are targets, ``labels``, (capacity,)
+        ``inputs`` (capacity, width) in the working dtype, or in 16 bits with columns of padding;
+        where there are targets, ``labels``, (capacity,)
         int32 class indices or (capacity, outputs) numbers; where there are sample weights, ``weights``
         (capacity,).
     capacity : int
@@ -56,6 +58,8 @@ class Batch:
         Which of several batches in flight this is.
     bags : tuple of BagRows
         Of the data set that its rows come from, one for each embedding.
+    padding : int
+        How many of the inputs' columns, the last ones, are padding.
     """
 
     buffers: Mapping[str, Array]
@@ -63,11 +67,18 @@ class Batch:
     count: Array
     slot: int = 0
     bags: tuple[BagRows, ...] = ()
+    padding: int = 0
 
     @property
     def inputs(self) -> Array:
-        """The rows' inputs."""
+        """The rows' inputs, with their padding."""
         return self.buffers["inputs"]
+
+    @property
+    def filled(self) -> Array:
+        """The rows' inputs without their padding."""
+        inputs = self.buffers["inputs"]
+        return inputs[:, : inputs.shape[1] - self.padding] if self.padding else inputs
 
     @property
     def labels(self) -> Array | None:
@@ -82,7 +93,7 @@ class Batch:
     def first(self, rows: int) -> Batch:
         """Return the same buffers, cut to a smaller capacity."""
         buffers = {name: buffer[:rows] for name, buffer in self.buffers.items()}
-        return Batch(buffers, rows, self.count, self.slot, self.bags)
+        return Batch(buffers, rows, self.count, self.slot, self.bags, self.padding)
 
     def part(self, first: int, rows: int) -> Batch:
         """Return a stretch of at most so many rows of a batch that is filled and stays so."""
@@ -218,15 +229,19 @@ class Rows:
         """The epoch's order, (samples,) int64 on the device; written anew at each epoch."""
         return self._arrays["order"]
 
-    def batch(self, capacity: int, embedded: int = 0) -> Batch:
+    def batch(self, capacity: int, embedded: int = 0, half: Half | None = None) -> Batch:
         """Return an empty batch for these rows, with `embedded` columns more for what their bags become."""
         backend, targets = self.backend, self._arrays.get("targets")
-        buffers = {"inputs": backend.empty((capacity, self.width + embedded), self.dtype)}
+        width = self.width + embedded
+        padding = padded(width, half) - width
+        allocate = backend.zeros if padding else backend.empty
+        inputs = allocate((capacity, width + padding), self.dtype if half is None else half.dtype)
+        buffers = {"inputs": inputs}
         if targets is not None:
             buffers["labels"] = backend.empty((capacity, *targets.shape[1:]), targets.dtype)
         if "weights" in self._arrays:
             buffers["weights"] = backend.empty(capacity, self.dtype)
-        return Batch(buffers, capacity, backend.zeros(1, np.int64), bags=self.bags)
+        return Batch(buffers, capacity, backend.zeros(1, np.int64), bags=self.bags, padding=padding)
 
     def whole(self) -> Batch | None:
         """Return all rows as one batch that needs no filling, or None where they must be cast or spread.
@@ -251,7 +266,7 @@ class Rows:
         arguments = {
             **self._arrays,
             **self._numbers,
-            "inputs": batch.inputs,
+            "inputs": batch.filled,
             "labels": batch.labels,
             "batch_weights": batch.weights,
             "count": batch.count,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from nnkit.core.batch import Batch, Rows
 from nnkit.core.features import Features
 from nnkit.core.layers import Stage
 from nnkit.core.losses import Loss
+from nnkit.core.mixed import Half
 from nnkit.core.parameters import Arena
 from nnkit.core.passes import Passes
 from nnkit.kernels.layout import BATCH, COUNTERS, LOSS_SUM, LOSS_WEIGHT, SCALARS
@@ -44,6 +46,9 @@ class Inference:
         The data, in the order they lie.
     loss : Loss or None
         What `run` averages over the rows' weights; the rows then need targets.
+    half : Half, optional
+        What weights and activations are rounded to; the outputs are in the arena's dtype. Where the loss is
+        not finite so, both are computed in that dtype.
 
     Attributes
     ----------
@@ -51,7 +56,14 @@ class Inference:
         As given.
     """
 
-    def __init__(self, stages: Sequence[Stage], arena: Arena, rows: Rows, loss: Loss | None = None) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        arena: Arena,
+        rows: Rows,
+        loss: Loss | None = None,
+        half: Half | None = None,
+    ) -> None:
         backend = arena.backend
         self.rows = rows
         self._arena = arena
@@ -63,14 +75,17 @@ class Inference:
         self._chunk = max(1, min(fitting, rows.count))
         self._counters = backend.zeros(COUNTERS, np.int64)
         self._scalars = backend.zeros(SCALARS, np.float64)
-        self._passes = Passes(stages, arena, self._chunk, training=False)
+        self._passes = Passes(stages, arena, self._chunk, training=False, half=half)
         self._loss = loss
+        self._half = half
+        self._stages = stages
+        self._refresh = None if half is None else backend.program(self._passes.refresh())
         starts = range(0, rows.count, self._chunk)
-        whole = rows.whole() if len(starts) <= _MOST_READ_IN_PLACE else None
+        whole = rows.whole() if len(starts) <= _MOST_READ_IN_PLACE and half is None else None
         if whole is not None:
             self._programs = [self._program(whole.part(first, self._chunk)) for first in starts]
             return
-        batch, programs = rows.batch(self._chunk, self._passes.embedded), {}
+        batch, programs = rows.batch(self._chunk, self._passes.embedded, half), {}
         for count in {self._chunk if rows.count >= self._chunk else 0, rows.count % self._chunk} - {0}:
             part = batch.first(count)
             programs[count] = self._program(part, rows.gather(part, self._counters, self._chunk))
@@ -86,6 +101,8 @@ class Inference:
         """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
         backend = self._arena.backend
         backend.write(self._scalars, 0.0)
+        if self._refresh is not None:
+            self._refresh.run()
         outputs = None
         for number, program in enumerate(self._programs):
             first = number * self._chunk
@@ -99,7 +116,10 @@ class Inference:
         assert outputs is not None
         scalars = backend.to_host(self._scalars)
         weight = float(scalars[LOSS_WEIGHT])
-        return outputs, float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")
+        loss = float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")
+        if self._half is not None and weight > 0 and not isfinite(loss):
+            return Inference(self._stages, self._arena, self.rows, self._loss).run()
+        return outputs, loss
 
 
 class Predictors:

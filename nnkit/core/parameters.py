@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Array, Backend
 from nnkit.core.layers import Stage
+from nnkit.core.mixed import Copies, Half
 from nnkit.kernels.layout import SEGMENT_COLUMNS, SEGMENT_DECAYS, SEGMENT_START, SEGMENT_STOP
 
 __all__ = ["Arena", "Segment", "segments_for"]
@@ -122,6 +123,7 @@ class Arena:
             for some in (self.segments, dense)
         )
         self.values = self.like_values()
+        self._copies: dict[Half, Copies] = {}
 
     def like_values(self) -> Array:
         """Return zeros in the arena's layout: a copy, or a slot of optimizer state."""
@@ -130,6 +132,12 @@ class Arena:
     def like_gradients(self) -> Array:
         """Return zeros in the layout of a gradient."""
         return self.backend.zeros(self.dense_size, self.dtype)
+
+    def copies(self, half: Half) -> Copies:
+        """Return the parameters in 16 bits, the same arrays to all who ask."""
+        if half not in self._copies:
+            self._copies[half] = Copies(self, half)
+        return self._copies[half]
 
     def view(self, name: str, flat: Array | None = None) -> Array:
         """Return the segment of that name in its logical shape, a view into `flat` (default: the values)."""

@@ -14,6 +14,7 @@ from nnkit.core.batch import Batch
 from nnkit.core.layers import Stage
 from nnkit.core.lookup import Lookup
 from nnkit.core.losses import Loss
+from nnkit.core.mixed import Half, padded
 from nnkit.core.parameters import Arena
 from nnkit.kernels import formulas
 
@@ -22,7 +23,7 @@ __all__ = ["Passes"]
 
 @dataclass(frozen=True)
 class _Buffers:
-    """What one stage leaves behind for its backward pass."""
+    """What one stage leaves behind for its backward pass; arrays in 16 bits have padded rows."""
 
     z: Array  # the product; the activation too, where its derivative does not ask for z
     a: Array  # the stage's output
@@ -49,6 +50,9 @@ class Passes:
         Of a shard: where in the batch its rows begin.
     tokens : sequence of int
         Of each embedding that trains, the most ids that a batch holds.
+    half : Half, optional
+        What weights, activations and their gradients are kept in, with sums, losses and the outputs in the
+        arena's dtype; all of them in that if not given. Rows are then padded, with zeros that stay.
 
     Attributes
     ----------
@@ -67,9 +71,13 @@ class Passes:
         gradients: Array | None = None,
         row_offset: int | None = None,
         tokens: Sequence[int] = (),
+        half: Half | None = None,
     ) -> None:
         self._stages = stages
         self._arena = arena
+        self._half = half
+        self._dtype = arena.dtype if half is None else half.dtype
+        self._copies = None if half is None else arena.copies(half)
         self._backend = arena.backend
         self._capacity = capacity
         self._training = training
@@ -87,24 +95,54 @@ class Passes:
             self.gradients = arena.like_gradients() if gradients is None else gradients
             # The gradient of one stage's output and of its input are alive at once: two buffers, taken in
             # turn.
-            widest = max(stage.outputs for stage in stages)
-            self._deltas = [self._backend.empty(capacity * widest, arena.dtype) for _ in range(2)]
+            widest = max(self._width(stage) for stage in stages)
+            self._deltas = [self._backend.empty(capacity * widest, self._dtype) for _ in range(2)]
+            # The loss fills the columns of its outputs alone: what is beside them must stay zero.
+            last = (capacity, self._width(stages[-1]))
+            self._last_delta = None if half is None else self._backend.zeros(last, self._dtype)
             if self.lookups:
                 # The derivative by the inputs, of which the embeddings' columns alone are wanted.
                 self._by_embedded = self._backend.empty((capacity, self.embedded), arena.dtype)
 
     def _allocate(self, stage: Stage) -> _Buffers:
-        shape = (self._capacity, stage.outputs)
-        z = self._backend.empty(shape, self._arena.dtype)
+        shape = (self._capacity, self._width(stage))
+        # A product may have float32 outputs of operands in 16 bits, and so no logit overflows.
+        outputs = stage is self._stages[-1] and stage.layer is not None
+        dtype = self._arena.dtype if outputs else self._dtype
+        allocate = self._backend.empty if self._half is None else self._backend.zeros
+        z = allocate(shape, dtype)
         separate = self._training and activation_function(stage.activation).needs_z
-        a = self._backend.empty(shape, self._arena.dtype) if separate else z
+        a = allocate(shape, dtype) if separate else z
         masked = self._training and stage.dropout > 0
         padded = (self._capacity, -(-stage.outputs // 4) * 4)
         mask = self._backend.empty(padded, np.uint8) if masked else None
         bits = None
-        if self._training and self._is_plain_relu(stage):
+        # In 16 bits cuBLASLt would sum the bias's gradient in 16 bits too: a kernel does both instead.
+        if self._training and self._half is None and self._is_plain_relu(stage):
             bits = self._backend.empty((self._capacity, -(-stage.outputs // 128) * 16), np.uint8)
         return _Buffers(z, a, mask, bits)
+
+    def _width(self, stage: Stage) -> int:
+        """The columns of the stage's outputs, with their padding."""
+        return padded(stage.outputs, self._half)
+
+    def _cut(self, array: Array, stage: Stage) -> Array:
+        """Return the stage's outputs, or what else has their columns, without the padding."""
+        return array if array.shape[1] == stage.outputs else array[:, : stage.outputs]
+
+    @property
+    def activation_bytes(self) -> int:
+        """The memory of what the forward pass leaves to the backward pass: activations, masks, bits."""
+        arrays: dict[int, Array] = {}
+        for buffers in self._buffers:
+            for array in (buffers.z, buffers.a, buffers.mask, buffers.bits):
+                if array is not None:
+                    arrays[id(array)] = array
+        return sum(array.nbytes for array in arrays.values())
+
+    def refresh(self) -> list[Operation]:
+        """Prepare rounding the parameters to 16 bits, where the products take them so."""
+        return [] if self._copies is None else [self._copies.refresh()]
 
     def _is_plain_relu(self, stage: Stage) -> bool:
         """Whether the stage is a product, a bias and a ReLU and no more, which a device may have as one."""
@@ -123,11 +161,12 @@ class Passes:
 
     def outputs(self, rows: int) -> Array:
         """The network's outputs, (rows, outputs); while training, without the bias that the loss adds."""
-        return self._buffers[-1].a[:rows]
+        return self._cut(self._buffers[-1].a[:rows], self._stages[-1])
 
     def activations(self, rows: int) -> list[Array]:
         """Every stage's outputs, each (rows, outputs), as the last forward pass left them; see `outputs`."""
-        return [buffers.a[:rows] for buffers in self._buffers]
+        buffers = zip(self._buffers, self._stages, strict=True)
+        return [self._cut(buffer.a[:rows], stage) for buffer, stage in buffers]
 
     def kept(self, rows: int) -> list[Array | None]:
         """Which of every stage's outputs dropout kept in the last forward pass, None where it drops none."""
@@ -157,7 +196,7 @@ class Passes:
             elif stage.layer is None:
                 operations.append(self._backend.copy(x, z))
             else:
-                operations.append(self._product(rows, x, self._weight(stage), z))
+                operations.append(self._product(rows, x, self._factor(stage), z))
             dropout = stage.dropout if self._training else 0.0
             if whole is None and (
                 stage.activation != "identity" or dropout > 0 or (stage.bias and not self._fused(stage))
@@ -167,21 +206,33 @@ class Passes:
         return operations
 
     def loss(
-        self, loss: Loss, batch: Batch, scalars: Array, nominal: int, by_rows: bool = False
+        self,
+        loss: Loss,
+        batch: Batch,
+        scalars: Array,
+        nominal: int,
+        by_rows: bool = False,
+        scaling: Array | None = None,
     ) -> Operation:
-        """Prepare the loss of the batch and, when training, its gradient by the outputs."""
+        """Prepare the loss of the batch and, when training, its gradient by the outputs.
+
+        With `scaling`, the loss scale's state, the gradient is multiplied by the scale.
+        """
         rows = batch.capacity
         last = self._stages[-1]
         fused = self._fused(last)
         outputs = self.outputs(rows)
         # Without training the softmax still needs a row to work in.
         gradient = (
-            self._delta(last, rows) if self._training else self._backend.empty(outputs.shape, outputs.dtype)
+            self._cut(self._delta(last, rows), last)
+            if self._training
+            else self._backend.empty(outputs.shape, outputs.dtype)
         )
         constants = {
             "BIAS": fused,
             "BY_ROWS": by_rows,
             "GRADIENT": self._training,
+            "RESCALED": scaling is not None,
             "WEIGHTED": batch.weights is not None,
             "INDICES": batch.labels is not None and batch.labels.ndim == 1,
             **loss.kernel_constants,
@@ -196,6 +247,7 @@ class Passes:
             "gradient": gradient,
             "row": self._backend.empty(last.outputs, self._arena.dtype),
             "scalars": scalars,
+            "scaling": scaling,
             "batch_size": nominal,
         }
         return self._backend.kernel(loss.kernel, self._arena.dtype, loss.formulas, constants, arguments)
@@ -226,7 +278,9 @@ class Passes:
                 operations.append(self._backward_kernel(stage, delta, rows))
             if stage.layer is not None and by_inputs is None:
                 gradient = self._weight(stage, self.gradients)
-                operations.append(self._product(rows, inputs[stage.index].T, delta, gradient))
+                x = inputs[stage.index]
+                x = x if x.shape[1] == stage.inputs else x[:, : stage.inputs]
+                operations.append(self._product(rows, x.T, self._cut(delta, stage), gradient))
             if stage is lowest:
                 break
             onto = self._delta(below[stage.index], rows)
@@ -237,7 +291,7 @@ class Passes:
             elif stage.layer is None:
                 operations.append(self._backend.copy(delta, onto))
             else:
-                operations.append(self._product(rows, delta, self._weight(stage).T, onto))
+                operations.append(self._product(rows, delta, self._factor(stage).T, onto))
         if by_inputs is not None:
             return [*operations, self._into_inputs(rows, by_inputs)]
         return operations + (self._into_tables(batch, counters) if self.lookups else [])
@@ -248,7 +302,7 @@ class Passes:
         delta = self._delta(first, rows)
         if first.layer is None:
             return self._backend.copy(delta, by_inputs)
-        return self._product(rows, delta, self._weight(first).T, by_inputs)
+        return self._product(rows, delta, self._factor(first).T, by_inputs)
 
     def _into_tables(self, batch: Batch, counters: Array) -> list[Operation]:
         """Prepare the last part of the backward pass: from the first stage into the embeddings."""
@@ -258,19 +312,19 @@ class Passes:
             return [lookup.backward(batch, counters, delta, lookup.table.column) for lookup in self.lookups]
         begin = self.lookups[0].table.column
         onto = self._by_embedded[:rows]
-        product = self._product(rows, delta, self._weight(first)[begin:].T, onto)
+        product = self._product(rows, delta, self._factor(first)[begin : first.inputs].T, onto)
         gradients = [
             lookup.backward(batch, counters, onto, lookup.table.column - begin) for lookup in self.lookups
         ]
         return [product, *gradients]
 
     def _product_and_relu(self, rows: int, x: Array, stage: Stage, buffers: _Buffers) -> Operation | None:
-        if not self._is_plain_relu(stage):
+        # The epilogue adds a bias of the result's type: float32 outputs of factors in 16 bits go without.
+        if not self._is_plain_relu(stage) or (self._half is not None and stage is self._stages[-1]):
             return None
         bits = None if buffers.bits is None else buffers.bits[:rows]
-        operation = self._backend.matmul_relu(
-            x, self._weight(stage), self._bias(stage), buffers.a[:rows], bits
-        )
+        bias = self._bias(stage) if self._copies is None else self._copies.view(f"layers.{stage.layer}.bias")
+        operation = self._backend.matmul_relu(x, self._factor(stage), bias, buffers.a[:rows], bits)
         if operation is not None:
             self.products.setdefault(rows, []).append(operation)
             self._whole.setdefault(rows, set()).add(stage.index)
@@ -282,9 +336,10 @@ class Passes:
         if stage.layer is None or below.index not in self._whole.get(rows, ()):
             return None
         bits = self._buffers[below.index].bits
-        assert bits is not None
+        if bits is None:
+            return None
         operation = self._backend.matmul_relu_gradient(
-            delta, self._weight(stage).T, bits[:rows], onto, self._bias(below, self.gradients)
+            delta, self._factor(stage).T, bits[:rows], onto, self._bias(below, self.gradients)
         )
         if operation is not None:
             self.products.setdefault(rows, []).append(operation)
@@ -300,7 +355,16 @@ class Passes:
         return self._training and stage is self._stages[-1] and stage.plain and stage.bias
 
     def _delta(self, stage: Stage, rows: int) -> Array:
-        return self._deltas[stage.index % 2][: rows * stage.outputs].reshape(rows, stage.outputs)
+        if self._last_delta is not None and stage is self._stages[-1]:
+            return self._last_delta[:rows]
+        width = self._width(stage)
+        return self._deltas[stage.index % 2][: rows * width].reshape(rows, width)
+
+    def _factor(self, stage: Stage) -> Array:
+        """Return the weights as the products take them."""
+        return (
+            self._weight(stage) if self._copies is None else self._copies.view(f"layers.{stage.layer}.weight")
+        )
 
     def _weight(self, stage: Stage, flat: Array | None = None) -> Array:
         return self._arena.view(f"layers.{stage.layer}.weight", flat)
@@ -314,8 +378,8 @@ class Passes:
         constants = {"BIAS": stage.bias, "DROPOUT": dropout > 0, "KEEP_Z": buffers.a is not buffers.z}
         constants["SHARD"] = self._row_offset is not None
         arguments = {
-            "z": buffers.z[:rows],
-            "a": buffers.a[:rows],
+            "z": self._cut(buffers.z[:rows], stage),
+            "a": self._cut(buffers.a[:rows], stage),
             "bias": self._bias(stage),
             "mask": None if buffers.mask is None else buffers.mask[:rows],
             "counters": counters,
@@ -334,9 +398,9 @@ class Passes:
         buffers = self._buffers[stage.index]
         constants = {"BIAS": stage.bias, "DROPOUT": stage.dropout > 0, "FROM_Z": function.needs_z}
         arguments = {
-            "delta": delta,
-            "z": buffers.z[:rows],
-            "a": buffers.a[:rows],
+            "delta": self._cut(delta, stage),
+            "z": self._cut(buffers.z[:rows], stage),
+            "a": self._cut(buffers.a[:rows], stage),
             "mask": None if buffers.mask is None else buffers.mask[:rows],
             "bias_gradient": self._bias(stage, self.gradients),
             "kept_scale": 1.0 / (1.0 - stage.dropout),

@@ -14,6 +14,7 @@ from nnkit.checks import at_least_zero
 from nnkit.core.batch import Batch, Rows
 from nnkit.core.layers import Stage
 from nnkit.core.losses import Loss
+from nnkit.core.mixed import Half, new_scaling
 from nnkit.core.optimizers import Optimizer
 from nnkit.core.parameters import Arena
 from nnkit.core.passes import Passes
@@ -23,10 +24,12 @@ from nnkit.kernels.layout import (
     BATCH,
     COUNTERS,
     EPOCH,
+    LOSS_SCALE,
     LOSS_SUM,
     LOSS_WEIGHT,
     PENALTY_SUM,
     SCALARS,
+    SKIPPED_STEPS,
     SQUARED_NORM,
     STEP,
     WEIGHT_SUM,
@@ -76,11 +79,17 @@ class StepFigures:
         Σ over batches of the penalty, times the batch's Σw where it is added to the mean.
     weight : float
         Σw.
+    loss_scale : float or None
+        What the loss's gradient is multiplied by now; None where it is not scaled.
+    skipped_steps : int
+        Updates left out since the training began, because their gradients overflowed.
     """
 
     loss_sum: float = 0.0
     penalty_sum: float = 0.0
     weight: float = 0.0
+    loss_scale: float | None = None
+    skipped_steps: int = 0
 
     @property
     def loss(self) -> float:
@@ -98,6 +107,8 @@ class StepFigures:
             self.loss_sum - earlier.loss_sum,
             self.penalty_sum - earlier.penalty_sum,
             self.weight - earlier.weight,
+            self.loss_scale,
+            self.skipped_steps,
         )
 
 
@@ -122,6 +133,13 @@ class Objective:
         Whether a batch's mean loss counts by its rows in the epoch's, and not by their weights.
     tokens : sequence of int
         Of each embedding, the most ids that a batch holds.
+    half : Half, optional
+        What is kept in 16 bits.
+
+    Attributes
+    ----------
+    scaling : array of shape (SCALING,), float64, or None
+        The loss scale's state, where it is scaled.
     """
 
     def __init__(
@@ -134,11 +152,13 @@ class Objective:
         seed: int,
         by_rows: bool = False,
         tokens: Sequence[int] = (),
+        half: Half | None = None,
     ) -> None:
         backend = arena.backend
         self.arena = arena
+        self.scaling = new_scaling(backend) if half is not None and half.scales else None
         self.batch_size = batch_size
-        self.passes = Passes(stages, arena, batch_size, training=True, tokens=tokens)
+        self.passes = Passes(stages, arena, batch_size, training=True, tokens=tokens, half=half)
         self.counters = backend.zeros(COUNTERS, np.int64)
         self.scalars = backend.zeros(SCALARS, np.float64)
         self.segments = backend.from_host(arena.table())
@@ -158,7 +178,7 @@ class Objective:
     ) -> list[Operation]:
         """Prepare the loss of a filled batch and its gradient, without penalties, over the given buffers."""
         operations = passes.forward(batch, counters, self._seed)
-        operations.append(passes.loss(self._loss, batch, scalars, self.batch_size, by_rows))
+        operations.append(passes.loss(self._loss, batch, scalars, self.batch_size, by_rows, self.scaling))
         return operations + passes.backward(batch, counters)
 
     def _penalise(self, given: Mapping[str, Any]) -> list[Operation]:
@@ -170,12 +190,13 @@ class Objective:
             "gradients": self.passes.gradients,
             "segments": self.segments,
             "scalars": self.scalars,
+            "scaling": self.scaling,
             "batch_size": self.batch_size,
             "l1": float(self._penalty.l1),
             "l2": float(self._penalty.l2),
             **given,
         }
-        constants = {"DIVIDED": self._penalty.on == "sum", "BY_ROWS": self.by_rows}
+        constants = {"DIVIDED": self._penalty.on == "sum", "BY_ROWS": self.by_rows, **self._rescaled}
         rows = [
             self._kernel("penalise_rows", {}, constants, {**arguments, **lookup.seen_arguments()})
             for lookup in self.passes.lookups
@@ -191,10 +212,19 @@ class Objective:
     ) -> Operation:
         return self.arena.backend.kernel(name, self.arena.dtype, formulas, constants, arguments)
 
+    @property
+    def _rescaled(self) -> dict[str, bool]:
+        """The flag of the kernels that know of the loss scale."""
+        return {"RESCALED": self.scaling is not None}
+
     def read(self) -> StepFigures:
         """Wait for the device and return the sums so far; reading does not disturb them."""
         scalars = self.arena.backend.to_host(self.scalars)
-        return StepFigures(float(scalars[LOSS_SUM]), float(scalars[PENALTY_SUM]), float(scalars[LOSS_WEIGHT]))
+        loss, penalty, weight = (float(scalars[place]) for place in (LOSS_SUM, PENALTY_SUM, LOSS_WEIGHT))
+        if self.scaling is None:
+            return StepFigures(loss, penalty, weight)
+        scaling = self.arena.backend.to_host(self.scaling)
+        return StepFigures(loss, penalty, weight, float(scaling[LOSS_SCALE]), int(scaling[SKIPPED_STEPS]))
 
 
 class Step(Objective):
@@ -202,7 +232,7 @@ class Step(Objective):
 
     Parameters
     ----------
-    stages, arena, loss, penalty, batch_size, seed, by_rows
+    stages, arena, loss, penalty, batch_size, seed, by_rows, half
         As for `Objective`.
     optimizer : Optimizer
         Its rule and its decay; the rates come with each epoch.
@@ -218,7 +248,8 @@ class Step(Objective):
     ----------
     state : dict of str to array of shape (size,)
         The optimizer's state, in the arena's layout; and ``last_seen``, (rows of all tables,) int64, where a
-        state shrinks at each step that does not see its row: after how many updates each was seen last.
+        state shrinks at each step that does not see its row: after how many updates each was seen last; and
+        ``loss_scaling``, (SCALING,) float64, where the loss is scaled.
     """
 
     def __init__(
@@ -234,23 +265,29 @@ class Step(Objective):
         clip_norm: float | None = None,
         state: Mapping[str, Array] | None = None,
         by_rows: bool = False,
+        half: Half | None = None,
     ) -> None:
         super().__init__(
-            stages, arena, loss, penalty, batch_size, seed, by_rows, rows.most_tokens(batch_size)
+            stages, arena, loss, penalty, batch_size, seed, by_rows, rows.most_tokens(batch_size), half
         )
         self.steps_per_epoch = -(-rows.count // batch_size)
         self.state = dict(state or self._no_state(optimizer))
+        if self.scaling is not None:
+            self.scaling = self.state.setdefault("loss_scaling", self.scaling)
         self.rates = arena.backend.zeros(self.steps_per_epoch, np.float64)
         self._norm_scalars = arena.backend.zeros(SCALARS, np.float64)
         self._weight_norm: Program | None = None
         self.rows = rows
         self._optimizer = optimizer
         self._clip_norm = clip_norm
-        self._batch = rows.batch(batch_size, self.passes.embedded)
+        self._batch = rows.batch(batch_size, self.passes.embedded, half)
+        self._copies = None if half is None else arena.copies(half)
+        self._refresh = arena.backend.program(self.passes.refresh())
         self._full = rows.count // batch_size
         work = 6.0 * batch_size * arena.size  # two operations, three products a weight
         # The rows of a table that two shards see are not two shards' rows.
-        shards = 1 if self.passes.lookups else arena.backend.shards(batch_size, work)
+        apart = self.passes.lookups or half is not None
+        shards = 1 if apart else arena.backend.shards(batch_size, work)
         self._shards = Shards(self, shards) if shards > 1 else None
         self._programs: dict[int, Program] = {}
         self._sharded: set[int] = set()  # the numbers of rows that are parted among shards
@@ -282,15 +319,15 @@ class Step(Objective):
         return [*self._penalise(given), *self._norm(given)]
 
     def _norm(self, given: Mapping[str, Any]) -> list[Operation]:
-        if self._clip_norm is None:
+        # An overflow shows in the norm.
+        if self._clip_norm is None and self.scaling is None:
             return []
+        arguments = {**self._update_arguments(), **given}
         rows = [
-            self._kernel(
-                "squared_norm_rows", {}, {}, {**lookup.seen_arguments(), "scalars": self.scalars, **given}
-            )
+            self._kernel("squared_norm_rows", {}, self._rescaled, {**arguments, **lookup.seen_arguments()})
             for lookup in self.passes.lookups
         ]
-        return [self._kernel("squared_norm", {}, {}, {**self._update_arguments(), **given}), *rows]
+        return [self._kernel("squared_norm", {}, self._rescaled, arguments), *rows]
 
     @property
     def plain(self) -> bool:
@@ -303,7 +340,13 @@ class Step(Objective):
         With a `last` gradient among it, that is added to the others'.
         """
         arguments = {**self._update_arguments(), **given}
-        constants = {**self._update_constants(), "FOLDED": "last" in given}
+        constants = {
+            **self._update_constants(),
+            "FOLDED": "last" in given,
+            "COPIED": self._copies is not None,
+        }
+        if self._copies is not None:
+            arguments |= self._copies.trained()
         return self._kernel("update", self._optimizer.formulas, constants, arguments)
 
     def _update_constants(self) -> dict[str, bool | int | float]:
@@ -311,6 +354,7 @@ class Step(Objective):
             "SLOTS": len(self._optimizer.state),
             "CLIP": self._clip_norm is not None,
             "PREPARED": type(self._optimizer).prepare is not None,
+            **self._rescaled,
             **self._optimizer.constants,
         }
 
@@ -327,7 +371,7 @@ class Step(Objective):
             constants = {**self._update_constants(), "LINGERS": lingers}
             formulas = self._optimizer.formulas_of_rows
             operations.append(self._kernel("update_rows", formulas, constants, arguments))
-            operations += [self._kernel("mark_rows", {}, {}, arguments)] if lingers else []
+            operations += [self._kernel("mark_rows", {}, self._rescaled, arguments)] if lingers else []
             first += lookup.table.size
         return operations
 
@@ -338,6 +382,7 @@ class Step(Objective):
             "segments": self.segments,
             "counters": self.counters,
             "scalars": self.scalars,
+            "scaling": self.scaling,
             "rates": self.rates,
             "batch_size": self.batch_size,
             "clip_norm": np.float64(self._clip_norm or 0.0),
@@ -363,9 +408,16 @@ class Step(Objective):
         backend.write(self.counters[EPOCH : EPOCH + 1], epoch)
         backend.write(self.scalars, 0.0)
 
+    def begin_counting_skips(self) -> None:
+        """Count the updates that are left out from here on."""
+        if self.scaling is not None:
+            self.arena.backend.write(self.scaling[SKIPPED_STEPS : SKIPPED_STEPS + 1], 0.0)
+
     def run(self, first: int, count: int) -> None:
         """Train on the batches ``first .. first + count - 1`` of the epoch; the last one may be smaller."""
         self.arena.backend.write(self.counters[BATCH : BATCH + 1], first)
+        if self._copies is not None:
+            self._refresh.run()
         if self._shards is not None:
             self._shards.begin()
         full = max(0, min(first + count, self._full) - first)

@@ -17,7 +17,7 @@ from nnkit.files import write_whole
 
 __all__ = ["History"]
 
-_WHOLE = ("epoch", "step")
+_WHOLE = ("epoch", "step", "skipped_steps")
 _SHOWN = 12
 _WHOLE_NUMBERS = range(-(2**63), 2**63)  # those of a column
 
@@ -39,7 +39,9 @@ class History:
     ----------
     rows : list of dict
         Each has "epoch" (counted from 1), "step", "loss", "learning_rate", "seconds", "samples_per_second"
-        and, where there was a validation, "validation_loss" and each metric as "validation_<name>".
+        and, where there was a validation, "validation_loss" and each metric as "validation_<name>"; in fp16
+        "loss_scale" at the epoch's end and "skipped_steps", how many of the steps so far overflowed and were
+        left out.
     """
 
     def __init__(self, monitor: str | None = None, greater_is_better: bool = False) -> None:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Array, Program
 from nnkit.core.batch import Rows
+from nnkit.core.mixed import is_scaling
 from nnkit.core.order import epoch_order
 from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
 from nnkit.errors import DivergenceError, ModelFileError, shown
+from nnkit.kernels.formulas import LEAST_LOSS_SCALE
 from nnkit.kernels.layout import STEP
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.calls import Calls, Moment
@@ -169,6 +171,7 @@ class Loop:
             trainer.clip_norm,
             None if carried is None else carried.slots,
             trainer.average == "rows",
+            trainer.half,
         )
         self._carried = carried or OptimizerState(0, 0, self.step.state)
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
@@ -197,6 +200,7 @@ class Loop:
             trainer.state = TrainingState(epochs_before=self._carried.epochs)
             trainer.history = History()
             trainer.backend.write(self.step.counters[STEP : STEP + 1], self._carried.steps)
+            self.step.begin_counting_skips()
             self._began = time.perf_counter()
             self._keep_first.run()
             self._keep_best.run()
@@ -250,6 +254,9 @@ class Loop:
                 raise ModelFileError(
                     f"the checkpoint's array {name!r} is missing or of another shape; take another checkpoint"
                 )
+        scaling = checkpoint.arrays.get("state.loss_scaling")
+        if self.step.scaling is not None and scaling is not None and not is_scaling(scaling):
+            raise ModelFileError(f"no state of a loss scale: {scaling.tolist()}; take another checkpoint")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back where it was."""
@@ -339,12 +346,13 @@ class Loop:
         trainer, state = self.trainer, self.trainer.state
         epoch = state.epoch + 1
         self._check_weights()
+        followed = self._followed_a_batch(sums)
         measured: dict[str, float] = {}
         if self.evaluation is None:
-            self._judge(epoch, sums.loss)
+            self._judge(epoch, sums.loss, followed)
         else:
             outputs, loss = self.evaluation.run()
-            self._judge(epoch, loss)
+            self._judge(epoch, loss, followed)
             last = epoch == self.epochs or state.stopped_early
             measured = {"validation_loss": loss, **self.evaluation.measure(outputs, last)}
         row = {
@@ -354,6 +362,7 @@ class Loop:
             "learning_rate": float(self._rates[-1]),
             "seconds": self._seconds(),
             "samples_per_second": training_rate,
+            **self._scaling(sums),
             **measured,
         }
         trainer.history.append(row)
@@ -361,9 +370,14 @@ class Loop:
         state.epoch, state.batch = epoch, 0
         self.calls.epoch_end(figures)
 
-    def _judge(self, epoch: int, value: float) -> None:
-        """Keep the weights if they are the best so far; stop early; let the schedule see the value."""
+    def _judge(self, epoch: int, value: float, followed: bool) -> None:
+        """Keep the weights if they are the best so far; stop early; let the schedule see the value.
+
+        An epoch that `followed` no batch, while the loss scale was still too great, is not held against them.
+        """
         trainer, state, schedule = self.trainer, self.trainer.state, self.trainer.schedule
+        if not followed:
+            return
         if value < state.best:
             state.best, state.best_epoch, state.waited = value, epoch, 0
             self._keep_best.run()
@@ -383,6 +397,24 @@ class Loop:
         """Look at what the epoch's last update left, which no loss has seen yet."""
         if not math.isfinite(self.step.weight_norm()):
             self._diverge("weights became infinite or NaN")
+
+    def _scaling(self, sums: StepFigures) -> dict[str, float]:
+        """Return what the history says of the loss scale, where there is one."""
+        if sums.loss_scale is None:
+            return {}
+        return {"loss_scale": sums.loss_scale, "skipped_steps": sums.skipped_steps}
+
+    def _followed_a_batch(self, sums: StepFigures) -> bool:
+        """Tell whether the epoch made an update; raise where none can be, even with the least loss scale."""
+        history = self.trainer.history
+        before = int(history.rows[-1].get("skipped_steps", 0)) if len(history) else 0
+        if sums.skipped_steps - before < self.step.steps_per_epoch:
+            return True
+        if sums.loss_scale == LEAST_LOSS_SCALE:
+            self._diverge(
+                f"every batch overflowed {self.trainer.precision}, whose range bf16 and fp32 exceed,"
+            )
+        return False
 
     def _diverge(self, what: str) -> NoReturn:
         """Return to the best weights and say what happened."""

@@ -8,9 +8,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from nnkit.backends.protocol import Backend
+from nnkit.core.mixed import Half
 from nnkit.errors import ConfigError
 
-__all__ = ["Precision", "Resolved", "resolve_precision"]
+__all__ = ["Precision", "Resolved", "half_of", "resolve_precision"]
 
 Precision = Literal["fp32", "fp64", "tf32", "fp16", "bf16"]
 
@@ -24,14 +25,28 @@ class Resolved:
     name : str
         fp32 or fp64 (or, where the device has them, tf32, fp16, bf16).
     dtype : dtype
-        Of the parameters.
+        Of the parameters: float32 or float64.
     note : str
         One line for the user where this is not what they asked for, else empty.
+    half : Half or None
+        What is kept in 16 bits beside the parameters.
     """
 
     name: str
     dtype: np.dtype
     note: str = ""
+    half: Half | None = None
+
+
+def half_of(precision: str) -> Half | None:
+    """Return what a precision keeps in 16 bits, or None where it keeps nothing so."""
+    if precision == "fp16":
+        return Half(np.dtype(np.float16), scales=True)
+    if precision == "bf16":
+        import ml_dtypes
+
+        return Half(np.dtype(ml_dtypes.bfloat16), scales=False)
+    return None
 
 
 def resolve_precision(precision: str, backend: Backend, automatic: bool) -> Resolved:
@@ -56,7 +71,8 @@ def resolve_precision(precision: str, backend: Backend, automatic: bool) -> Reso
     if precision not in known:
         raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(known)}")
     if precision in backend.precisions:
-        return Resolved(precision, np.dtype(np.float64 if precision == "fp64" else np.float32))
+        dtype = np.dtype(np.float64 if precision == "fp64" else np.float32)
+        return Resolved(precision, dtype, half=half_of(precision))
     if automatic:
         note = f"device {backend.name} has no {precision}: training in fp32"
         return Resolved("fp32", np.dtype(np.float32), note)

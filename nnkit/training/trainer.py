@@ -61,7 +61,8 @@ class Trainer:
     device : str
         ``auto`` takes CUDA if it works and else the CPU; ``cpu``, ``cuda``, ``cuda:1``.
     precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}
-        What the device computes in.
+        What the device computes in. In fp16 and bf16 the parameters and the optimizer's state stay float32;
+        their copies, activations and gradients of activations have 16 bits.
     seed : int
         In [0, 2**64). Weights, order and dropout are functions of it.
     schedule : str, mapping or Schedule
@@ -152,7 +153,7 @@ class Trainer:
         selection = select(device)
         resolved = resolve_precision(precision, selection.backend, device == "auto")
         self.backend = selection.backend.computing(resolved.name)
-        self.precision, self.dtype = resolved.name, resolved.dtype
+        self.precision, self.dtype, self.half = resolved.name, resolved.dtype, resolved.half
         logger.info(selection.reason)
         if resolved.note:
             logger.warning(resolved.note)
@@ -460,7 +461,7 @@ class Trainer:
         features, targets, weights = held
         task = self.loss.task(self.network.outputs)
         rows = Rows(self.backend, self.dtype, features, targets, weights)
-        inference = Inference(self.network.stages, self.network.arena, rows, self.loss)
+        inference = Inference(self.network.stages, self.network.arena, rows, self.loss, self.half)
         return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)
 
 

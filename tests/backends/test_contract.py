@@ -8,6 +8,7 @@ import pytest
 from nnkit.backends import available
 from nnkit.backends.protocol import Backend
 from nnkit.errors import DeviceError
+from nnkit.training.precision import half_of
 
 DTYPES = (np.float32, np.float64)
 
@@ -176,6 +177,22 @@ def test_a_product_with_bias_and_relu_where_there_is_one(
     np.testing.assert_allclose(
         backend.to_host(sums), gradient.sum(axis=0), rtol=tolerance, atol=tolerance * 9 * m
     )
+
+
+def test_products_in_16_bits_sum_in_float32(backend: Backend, random: np.random.Generator) -> None:
+    for precision in {"fp16", "bf16"} & set(backend.precisions):
+        half, one = half_of(precision), backend.computing(precision)
+        assert half is not None
+        a, b = (random.normal(size=shape).astype(half.dtype) for shape in ((9, 600), (600, 16)))
+        exact = a.astype(np.float64) @ b.astype(np.float64)
+        unit = {"fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
+        for dtype, tolerance in ((np.float32, 0.0), (half.dtype, 1.01 * unit)):
+            out = one.zeros((9, 16), dtype)
+            one.program([one.matmul(one.from_host(a), one.from_host(b.T).T, out)]).run()
+            found = one.to_host(out)
+            assert found.dtype == dtype
+            # What 600 sums in float32 lose; in 16 bits they would lose hundreds of its units.
+            np.testing.assert_allclose(found.astype(np.float64), exact, rtol=tolerance, atol=2e-4)
 
 
 def test_a_product_reads_its_operands_when_it_runs(backend: Backend) -> None:

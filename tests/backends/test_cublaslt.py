@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from nnkit.backends.cublaslt import Epilogue, ProductPlan, plan_product
 
 SHAPES = [(5, 7, 3), (1, 4, 6), (4, 1, 6), (6, 4, 1), (1, 1, 1), (1, 5, 1), (3, 1, 1), (130, 9, 140)]
 DTYPES = (np.float32, np.float64)
+KINDS = {dtype: kind for kind, dtype in acted._DTYPES.items()}
 
 
 def padded(array: NDArray, transposed: bool, spare: int) -> NDArray:
@@ -40,10 +42,10 @@ def act(
 ) -> None:
     """Do what a plan says, by nothing but addresses and leading dimensions."""
     assert plan is not None
-    kind = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}[plan.dtype]
+    kind, kind_of_d = KINDS[plan.dtype], KINDS[plan.out_dtype]
     matrices = [
-        acted.column_major(array.ctypes.data, kind, layout.rows, layout.columns, layout.leading)
-        for array, layout in ((b, plan.a), (a, plan.b), (out, plan.d))
+        acted.column_major(array.ctypes.data, number, layout.rows, layout.columns, layout.leading)
+        for array, layout, number in ((b, plan.a, kind), (a, plan.b, kind), (out, plan.d, kind_of_d))
     ]
     description = {
         "TRANSA": plan.transpose_a,
@@ -121,6 +123,18 @@ def test_bias_and_relu_and_back(shape, masked, dtype) -> None:
     np.testing.assert_allclose(sums, expected.sum(axis=0), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("widened", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_a_product_in_16_bits_sums_in_float32_and_may_give_it(dtype, widened) -> None:
+    a, b = operands(6, 300, 5, dtype)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    left, right = padded(a, False, 4), padded(b, True, 4)
+    out = padded(np.zeros((6, 5), np.float32 if widened else dtype), False, 3)
+    act(plan_product(left, right, out), left, right, out)
+    unit = 2.0**-23 if widened else float(ml_dtypes.finfo(dtype).eps)
+    np.testing.assert_allclose(out.astype(np.float64), exact, rtol=unit, atol=300 * 2.0**-23 * 3)
+
+
 def test_what_cublaslt_has_not_is_none() -> None:
     for shape in ((0, 3, 4), (2, 0, 4), (2, 3, 0)):
         a, b = operands(*shape, np.float32)
@@ -137,6 +151,8 @@ def test_what_cublaslt_has_not_is_none() -> None:
         ({"a": np.zeros((3, 5), np.float32)}, "does not make"),
         ({"out": np.zeros((3, 6), np.float32)}, "does not make"),
         ({"b": np.zeros((4, 5))}, "dtypes differ"),
+        ({"out": np.zeros((3, 5), np.float16)}, "dtypes differ"),
+        ({"a": np.zeros((3, 4), np.float16)}, "dtypes differ"),
         ({"a": np.zeros((6, 8), np.float32)[::2, ::2]}, "neither rows nor columns"),
         ({"out": np.zeros((5, 3), np.float32).T}, "rows of a result"),
         ({"mask": np.zeros((3, 1), np.uint8)}, "mask must be uint8 of shape"),
@@ -182,6 +198,7 @@ def test_the_numbers_acted_with_are_the_librarys() -> None:
 _TELL = """
 import gc, json
 from types import SimpleNamespace
+import ml_dtypes
 import numpy as np
 from nvmath.bindings import cublas, cublasLt as lt
 from nnkit.backends import cublaslt
@@ -233,6 +250,22 @@ told["layouts"] = [
 ]
 told["pointers"] = [bias.ctypes.data, mask.ctypes.data]
 told["found"] = product.found
+told["halves"] = []
+for half in (np.float16, ml_dtypes.bfloat16):
+    for wide in (half, np.float32):
+        first = len(made)
+        arrays = [new(3, 4, dtype=half), new(4, 8, dtype=half), new(3, 8, dtype=wide)]
+        one = cublaslt._Product(library, cublaslt.plan_product(*arrays), "fp16", *arrays, None, None)
+        handles = made[first:]
+        told["halves"].append([
+            read(lt.matmul_desc_get_attribute, lt.get_matmul_desc_attribute_dtype, handles[0][1],
+                 lt.MatmulDescAttribute[name]) for name in ("COMPUTE_TYPE", "SCALE_TYPE")
+        ] + [
+            read(lt.matrix_layout_get_attribute, lt.get_matrix_layout_attribute_dtype, handle,
+                 lt.MatrixLayoutAttribute["TYPE"])
+            for kind, handle in handles if kind == "matrix_layout_create"
+        ])
+        del one
 del product
 gc.collect()
 told["left"] = sorted(left) == sorted(handle for _, handle in made)
@@ -268,6 +301,8 @@ def test_the_library_holds_what_it_was_told(tmp_path: Path) -> None:
         # type, column-major, rows, columns, leading dimension: of b, a and out
         "layouts": [[0, 0, 4, 5, 4], [0, 0, 4, 3, 4], [0, 0, 5, 3, 5]],
         "pointers": [bias, mask],
+        # sums and factors in float32, b and a in 16 bits (CUDA_R_16F = 2, CUDA_R_16BF = 14), and out
+        "halves": [[68, 0, 2, 2, 2], [68, 0, 2, 2, 0], [68, 0, 14, 14, 14], [68, 0, 14, 14, 0]],
         "found": False,
         "left": True,
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from simulated import rounding
 
 from nnkit import Activation, Dense, Dropout, Embedding, Network, Trainer
 from nnkit.backends import select
@@ -148,8 +149,9 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
 }
 
 
-def trained(case: str, device: str, precision: str) -> tuple[Trainer, list[float]]:
+def trained(case: str, device: str, precision: str, **others: Any) -> tuple[Trainer, list[float]]:
     described, settings, X, y, given = CASES[case]
+    settings = {**settings, **others}
     trainer = Trainer(Network(described), device=device, precision=precision, seed=7, **settings)
     validation = (X.take(np.arange(5)) if isinstance(X, Features) else X[:5], y[:5])
     history = trainer.fit(X, y, epochs=2, batch_size=BATCH, validation=validation, **given)
@@ -182,6 +184,46 @@ def test_a_training_is_the_same_as_on_the_cpu(case: str, precision: str) -> None
     np.testing.assert_allclose(
         there.network.predict(X), expected, rtol=tolerance, atol=10 * tolerance * np.abs(expected).max()
     )
+
+
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [
+        ("relu, dropout, weights, adam", "fp16"),
+        ("relu, dropout, weights, adam", "bf16"),
+        ("everything at once, adamw", "fp16"),
+        ("an activation of its own, rmsprop", "fp16"),
+        ("embeddings, penalties, clipping, rmsprop", "fp16"),
+    ],
+)
+def test_mixed_precision_is_that_of_the_cpu_with_16_bits_stood_in_for(case: str, precision: str) -> None:
+    if precision not in select("cuda").backend.precisions:
+        pytest.skip(f"the card or its libraries have no {precision}")
+    # A rule that divides by the gradient's size makes much of a little one's last bit: SGD does not.
+    with rounding.installed() as device:
+        here, losses = trained(case, device, precision, optimizer="sgd")
+    there, same_losses = trained(case, "cuda", precision, optimizer="sgd")
+    # Sums in another order are now and then rounded to the neighbour.
+    unit = {"fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
+    np.testing.assert_allclose(same_losses, losses, rtol=4 * unit)
+    for name, value in here.network.parameters().items():
+        same = there.network.parameters()[name]
+        assert same.dtype == np.float32
+        np.testing.assert_allclose(same, value, rtol=0, atol=unit * max(np.abs(value).max(), 0.1))
+    for column in ("loss_scale", "skipped_steps") if precision == "fp16" else ():
+        np.testing.assert_array_equal(there.history[column], here.history[column])
+
+
+def test_an_overflow_is_skipped_and_the_training_goes_on() -> None:
+    X = numbers()
+    X[3] *= 1e6
+    network = Network([Dense(9, "relu"), Dense(5, "relu"), Dense(CLASSES)])
+    trainer = Trainer(network, "cross_entropy", device="cuda", precision="fp16", seed=7)
+    history = trainer.fit(X, classes(), epochs=3, batch_size=BATCH)
+    assert list(history["skipped_steps"]) == [1, 2, 3]
+    assert list(history["loss_scale"]) == [32768, 16384, 8192]
+    assert np.isfinite(history["loss"]).all()
+    assert all(np.isfinite(value).all() for value in network.parameters().values())
 
 
 @pytest.mark.parametrize("outputs", [7, 8])

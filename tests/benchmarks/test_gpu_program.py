@@ -15,9 +15,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from simulated import rounding
 
 from nnkit.benchmarks.figures import Aim, Failure, Figure, Part, table
 from nnkit.benchmarks.gpu import __main__ as sections
+from nnkit.benchmarks.gpu import mixed
+from nnkit.benchmarks.gpu.settings import Settings
 from nnkit.benchmarks.timing import Spread
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +38,7 @@ def program() -> ModuleType:
 
 
 def test_a_dry_run_measures_every_section_and_prints_the_table_last(tmp_path: Path) -> None:
-    names = ["floors", "kernels", "floor", "agreement", "mnist", "small", "step"]
+    names = ["floors", "kernels", "floor", "agreement", "mnist", "small", "mixed", "step"]
     command = ["bash", str(ROOT / "bench" / "gpu.sh"), *names, "--device", "cpu", "--quick", "--no-peers"]
     environment = {**os.environ, "NNKIT_BENCH_OUT": str(tmp_path), "PYTHON": sys.executable}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -55,6 +58,30 @@ def test_a_dry_run_measures_every_section_and_prints_the_table_last(tmp_path: Pa
     assert by_name["two runs, values that differ"].reached
     assert by_name["captured against uncaptured, values that differ"].reached
     assert sum("of the copy's rate" in name for name in by_name) == 17
+
+
+def test_the_section_of_mixed_precision_measures_each_format() -> None:
+    with rounding.installed() as device:
+        parts = mixed.parts(Settings(device, quick=True, peers=False))
+        # A contest is held in other processes, which do not know the device.
+        assert sum(part.name.startswith("PyTorch AMP") for part in parts) == 3
+        own = [part for part in parts if not part.name.startswith("PyTorch AMP")]
+        figures = [figure for part in own for figure in part.measure()]
+    by_name = {figure.name: figure for figure in figures if isinstance(figure, Figure)}
+    assert len(by_name) == len(figures)
+    for half in ("fp16", "bf16"):
+        assert f"four hidden layers of 16, batch 16: {half} over fp32" in by_name
+        assert f"mnist: mean accuracy, {half} from fp32" in by_name
+        assert f"california_housing.csv: mean r2, {half} from fp32" in by_name
+    share = by_name["four hidden layers of 16, batch 16, fp16: share of its products' rate"]
+    assert share.aim == Aim(">=", 0.7)
+    weights = [784 * 16, *[16 * 16] * 3, 16 * 10]
+    forward = by_weights = 2 * 16 * sum(weights)
+    by_inputs = 2 * 16 * sum(weights[1:])
+    step = by_name["four hidden layers of 16, batch 16, fp16"]
+    assert step.details["flop"] == forward + by_weights + by_inputs
+    assert by_name["overflow: updates skipped in 10 epochs"].value.median == 10
+    assert by_name["overflow: last epoch's loss over the first's"].reached
 
 
 def test_a_section_that_cannot_begin_is_a_failure_of_its_own(program: ModuleType) -> None:

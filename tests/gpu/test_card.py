@@ -17,6 +17,7 @@ from nnkit.backends import select
 from nnkit.backends.cublaslt import CublasLt
 from nnkit.backends.cupy import CupyBackend
 from nnkit.config import Config
+from nnkit.training.precision import half_of
 from nnkit.training.run import Run
 
 pytestmark = pytest.mark.gpu
@@ -82,6 +83,63 @@ def test_tf32_rounds_and_still_learns(backend: CupyBackend) -> None:
         errors[precision] = np.abs(one.to_host(out) - exact).max()
     assert errors["fp32"] < 1e-4 < errors["tf32"] < 0.2
     assert losses(trained("cuda", "tf32"))[-1] < 0.7 * losses(trained("cuda", "tf32"))[0]
+
+
+HALVES = ("fp16", "bf16")
+
+
+def without(backend: CupyBackend, precision: str) -> None:
+    if precision not in backend.precisions:
+        pytest.skip(f"the card or its libraries have no {precision}")
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_products_in_16_bits_sum_in_float32(backend: CupyBackend, precision: str) -> None:
+    without(backend, precision)
+    half = half_of(precision)
+    assert half is not None
+    random = np.random.default_rng(0)
+    m, k, n = 512, 4096, 768
+    a, b = (random.normal(size=shape).astype(half.dtype) for shape in ((m, k), (k, n)))
+    bias = random.normal(size=n).astype(half.dtype)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    one = backend.computing(precision)
+    placed = [one.from_host(array) for array in (a, b, bias)]
+    wide, narrow, relu = one.zeros((m, n), np.float32), *(one.zeros((m, n), half.dtype) for _ in range(2))
+    forward = one.matmul_relu(*placed, relu, None)
+    assert forward is not None, f"cuBLASLt has no ReLU with bias for {precision}"
+    products = [one.matmul(*placed[:2], wide), one.matmul(*placed[:2], narrow), forward]
+    one.program(products).run()
+    unit = {"fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
+    np.testing.assert_allclose(one.to_host(wide), exact, rtol=1e-4, atol=k * 2.0**-22)
+    found = one.to_host(narrow).astype(np.float64)
+    np.testing.assert_allclose(found, exact, rtol=2 * unit, atol=k * 2.0**-22)
+    expected = np.maximum(exact + bias.astype(np.float64), 0)
+    np.testing.assert_allclose(one.to_host(relu).astype(np.float64), expected, rtol=2 * unit, atol=1e-2)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_mixed_precision_learns_as_float32_does_and_twice_the_same(
+    backend: CupyBackend, precision: str
+) -> None:
+    without(backend, precision)
+    first, second = (trained("cuda", precision, clip_norm=1.0, l2=1e-4) for _ in range(2))
+    reference = trained("cuda", clip_norm=1.0, l2=1e-4)
+    np.testing.assert_allclose(losses(first), losses(reference), rtol=2e-2)
+    for name, value in first.network.parameters().items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(second.network.parameters()[name], value)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_steps_in_mixed_precision_are_captured_and_allocate_nothing(
+    backend: CupyBackend, precision: str
+) -> None:
+    without(backend, precision)
+    memory = Memory()
+    trained("cuda", precision, callbacks=[memory])
+    assert len(set(memory.used)) == 1
+    assert backend.describe()["captured steps"] == "yes"
 
 
 class Memory(Callback):

@@ -54,7 +54,8 @@ class CudaDevice(HostDevice):
         self.launch = launch(name, dtype, formulas, constants, {**values, **placed}, self.threads)
         kernel, grid, block = self.launch.kernel, self.launch.grid, self.launch.block
         scratch = {key: self._placed(np.zeros(*kind)) for key, kind in self.launch.scratch.items()}
-        inputs = [{**values, **placed, **scratch}[parameter] for parameter in kernel.parameters]
+        given = {**values, **placed, **scratch}
+        inputs = [_launched(given[parameter]) for parameter in kernel.parameters]
 
         def operation() -> None:
             for key, array in arrays.items():
@@ -84,6 +85,15 @@ def _module() -> Any:
     import cupy
 
     return cupy
+
+
+def _launched(value: Any) -> Any:
+    """Return an argument as a launch takes it: Numba does not know CuPy's bfloat16."""
+    if not GPU or getattr(getattr(value, "dtype", None), "name", "") != "bfloat16":
+        return value
+    from nnkit.backends.cuda_device import _wrap_bfloat16
+
+    return _wrap_bfloat16(value)
 
 
 def _to_host(array: Any) -> np.ndarray:

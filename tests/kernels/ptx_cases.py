@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from itertools import product
@@ -16,17 +16,44 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from nnkit.core.activations import activation_function, activation_names
 from nnkit.core.augmentation import Augmentation
 from nnkit.core.losses import loss_from, loss_names
 from nnkit.core.optimizers import optimizer_from, optimizer_names
-from nnkit.kernels.layout import COUNTERS, SCALARS
+from nnkit.kernels.layout import COPY_COLUMNS, COUNTERS, SCALARS, SCALING
 
 NEWEST = (9, 0)
 CAPABILITIES = ((7, 0), (8, 0), NEWEST)
 DTYPES = ("float32", "float64")
+HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+# What has 16 bits in mixed precision, kernel by kernel, and which kernels know of the loss scale.
+IN_16_BITS = {
+    "gather": ("inputs",),
+    "forward": ("z", "a"),
+    "backward": ("delta", "z", "a"),
+    "elementwise_loss": ("gradient",),
+    "softmax_loss": ("gradient",),
+    "embed": ("inputs",),
+    "embed_gradient": ("delta",),
+    "update": ("copy",),
+    "copy_parameters": ("copy",),
+}
+RESCALED = frozenset(
+    [
+        "elementwise_loss",
+        "softmax_loss",
+        "penalise",
+        "squared_norm",
+        "update",
+        "penalise_rows",
+        "squared_norm_rows",
+        "update_rows",
+        "mark_rows",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,13 @@ class Case:
     constants: Mapping[str, bool | int | float]
     arguments: Mapping[str, Any]
     wide: bool
+    storage: str = ""  # what is in 16 bits, if anything is
+
+    @property
+    def capabilities(self) -> frozenset[tuple[int, int]]:
+        """The compute capabilities that it is compiled for."""
+        older = set(CAPABILITIES) if self.name in representatives() else set()
+        return frozenset({NEWEST, *older} - dropped() - ({(7, 0)} if self.storage == "bfloat16" else set()))
 
 
 @dataclass(frozen=True)
@@ -165,9 +199,10 @@ def arena_cases() -> Iterator[Case]:
             "scalars": np.zeros(SCALARS),
             "rates": np.zeros(9),
             **{"batch_size": 128, "l1": 0.1, "l2": 0.1, "weight_decay": 0.1, "clip_norm": np.float64(1.0)},
+            **{"copy": np.empty(size, dtype), "copies": np.zeros((3, COPY_COLUMNS), np.int64)},
         }
         blocks = "one-block" if size == 128 else "blocks"
-        for kernel in ("penalise", "squared_norm"):
+        for kernel in ("penalise", "squared_norm", "copy_parameters"):
             yield Case(f"{kernel}-{blocks}-{dtype}", kernel, dtype, {}, {}, arguments, True)
         for name in optimizer_names() if size > 128 else ("sgd",):
             optimizer = optimizer_from(name)
@@ -227,10 +262,31 @@ def embedding_cases() -> Iterator[Case]:
             yield Case(label, "update_rows", dtype, formulas, constants, arguments, width == 64)
 
 
+def half_cases(others: list[Case]) -> Iterator[Case]:
+    """Each kernel that mixed precision changes: with wide accesses and, in float16, without them."""
+    chosen: dict[tuple[str, bool], Case] = {}
+    for case in others:
+        if case.dtype == "float32" and case.constants.get("GRADIENT", True) and "augmented" not in case.name:
+            chosen.setdefault((case.kernel, case.wide), case)
+    for case, (storage, dtype) in product(chosen.values(), HALVES.items()):
+        halves = {key: np.empty(case.arguments[key].shape, dtype) for key in IN_16_BITS.get(case.kernel, ())}
+        rescaled = storage == "float16" and case.kernel in RESCALED
+        if not (halves or rescaled) or not (case.wide or storage == "float16"):
+            continue
+        yield replace(
+            case,
+            name=case.name.replace("float32", storage),
+            constants={**case.constants, "RESCALED": rescaled, "COPIED": case.kernel == "update"},
+            arguments={**case.arguments, "scaling": np.zeros(SCALING), **halves},
+            storage=storage,
+        )
+
+
 @cache
 def cases() -> dict[str, Case]:
     """Return all cases by their names."""
     found = [*layer_cases(), *loss_cases(), *gather_cases(), *arena_cases(), *embedding_cases()]
+    found += list(half_cases(found))
     assert len({case.name for case in found}) == len(found)
     return {case.name: case for case in found}
 
@@ -241,27 +297,27 @@ def representatives() -> frozenset[str]:
 
     Python is compiled anew for each, which takes nearly all the time; what differs is what NVVM makes of it.
     """
-    first: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str, ...], str] = {}
     for name, case in cases().items():
-        first.setdefault((case.kernel, case.dtype), name)
+        first.setdefault((case.kernel, case.dtype, case.storage), name)
     return frozenset(first.values())
 
 
 def compiled(name: str) -> Compiled:
     """Compile a case, and assemble it if there is a ptxas."""
-    from numba import cuda, typeof
+    from numba import cuda
+    from numba.cuda.typing.typeof import typeof
 
     from nnkit.kernels.cuda import launch
 
     case = cases()[name]
-    older = set(CAPABILITIES) - {NEWEST} - dropped() if name in representatives() else set()
     started = launch(case.kernel, case.dtype, case.formulas, case.constants, _aligned(case.arguments))
     real = np.dtype(case.dtype).type
     scratch = {key: np.zeros([1] * len(shape), kind) for key, (shape, kind) in started.scratch.items()}
     given = [{**case.arguments, **scratch}[parameter] for parameter in started.kernel.parameters]
     types = tuple(typeof(real(value) if type(value) is float else value) for value in given)
     entry = started.kernel.entry.py_func
-    ptx = {capability: cuda.compile_ptx(entry, types, cc=capability)[0] for capability in {NEWEST, *older}}
+    ptx = {capability: cuda.compile_ptx(entry, types, cc=capability)[0] for capability in case.capabilities}
     return Compiled(ptx, _assembled(ptx[NEWEST]))
 
 

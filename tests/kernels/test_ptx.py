@@ -8,22 +8,25 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
+import numpy as np
 import pytest
 from numba.cuda.cudadrv.error import NvvmSupportError
 from ptx_cases import (
-    CAPABILITIES,
+    IN_16_BITS,
     NEWEST,
     Case,
     Compiled,
     assembler,
     cases,
     compiled,
-    dropped,
-    representatives,
 )
 
+from nnkit.kernels.cuda import TEMPLATES
+
 CASES = cases()
-FLOAT32 = [case for case in CASES.values() if case.dtype == "float32"]
+PLAIN = {name: case for name, case in CASES.items() if not case.storage}
+HALVES = {name: case for name, case in CASES.items() if case.storage}
+FLOAT32 = [case for case in PLAIN.values() if case.dtype == "float32"]
 # These hold no sum and no figure of a step: nothing in them is meant to be a float64.
 WITHOUT_FLOAT64 = [case for case in FLOAT32 if case.kernel in ("forward", "backward", "gather")]
 
@@ -51,7 +54,7 @@ def ptx(results: dict[str, Future[Compiled]], name: str) -> str:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_it_compiles_and_assembles_without_a_spill(case: Case, results: dict[str, Future[Compiled]]) -> None:
     result = results[case.name].result()
-    assert set(result.ptx) == {NEWEST, *(CAPABILITIES if case.name in representatives() else ())} - dropped()
+    assert set(result.ptx) == case.capabilities
     for (major, minor), text in result.ptx.items():
         assert f".target sm_{major}{minor}" in text
         assert text.count(".entry") == 1
@@ -82,7 +85,7 @@ def test_a_loss_is_a_float64_once_for_four_elements(results) -> None:
     assert text.count("cvt.f64.f32") == exponentials // 4 + 2
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", PLAIN.values(), ids=PLAIN)
 def test_accesses_are_wide_where_rows_are_made_of_fours(case: Case, results) -> None:
     text = ptx(results, case.name)
     # The widest access is 16 bytes: four float32 or two float64, named for their type or as bits.
@@ -105,3 +108,38 @@ def test_bytes_are_read_and_written_four_at_a_time(results) -> None:
         assert "ld.global.u8" not in ptx(results, name)
     assert re.search("st" + four, ptx(results, "forward-relu-dropout-float32"))
     assert "st.global.u8" not in ptx(results, "forward-relu-dropout-float32")
+
+
+def test_every_kernel_is_compiled_in_every_type() -> None:
+    # `number` deals with ids alone.
+    for storage, kernels in (("float16", set(TEMPLATES) - {"number"}), ("bfloat16", set(IN_16_BITS))):
+        assert {case.kernel for case in HALVES.values() if case.storage == storage} == kernels
+    assert {case.kernel for case in PLAIN.values() if case.dtype == "float64"} == set(TEMPLATES)
+
+
+@pytest.mark.parametrize("case", HALVES.values(), ids=HALVES)
+def test_16_bits_are_read_and_written_four_at_a_time_and_converted_by_one_instruction(
+    case: Case, results
+) -> None:
+    text = ptx(results, case.name)
+    assert "call" not in re.sub(r"//.*", "", text), "a function of another module"
+    kinds = {np.dtype(array.dtype).name for array in case.arguments.values() if isinstance(array, np.ndarray)}
+    if case.storage not in kinds:
+        return
+    reads, writes = {
+        "float16": ("cvt.f32.f16", "cvt.rn.f16.f32"),
+        "bfloat16": ("mov.b32", "cvt.rn.bf16.f32"),
+    }[case.storage]
+    both = case.kernel in ("forward", "backward") or (
+        case.kernel == "softmax_loss" and "BIAS" in case.constants
+    )
+    assert (reads in text) or not both
+    assert (writes in text) == (case.kernel != "embed_gradient")
+    loads, stores = (len(re.findall(rf"{way}\.global\.v4\.[bu]16", text)) for way in ("ld", "st"))
+    if not case.wide:
+        assert loads == stores == 0
+        return
+    if case.kernel == "embed_gradient":
+        assert loads > 0
+    else:
+        assert stores > 0 or "SPARSE" in case.name

@@ -13,6 +13,7 @@ from itertools import count
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,7 +41,12 @@ MatmulPreferenceAttribute = IntEnum(
 )
 _DESCRIPTOR_TYPES = dict(zip(MatmulDescAttribute, ("<i4", "<i4", "<u4", "<i8", "<i8", "<i8"), strict=True))
 _PREFERENCE_TYPES = dict(zip(MatmulPreferenceAttribute, ("<u8", "<u4", "<u4", "<u4", "<u4"), strict=True))
-_DTYPES = {0: np.dtype(np.float32), 1: np.dtype(np.float64)}
+_DTYPES = {
+    0: np.dtype(np.float32),
+    1: np.dtype(np.float64),
+    2: np.dtype(np.float16),
+    14: np.dtype(ml_dtypes.bfloat16),
+}
 _ALGORITHM = np.dtype([("data_", np.uint64, 8)])
 _RESULT = np.dtype(
     [
@@ -161,9 +167,14 @@ def _matmul(
 
 def _shapes(description: dict[str, int], a: int, b: int, d: int) -> None:
     """Refuse what does not fit together, as the library does."""
+    kinds = [_things[layout][0] for layout in (a, b, d)]
+    halves = {14, 2} & set(kinds[:2])
+    assert kinds[0] == kinds[1]
+    # Matrices in 16 bits have float32 factors, and results in either.
+    assert kinds[2] in (kinds[0], 0) if halves else kinds[2] == kinds[0]
+    assert description["scale"] == (0 if halves else kinds[0])
     for layout in (a, b, d):
-        kind, rows, columns, leading = _things[layout]
-        assert kind == description["scale"]
+        _, rows, columns, leading = _things[layout]
         assert min(rows, columns) >= 1
         assert leading >= rows
     (_, a_rows, a_columns, _), (_, b_rows, b_columns, _) = _things[a], _things[b]
@@ -191,6 +202,8 @@ def column_major(pointer: int, kind: int, rows: int, columns: int, leading: int)
 
 def multiply(description: dict[str, int], a: NDArray, b: NDArray, d: NDArray) -> None:
     """Do what a descriptor says."""
+    if a.itemsize == 2:
+        a, b = a.astype(np.float32), b.astype(np.float32)
     product = (a.T if description["TRANSA"] else a) @ (b.T if description["TRANSB"] else b)
     epilogue = Epilogue(description["EPILOGUE"])
     rows, columns = d.shape
@@ -202,7 +215,7 @@ def multiply(description: dict[str, int], a: NDArray, b: NDArray, d: NDArray) ->
             _at(description["EPILOGUE_AUX_POINTER"], (columns - 1) * leading + -(-rows // 8)), np.uint8
         )
     if epilogue in (Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS):
-        product = np.maximum(product + bias[:, None], 0)
+        product = np.maximum(product + bias[:, None].astype(product.dtype), 0)
     if epilogue == Epilogue.RELU_AUX_BIAS:
         for column in range(columns):
             bits = np.packbits(product[:, column] > 0)
@@ -212,4 +225,5 @@ def multiply(description: dict[str, int], a: NDArray, b: NDArray, d: NDArray) ->
             start = column * leading
             product[:, column] *= np.unpackbits(mask[start : start + -(-rows // 8)])[:rows]
         bias[:] = product.sum(axis=1)
-    d[...] = product
+    with np.errstate(over="ignore"):
+        d[...] = product

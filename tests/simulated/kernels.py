@@ -19,6 +19,8 @@ def patch_simulator() -> None:
     from numba.cuda.simulator.kernel import FakeCUDAKernel
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
+    from nnkit.backends import cuda_device
+
     def as_cuda_array(array: Any, sync: bool = True) -> FakeCUDAArray:
         assert not sync, "waits for the stream"
         assert array.__cuda_array_interface__["stream"]
@@ -41,6 +43,8 @@ def patch_simulator() -> None:
         return launch
 
     cuda.as_cuda_array = as_cuda_array
+    # The simulator's arrays are NumPy's, which know the type.
+    cuda_device._wrap_bfloat16 = lambda array: as_cuda_array(array, sync=False)
     FakeCUDAShared.array = _shared_array
     cuda.external_stream = _external_stream
     FakeCUDAKernel.typeof_pyval = lambda kernel, value: _type_of(value)

@@ -33,6 +33,7 @@ SECTIONS: Mapping[str, str] = {
     "kernels": "kernels:parts",
     "agreement": "agreement:parts",
     "mnist": "mnist:parts",
+    "mixed": "mixed:parts",
 }
 
 
