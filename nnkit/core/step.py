@@ -462,6 +462,9 @@ class Step(Objective):
     def last_gradient(self, name: str, rows: Array) -> NDArray[np.float64]:
         """Return rows of a parameter's gradient in the last step, of the batch's mean loss, not clipped.
 
+        Where the loss is scaled, it is divided by the scale that followed the step: twice the step's at the
+        one in 2000 that doubles it, and of no matter after one whose gradient is not finite.
+
         Parameters
         ----------
         name : str
@@ -478,7 +481,8 @@ class Step(Objective):
         host = self.arena.backend.to_host
         total = sum(host(self.arena.view(name, part)[rows]).astype(np.float64) for part in parts)
         weight = float(host(self.scalars)[WEIGHT_SUM])
-        return np.asarray(total) * (self.batch_size / weight if weight > 0 else 0.0)
+        scale = weight if self.scaling is None else weight * float(host(self.scaling)[LOSS_SCALE])
+        return np.asarray(total) * (self.batch_size / scale if scale > 0 else 0.0)
 
     def arrays(self) -> dict[str, Array]:
         """Return everything that a further step depends on, by name: what a checkpoint holds of the device.

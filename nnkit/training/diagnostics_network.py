@@ -132,12 +132,21 @@ class Probe:
         self.forget()
 
     def look(self) -> None:
-        """Add what the last step left to the figures, and keep the weights for the next one's update."""
+        """Add what the last step left to the figures, and keep the weights for the next one's update.
+
+        A step that a scaled loss made overflow was left out of the training, and is of these too.
+        """
+        gradients = [
+            self._step.last_gradient(f"layers.{stage.layer}.weight", sampled)
+            for (stage, _, _), sampled in zip(self._layers, self._sampled, strict=True)
+        ]
+        if self._step.scaling is not None and not all(np.isfinite(g).all() for g in gradients):
+            self._before = None
+            return
         self._before = [self._weights(layer) for layer in range(len(self._layers))]
-        for layer, (stage, activation, above) in enumerate(self._layers):
+        for layer, (_, activation, above) in enumerate(self._layers):
             window = self._window[layer]
-            gradient = self._step.last_gradient(f"layers.{stage.layer}.weight", self._sampled[layer])
-            window.gradients.append(self._whole(layer, gradient))
+            window.gradients.append(self._whole(layer, gradients[layer]))
             window.weight_norm = self._whole(layer, self._before[layer])
             found = None if above is None else self._step.outputs(above, self._rows)
             if found is not None and above is not None:

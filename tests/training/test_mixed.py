@@ -25,6 +25,8 @@ from nnkit.core.step import Penalty, Step
 from nnkit.errors import DivergenceError, ModelFileError
 from nnkit.kernels.layout import LOSS_SCALE, SKIPPED_STEPS, STEP
 from nnkit.training.checkpoint import Checkpoint, Checkpoints
+from nnkit.training.diagnosis import Diagnosis
+from nnkit.training.diagnostics_network import Probe
 from nnkit.training.precision import half_of
 
 FORMATS = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -467,3 +469,47 @@ def test_embeddings_train_in_float32_and_a_skipped_step_leaves_them(optimizer: s
         assert np.array_equal(step.state[name], seen[name])
     step.run(1, 1)
     assert not np.array_equal(net.parameters()["layers.0.weight"], before["layers.0.weight"])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What a diagnosis sees of it.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_diagnosis_sees_the_gradients_of_the_loss_and_not_of_its_scale() -> None:
+    X, y = problem()
+    norms = {}
+    for precision in ("fp32", "fp16"):
+        diagnosis = Diagnosis(Features(X), y)
+        net = Network([Dense(21, "relu"), Dense(3)])
+        trainer(net, precision).fit(X, y, epochs=3, batch_size=20, callbacks=[diagnosis])
+        norms[precision] = [[layer.gradient_norm for layer in look.layers] for look in diagnosis.figures]
+        assert diagnosis.findings == []
+    assert np.size(norms["fp32"]) > 0
+    np.testing.assert_allclose(norms["fp16"], norms["fp32"], rtol=0.02)
+
+
+def test_a_diagnosis_leaves_out_the_steps_that_overflowed() -> None:
+    X, y = problem()
+    net = Network([Dense(21, "relu"), Dense(3)], inputs=X.shape[1], seed=1)
+    half = half_of("fp16")
+    net.place(rounding.create(""), np.float32)
+    rows = Rows(net.arena.backend, np.float32, Features(X), y, shuffled=True)
+    loss = loss_from("cross_entropy")
+    step = Step(net.stages, net.arena, loss, Penalty(), 20, 0, SGD(), rows, half=half)
+    probe = Probe(step, 100)
+    step.begin_epoch(0, np.arange(len(X)), np.full(10, 1e-3))
+    net.arena.backend.write(step.scaling[LOSS_SCALE : LOSS_SCALE + 1], 2.0**60)
+    step.run(0, 1)
+    assert step.read().skipped_steps == 1
+    probe.look()
+    probe.measure_update(1)
+    net.arena.backend.write(step.scaling[LOSS_SCALE : LOSS_SCALE + 1], 1024.0)
+    step.run(1, 1)
+    probe.look()
+    step.run(2, 1)
+    probe.measure_update(1)
+    for layer in probe.figures(0).layers:
+        assert 0 < layer.gradient_norm < 10
+        assert layer.update_ratio is not None
+        assert layer.update_ratio > 0
