@@ -46,6 +46,7 @@ __all__ = [
     "is_cached",
     "load_kernel",
     "load_source",
+    "source_name",
     "specialise",
 ]
 
@@ -141,8 +142,7 @@ def load_kernel(
     # One thread at a time: Python 3.11's `ast.parse` fails where two threads are in it.
     with _loading[0]:
         source = specialise(template, formulas, constants, target)
-        digest = hashlib.sha256(source.encode()).hexdigest()[:24]
-        name = f"{template.__name__}_{target.name}_{digest}"
+        name = source_name(f"{template.__name__}_{target.name}", source)
         if not is_cached(name):
             _announce_compiling()
         entry = getattr(load_source(name, source), template.__name__)
@@ -159,6 +159,11 @@ def _unlock_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_unlock_in_child)
+
+
+def source_name(prefix: str, source: str) -> str:
+    """Return what a module of that source is called: no other source is called so."""
+    return f"{prefix}_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
 
 
 def load_source(name: str, source: str) -> ModuleType:

@@ -11,12 +11,14 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def kernel_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep compiled kernels in a folder of this session's, unless NNKIT_CACHE names one."""
     if "NNKIT_CACHE" in os.environ:
         yield Path(os.environ["NNKIT_CACHE"])
         return
-    folder = tmp_path_factory.mktemp("cache")
+    session = tmp_path_factory.getbasetemp()
+    # Each of pytest-xdist's processes has a folder of its own in the session's; what one compiles serves all.
+    folder = (session.parent if hasattr(pytestconfig, "workerinput") else session) / "cache"
     os.environ["NNKIT_CACHE"] = str(folder)
     yield folder
     del os.environ["NNKIT_CACHE"]

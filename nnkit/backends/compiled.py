@@ -10,7 +10,6 @@ arguments: one function serves all networks of a kind, and lies in the cache of 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import platform
 import threading
@@ -75,7 +74,9 @@ class Plan:
     @property
     def name(self) -> str:
         """The module's name, by the hash of its source."""
-        return f"program_{hashlib.sha256(self.source.encode()).hexdigest()[:24]}"
+        from nnkit.kernels.specialise import source_name
+
+        return source_name("program", self.source)
 
     def load(self, only_cached: bool) -> Callable[[int], object] | None:
         """Return the function of how often to run; None if it would have to be compiled and must not."""
