@@ -100,20 +100,24 @@ class Inference:
     def run(self) -> tuple[NDArray, float]:
         """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
         backend = self._arena.backend
-        backend.write(self._scalars, 0.0)
+        if self._loss is not None:
+            backend.write(self._scalars, 0.0)
         if self._refresh is not None:
             self._refresh.run()
         outputs = None
         for number, program in enumerate(self._programs):
             first = number * self._chunk
             count = min(self._chunk, self._count - first)
-            backend.write(self._counters[BATCH : BATCH + 1], number)
+            if len(self._programs) > 1:
+                backend.write(self._counters[BATCH : BATCH + 1], number)
             program.run()
             part = backend.to_host(self._passes.outputs(count))
             if outputs is None:
                 outputs = np.empty((self._count, part.shape[1]), part.dtype)
             outputs[first : first + count] = part
         assert outputs is not None
+        if self._loss is None:
+            return outputs, float("nan")
         scalars = backend.to_host(self._scalars)
         weight = float(scalars[LOSS_WEIGHT])
         loss = float(scalars[LOSS_SUM]) / weight if weight > 0 else float("nan")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.core.features import Features
-from nnkit.data.arrays import blocks, check_array
+from nnkit.data.arrays import as_numbers, blocks, check_array, check_finite
 from nnkit.data.operations import ArrayColumns
 from nnkit.errors import DataError
 
@@ -83,7 +83,7 @@ def encode_array(
     features: NDArray, operation: ArrayColumns, rows: NDArray[np.integer] | None, dtype: np.dtype
 ) -> Features:
     """Encode the rows (all, or the given ones)."""
-    features = check_array(features, rows)
+    features = as_numbers(features)
     if features.shape[1] != operation.count:
         raise DataError(
             f"the features have {features.shape[1]} columns, the model was trained on {operation.count}"
@@ -96,6 +96,7 @@ def encode_array(
         with np.errstate(over="ignore", invalid="ignore"):
             dense[place] = (block.astype(np.float64) - operation.shift) * operation.scale
         if not np.isfinite(dense[place]).all():
+            check_finite(features, rows)  # what came in is named rather than what became of it
             row, column = (int(index) for index in np.argwhere(~np.isfinite(dense[place]))[0])
             row = place.start + row if rows is None else int(rows[place.start + row])
             raise DataError(

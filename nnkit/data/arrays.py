@@ -24,7 +24,7 @@ from nnkit.data.limits import check_size, memory_limit
 from nnkit.data.targets import check_target
 from nnkit.errors import DataError, FileError, NnkitError, shown
 
-__all__ = ["as_rows", "blocks", "check_array", "read_npy", "read_npz"]
+__all__ = ["as_numbers", "as_rows", "blocks", "check_array", "check_finite", "read_npy", "read_npz"]
 
 _BLOCK_ELEMENTS = 1 << 20
 _FEATURE_NAMES = ("x", "features", "data", "images", "x_train", "train_x", "train_images")
@@ -58,6 +58,13 @@ def check_array(features: NDArray, rows: NDArray[np.integer] | None = None) -> N
 
     NaN and infinite values are named by row and column, both counting from 0.
     """
+    features = as_numbers(features)
+    check_finite(features, rows)
+    return features
+
+
+def as_numbers(features: NDArray) -> NDArray:
+    """Return the features as (samples, p) numbers, finite or not, booleans as uint8, or raise a DataError."""
     features = np.asanyarray(features)
     if features.ndim != 2 or features.shape[0] == 0 or features.shape[1] == 0:
         raise DataError(
@@ -67,18 +74,23 @@ def check_array(features: NDArray, rows: NDArray[np.integer] | None = None) -> N
         return features.view(np.uint8)
     if features.dtype.kind not in "iuf":
         raise DataError(f"features are numbers, not {features.dtype}: give columns of text as a table")
-    if features.dtype.kind == "f":
-        for place, block in blocks(features, rows):
-            bad = ~np.isfinite(block)
-            if bad.any():
-                row, column = (int(index) for index in np.argwhere(bad)[0])
-                found = block[row, column]
-                row = place.start + row if rows is None else int(rows[place.start + row])
-                raise DataError(
-                    f"the features hold {found} in row {row}, column {column} (counting from 0): "
-                    "fill it in or leave the row out"
-                )
     return features
+
+
+def check_finite(features: NDArray, rows: NDArray[np.integer] | None = None) -> None:
+    """Raise a DataError that names the first value of the rows (all, or those given) that is not finite."""
+    if features.dtype.kind != "f":
+        return
+    for place, block in blocks(features, rows):
+        bad = ~np.isfinite(block)
+        if bad.any():
+            row, column = (int(index) for index in np.argwhere(bad)[0])
+            found = block[row, column]
+            row = place.start + row if rows is None else int(rows[place.start + row])
+            raise DataError(
+                f"the features hold {found} in row {row}, column {column} (counting from 0): "
+                "fill it in or leave the row out"
+            )
 
 
 def as_rows(values: NDArray, where: str) -> tuple[NDArray, tuple[int, ...] | None]:
