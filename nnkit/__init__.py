@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nnkit.errors import NnkitError as NnkitError
     from nnkit.estimators import MLPClassifier as MLPClassifier
     from nnkit.estimators import MLPRegressor as MLPRegressor
+    from nnkit.insight.live_figure import LiveFigure as LiveFigure
     from nnkit.model import Model as Model
     from nnkit.model import load as load
     from nnkit.training.callbacks import Callback as Callback
@@ -44,6 +45,7 @@ _HOMES = {
     "nnkit.data.sources": ("load_dataset",),
     "nnkit.errors": ("NnkitError",),
     "nnkit.estimators": ("MLPClassifier", "MLPRegressor"),
+    "nnkit.insight.live_figure": ("LiveFigure",),
     "nnkit.model": ("Model", "load"),
     "nnkit.training.callbacks": ("Callback", "Figures"),
     "nnkit.training.history": ("History",),

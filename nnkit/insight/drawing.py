@@ -7,8 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nnkit.errors import ConfigError
 from nnkit.files import write_whole
@@ -19,11 +23,15 @@ __all__ = [
     "MARKERS",
     "Palette",
     "Plot",
+    "check_matplotlib",
     "check_picture",
     "colours",
     "have_matplotlib",
     "literal",
+    "number_text",
     "page_svg",
+    "png_of",
+    "tinted",
     "together",
     "write_plot",
 ]
@@ -31,6 +39,8 @@ __all__ = [
 MARKERS = "osD^vP*X"
 _SUFFIXES = (".png", ".svg")
 _DOTS_AN_INCH = 200
+# Of two signs, each over a light and a dark surface.
+_POSITIVE, _NEGATIVE = (0.18, 0.50, 0.86), (0.87, 0.42, 0.12)
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,19 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def number_text(value: float) -> str:
+    """Return a figure to four digits, a large one whole."""
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def tinted(shares: NDArray) -> NDArray:
+    """Return colours for shares, or for numbers of both signs up to 1: clear at 0, on any surface."""
+    colours = np.empty((*shares.shape, 4))
+    colours[..., :3] = np.where((shares < 0)[..., None], _NEGATIVE, _POSITIVE)
+    colours[..., 3] = np.minimum(np.abs(shares), 1)
+    return colours
+
+
 def have_matplotlib() -> bool:
     """Tell whether plots can be drawn."""
     try:
@@ -137,6 +160,11 @@ def check_picture(path: Path) -> None:
     """Raise `ConfigError` where `write_plot` would: before something is computed that it is to draw."""
     if path.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{path}: plots are written as .png or .svg; end the name with one of them")
+    check_matplotlib()
+
+
+def check_matplotlib() -> None:
+    """Raise `ConfigError` where plots cannot be drawn."""
     if not have_matplotlib():
         raise ConfigError("plots are drawn by matplotlib, which is not installed: pip install 'nnkit[plots]'")
 
@@ -163,6 +191,11 @@ def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:
     if path.suffix.lower() == ".svg":
         write_whole(path, _alone(_svg(plot, _STAND_IN, opaque=True), plot).encode())
         return
+    write_whole(path, png_of(plot, dark))
+
+
+def png_of(plot: Plot, dark: bool = False) -> bytes:
+    """Return a plot as a PNG, for a light or a dark surface."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     picture = io.BytesIO()
@@ -170,21 +203,25 @@ def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:
         FigureCanvasAgg(figure).print_png(
             picture, metadata={"Software": None, "Description": plot.description}
         )
-    write_whole(path, picture.getvalue())
+    return picture.getvalue()
 
 
-def together(plots: Sequence[Plot], key: str, title: str) -> Plot:
-    """Return plots one below the other as one."""
+def together(plots: Sequence[Plot], key: str, title: str, columns: int = 1) -> Plot:
+    """Return plots as one: one below the other, or several in a line."""
     if len(plots) == 1:
         return plots[0]
+    columns = min(columns, len(plots))
+    lines = -(-len(plots) // columns)
 
     def draw(figure: Any, palette: Palette) -> None:
-        for part, plot in zip(figure.subfigures(len(plots), 1), plots, strict=True):
+        parts = figure.subfigures(lines, columns, squeeze=False).flat
+        for part, plot in zip_longest(parts, plots):
             part.patch.set_alpha(0)
-            plot.draw(part, palette)
+            if plot is not None:
+                plot.draw(part, palette)
 
-    width = max(plot.size[0] for plot in plots)
-    height = sum(0.85 * plot.size[1] for plot in plots)
+    width = columns * max(plot.size[0] for plot in plots)
+    height = 0.85 * lines * max(plot.size[1] for plot in plots)
     description = " ".join(plot.description for plot in plots)
     return Plot(key, title, description, [], [], draw, (width, height))
 

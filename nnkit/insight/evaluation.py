@@ -25,6 +25,7 @@ __all__ = [
     "confusion_matrix",
     "greatest_residuals",
     "learning_curves",
+    "multilabel_confusion_matrix",
     "precision_recall_curve",
     "residuals",
     "roc_curve",
@@ -108,6 +109,23 @@ def confusion_matrix(truth: NDArray, predicted: NDArray, classes: int) -> NDArra
     """
     pairs = truth.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+
+
+def multilabel_confusion_matrix(truth: NDArray, predicted: NDArray) -> NDArray[np.int64]:
+    """Return for each label how many rows without it and with it are predicted without and with.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray of shape (samples, labels), int
+        0 or 1.
+
+    Returns
+    -------
+    ndarray of shape (labels, 2, 2)
+        Of each label a confusion matrix of no and yes.
+    """
+    pairs = zip(truth.T, predicted.T, strict=True)
+    return np.stack([confusion_matrix(true, said, 2) for true, said in pairs])
 
 
 def confident_mistakes(

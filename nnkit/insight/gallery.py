@@ -7,9 +7,10 @@ from pathlib import Path
 
 from nnkit.data.examples import Dataset
 from nnkit.errors import ConfigError, unknown_name
-from nnkit.insight import plots, surfaces
+from nnkit.insight import class_plots, picture_plots, surfaces, value_plots
 from nnkit.insight.drawing import Plot, together
 from nnkit.insight.importance_plot import importance_plot
+from nnkit.insight.learning_plots import learning_plots
 from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model, load
 from nnkit.training.history import History
@@ -17,13 +18,13 @@ from nnkit.training.history import History
 __all__ = ["PLOTS", "plot_of"]
 
 _OF_ROWS: dict[str, Callable[[Subject], Plot]] = {
-    "confusion": plots.confusion_plot,
-    "roc": plots.roc_plot,
-    "precision-recall": plots.precision_recall_plot,
-    "calibration": plots.calibration_plot,
-    "predicted": plots.predicted_plot,
-    "residuals": plots.residuals_plot,
-    "mistakes": plots.mistakes_plot,
+    "confusion": class_plots.confusion_plot,
+    "roc": class_plots.roc_plot,
+    "precision-recall": class_plots.precision_recall_plot,
+    "calibration": class_plots.calibration_plot,
+    "predicted": value_plots.predicted_plot,
+    "residuals": value_plots.residuals_plot,
+    "mistakes": picture_plots.mistakes_plot,
     "importance": importance_plot,
     "boundary": surfaces.boundary_plot,
     "loss-surface": lambda subject: surfaces.loss_surface_plot(
@@ -66,7 +67,7 @@ def plot_of(
         return _learning(subject)
     if what == "weights":
         model = _model(subject)
-        return plots.weights_plot(model, _image_shape(model))
+        return picture_plots.weights_plot(model, _image_shape(model))
     return _OF_ROWS[what](_subject(what, subject, data, dataset))
 
 
@@ -94,7 +95,7 @@ def _learning(folder: Path) -> Plot:
     model = _model(folder) if (folder / "model.safetensors").is_file() else None
     loss = "" if model is None else model.loss.name
     units = "" if model is None else ", ".join(model.target.names)
-    return together(plots.learning_plots(history, loss, units), "learning", "Learning curves")
+    return together(learning_plots(history, loss, units), "learning", "Learning curves")
 
 
 def _activations(model: Model) -> list[str]:

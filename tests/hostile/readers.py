@@ -48,7 +48,7 @@ from nnkit.data.sources import load_dataset
 from nnkit.data.text_options import TextOptions
 from nnkit.data.word_vectors import read_word_vectors
 from nnkit.errors import NnkitError
-from nnkit.insight.plots import learning_plots
+from nnkit.insight.learning_plots import learning_plots
 from nnkit.model import Model, load
 from nnkit.training.diagnostics import read_findings
 from nnkit.training.history import History

@@ -28,11 +28,12 @@ from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import load_dataset
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import ConfigError, DataError, FileError
-from nnkit.insight import drawing, plots, surfaces
+from nnkit.insight import class_plots, drawing, picture_plots, surfaces, value_plots
 from nnkit.insight.drawing import Plot, page_svg, together, write_plot
 from nnkit.insight.gallery import PLOTS, plot_of
 from nnkit.insight.html import figure
 from nnkit.insight.importance_plot import importance_plot as plot_importance
+from nnkit.insight.learning_plots import learning_plots
 from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model
 from nnkit.training.history import History
@@ -108,29 +109,29 @@ def test_the_numbers_of_the_plots_are_scikit_learns(digits: RunSubject) -> None:
     X, y = X[digits.numbers], y[digits.numbers]
     probabilities = digits.model.predict_proba(X)
     counts = confusion_matrix(y, probabilities.argmax(axis=1), labels=range(10))
-    assert plots.confusion_plot(digits).rows == [
+    assert class_plots.confusion_plot(digits).rows == [
         [str(label), *map(str, row)] for label, row in enumerate(counts.tolist())
     ]
     roc = [[str(k), f"{roc_auc_score(y == k, probabilities[:, k]):.4f}"] for k in range(10)]
-    assert plots.roc_plot(digits).rows == roc
+    assert class_plots.roc_plot(digits).rows == roc
     area = [[str(k), f"{average_precision_score(y == k, probabilities[:, k]):.4f}"] for k in range(10)]
-    assert plots.precision_recall_plot(digits).rows == area
+    assert class_plots.precision_recall_plot(digits).rows == area
 
 
 def test_the_words_of_a_regression_are_of_its_units(values: RunSubject) -> None:
     found = values.truth[:, 0] - values.model.predict(values.examples.features)
-    [[label, mean, spread]] = plots.residuals_plot(values).rows
+    [[label, mean, spread]] = value_plots.residuals_plot(values).rows
     assert label == "price"
     assert float(mean.replace(",", "")) == pytest.approx(found.mean(), rel=1e-3)
     assert float(spread.replace(",", "")) == pytest.approx(found.std(), rel=1e-3)
-    assert plots.predicted_plot(values).rows == [[label, mean, spread]]
+    assert value_plots.predicted_plot(values).rows == [[label, mean, spread]]
 
 
 def test_the_most_confident_mistakes_are_named_by_their_row_in_the_source(moons: RunSubject) -> None:
     table = load_dataset(moons.config.data.train or "", target="class").train
     probabilities = moons.model.predict_proba(table.features)[:, 1]
     for row in moons.worst(5):
-        number, true, said, surely = plots.mistake_row(moons, row)
+        number, true, said, surely = picture_plots.mistake_row(moons, row)
         place = int(number)
         assert table.target is not None
         assert true == table.target[place] != said
@@ -251,21 +252,21 @@ def test_a_boundary_wants_two_features_and_a_classifier(
 
 
 def test_weights_into_the_first_layer_are_pictures(digits: RunSubject) -> None:
-    plot = plots.weights_plot(digits.model, (8, 8))
+    plot = picture_plots.weights_plot(digits.model, (8, 8))
     norms = np.linalg.norm(digits.model.network.parameters()["layers.0.weight"], axis=0)
     assert len(plot.rows) == 24
     assert float(plot.rows[5][1]) == pytest.approx(norms[5], rel=1e-3)
     with pytest.raises(DataError, match="no pixels"):
-        plots.weights_plot(digits.model, (4, 4))
+        picture_plots.weights_plot(digits.model, (4, 4))
     # Channels × height × width: each channel is in its colour.
-    colour = plots._weight_picture(np.arange(12.0), (3, 2, 2))
+    colour = picture_plots._weight_picture(np.arange(12.0), (3, 2, 2))
     assert colour.shape == (2, 2, 3)
     np.testing.assert_allclose(colour[0, 1], 0.5 + 0.5 * np.array([1, 5, 9]) / 11)
     # Height × width × channels, as an array may have it.
-    colour = plots._weight_picture(np.arange(12.0), (2, 2, 3))
+    colour = picture_plots._weight_picture(np.arange(12.0), (2, 2, 3))
     np.testing.assert_allclose(colour[0, 1], 0.5 + 0.5 * np.array([3, 4, 5]) / 11)
     with pytest.raises(DataError, match="no pixels"):
-        plots.weights_plot(digits.model, (4, 4, 4))
+        picture_plots.weights_plot(digits.model, (4, 4, 4))
 
 
 def drawn_by(subject: RunSubject, what: str) -> Plot:
@@ -323,7 +324,7 @@ def test_every_plot_has_a_name_and_is_drawn_by_the_test_above(digits: RunSubject
 
 
 def test_plots_one_below_the_other_are_one_file(digits: RunSubject, tmp_path: Path) -> None:
-    parts = plots.learning_plots(digits.history, "cross_entropy")
+    parts = learning_plots(digits.history, "cross_entropy")
     assert [part.key for part in parts] == [
         "learning-loss",
         "learning-accuracy",
@@ -338,7 +339,7 @@ def test_plots_one_below_the_other_are_one_file(digits: RunSubject, tmp_path: Pa
 
 
 def test_a_plot_in_a_page_names_its_words(moons: RunSubject) -> None:
-    svg = page_svg(plots.roc_plot(moons))
+    svg = page_svg(class_plots.roc_plot(moons))
     assert svg.startswith('<svg role="img" aria-labelledby="roc-title roc-description"')
     assert "var(--series-0)" in svg
     assert "var(--ink)" in svg
@@ -368,14 +369,14 @@ def test_a_record_that_no_training_writes_is_drawn_all_the_same(tmp_path: Path) 
         write_plot(
             plot_of("learning", tmp_path, None, lambda model, source: load_dataset(source)), tmp_path / name
         )
-    for plot in plots.learning_plots(History.from_jsonl(tmp_path / "metrics.jsonl")):
+    for plot in learning_plots(History.from_jsonl(tmp_path / "metrics.jsonl")):
         assert "<script>" not in figure(plot)
 
 
 def test_wrong_input_is_named_with_its_mend(
     digits: RunSubject, values: RunSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plot = plots.roc_plot(digits)
+    plot = class_plots.roc_plot(digits)
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         write_plot(plot, tmp_path / "plot.pdf")
     for what in ("confusion", "roc", "precision-recall", "calibration", "boundary"):

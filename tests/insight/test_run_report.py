@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from html_pages import check
 from PIL import Image
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
 from nnkit.config import Config
 from nnkit.errors import FileError, ModelFileError
+from nnkit.insight import confusion_section as confusion_module
 from nnkit.insight import drawing
 from nnkit.insight import report as report_module
+from nnkit.insight.class_plots import confusion_plot
 from nnkit.insight.report import report, write_report
 from nnkit.insight.subject import RunSubject, subject_of_run
 from nnkit.training.diagnostics import Finding, write_findings
@@ -95,15 +97,15 @@ def test_each_cell_of_the_confusion_matrix_shows_its_rows(digits: RunSubject, pa
 def test_examples_stop_at_their_budget_and_every_cell_has_one(
     digits: RunSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_module, "_EXAMPLE_BYTES", 20_000)
-    monkeypatch.setattr(report_module, "_MOST_CLASSES", 4)
+    monkeypatch.setattr(confusion_module, "_EXAMPLE_BYTES", 20_000)
+    monkeypatch.setattr(confusion_module, "_MOST_CLASSES", 4)
     text = report(digits)
     check(text, active=True)
     cells = cells_of(text)
     assert len({cell[0] for cell in cells}) <= 4
     assert all(cell["rows"] for cell in cells.values())
     assert sum(len(row[2]) for cell in cells.values() for row in cell["rows"]) < 21_000
-    assert "The table is of the 4 of 10 classes with the most mistakes" in text
+    assert "To pick from are the 4 of 10 classes with the most mistakes" in text
     assert 'id="plot-confusion"' in text
 
 
@@ -187,7 +189,7 @@ def test_texts_are_shown_and_cannot_become_markup(tmp_path: Path) -> None:
     assert any("</script>" in row[1] for cell in cells_of(text).values() for row in cell["rows"])
 
 
-def test_several_labels_have_curves_and_no_confusion_matrix(tmp_path: Path) -> None:
+def test_several_labels_have_curves_and_a_confusion_matrix_each(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     X = generator.normal(size=(200, 3))
     lines = [f"{a},{b},{c},{int(a > 0)},{int(b + c > 0)}" for a, b, c in X]
@@ -197,7 +199,19 @@ def test_several_labels_have_curves_and_no_confusion_matrix(tmp_path: Path) -> N
     text = report(subject)
     names = check(text, active=True).names
     assert "plot-roc" in names
-    assert "confusion-matrix" not in names
+    assert "confusion-matrix" in names
+    counts = multilabel_confusion_matrix(subject.truth, subject.predicted)
+    for label, of in zip(("warm", "wet"), counts, strict=True):
+        words = ("not " + label, label)
+        for (true, said), count in np.ndenumerate(of):
+            cell = f"true {words[true]}, predicted {words[said]}: {count:,} rows"
+            assert (cell in text) == (count > 0)
+    for name, cell in cells_of(text).items():
+        label, true, said = map(int, name.split("-"))
+        assert 0 < len(cell["rows"]) <= counts[label, true, said]
+    assert confusion_plot(subject).rows == [
+        [label, *map(str, of.ravel())] for label, of in zip(("warm", "wet"), counts, strict=True)
+    ]
     wrong = (subject.truth != subject.predicted).any(axis=1)
     assert len(subject.worst(1000)) == wrong.sum()
 

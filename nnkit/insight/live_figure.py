@@ -1,0 +1,97 @@
+"""A figure in a notebook that follows a training: its learning curves, drawn anew as epochs end."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from nnkit.errors import ConfigError
+from nnkit.insight.drawing import Plot, check_matplotlib, png_of, together
+from nnkit.insight.learning_plots import learning_plots
+from nnkit.training.callbacks import Callback, Figures
+
+__all__ = ["LiveFigure"]
+
+_INCH = 96  # pixels of a style sheet
+
+
+class LiveFigure(Callback):
+    """Draw the learning curves in a notebook, in one figure below the cell that trains.
+
+    It is drawn anew at the ends of epochs, and once more at the end of the training.
+
+    Parameters
+    ----------
+    seconds : float
+        It is not drawn more often than this, nor so often that drawing takes a twentieth of the time.
+
+    Raises
+    ------
+    ConfigError
+        If there is no notebook, or matplotlib is not installed.
+
+    Examples
+    --------
+    >>> trainer.fit(X, y, validation=0.1, epochs=50, callbacks=[LiveFigure()])  # doctest: +SKIP
+    """
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        check_matplotlib()
+        self.seconds = seconds
+        self._display = _display()
+        self._handle: Any = None
+        self._due = -math.inf
+
+    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+        """Begin a figure of its own for this training."""
+        self._handle = None
+        self._due = -math.inf
+
+    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
+        """Draw what there is, unless it was drawn just now."""
+        if time.monotonic() >= self._due:
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: Any, figures: Figures) -> None:
+        """Draw the whole training."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: Any) -> None:
+        if not len(trainer.history):
+            return
+        from IPython.display import Image
+
+        began = time.monotonic()
+        plot = _curves(trainer)
+        picture = Image(data=png_of(plot), width=round(_INCH * plot.size[0]), alt=plot.description)
+        if self._handle is None:
+            self._handle = self._display(picture, display_id=True)
+        else:
+            self._handle.update(picture)
+        now = time.monotonic()
+        self._due = now + max(self.seconds, 20 * (now - began))
+
+
+def _curves(trainer: Any) -> Plot:
+    """Return the curves of the loss and of each metric, two in a line."""
+    plots = [
+        plot
+        for plot in learning_plots(trainer.history, trainer.loss.name)
+        if "rate" not in plot.key.split("-")
+    ]
+    return together(plots, "learning", f"After epoch {int(trainer.history['epoch'][-1])}", columns=2)
+
+
+def _display() -> Any:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        raise ConfigError(
+            "LiveFigure draws in a notebook, and IPython is not installed: pip install ipython, or use "
+            "ProgressDisplay"
+        ) from None
+    if get_ipython() is None:
+        raise ConfigError("LiveFigure draws in a notebook, and this is none: use ProgressDisplay")
+    return display
