@@ -3,7 +3,7 @@
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
 bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the messages of
 bench/text.py, the pictures of bench/pictures.py, the card's of bench/gpu.sh, faults, hostile inputs, the
-diagnosis of bench/diagnosis.py. Whatever else lies there is linked. Order: the whole, its first paragraph, a
+diagnosis of bench/diagnosis.py, reports in a browser. Whatever else lies there is linked. Order: the whole, its first paragraph, a
 function for each kind of file, the command.
 """
 
@@ -100,6 +100,8 @@ def kind_of(value: Held) -> str:
         return "shell"
     if "vocabularies" in value:
         return "embedding"
+    if "pages" in value:
+        return "browser"
     if "sound" in value or "mistakes" in value:
         return "diagnosis"
     records = [record for record in value.values() if isinstance(record, dict)]
@@ -574,6 +576,24 @@ def others(names: list[str]) -> Iterator[str]:
         yield "\n".join(f"- [results/{name}](results/{name})" for name in names)
 
 
+def browser(name: str, value: Held) -> Iterator[str]:
+    """What reports are like in a browser."""
+    yield "## Reports in a browser"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/browser.py`, in headless {value['browser']}: each "
+        "page light and dark, on a screen and on a phone 375 pixels wide, every cell of its confusion matrix "
+        f"picked. A page should be smaller than {value['most bytes'] / 1e6:g} MB."
+    )
+    rows = []
+    for page, found in value["pages"].items():
+        kinds = [kind for key, kind in found.items() if ", " in key]
+        counts = [len(found["messages"]), len(found["requests"]), found["nameless"]]
+        wider = max(kind["pixels too wide"] for kind in kinds)
+        rows.append([page, f"{found['bytes'] / 1e6:.2f} MB", *map(str, counts), str(wider)])
+    headers = ["report", "size", "console messages", "requests", "without a name", "pixels too wide"]
+    yield markdown(Table(headers, rows, 1))
+
+
 KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "shell": shell,
     "trainings": trainings,
@@ -585,6 +605,7 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "faults": faults,
     "hostile": hostile,
     "diagnosis": diagnosis,
+    "browser": browser,
 }
 
 

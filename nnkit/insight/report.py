@@ -121,7 +121,7 @@ def _findings(subject: RunSubject) -> Iterator[str]:
     for finding in subject.findings:
         yield (
             f"<li><strong>{escape(finding.name.replace('_', ' '))}</strong> "
-            f'<span class="soft">({escape(finding.severity)})</span><br>\n{escape(finding.seen)} '
+            f'<span class="soft">({escape(finding.severity)})</span><br>\n{escape(finding.seen)}. '
             f"{escape(finding.why)}<br>\n<em>To change:</em> {escape(finding.change)}</li>"
         )
     yield "</ul>"
