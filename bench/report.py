@@ -3,8 +3,8 @@
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
 bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the messages of
 bench/text.py, the pictures of bench/pictures.py, the card's of bench/gpu.sh, faults, hostile inputs, the
-diagnosis of bench/diagnosis.py, reports in a browser. Whatever else lies there is linked. Order: the whole, its first paragraph, a
-function for each kind of file, the command.
+diagnosis of bench/diagnosis.py, reports in a browser. Whatever else lies there is linked. Order: the whole,
+its first paragraph, a function for each kind of file, the command.
 """
 
 from __future__ import annotations
@@ -580,9 +580,9 @@ def browser(name: str, value: Held) -> Iterator[str]:
     """What reports are like in a browser."""
     yield "## Reports in a browser"
     yield paragraph(
-        f"[results/{name}](results/{name}), by `python bench/browser.py`, in headless {value['browser']}: each "
-        "page light and dark, on a screen and on a phone 375 pixels wide, every cell of its confusion matrix "
-        f"picked. A page should be smaller than {value['most bytes'] / 1e6:g} MB."
+        f"[results/{name}](results/{name}), by `python bench/browser.py`, in headless {value['browser']}: "
+        "each page light and dark, on a screen and on a phone 375 pixels wide, every cell of its confusion "
+        f"matrix picked. A page should be smaller than {value['most bytes'] / 1e6:g} MB."
     )
     rows = []
     for page, found in value["pages"].items():
