@@ -8,6 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a machine that does other things too, how long something takes says nothing about whether it is right.
+settings.register_profile("nnkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nnkit")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,10 +6,6 @@ test_simulator.py starts.
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
-import numpy as np
 import pytest
 from kernel_devices import GPU, SIMULATED, CudaDevice, HostDevice
 
@@ -19,21 +15,10 @@ if SIMULATED:
     collect_ignore += ["test_ptx.py", "test_simulator.py"]
 
 
-def _shared_array(shared: Any, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return the block's array of the line that asks, the same one to all threads.
-
-    The simulator's own looks for it and makes it in two steps: two threads at once get an array each.
-    """
-    caller = sys._getframe(1)
-    return shared._allocations.setdefault(caller.f_lineno, np.empty(shape, dtype))
-
-
 if SIMULATED:
-    from numba.cuda.simulator import kernelapi
+    from simulated.blocks import take_turns
 
-    kernelapi.FakeCUDAShared.array = _shared_array
-    # Threads hand the interpreter over at every barrier; Python's 5 ms between them would add up.
-    sys.setswitchinterval(1e-5)
+    take_turns()
 
 
 DEVICES = (

@@ -19,8 +19,6 @@ _THREADS = 16
 def pytest_configure(config: pytest.Config) -> None:
     """Put the stand-ins where the backend looks for the libraries."""
     assert os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-    # The simulator's main thread spins while it waits for the others, and would keep Python to itself.
-    sys.setswitchinterval(1e-5)
     # A draw's arithmetic is modulo 2³², as it should be.
     config.addinivalue_line("filterwarnings", "ignore:overflow encountered in scalar:RuntimeWarning")
     from nnkit import backends

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from simulated.blocks import take_turns
 from simulated.cupy import current_stream
 
 
@@ -17,7 +16,6 @@ def patch_simulator() -> None:
     from numba import cuda
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
     from numba.cuda.simulator.kernel import FakeCUDAKernel
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
     from nnkit.backends import cuda_device
 
@@ -45,18 +43,11 @@ def patch_simulator() -> None:
     cuda.as_cuda_array = as_cuda_array
     # The simulator's arrays are NumPy's, which know the type.
     cuda_device._wrap_bfloat16 = lambda array: as_cuda_array(array, sync=False)
-    FakeCUDAShared.array = _shared_array
+    take_turns()
     cuda.external_stream = _external_stream
     FakeCUDAKernel.typeof_pyval = lambda kernel, value: _type_of(value)
     FakeCUDAKernel.compile = lambda kernel, types: None
     FakeCUDAKernel.__getitem__ = configured
-
-
-def _shared_array(shared: Any, shape: Any, dtype: Any) -> NDArray:
-    """Return a block's array for the line that asks: the simulator's own may give two threads one each."""
-    frame = sys._getframe(1)
-    place = frame.f_code.co_filename, frame.f_lineno
-    return shared._allocations.setdefault(place, np.empty(shape, dtype))
 
 
 def _external_stream(pointer: int) -> Any:
