@@ -566,6 +566,8 @@ def _print_run(run: Run) -> None:
 
     model, trainer = run.model, run.trainer
     kind = model.task if model.classes is None else f"{model.task}, {len(model.classes)} classes"
+    if model.task == "multilabel":
+        kind = f"multilabel, {model.target.outputs} labels"
     held_out = f", {run.held_out_rows:,} held out" if run.held_out_rows else ""
     test = "" if run.dataset.test is None else f", {len(run.dataset.test):,} to test on"
     features = run.dataset.train.features

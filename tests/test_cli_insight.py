@@ -22,6 +22,17 @@ def test_report_writes_its_page_into_the_run_or_where_it_is_told(run: Path, tmp_
     assert pages[0] == pages[1]
 
 
+def test_several_labels_are_counted_as_labels_and_drawn_one_by_one(tmp_path: Path) -> None:
+    lines = [f"{a},{(a * 7) % 5},{int(a > 9)},{a % 2},{int(a < 5)}" for a in range(40)]
+    (tmp_path / "tags.csv").write_text("a,b,warm,wet,dark\n" + "\n".join(lines))
+    target = ("--set", "data.target=['warm', 'wet', 'dark']", "--hidden", "4", "--epochs", "1")
+    out = succeed("train", tmp_path / "tags.csv", *target, "--device", "cpu", "--out", tmp_path / "run")
+    assert "(multilabel, 3 labels)" in out
+    picture = tmp_path / "plot.svg"
+    assert "right in every label" in succeed("plot", "confusion", tmp_path / "run", "--out", picture)
+    assert all(f">{label}</text>" in picture.read_text() for label in ("warm", "wet", "dark"))
+
+
 def test_plot_says_what_is_to_be_seen(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "plot.svg"
     assert "validation rows are right" in succeed("plot", "confusion", run, "--out", out)

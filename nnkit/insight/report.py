@@ -177,7 +177,8 @@ def _mistakes(subject: RunSubject) -> Iterator[str]:
         yield "</ul>"
         return
     given = [words_of(subject, row) for row in worst]
-    yield table([*headers, "features"], [[*row, words] for row, words in zip(rows, given, strict=True)])
+    mistakes = table([*headers, "features"], [[*row, words] for row, words in zip(rows, given, strict=True)])
+    yield f'<div class="mistakes">{mistakes}</div>'
 
 
 def _picture(url: str, words: str, path: str) -> str:
@@ -228,5 +229,7 @@ pre { font-size: 0.8125rem; margin: 0; }
   list-style: none; padding: 0; }
 .pictures li { font-size: 0.8125rem; }
 .pictures img { display: block; height: auto; image-rendering: pixelated; max-width: 100%; width: 5.25rem; }
-td { white-space: normal; }
+th, td { white-space: normal; }
+/* On a phone a column of many words would be as high as a house: it is scrolled to instead. */
+.mistakes td:nth-child(5) { min-width: 20rem; }
 """
