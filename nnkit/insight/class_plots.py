@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,10 +159,9 @@ def roc_plot(subject: Subject) -> Plot:
     DataError
         If the model is a regression, or the rows are all of one class.
     """
-    curves = {name: roc_curve(*pair) for name, pair in _against_rest(subject).items()}
     words = "Share of the other rows taken for it (false positives), and of its own found (true positives)."
     axes = ("false positive rate (share of the others)", "true positive rate (of its own)")
-    return _curves("roc", "ROC curve", curves, axes, "area", words, diagonal=True)
+    return _curves(subject, "roc", "ROC curve", roc_curve, axes, "area", words, diagonal=True)
 
 
 def precision_recall_plot(subject: Subject) -> Plot:
@@ -173,21 +172,24 @@ def precision_recall_plot(subject: Subject) -> Plot:
     DataError
         As `roc_plot` does.
     """
-    curves = {name: precision_recall_curve(*pair) for name, pair in _against_rest(subject).items()}
     words = "Share of its own found (recall), and share of what is taken for it that is it (precision)."
     axes = ("recall (share of its own found)", "precision (share of those right)")
-    return _curves("precision-recall", "Precision and recall", curves, axes, "average precision", words)
+    title, area = "Precision and recall", "average precision"
+    return _curves(subject, "precision-recall", title, precision_recall_curve, axes, area, words)
 
 
 def _curves(
+    subject: Subject,
     key: str,
     title: str,
-    curves: dict[str, Curve],
+    curve_of: Callable[[NDArray, NDArray], Curve],
     labels: tuple[str, str],
     area: str,
     words: str,
     diagonal: bool = False,
 ) -> Plot:
+    curves = {name: curve_of(*pair) for name, pair in _against_rest(subject).items()}
+    kind = "label" if subject.task == "multilabel" else "class"
     worst = sorted(curves, key=lambda name: curves[name].area)
     chosen = curves if len(curves) <= _MOST_CURVES else {name: curves[name] for name in worst[:_MOST_CURVES]}
 
@@ -205,7 +207,7 @@ def _curves(
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         axes.grid()
-        title = {"title": f"class ({area})", "title_fontsize": 8, "fontsize": 8}
+        title = {"title": f"{kind} ({area})", "title_fontsize": 8, "fontsize": 8}
         if len(chosen) > 4:  # they would hide the curves
             figure.legend(loc="outside lower center", ncols=3, **title)
         else:
@@ -221,7 +223,7 @@ def _curves(
         words += f" Drawn are the {len(chosen)} of {len(curves)} with the least."
     rows = [[name, f"{curve.area:.4f}"] for name, curve in curves.items()]
     size = (4.8, 4.4 if len(chosen) > 4 else 3.4)
-    return Plot(key, title, words, ["class", area], rows, draw, size)
+    return Plot(key, title, words, [kind, area], rows, draw, size)
 
 
 def _kept(curve: Curve) -> NDArray[np.int64]:

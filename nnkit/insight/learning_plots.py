@@ -15,6 +15,7 @@ from nnkit.training.history import History
 
 __all__ = ["learning_plots"]
 
+_NAMES = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc auc": "ROC AUC"}
 _LARGEST = 1e100  # of a diverged training; beyond, matplotlib finds no ticks for an axis
 
 
@@ -35,11 +36,11 @@ def learning_plots(history: History, loss: str = "", units: str = "") -> list[Pl
 
 def _learning(curves: LearningCurves, loss: str, units: str) -> Plot:
     words = curves.name.replace("_", " ")
-    label = words
+    label = _NAMES.get(words, words)
     if curves.name == "loss":
         label = f"loss ({loss.replace('_', ' ')}, mean of a row)" if loss else "loss (mean of a row)"
     elif curves.name in ("rmse", "mae"):
-        label = f"{curves.name.upper()} (in units of {units or 'the target'})"
+        label = f"{label} (in units of {units or 'the target'})"
     elif curves.name == "learning_rate":
         label = "learning rate (each step's factor)"
     rows = list(curves.curves)
@@ -66,7 +67,7 @@ def _learning(curves: LearningCurves, loss: str, units: str) -> Plot:
 
     return Plot(
         f"learning-{re.sub(r'[^A-Za-z0-9]+', '-', curves.name)}",
-        words.capitalize() if words not in ("rmse", "mae") else words.upper(),
+        _NAMES.get(words, words.capitalize()),
         " ".join(_course(name, values, curves) for name, values in shown.items()),
         ["epoch", *rows],
         [[str(epoch), *cells] for epoch, *cells in zip(curves.epochs, *_cells(curves), strict=True)],
