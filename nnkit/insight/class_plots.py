@@ -107,8 +107,9 @@ def _labels_plot(subject: Subject) -> Plot:
     total = len(subject.truth)
     words = (
         f"{every:,} of {total:,} {subject.kind} rows are right in every label ({every / total:.2%}). "
-        f"Wrong most often, {wrong[worst]:,} times, is {labels[worst]}: missed {counts[worst, 1, 0]:,} "
-        f"times, said of {counts[worst, 0, 1]:,} rows without it. A cell is tinted by its share of the true."
+        f"The most mistakes, {wrong[worst]:,}, are about {labels[worst]}: rows with it that were missed, "
+        f"{counts[worst, 1, 0]:,}; rows without it that it was said of, {counts[worst, 0, 1]:,}. "
+        "A cell is tinted by its share of the true."
     )
     if len(shown) < len(labels):
         words += f" Drawn are the {len(shown)} of {len(labels)} labels with the most mistakes."
