@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import ml_dtypes
 import numpy as np
@@ -293,10 +294,7 @@ def cases() -> dict[str, Case]:
 
 @cache
 def representatives() -> frozenset[str]:
-    """Return the first case of each kernel and dtype: these are compiled for the older capabilities too.
-
-    Python is compiled anew for each, which takes nearly all the time; what differs is what NVVM makes of it.
-    """
+    """Return the first case of each kernel and dtype: these are compiled for the older capabilities too."""
     first: dict[tuple[str, ...], str] = {}
     for name, case in cases().items():
         first.setdefault((case.kernel, case.dtype, case.storage), name)
@@ -305,7 +303,19 @@ def representatives() -> frozenset[str]:
 
 def compiled(name: str) -> Compiled:
     """Compile a case, and assemble it if there is a ptxas."""
+    ptx = made_of_one(*entry_and_types(name), cases()[name].capabilities)
+    return Compiled(ptx, _assembled(ptx[NEWEST]))
+
+
+def compiled_for(name: str, capability: tuple[int, int]) -> str:
+    """Return the PTX of a case that is compiled for that capability alone."""
     from numba import cuda
+
+    return cuda.compile_ptx(*entry_and_types(name), cc=capability)[0]
+
+
+def entry_and_types(name: str) -> tuple[Callable, tuple[Any, ...]]:
+    """Return a case's Python function, and Numba's types of what it is launched with."""
     from numba.cuda.typing.typeof import typeof
 
     from nnkit.kernels.cuda import launch
@@ -316,9 +326,26 @@ def compiled(name: str) -> Compiled:
     scratch = {key: np.zeros([1] * len(shape), kind) for key, (shape, kind) in started.scratch.items()}
     given = [{**case.arguments, **scratch}[parameter] for parameter in started.kernel.parameters]
     types = tuple(typeof(real(value) if type(value) is float else value) for value in given)
-    entry = started.kernel.entry.py_func
-    ptx = {capability: cuda.compile_ptx(entry, types, cc=capability)[0] for capability in case.capabilities}
-    return Compiled(ptx, _assembled(ptx[NEWEST]))
+    return started.kernel.entry.py_func, types
+
+
+def made_of_one(
+    entry: Callable, types: tuple[Any, ...], capabilities: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], str]:
+    """Return a kernel's PTX for each capability, the newest among them; Python is compiled for that alone.
+
+    It takes nearly all the time, and what NVVM is handed is the same for the others.
+    """
+    from numba import cuda
+    from numba.cuda.cudadrv import nvvm
+
+    with patch.object(nvvm, "compile_ir", wraps=nvvm.compile_ir) as handed:
+        found = {NEWEST: cuda.compile_ptx(entry, types, cc=NEWEST)[0]}
+    (ir,), options = handed.call_args
+    for major, minor in set(capabilities) - {NEWEST}:
+        text = nvvm.compile_ir(ir, **{**options, "arch": f"compute_{major}{minor}"})
+        found[major, minor] = text.decode().strip("\0").strip()
+    return found
 
 
 @cache

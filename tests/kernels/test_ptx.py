@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -19,6 +20,8 @@ from ptx_cases import (
     assembler,
     cases,
     compiled,
+    compiled_for,
+    representatives,
 )
 
 from nnkit.kernels.cuda import TEMPLATES
@@ -29,6 +32,13 @@ HALVES = {name: case for name, case in CASES.items() if case.storage}
 FLOAT32 = [case for case in PLAIN.values() if case.dtype == "float32"]
 # These hold no sum and no figure of a step: nothing in them is meant to be a float64.
 WITHOUT_FLOAT64 = [case for case in FLOAT32 if case.kernel in ("forward", "backward", "gather")]
+# One kernel in each dtype.
+ANEW = [
+    (case.name, capability)
+    for case in (CASES[name] for name in sorted(representatives()))
+    if case.kernel == "squared_norm"
+    for capability in sorted(case.capabilities - {NEWEST})
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +47,16 @@ def results() -> Iterator[dict[str, Future[Compiled]]]:
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
         workers = min(8, len(os.sched_getaffinity(0)))
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), gc.set_threshold, gc.get_threshold()
+        )
         with pool:
             futures = {name: pool.submit(compiled, name) for name in CASES}
             if isinstance(next(iter(futures.values())).exception(), NvvmSupportError):
                 pool.shutdown(cancel_futures=True)
                 pytest.skip("Numba finds no NVVM, which comes with nnkit[cuda12]")
+            for name, capability in ANEW:
+                futures[f"{name} for {capability}"] = pool.submit(compiled_for, name, capability)
             yield futures
             pool.shutdown(cancel_futures=True)
 
@@ -63,6 +77,14 @@ def test_it_compiles_and_assembles_without_a_spill(case: Case, results: dict[str
         assert result.assembly is not None
         assert result.assembly.endswith("exit code 0"), result.assembly
         assert "0 bytes spill stores, 0 bytes spill loads" in result.assembly
+
+
+@pytest.mark.parametrize(("name", "capability"), ANEW)
+def test_a_capabilitys_ptx_is_what_compiling_python_for_it_makes(name: str, capability, results) -> None:
+    """But for names, in which Numba counts how often it has compiled a function."""
+    texts = results[f"{name} for {capability}"].result(), results[name].result().ptx[capability]
+    anew, of_one = (re.sub(r"_ZN[\w$]+|_cudapy_smem_\d+", "", text) for text in texts)
+    assert anew == of_one
 
 
 @pytest.mark.parametrize("case", WITHOUT_FLOAT64, ids=lambda case: case.name)
