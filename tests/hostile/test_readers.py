@@ -41,8 +41,7 @@ def test_random_text_gives_a_result_or_an_error_of_nnkit(name: str, text: str) -
 @pytest.mark.parametrize("name", READERS)
 def test_some_altered_files_are_read_to_the_end(name: str) -> None:
     """Were all refused at once, what comes after the first check would not be reached."""
-    reached = sum(endure(name, READERS[name].input(0, index)) is None for index in range(100))
-    assert reached >= 1
+    assert any(endure(name, READERS[name].input(0, index)) is None for index in range(100))
 
 
 @pytest.mark.parametrize("name", READERS)
