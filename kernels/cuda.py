@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nnkit.kernels import cuda_arena, cuda_embedding, cuda_layers, cuda_losses, cuda_parts, wide
+from nnkit.kernels import common_parts, cuda_arena, cuda_embedding, cuda_layers, cuda_losses, cuda_parts, wide
 from nnkit.kernels.cuda_geometry import Scratch, geometry
 from nnkit.kernels.specialise import MODULES, Constant, Kernel, Target, load_kernel
 
@@ -45,7 +45,8 @@ TEMPLATES: Mapping[str, Callable] = {
     )
 }
 _PARTS = frozenset(
-    module.__name__ for module in (cuda_parts, cuda_layers, cuda_losses, cuda_arena, cuda_embedding)
+    module.__name__
+    for module in (common_parts, cuda_parts, cuda_layers, cuda_losses, cuda_arena, cuda_embedding)
 )
 
 

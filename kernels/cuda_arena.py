@@ -8,63 +8,43 @@ from __future__ import annotations
 
 from numba import cuda
 
-from nnkit.kernels.cuda_parts import (
-    BLOCK_X,
-    BY_ROWS,
-    CLIP,
+from nnkit.kernels.common_parts import (
     COPIED,
-    DIVIDED,
-    MANY,
     PREPARED,
     RESCALED,
     SLOTS,
     TINY,
-    block_sum,
+    add_penalty,
     double,
-    is_last,
+    penalty_scale,
     prepare,
     proceeds,
-    read4,
     real,
+    rescale,
     rule,
-    sqrt,
-    sum_of_blocks,
-    write4,
+    unscaled_square,
+    update_scale,
 )
-from nnkit.kernels.formulas import decoupled_decay, is_finite, penalty, penalty_derivative, scale_after
+from nnkit.kernels.cuda_parts import BLOCK_X, MANY, block_sum, is_last, read4, sum_of_blocks, write4
+from nnkit.kernels.formulas import decoupled_decay, penalty, penalty_derivative
 from nnkit.kernels.layout import (
     BATCH,
-    BATCH_SHARE,
-    CLEAN_STEPS,
     COPY_PITCH,
     COPY_START,
     COPY_WIDTH,
-    LOSS_SCALE,
-    PENALTY_SUM,
     SEGMENT_DECAYS,
     SEGMENT_START,
     SEGMENT_STOP,
-    SKIPPED_STEPS,
     SQUARED_NORM,
     STEP,
-    WEIGHT_SUM,
 )
 from nnkit.kernels.wide import store1
 
 
-def add_penalty(scalars, total):
+def add_block_penalty(scalars, total):
     """Let one thread add the batch's penalty to the epoch's."""
-    if cuda.threadIdx.x == 0 and scalars[WEIGHT_SUM] > double(0.0):
-        weighted = total if DIVIDED else total * scalars[WEIGHT_SUM]
-        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS or RESCALED else weighted
-
-
-def penalty_scale(scalars, scaling, batch_size):
-    """What a penalty's gradient is multiplied by, to be scaled as the batch's is."""
-    scale = real(1.0 / double(batch_size)) if DIVIDED else real(scalars[WEIGHT_SUM] / double(batch_size))
-    if RESCALED:
-        scale = scale * real(scaling[LOSS_SCALE])
-    return scale
+    if cuda.threadIdx.x == 0:
+        add_penalty(scalars, total)
 
 
 def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2, block_sums, tickets):
@@ -93,9 +73,9 @@ def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2, 
             block_sums[cuda.blockIdx.x] = total
         if is_last(tickets, 0, cuda.gridDim.x):
             total = sum_of_blocks(block_sums, cuda.gridDim.x)
-            add_penalty(scalars, total)
+            add_block_penalty(scalars, total)
     else:
-        add_penalty(scalars, total)
+        add_block_penalty(scalars, total)
 
 
 def squared_norm(gradients, segments, scalars, scaling, block_sums, tickets):
@@ -125,11 +105,6 @@ def squared_norm(gradients, segments, scalars, scaling, block_sums, tickets):
                 scalars[SQUARED_NORM] = unscaled_square(total, scaling)
     elif cuda.threadIdx.x == 0:
         scalars[SQUARED_NORM] = unscaled_square(total, scaling)
-
-
-def unscaled_square(total, scaling):
-    """A square of the gradient, without the loss scale."""
-    return total / (scaling[LOSS_SCALE] * scaling[LOSS_SCALE]) if RESCALED else total
 
 
 def copy4(copy, place, k, stop, a, b, c, d):
@@ -173,17 +148,6 @@ def copy_parameters(values, copy, segments, copies):
             copy4(copy, copies[s], k - start, stop - start, w0, w1, w2, w3)
 
 
-def rescale(scalars, scaling):
-    """Adapt the loss scale to what a step came to, and count the step if it was skipped; by one thread."""
-    if scalars[WEIGHT_SUM] > double(0.0):
-        overflowed = not is_finite(scalars[SQUARED_NORM])
-        next_scale, clean = scale_after(overflowed, scaling[LOSS_SCALE], scaling[CLEAN_STEPS])
-        scaling[LOSS_SCALE] = next_scale
-        scaling[CLEAN_STEPS] = clean
-        if overflowed:
-            scaling[SKIPPED_STEPS] += double(1.0)
-
-
 def normal_or_zero(x):
     """Moments of weights that see no input decay into denormals; those are flushed."""
     return 0.0 if abs(x) < TINY else x
@@ -208,14 +172,7 @@ def updated2(w, g, first, second, scale, learning_rate, decay):
 
 def step_figures(figures, scalars, scaling, counters, rates, batch_size, clip_norm):
     """Compute in float64, by one thread, what is the same for all elements: scale, rate and corrections."""
-    factor = double(batch_size) / scalars[WEIGHT_SUM]
-    if CLIP:
-        norm = sqrt(scalars[SQUARED_NORM]) * factor
-        if norm > clip_norm:
-            factor = factor * (clip_norm / norm)
-    if RESCALED:
-        factor = factor / scaling[LOSS_SCALE]
-    figures[0] = factor
+    figures[0] = update_scale(scalars, scaling, batch_size, clip_norm)
     figures[1] = rates[counters[BATCH]]
     if PREPARED:
         wide1, wide2 = prepare(double(counters[STEP] + 1))

@@ -10,39 +10,35 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from nnkit.kernels.cuda_arena import (
-    add_penalty,
-    penalty_scale,
-    step_figures,
-    unscaled_square,
-    updated0,
-    updated1,
-    updated2,
-)
-from nnkit.kernels.cuda_parts import (
-    BLOCK_X,
-    BLOCK_Y,
+from nnkit.kernels.common_parts import (
     GRADIENT,
-    KEY_LEVELS,
-    LEVELS,
     LINGERS,
-    MANY,
     MAX,
     MEAN,
     PREPARED,
-    ROW_LEVELS,
     SHUFFLED,
     SLOTS,
-    THREADS,
     WEIGHTED,
-    block_sum,
     double,
+    linger,
+    penalty_scale,
+    proceeds,
+    real,
+    unscaled_square,
+)
+from nnkit.kernels.cuda_arena import add_block_penalty, step_figures, updated0, updated1, updated2
+from nnkit.kernels.cuda_parts import (
+    BLOCK_X,
+    BLOCK_Y,
+    KEY_LEVELS,
+    LEVELS,
+    MANY,
+    ROW_LEVELS,
+    THREADS,
+    block_sum,
     is_last,
     less,
-    linger,
-    proceeds,
     read4,
-    real,
     sum_of_blocks,
     write4,
 )
@@ -328,9 +324,9 @@ def penalise_rows(
             block_sums[cuda.blockIdx.x] = total
         if is_last(tickets, 0, cuda.gridDim.x):
             total = sum_of_blocks(block_sums, cuda.gridDim.x)
-            add_penalty(scalars, total)
+            add_block_penalty(scalars, total)
     else:
-        add_penalty(scalars, total)
+        add_block_penalty(scalars, total)
 
 
 def squared_norm_rows(gradient, seen, scalars, scaling, block_sums, tickets):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from numba import cuda
 
-from nnkit.kernels.cuda_parts import (
+from nnkit.kernels.common_parts import (
     AUGMENTED,
     BIAS,
-    BLOCK_X,
-    BLOCK_Y,
     CODES,
     DROPOUT,
     ERASE,
-    FEATURE_LEVELS,
     FLIP,
     FROM_Z,
     INDICES,
@@ -20,16 +17,21 @@ from nnkit.kernels.cuda_parts import (
     SCALED,
     SHUFFLED,
     SPARSE,
-    SPARSE_LEVELS,
     TARGETS,
     WEIGHTED,
     activation,
     activation_derivative,
+    real,
+    u8,
+)
+from nnkit.kernels.cuda_parts import (
+    BLOCK_X,
+    BLOCK_Y,
+    FEATURE_LEVELS,
+    SPARSE_LEVELS,
     less,
     read4,
-    real,
     sum_into_bias,
-    u8,
     write4,
 )
 from nnkit.kernels.formulas import bounded, is_erased, moved_place, philox, u32

@@ -10,65 +10,57 @@ from math import inf
 
 from numba import cuda
 
-from nnkit.kernels.cuda_parts import (
+from nnkit.kernels.common_parts import (
     BIAS,
-    BLOCK_X,
-    BLOCK_Y,
-    BY_ROWS,
     CEILED,
     GRADIENT,
-    GROUP_LEVELS,
     INDICES,
-    MANY,
-    ONE_PASS,
     RESCALED,
-    SPLIT,
     SUMMED,
     WEIGHTED,
-    WHOLE,
-    block_sum,
+    add_to_loss,
     derivative,
     double,
     exp,
+    label_smoothing,
+    log,
+    real,
+    value,
+)
+from nnkit.kernels.cuda_parts import (
+    BLOCK_X,
+    BLOCK_Y,
+    GROUP_LEVELS,
+    MANY,
+    ONE_PASS,
+    SPLIT,
+    WHOLE,
+    block_sum,
     greater,
     is_last,
-    label_smoothing,
     lane_max,
     lane_sum,
     less,
-    log,
     read4,
-    real,
     sum_into_bias,
     sum_of_blocks,
     sum_rows,
-    value,
     write4,
 )
 from nnkit.kernels.formulas import (
     ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
-    finite_or_zero,
-    is_finite,
-    rows_by_weight,
     smoothed_indicator,
     smoothed_probability,
 )
-from nnkit.kernels.layout import BATCH_SHARE, LOSS_SCALE, LOSS_SUM, LOSS_WEIGHT, WEIGHT_SUM
+from nnkit.kernels.layout import LOSS_SCALE
 
 
-def add_to_loss(scalars, total, weight_total, rows):
-    """Let one thread put the batch's sums where the host reads them, as `add_to_loss` of the host does."""
+def add_block_to_loss(scalars, total, weight_total, rows):
+    """Let one thread put the batch's sums where the host reads them."""
     if cuda.threadIdx.x == 0 and cuda.threadIdx.y == 0:
-        share = rows_by_weight(rows, weight_total) if BY_ROWS else double(1.0)
-        if RESCALED:
-            share = share if is_finite(total) else double(0.0)
-            total = finite_or_zero(total)
-        scalars[WEIGHT_SUM] = weight_total
-        scalars[BATCH_SHARE] = share
-        scalars[LOSS_SUM] += total * share
-        scalars[LOSS_WEIGHT] += weight_total * share
+        add_to_loss(scalars, total, weight_total, rows)
 
 
 def elementwise_loss(
@@ -147,9 +139,9 @@ def elementwise_loss(
         if is_last(tickets, cuda.gridDim.x, blocks):
             total = sum_of_blocks(block_sums[0], blocks)
             weight_total = sum_of_blocks(block_sums[1], blocks) if WEIGHTED else double(rows)
-            add_to_loss(scalars, total * double(per_output), weight_total, rows)
+            add_block_to_loss(scalars, total * double(per_output), weight_total, rows)
     else:
-        add_to_loss(scalars, total * double(per_output), weight_total, rows)
+        add_block_to_loss(scalars, total * double(per_output), weight_total, rows)
 
 
 def logits4(outputs, bias, i, j, columns):
@@ -306,9 +298,9 @@ def softmax_loss(
                     sum_rows(group_sums, 0, groups, columns, bias_gradient)
                 total = sum_of_blocks(block_sums[0], cuda.gridDim.x)
                 weight_total = sum_of_blocks(block_sums[1], cuda.gridDim.x)
-                add_to_loss(scalars, total, weight_total, filled)
+                add_block_to_loss(scalars, total, weight_total, filled)
     else:
         # `block_sum` was a barrier: the block's own gradient is there to be read.
         if GRADIENT and BIAS:
             sum_rows(gradient, 0, rows, columns, bias_gradient)
-        add_to_loss(scalars, total, weight_total, filled)
+        add_block_to_loss(scalars, total, weight_total, filled)

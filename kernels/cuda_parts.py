@@ -1,7 +1,7 @@
 """What the CUDA kernels are put together from: four elements at a time, sums over a block, the last block.
 
 A part is a source for `specialise`, as a template is: it is inlined, since a call to another device function
-cannot be compiled without a driver. The names of the first section stand for what is folded or inlined.
+cannot be compiled without a driver.
 """
 
 from __future__ import annotations
@@ -9,24 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda
 
-from nnkit.kernels.formulas import is_finite
-from nnkit.kernels.layout import SQUARED_NORM, WEIGHT_SUM
+from nnkit.kernels.common_parts import double, real
 from nnkit.kernels.wide import load1, load4, store1, store4
 
 # ---------------------------------------------------------------------------------------------------------
-# What `specialise` folds or inlines; the names stand here for the reader and the linter. First the flags of
-# `host`, then what `cuda_geometry` decides.
+# What `cuda_geometry` decides and `specialise` folds, beside the names of `common_parts`.
 # ---------------------------------------------------------------------------------------------------------
-
-AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = COPIED = DIVIDED = DROPOUT = ERASE = FLIP = FROM_Z = (
-    False
-)
-GRADIENT = INDICES = KEEP_Z = LINGERS = MAX = MEAN = PREPARED = RESCALED = SCALED = SHUFFLED = SPARSE = False
-SUMMED = TARGETS = WEIGHTED = False
-SLOTS = 0
-label_smoothing = 0.0
-ceiling = 0.0
-TINY = 0.0
 
 WIDE = False  # every row starts at a multiple of four elements' size: one access for four
 WHOLE = False  # and is a whole number of fours long
@@ -40,58 +28,6 @@ FEATURE_LEVELS = 0  # halvings that find one of the categorical features
 SPARSE_LEVELS = 0  # halvings that find a column in a sparse row
 ROW_LEVELS = 0  # halvings that find one of a batch's rows
 KEY_LEVELS = 0  # the logarithm of how many tokens there is room to sort
-
-
-def activation(z):
-    """Stand for the layer's activation."""
-
-
-def activation_derivative(x):
-    """Stand for its derivative, from z or from a."""
-
-
-def value(y, t):
-    """Stand for the loss of one output."""
-
-
-def derivative(y, t):
-    """Stand for its derivative."""
-
-
-def rule(w, g, learning_rate, *state):
-    """Stand for the optimizer's rule."""
-
-
-def prepare(step):
-    """Stand for what the rule needs once a step, in float64."""
-
-
-def linger(steps):
-    """Stand for what is left of a state after so many steps without a gradient, in float64."""
-
-
-def real(x):
-    """Cast to the type of the arithmetic; the arrays say what is stored."""
-
-
-def double(x):
-    """Cast to float64."""
-
-
-def u8(x):
-    """Cast to uint8."""
-
-
-def exp(x):
-    """Stand for the target's exponential."""
-
-
-def log(x):
-    """Stand for the target's logarithm."""
-
-
-def sqrt(x):
-    """Stand for the target's square root."""
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -133,14 +69,6 @@ def write4(array, at, stop, a, b, c, d):
             store1(array, at + 2, c)
         if at + 3 < stop:
             store1(array, at + 3, d)
-
-
-def proceeds(scalars):
-    """Whether a batch's gradient is to be followed: something weighs in it, and nothing overflowed."""
-    found = scalars[WEIGHT_SUM] > double(0.0)
-    if RESCALED:
-        found = found and is_finite(scalars[SQUARED_NORM])
-    return found
 
 
 def greater(a, b):

@@ -12,7 +12,49 @@ from functools import cache
 
 import numpy as np
 
-from nnkit.kernels import elementary, host_embedding, host_parts
+from nnkit.kernels import common_parts, elementary, host_embedding, host_parts
+from nnkit.kernels.common_parts import (
+    AUGMENTED,
+    BIAS,
+    BY_ROWS,
+    CEILED,
+    CODES,
+    COPIED,
+    DROPOUT,
+    ERASE,
+    FLIP,
+    FROM_Z,
+    GRADIENT,
+    INDICES,
+    KEEP_Z,
+    PREPARED,
+    RESCALED,
+    SCALED,
+    SHUFFLED,
+    SLOTS,
+    SPARSE,
+    SUMMED,
+    TARGETS,
+    WEIGHTED,
+    activation,
+    activation_derivative,
+    add_penalty,
+    add_to_loss,
+    derivative,
+    double,
+    exp,
+    label_smoothing,
+    log,
+    penalty_scale,
+    prepare,
+    proceeds,
+    real,
+    rescale,
+    u8,
+    unscaled_square,
+    update_scale,
+    value,
+)
 from nnkit.kernels.formulas import (
     bounded,
     ceiled_cross_entropy_term,
@@ -28,55 +70,16 @@ from nnkit.kernels.formulas import (
     u32,
 )
 from nnkit.kernels.host_parts import (
-    AUGMENTED,
-    BIAS,
-    BY_ROWS,
-    CEILED,
-    CODES,
-    COPIED,
-    DROPOUT,
-    ERASE,
-    FLIP,
     FOLDED,
-    FROM_Z,
-    GRADIENT,
     INDEXED,
-    INDICES,
-    KEEP_Z,
     LEAD,
-    PREPARED,
-    RESCALED,
-    SCALED,
     SHARD,
-    SHUFFLED,
-    SLOTS,
-    SPARSE,
-    SUMMED,
-    TARGETS,
-    WEIGHTED,
-    activation,
-    activation_derivative,
-    add_to_loss,
     copy_stretch,
-    derivative,
-    double,
-    exp,
     greatest_of,
-    label_smoothing,
-    log,
     penalise_stretch,
-    penalty_scale,
-    prepare,
-    proceeds,
-    real,
-    rescale,
     sum_of_squares,
     total_of,
-    u8,
-    update_scale,
     update_stretch,
-    value,
-    weighted_penalty,
 )
 from nnkit.kernels.layout import (
     AUGMENT_ERASE,
@@ -361,8 +364,7 @@ def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2):
             w = values[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
             g = gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]]
             total += penalise_stretch(w, g, scale, l1, l2)
-    if scalars[WEIGHT_SUM] > double(0.0):
-        scalars[PENALTY_SUM] += weighted_penalty(scalars, total)
+    add_penalty(scalars, total)
 
 
 def squared_norm(gradients, segments, scalars, scaling):
@@ -370,7 +372,7 @@ def squared_norm(gradients, segments, scalars, scaling):
     total = double(0.0)
     for s in range(segments.shape[0]):
         total += sum_of_squares(gradients[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]])
-    scalars[SQUARED_NORM] = total / (scaling[LOSS_SCALE] * scaling[LOSS_SCALE]) if RESCALED else total
+    scalars[SQUARED_NORM] = unscaled_square(total, scaling)
 
 
 def copy_parameters(values, copy, segments, copies):
@@ -517,7 +519,7 @@ TEMPLATES: Mapping[str, Callable] = {
         host_embedding.mark_rows,
     )
 }
-_PARTS = frozenset({host_parts.__name__})
+_PARTS = frozenset({common_parts.__name__, host_parts.__name__})
 _SUMS = frozenset({"penalise", "squared_norm", "penalise_rows", "squared_norm_rows"})
 
 # Numba's default error model checks each division, which blocks vectorising. Contraction allows fused

@@ -7,29 +7,27 @@ they are many: nothing here is as long as the table, or walks it.
 
 from __future__ import annotations
 
-from nnkit.kernels.host_parts import (
+from nnkit.kernels.common_parts import (
     GRADIENT,
     LINGERS,
     MAX,
     MEAN,
     PREPARED,
-    RESCALED,
     SHUFFLED,
     SLOTS,
     WEIGHTED,
+    add_penalty,
     double,
     linger,
-    penalise_stretch,
     penalty_scale,
     prepare,
     proceeds,
     real,
-    sum_of_squares,
+    unscaled_square,
     update_scale,
-    update_stretch,
-    weighted_penalty,
 )
-from nnkit.kernels.layout import BATCH, LOSS_SCALE, PENALTY_SUM, SQUARED_NORM, STEP, WEIGHT_SUM
+from nnkit.kernels.host_parts import penalise_stretch, sum_of_squares, update_stretch
+from nnkit.kernels.layout import BATCH, SQUARED_NORM, STEP
 
 STRETCH = 256  # tokens
 
@@ -147,8 +145,7 @@ def penalise_rows(table, gradient, rows_seen, seen, scalars, scaling, batch_size
     total = double(0.0)
     for r in range(seen[0]):
         total += penalise_stretch(table[rows_seen[r]], gradient[r], scale, l1, l2)
-    if scalars[WEIGHT_SUM] > double(0.0):
-        scalars[PENALTY_SUM] += weighted_penalty(scalars, total)
+    add_penalty(scalars, total)
 
 
 def squared_norm_rows(gradient, seen, scalars, scaling):
@@ -156,7 +153,7 @@ def squared_norm_rows(gradient, seen, scalars, scaling):
     total = double(0.0)
     for r in range(seen[0]):
         total += sum_of_squares(gradient[r])
-    scalars[SQUARED_NORM] += total / (scaling[LOSS_SCALE] * scaling[LOSS_SCALE]) if RESCALED else total
+    scalars[SQUARED_NORM] += unscaled_square(total, scaling)
 
 
 def update_rows(
