@@ -3,8 +3,8 @@
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
 bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the messages of
 bench/text.py, the pictures of bench/pictures.py, the card's of bench/gpu.sh, faults, hostile inputs, the
-diagnosis of bench/diagnosis.py, reports in a browser. Whatever else lies there is linked. Order: the whole,
-its first paragraph, a function for each kind of file, the command.
+diagnosis of bench/diagnosis.py, reports in a browser, explanations. Whatever else lies there is linked.
+Order: the whole, its first paragraph, a function for each kind of file, the command.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def kind_of(value: Held) -> str:
         return "shell"
     if "vocabularies" in value:
         return "embedding"
+    if "completeness" in value:
+        return "explanations"
     if "pages" in value:
         return "browser"
     if "sound" in value or "mistakes" in value:
@@ -576,6 +578,35 @@ def others(names: list[str]) -> Iterator[str]:
         yield "\n".join(f"- [results/{name}](results/{name})" for name in names)
 
 
+def explanations(name: str, value: Held) -> Iterator[str]:
+    """How exact the explanations are."""
+    yield "## Explanations"
+    aims = value["aims"]
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/explanations.py`. What integrated gradients "
+        "leave unexplained of the way from the baseline to the output (aim: "
+        f"{100 * aims['unexplained']:g} % at most):"
+    )
+    rows = [
+        [
+            told["training"],
+            f"{told['rows']:,}",
+            f"{100 * told['median']:.3f} %",
+            f"{100 * told['greatest']:.3f} %",
+            text("s", told["seconds"]),
+        ]
+        for told in value["completeness"]
+    ]
+    yield markdown(Table(["training", "rows", "median", "greatest", "all rows took"], rows, 1))
+    closed = ", ".join(f"{method} {far:.1g}" for method, far in value["from a closed form"].items())
+    others = ", ".join(f"{data} {far:.1g}" for data, far in value["from scikit-learn's importance"].items())
+    yield paragraph(
+        f"Farthest from weight × (input − baseline) of a linear network, over the greatest of these (aim: "
+        f"{aims['from a closed form']:g}): {closed}. Farthest of a permutation importance from "
+        f"scikit-learn's with the same seed: {others}."
+    )
+
+
 def browser(name: str, value: Held) -> Iterator[str]:
     """What reports are like in a browser."""
     yield "## Reports in a browser"
@@ -606,6 +637,7 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "hostile": hostile,
     "diagnosis": diagnosis,
     "browser": browser,
+    "explanations": explanations,
 }
 
 

@@ -29,7 +29,7 @@ _DEEPEST = 24
 # The contributions shall add up to the difference of the outputs within 1 %; half of it is aimed at.
 _TOLERANCE = 0.005
 # What rounding leaves of an output's difference no halving mends, and it must not go on without an end.
-_ROUNDINGS, _MOST_STRETCHES, _MOST_OF_A_ROW = 64, 2**15, 16
+_ROUNDINGS, _MOST_STRETCHES, _MOST_OF_A_ROW = 16, 2**15, 16
 # Each stretch may be off by its share of that, short ones (there are few) by that of a 64th of the path.
 _LEAST_SHARE = 1 / 64
 # Points at once, of all rows: as many as take some tens of megabytes.
