@@ -118,7 +118,9 @@ def first_paragraph(suites: Mapping[Path, Result], kinds: set[str], races: Seque
     """Say where nnkit stands, and where it loses."""
     results = list(suites.values())
     said = [[sentence for result in results for sentence in say(result)] for say in (steps, peers, losing)]
-    sentences = [*said[0], *said[1], *map(raced, races), *said[2]]
+    sentences = [*said[0], *said[1], *map(raced, races)]
+    if said[2]:
+        sentences.append(f"Where it loses: {'; '.join(said[2])}.")
     if not sentences:
         sentences.append("Nothing has been measured by the suite yet.")
     if "card" not in kinds and not any(r.device != "cpu" for s in suites.values() for r in s.records):
@@ -167,25 +169,22 @@ def raced(race: Held) -> str:
 
 
 def losing(result: Result) -> Iterator[str]:
-    """Say what is slower in nnkit than elsewhere."""
-    lost = []
+    """Say what is slower in nnkit than elsewhere, a phrase each."""
     for network, records in by_network(result).items():
         for record in records:
             ratio = record.ratios.get("step / nnkit's")
             if ratio is not None and ratio.high < 1:
-                lost.append(f"{record.name} trains {network} in {ratio.median:.2f} of nnkit's time")
+                yield f"{record.name} trains {network} in {ratio.median:.2f} of nnkit's time"
             if record.details.get("same work") is False:
-                lost.append(f"({record.name} came to another loss for {network}, so it is no comparison)")
+                yield f"({record.name} came to another loss for {network}, so it is no comparison)"
     kernels = [r for r in result.section("kernels") if r.ratios and r.ratios["unfused / fused"].high < 1]
     if kernels:
         names = [f"{r.name} at {r.parameters['rows']} × {r.parameters['columns']}" for r in kernels]
-        lost.append(f"the plain expression is faster than the fused kernel for {listed(names)}")
+        yield f"the plain expression is faster than the fused kernel for {listed(names)}"
     slow = [r for r in result.section("predict") if behind(r)]
     if slow:
         names = [f"{r.parameters['network']} at batch {r.parameters['batch']:,}" for r in slow]
-        lost.append(f"plain NumPy predicts faster for {listed(names)}")
-    if lost:
-        yield f"Where it loses: {'; '.join(lost)}."
+        yield f"plain NumPy predicts faster for {listed(names)}"
 
 
 def behind(record: Record) -> bool:
