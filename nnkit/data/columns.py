@@ -43,10 +43,15 @@ def arrow_array(values: NDArray) -> pa.Array:
 
 
 def numpy_array(column: pa.Array | pa.ChunkedArray) -> NDArray:
-    """Return plain numbers or booleans, not masking the missing; `to_numpy` would import pandas."""
+    """Return plain numbers or booleans, not masking the missing.
+
+    `to_numpy` would import pandas, and so would `to_pandas_dtype` before pyarrow 26.
+    """
     if pa.types.is_boolean(column.type):
         return numpy_array(column.cast(pa.uint8())).view(np.bool_)
-    dtype = np.dtype(column.type.to_pandas_dtype())
+    types = pa.types
+    kind = "f" if types.is_floating(column.type) else "u" if types.is_unsigned_integer(column.type) else "i"
+    dtype = np.dtype(f"{kind}{column.type.bit_width // 8}")
     parts = [np.empty(0, dtype)]
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         data = chunk.buffers()[1]
