@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,7 +142,7 @@ def records(path: Path) -> Iterator[bytes]:
     own messages.
     """
     content, whole, block = path.read_bytes(), b"", 32768
-    assert content[:4] == b":W&B"
+    assert content[:4] in (b"", b":W&B")
     place = 7
     while place + 7 <= len(content):
         if block - place % block < 7:  # no room for a header: padding
@@ -151,7 +152,7 @@ def records(path: Path) -> Iterator[bytes]:
         part = content[place + 7 : place + 7 + length]
         place += 7 + length
         whole = part if kind in (1, 2) else whole + part  # all of it, or its beginning
-        if kind in (1, 4):  # all of it, or its end
+        if kind in (1, 4) and place <= len(content):  # all of it, or its end
             yield whole
 
 
@@ -167,9 +168,15 @@ def test_weights_and_biases_reads_config_metrics_and_model(
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     run, outcome, _ = tracked(tmp_path, "wandb")
     [path] = (run.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    # Another process writes the file, and may still do so after the run has been finished.
+    patience = time.monotonic() + 60.0
+    while True:
+        messages = [wandb_internal_pb2.Record.FromString(data) for data in records(path)]
+        if any(message.HasField("exit") for message in messages) or time.monotonic() > patience:
+            break
+        time.sleep(0.05)
     config, rows, files, summary = {}, [], [], {}
-    for data in records(path):
-        record = wandb_internal_pb2.Record.FromString(data)
+    for record in messages:
         # Settings come with the run, or in a record of their own where the library is slow to begin.
         for item in (*record.run.config.update, *record.config.update):
             config[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
