@@ -14,6 +14,7 @@ from nnkit.kernels.common_parts import (
     FROM_Z,
     INDICES,
     KEEP_Z,
+    RING,
     SCALED,
     SHUFFLED,
     SPARSE,
@@ -109,12 +110,17 @@ def gather(
     """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights.
 
     A thread has four columns, of the numbers or of the one-hot blocks, and some rows: what it needs to know
-    of its columns is found once.
+    of its columns is found once. A RING holds the newest of the epoch's rows in their order, whole batches;
+    `order` then only says which they are.
     """
     first = counters[BATCH] * batch_size
     columns = source.shape[1]
     whole = inputs.shape[1]
-    rows = less(inputs.shape[0], source.shape[0] - first)
+    if RING:
+        rows = inputs.shape[0]
+        start = first % source.shape[0]
+    else:
+        rows = less(inputs.shape[0], source.shape[0] - first)
     x = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
     groups = (columns + 3) // 4
     dense = x < groups
@@ -137,6 +143,7 @@ def gather(
         a = b = c = d = real(0.0)
         if i < rows:
             row = order[first + i] if SHUFFLED else first + i
+            place = start + i if RING else row
             if dense:
                 if AUGMENTED:
                     word0, word1, word2, word3 = philox(
@@ -145,12 +152,12 @@ def gather(
                     down = bounded(word0, 2 * most_down + 1) - most_down
                     right = bounded(word1, 2 * most_right + 1) - most_right
                     flipped = FLIP and word2 < u32(0x80000000)
-                    a = moved_element(source[row], j, columns, down, right, flipped, height, width)
-                    b = moved_element(source[row], j + 1, columns, down, right, flipped, height, width)
-                    c = moved_element(source[row], j + 2, columns, down, right, flipped, height, width)
-                    d = moved_element(source[row], j + 3, columns, down, right, flipped, height, width)
+                    a = moved_element(source[place], j, columns, down, right, flipped, height, width)
+                    b = moved_element(source[place], j + 1, columns, down, right, flipped, height, width)
+                    c = moved_element(source[place], j + 2, columns, down, right, flipped, height, width)
+                    d = moved_element(source[place], j + 3, columns, down, right, flipped, height, width)
                 else:
-                    a, b, c, d = read4(source[row], j, columns)
+                    a, b, c, d = read4(source[place], j, columns)
                 if SCALED:
                     a = (a - shift0) * scale0
                     b = (b - shift1) * scale1
@@ -169,10 +176,10 @@ def gather(
                     c = kept_element(c, j + 2, top, left, tall, wide, height, width)
                     d = kept_element(d, j + 3, top, left, tall, wide, height, width)
             if CODES and not dense:
-                a = real(codes[row, feature0] == category0)
-                b = real(codes[row, feature1] == category1)
-                c = real(codes[row, feature2] == category2)
-                d = real(codes[row, feature3] == category3)
+                a = real(codes[place, feature0] == category0)
+                b = real(codes[place, feature1] == category1)
+                c = real(codes[place, feature2] == category2)
+                d = real(codes[place, feature3] == category3)
             if SPARSE:
                 start = sparse_starts[row]
                 end = sparse_starts[row + 1]
@@ -183,12 +190,12 @@ def gather(
             if TARGETS:
                 if INDICES:
                     if x == 0:
-                        labels[i] = targets[row]
+                        labels[i] = targets[place]
                 else:
                     for k in range(x, targets.shape[1], cuda.gridDim.x * BLOCK_X):
-                        labels[i, k] = targets[row, k]
+                        labels[i, k] = targets[place, k]
             if WEIGHTED and x == 0:
-                batch_weights[i] = weights[row]
+                batch_weights[i] = weights[place]
         if j < stop:
             write4(inputs[i], j, stop, a, b, c, d)
     if x == 0 and cuda.blockIdx.y == 0 and cuda.threadIdx.y == 0:

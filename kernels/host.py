@@ -29,6 +29,7 @@ from nnkit.kernels.common_parts import (
     KEEP_Z,
     PREPARED,
     RESCALED,
+    RING,
     SCALED,
     SHUFFLED,
     SLOTS,
@@ -95,6 +96,7 @@ from nnkit.kernels.layout import (
     SEGMENT_START,
     SEGMENT_STOP,
     SHUFFLE,
+    SHUFFLE_WITHIN,
     SQUARED_NORM,
     STEP,
     WEIGHT_SUM,
@@ -135,18 +137,24 @@ def gather(
     """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights.
 
     Or rows of a sparse matrix, whose row r has its numbers from `sparse_starts` r to r + 1. A SHARD takes the
-    batch's rows from `row_offset` on. Where INDEXED, `index` says which of the source's rows each row is.
+    batch's rows from `row_offset` on. Where INDEXED, `index` says which of the source's rows each row is. In
+    a RING the epoch's newest batches lie in their order, and `order` only says which rows they are.
     AUGMENTED rows are pictures, moved, mirrored and erased in part by draws of the row and the epoch.
     """
     first = counters[BATCH] * batch_size
     if SHARD:
         first += row_offset
     columns = source.shape[1]
-    rows = min(inputs.shape[0], (index.shape[0] if INDEXED else source.shape[0]) - first)
+    if RING:
+        rows = inputs.shape[0]
+        start = first % source.shape[0]
+    else:
+        rows = min(inputs.shape[0], (index.shape[0] if INDEXED else source.shape[0]) - first)
     count[0] = rows
     for i in range(rows):
         row = order[first + i] if SHUFFLED else first + i
-        from_row = source[index[row]] if INDEXED else source[row]
+        place = start + i if RING else row
+        from_row = source[index[place]] if INDEXED else source[place]
         to_row = inputs[i]
         if AUGMENTED:
             word0, word1, word2, word3 = philox(
@@ -179,19 +187,19 @@ def gather(
         if CODES:
             to_row[columns:] = 0.0
             for k in range(codes.shape[1]):
-                to_row[columns + offsets[k] + codes[row, k]] = 1.0
+                to_row[columns + offsets[k] + codes[place, k]] = 1.0
         if SPARSE:
             to_row[:] = 0.0
             for k in range(sparse_starts[row], sparse_starts[row + 1]):
                 to_row[sparse_columns[k]] = real(sparse_values[k])
         if TARGETS:
             if INDICES:
-                labels[i] = targets[row]
+                labels[i] = targets[place]
             else:
                 for j in range(targets.shape[1]):
-                    labels[i, j] = targets[row, j]
+                    labels[i, j] = targets[place, j]
         if WEIGHTED:
-            batch_weights[i] = weights[row]
+            batch_weights[i] = weights[place]
     # The products run over the whole batch: what is left of an earlier one must not reach them.
     inputs[rows:] = 0.0
 
@@ -494,6 +502,29 @@ def shuffle(order, epoch, key0, key1):
         order[i], order[j] = order[j], order[i]
 
 
+def shuffle_within(order, window, epoch, key0, key1):
+    """Permute each `window` of places of `order` by itself, in the same way."""
+    for i in range(order.size - 1, 0, -1):
+        high, low, word2, word3 = philox(
+            u32(i), u32(i >> 32), u32(epoch), u32(SHUFFLE_WITHIN), u32(key0), u32(key1)
+        )
+        fraction = (double(high >> u32(5)) * double(67108864.0) + double(low >> u32(6))) * double(
+            1.1102230246251565e-16
+        )
+        start = i // window * window
+        j = start + int(fraction * double(i - start + 1))
+        order[i], order[j] = order[j], order[i]
+
+
+def copy_rows(source, rows, target):
+    """Copy the given rows of `source`, bytes, to the first ones of `target`."""
+    for i in range(rows.size):
+        from_row = source[rows[i]]
+        to_row = target[i]
+        for j in range(target.shape[1]):
+            to_row[j] = from_row[j]
+
+
 TEMPLATES: Mapping[str, Callable] = {
     template.__name__: template
     for template in (
@@ -510,6 +541,8 @@ TEMPLATES: Mapping[str, Callable] = {
         combine,
         settle,
         shuffle,
+        shuffle_within,
+        copy_rows,
         host_embedding.number,
         host_embedding.embed,
         host_embedding.embed_gradient,

@@ -37,6 +37,7 @@ COPY_COLUMNS = 3
 
 # The last counter word of a draw says what it is for; dropout's is the epoch, which stays far below these.
 SHUFFLE = 0x4F524445  # "ORDE"
+SHUFFLE_WITHIN = 0x57494E44  # "WIND": among the rows of some blocks, where an order is in blocks
 WEIGHTS = 0x57454947  # "WEIG"
 # Where another counter word is a layer, a draw of pictures has these: the epoch is the last word here too.
 AUGMENT_PLACE = 0x41554750  # "AUGP": how far down and right, whether mirrored, whether erased

@@ -12,7 +12,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -113,13 +113,33 @@ class CudaDevice:
         self.stream_pointer = int(self._stream.ptr)
 
     @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> Iterator[Any]:
         """Make this device and its stream CuPy's current ones; Numba follows the current device.
 
         One thread at a time: what another thread enqueued would become part of a graph under capture.
         """
         with self._lock, self._device, self._stream:
-            yield
+            yield self._stream
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Make this device the current one of the calling thread, and leave its streams to the others.
+
+        For what goes onto another stream, and may while a graph is captured.
+        """
+        return self._device
+
+    def new_stream(self) -> Any:
+        """Return another stream, whose work runs beside that of the device's own."""
+        return self._cupy.cuda.Stream(non_blocking=True)
+
+    def new_event(self) -> Any:
+        """Return an event, for which a thread of the host waits asleep."""
+        return self._cupy.cuda.Event(block=True, disable_timing=True)
+
+    def copy_from_host(self, target: Array, host: NDArray, stream: Any) -> None:
+        """Copy a contiguous array, which must stay as it is until the copy is made, on a stream."""
+        kind = self._runtime.memcpyHostToDevice
+        self._runtime.memcpyAsync(target.data.ptr, host.ctypes.data, host.nbytes, kind, stream.ptr)
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return an uninitialised array."""
@@ -193,6 +213,19 @@ class CudaDevice:
                 self.synchronize()
             self._in_flight.append(host)
             self._transfer(plan, target.data.ptr, host.ctypes.data, self._runtime.memcpyHostToDevice)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+        """Return page-locked memory of the host, from which copies run beside other work."""
+        count, kind = prod(shape), np.dtype(dtype)
+        with self.active():
+            try:
+                memory = self._cupy.cuda.alloc_pinned_memory(max(1, count * kind.itemsize))
+            except (MemoryError, self._runtime.CUDARuntimeError) as error:
+                raise DeviceMemoryError(
+                    f"device {self.name}: {_size(count * kind.itemsize)} of the host's memory cannot be "
+                    f"pinned ({' '.join(str(error).split())[:100]}); lower training.batch_size"
+                ) from None
+        return np.frombuffer(memory, kind, count).reshape(shape)
 
     def copy(self, source: Array, target: Array) -> Operation:
         """Prepare a copy between two device arrays of one shape and dtype."""

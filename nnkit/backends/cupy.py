@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -16,10 +17,14 @@ from nnkit.backends.cublaslt import load_cublaslt
 from nnkit.backends.cuda_device import CudaDevice
 from nnkit.backends.cuda_probe import INSTALL, find_cuda_device, first_line
 from nnkit.backends.cuda_program import CudaProgram
-from nnkit.backends.protocol import Array, Operation, Program
+from nnkit.backends.cuda_uploads import CudaUploads
+from nnkit.backends.protocol import Array, Operation, Program, Uploads
 from nnkit.errors import DeviceError
 
 __all__ = ["CupyBackend", "Products", "create"]
+
+# One core gathers some 5 to 10 GB/s, and a PCIe 5 card takes about 50.
+_MOST_READERS = 6
 
 
 class Products(Protocol):
@@ -140,6 +145,15 @@ class CupyBackend:
 
     def synchronize(self) -> None:
         self._device.synchronize()
+
+    def uploads(self, slots: int, kind: str) -> Uploads:
+        return CudaUploads(self._device, slots, kind == "pinned")
+
+    def readers(self) -> int:
+        return max(1, min(_MOST_READERS, (os.cpu_count() or 1) - 1))
+
+    def free_memory(self) -> int:
+        return self._device.free_and_total()[0]
 
     def numerics(self) -> dict[str, str]:
         return {

@@ -17,7 +17,7 @@ from nnkit.backends.compiled import (
     plan_program,
     plan_team,
 )
-from nnkit.backends.protocol import Array, Operation, Program
+from nnkit.backends.protocol import Array, Operation, Program, Uploads
 from nnkit.errors import DeviceError
 
 __all__ = ["NumpyBackend", "create"]
@@ -100,6 +100,15 @@ class NumpyBackend:
     def synchronize(self) -> None:
         """Nothing to wait for: an operation is done when its call returns."""
 
+    def uploads(self, slots: int, kind: str) -> Uploads:
+        return _InPlace()
+
+    def readers(self) -> int:
+        return 1
+
+    def free_memory(self) -> None:
+        """None: it is the host's."""
+
     def numerics(self) -> dict[str, str]:
         from llvmlite.binding import get_host_cpu_name
         from numba import __version__ as numba_version
@@ -123,6 +132,29 @@ class NumpyBackend:
         better = better_core_type(blas.get("BLAS core type", ""), processor_flags())
         advice = f"OPENBLAS_CORETYPE={better} suits this processor better; nnkit train sets it"
         return blas if better is None else {**blas, "BLAS advice": advice}
+
+
+class _InPlace:
+    """What is on the host is on the device."""
+
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[NDArray, Array]:
+        array = np.zeros(shape, dtype)
+        return array, array
+
+    def prepare(self, slot: int) -> None:
+        """Nothing is copied."""
+
+    def send(self, slot: int, pairs: Sequence[tuple[NDArray, Array]]) -> None:
+        """It is there."""
+
+    def receive(self, slot: int) -> None:
+        """It is there."""
+
+    def done(self, slot: int) -> None:
+        """The work is done when its call returns."""
+
+    def synchronize(self) -> None:
+        """Nothing is copied."""
 
 
 # Less work is done before the cores have met each other, and fewer rows make slow products.

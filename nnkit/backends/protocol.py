@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Backend", "Operation", "Program"]
+__all__ = ["Array", "Backend", "Operation", "Program", "Uploads"]
 
 Array = Any
 Operation = Callable[[], object]
@@ -25,6 +25,32 @@ class Program(Protocol):
 
     def run(self, count: int = 1) -> None:
         """Run the whole sequence `count` times; the device may still be working when this returns."""
+
+
+class Uploads(Protocol):
+    """Copies from the host that run beside the device's work, into slots that are filled again and again.
+
+    For each slot, in turns: `prepare` and `send` by whoever fills it, `receive` and `done` by whoever gives
+    the device its work; the two may be in threads of their own.
+    """
+
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[NDArray, Array]:
+        """Return an array on the host and one on the device, which may be the same."""
+
+    def prepare(self, slot: int) -> None:
+        """Wait until what the slot held on the host has been copied."""
+
+    def send(self, slot: int, pairs: Sequence[tuple[NDArray, Array]]) -> None:
+        """Copy from the host to the device, once the device has done with what it had in the slot."""
+
+    def receive(self, slot: int) -> None:
+        """Let the device's further work wait for what was sent last."""
+
+    def done(self, slot: int) -> None:
+        """Note that all work so far, and none after it, reads what the slot holds."""
+
+    def synchronize(self) -> None:
+        """Wait until all copies are made."""
 
 
 @runtime_checkable
@@ -111,6 +137,15 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all work is done."""
+
+    def uploads(self, slots: int, kind: str) -> Uploads:
+        """Return a way to the device with so many slots, from ``pinned`` or from ``pageable`` host memory."""
+
+    def readers(self) -> int:
+        """Return how many threads best read ahead of the device: 0 for none."""
+
+    def free_memory(self) -> int | None:
+        """Return how many bytes the device has left, or None where its memory is the host's."""
 
     def numerics(self) -> dict[str, str]:
         """Return what the bits of a result depend on, beside the program and its data."""

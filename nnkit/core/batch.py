@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,9 +13,13 @@ from nnkit.backends.protocol import Array, Backend, Operation
 from nnkit.core.augmentation import Augmentation
 from nnkit.core.features import Bags, Features
 from nnkit.core.mixed import Half, padded
+from nnkit.core.ring import Ring, RingRows
 from nnkit.errors import ConfigError
 
-__all__ = ["BagRows", "Batch", "Rows"]
+__all__ = ["BagRows", "Batch", "Placement", "Rows"]
+
+Placement = Literal["device", "pinned", "pageable"]
+"""On the device, all of it; or a few batches at a time, from pinned or pageable memory of the host."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Batch:
 
 
 class Rows:
-    """A data set on the device, in its smallest type.
+    """A data set on the device, in its smallest type; or on its way there, a few batches at a time.
 
     Parameters
     ----------
@@ -123,6 +128,11 @@ class Rows:
         What is done to the pictures that the rows are, as a batch is filled.
     seed : int
         The key of its draws.
+    placement : {"device", "pinned", "pageable"}
+        Where the rows lie. But for ``device``, a `Ring` brings them from the host, where they may be mapped
+        from a file; neither sparse rows nor bags.
+    readers : int, optional
+        As for `Ring`.
     """
 
     def __init__(
@@ -135,6 +145,8 @@ class Rows:
         shuffled: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        placement: Placement = "device",
+        readers: int | None = None,
     ) -> None:
         self.backend = backend
         self.dtype = np.dtype(dtype)
@@ -143,8 +155,19 @@ class Rows:
         indices = targets is not None and np.issubdtype(targets.dtype, np.integer) and targets.ndim == 1
         self._arrays: dict[str, Array] = {}
         self._numbers: dict[str, int] = {}
-        self._place_source(features)
+        self._rings: dict[int, Ring] = {}
+        self._ringed = placement != "device"
+        self._placement, self._readers = placement, readers
+        self._streamed: dict[str, NDArray] = {}
+        self._index = features.rows
+        if self._ringed:
+            if features.sparse is not None or features.bags:
+                raise ConfigError("sparse rows and bags of ids lie on the device: data_placement = 'device'")
+            self._streamed["source"] = features.dense
+        else:
+            self._place_source(features)
         self._constants = {
+            "RING": self._ringed,
             "INDEXED": "index" in self._arrays,
             "SHUFFLED": shuffled,
             "SCALED": features.shift is not None or features.scale is not None,
@@ -167,16 +190,16 @@ class Rows:
                 "scale", np.ones(features.dense.shape[1]) if features.scale is None else features.scale
             )
         if features.codes is not None:
-            self._place("codes", features.codes, np.int32)
+            self._place_rows("codes", features.codes, np.int32)
             self._place("offsets", np.cumsum((0, *features.cardinalities[:-1])), np.int64)
         if features.sparse is not None:
             self._place("sparse_values", features.sparse.values)
             self._place("sparse_columns", features.sparse.columns, np.int64)
             self._place("sparse_starts", features.sparse.starts, np.int64)
         if targets is not None:
-            self._place("targets", targets, np.int32 if indices else self.dtype)
+            self._place_rows("targets", targets, np.int32 if indices else self.dtype)
         if weights is not None:
-            self._place("weights", weights)
+            self._place_rows("weights", weights)
         if shuffled:
             self._arrays["order"] = backend.zeros(self.count, np.int64)
         self._bags = features.bags
@@ -203,7 +226,7 @@ class Rows:
     def _place_source(self, features: Features) -> None:
         """Put the numbers on the device: on the host all of them as they lie, elsewhere the rows alone."""
         backend, dense = self.backend, features.dense
-        if features.rows is None:
+        if features.rows is None and (backend.name == "cpu" or not features.mapped):
             self._arrays["source"] = backend.from_host(dense)
         elif backend.name == "cpu":
             self._arrays["source"] = backend.from_host(dense)
@@ -216,6 +239,36 @@ class Rows:
 
     def _place(self, name: str, array: NDArray, dtype: DTypeLike | None = None) -> None:
         self._arrays[name] = self.backend.from_host(np.ascontiguousarray(array, dtype or self.dtype))
+
+    def _place_rows(self, name: str, array: NDArray, dtype: DTypeLike | None = None) -> None:
+        """Put an array with a row for each row where the rows lie."""
+        if self._ringed:
+            self._streamed[name] = np.ascontiguousarray(array, dtype or self.dtype)
+        else:
+            self._place(name, array, dtype)
+
+    def _ring(self, batch_size: int) -> Ring:
+        """Return the ring that brings batches of so many rows."""
+        if batch_size not in self._rings:
+            rows = RingRows(self._streamed, self._index, self.count)
+            self._rings[batch_size] = Ring(self.backend, rows, batch_size, self._placement, self._readers)
+        return self._rings[batch_size]
+
+    def begin(self, order: NDArray[np.int64] | None) -> None:
+        """Take the rows in an epoch's order, (samples,); None for that in which they lie."""
+        if order is not None:
+            self.backend.write(self.order, order)
+        for ring in self._rings.values():
+            ring.begin(order)
+
+    def stretches(self, first: int, count: int, batch_size: int) -> Iterable[tuple[int, int]]:
+        """Return (first, count) of batches of the epoch, each on the device until the next is asked for."""
+        return self._ring(batch_size).stretches(first, count) if self._ringed else [(first, count)]
+
+    def close(self) -> None:
+        """End what reads ahead, until batches are asked for again."""
+        for ring in self._rings.values():
+            ring.close()
 
     def refill(self, features: Features) -> None:
         """Take other rows of the same number and kind into the arrays that hold the first ones."""
@@ -231,7 +284,8 @@ class Rows:
 
     def batch(self, capacity: int, embedded: int = 0, half: Half | None = None) -> Batch:
         """Return an empty batch for these rows, with `embedded` columns more for what their bags become."""
-        backend, targets = self.backend, self._arrays.get("targets")
+        backend = self.backend
+        targets = (self._streamed if self._ringed else self._arrays).get("targets")
         width = self.width + embedded
         padding = padded(width, half) - width
         allocate = backend.zeros if padding else backend.empty
@@ -239,7 +293,7 @@ class Rows:
         buffers = {"inputs": inputs}
         if targets is not None:
             buffers["labels"] = backend.empty((capacity, *targets.shape[1:]), targets.dtype)
-        if "weights" in self._arrays:
+        if self._constants["WEIGHTED"]:
             buffers["weights"] = backend.empty(capacity, self.dtype)
         return Batch(buffers, capacity, backend.zeros(1, np.int64), bags=self.bags, padding=padding)
 
@@ -248,9 +302,9 @@ class Rows:
 
         On the host alone: on a GPU a product is planned for an address, and a program captured for each.
         """
-        source = self._arrays["source"]
-        if self.backend.name != "cpu":
+        if self.backend.name != "cpu" or self._ringed:
             return None
+        source = self._arrays["source"]
         if any(self._constants[name] for name in ("SCALED", "CODES", "SPARSE", "INDEXED")):
             return None
         if source.dtype != self.dtype or self.bags:
@@ -265,6 +319,7 @@ class Rows:
         """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size + row_offset`` on."""
         arguments = {
             **self._arrays,
+            **(self._ring(batch_size).arrays if self._ringed else {}),
             **self._numbers,
             "inputs": batch.filled,
             "labels": batch.labels,

@@ -13,9 +13,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnkit.errors import DataError
 
-__all__ = ["Bags", "Features", "SparseRows", "features_from"]
+__all__ = ["Bags", "Features", "SparseRows", "features_from", "is_mapped"]
 
 _BLOCK_BYTES = 1 << 20
+
+
+def is_mapped(array: Any) -> bool:
+    """Whether an array, or what it is a view of, is mapped from a file."""
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +132,7 @@ class Features:
     ----------
     dense : ndarray of shape (samples, p), C-contiguous
         Numbers: uint8 pixels, or float32 (float64 where the training is in float64), without NaN. With
-        `rows` of any length.
+        `rows` of any length. Mapped from a file they may be of any numeric type, and lie in any way.
     shift, scale : ndarray of shape (p,), float64, or None
         Applied to each dense column; None stands for 0 and for 1.
     codes : ndarray of shape (samples, k), int32, or None
@@ -187,6 +194,24 @@ class Features:
         """The number of inputs a row gives the network, without what its bags are embedded in."""
         sparse = 0 if self.sparse is None else self.sparse.width
         return int(self.dense.shape[1]) + sum(self.cardinalities) + sparse
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the dense numbers are mapped from a file."""
+        return is_mapped(self.dense)
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row's numbers and codes take."""
+        codes = 0 if self.codes is None else self.codes.shape[1] * self.codes.itemsize
+        return int(self.dense.shape[1]) * self.dense.itemsize + codes
+
+    def loaded(self) -> Features:
+        """Return the same rows, their numbers in memory and not mapped."""
+        dense = np.empty((len(self), self.dense.shape[1]), self.dense.dtype)
+        for first, block in self.dense_blocks():
+            dense[first : first + len(block)] = block
+        return replace(self, dense=dense, rows=None)
 
     def take(self, rows: NDArray[np.integer]) -> Features:
         """Return the given rows, copied; but for dense ones that `rows` picks out."""

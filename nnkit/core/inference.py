@@ -104,17 +104,13 @@ class Inference:
             backend.write(self._scalars, 0.0)
         if self._refresh is not None:
             self._refresh.run()
-        outputs = None
-        for number, program in enumerate(self._programs):
-            first = number * self._chunk
-            count = min(self._chunk, self._count - first)
-            if len(self._programs) > 1:
-                backend.write(self._counters[BATCH : BATCH + 1], number)
-            program.run()
-            part = backend.to_host(self._passes.outputs(count))
-            if outputs is None:
-                outputs = np.empty((self._count, part.shape[1]), part.dtype)
-            outputs[first : first + count] = part
+        outputs: NDArray | None = None
+        try:
+            for first, count in self.rows.stretches(0, len(self._programs), self._chunk):
+                for number in range(first, first + count):
+                    outputs = self._run_chunk(number, outputs)
+        finally:
+            self.rows.close()
         assert outputs is not None
         if self._loss is None:
             return outputs, float("nan")
@@ -124,6 +120,19 @@ class Inference:
         if self._half is not None and weight > 0 and not isfinite(loss):
             return Inference(self._stages, self._arena, self.rows, self._loss).run()
         return outputs, loss
+
+    def _run_chunk(self, number: int, outputs: NDArray | None) -> NDArray:
+        """Run a chunk and return the outputs so far, its own among them."""
+        backend, first = self._arena.backend, number * self._chunk
+        count = min(self._chunk, self._count - first)
+        if len(self._programs) > 1:
+            backend.write(self._counters[BATCH : BATCH + 1], number)
+        self._programs[number].run()
+        part = backend.to_host(self._passes.outputs(count))
+        if outputs is None:
+            outputs = np.empty((self._count, part.shape[1]), part.dtype)
+        outputs[first : first + count] = part
+        return outputs
 
 
 class Predictors:

@@ -403,7 +403,7 @@ class Step(Objective):
             The learning rate of each batch.
         """
         backend = self.arena.backend
-        backend.write(self.rows.order, order)
+        self.rows.begin(order)
         backend.write(self.rates, rates)
         backend.write(self.counters[EPOCH : EPOCH + 1], epoch)
         backend.write(self.scalars, 0.0)
@@ -418,6 +418,10 @@ class Step(Objective):
         self.arena.backend.write(self.counters[BATCH : BATCH + 1], first)
         if self._copies is not None:
             self._refresh.run()
+        for batch, several in self.rows.stretches(first, count, self.batch_size):
+            self._run_placed(batch, several)
+
+    def _run_placed(self, first: int, count: int) -> None:
         if self._shards is not None:
             self._shards.begin()
         full = max(0, min(first + count, self._full) - first)

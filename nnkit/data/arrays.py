@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.core.features import is_mapped
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.limits import check_size, memory_limit
 from nnkit.data.targets import check_target
@@ -106,8 +107,8 @@ def as_rows(values: NDArray, where: str) -> tuple[NDArray, tuple[int, ...] | Non
         raise DataError(f"{where}: {error}") from None
 
 
-def read_npy(path: Path) -> Dataset:
-    """Read a .npy file of features; one that would take half of the memory is mapped."""
+def read_npy(path: Path, mapped: bool = False) -> Dataset:
+    """Read a .npy file of features; one that would take half of the memory is mapped, as one may ask for."""
     try:
         with path.open("rb") as stream:
             header = _read_header(stream, str(path))
@@ -117,7 +118,7 @@ def read_npy(path: Path) -> Dataset:
             order: Literal["F", "C"] = "F" if header.fortran else "C"
             values: NDArray[Any]
             # A mapped file that somebody cuts short ends the process: a page that is gone cannot be read.
-            if header.size > memory_limit():
+            if mapped or header.size > memory_limit():
                 values = np.memmap(path, header.dtype, "r", start, header.shape, order)
             else:
                 values = np.fromfile(stream, header.dtype, math.prod(header.shape))
@@ -300,4 +301,9 @@ def select_columns(
     wanted = [index for index in wanted if index not in dropped]
     if not wanted:
         raise DataError(f"{where}: no feature column is left")
-    return features if wanted == list(range(count)) else np.ascontiguousarray(features[:, wanted])
+    if wanted == list(range(count)):
+        return features
+    first, last = wanted[0], wanted[-1]
+    if is_mapped(features) and wanted == list(range(first, last + 1)):
+        return features[:, first : last + 1]  # it stays where it is
+    return np.ascontiguousarray(features[:, wanted])

@@ -55,6 +55,7 @@ def load_dataset(
     test: str | Path | None = None,
     require_target: bool = True,
     pictures: PictureOptions | None = None,
+    mapped: bool = False,
 ) -> Dataset:
     """Load a data set.
 
@@ -79,6 +80,8 @@ def load_dataset(
         never features. Without `target`, every column of a table is a feature.
     pictures : PictureOptions, optional
         What pictures are made into, and what to do about bad ones.
+    mapped : bool
+        Whether a .npy file is mapped however small it is; one that would take half of the memory always is.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def load_dataset(
         listed = PictureFiles("pictures", [Path(path).expanduser() for path in source])
         return load_pictures(listed, options, "pictures", keep=False)
     with unchanged(Path(source).expanduser()):
-        opened, where = _open(source, require_target, options)
+        opened, where = _open(source, require_target, options, mapped)
     try:
         files = _picture_files(opened, where, keys, require_target, options)
         if files is not None:
@@ -117,6 +120,7 @@ def load_dataset(
         drop=drop,
         require_target=require_target,
         pictures=pictures,
+        mapped=mapped,
     )
     kinds = [
         next(kind for kind in (Pictures, np.ndarray, object) if isinstance(rows.features, kind))
@@ -159,7 +163,7 @@ def _key_list(target: Key | Sequence[Key] | None) -> list[Key] | None:
 
 
 def _open(
-    source: str | Path, require_target: bool, options: PictureOptions
+    source: str | Path, require_target: bool, options: PictureOptions, mapped: bool
 ) -> tuple[Dataset | pa.Table | PictureFiles, str]:
     """Return what the source holds, and what to call it in messages."""
     path = Path(source).expanduser()
@@ -182,7 +186,7 @@ def _open(
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not magic:
         raise DataError(f"{path}: the file is empty")
-    return _open_file(path, magic, require_target), str(path)
+    return _open_file(path, magic, require_target, mapped), str(path)
 
 
 def _not_found(source: str) -> str:
@@ -216,7 +220,9 @@ def _open_folder(
     )
 
 
-def _open_file(path: Path, magic: bytes, require_target: bool) -> Dataset | pa.Table | PictureFiles:
+def _open_file(
+    path: Path, magic: bytes, require_target: bool, mapped: bool
+) -> Dataset | pa.Table | PictureFiles:
     suffix = path.suffix.lower()
     if is_picture(path):
         if require_target:
@@ -227,7 +233,7 @@ def _open_file(path: Path, magic: bytes, require_target: bool) -> Dataset | pa.T
     if is_image_file(path):
         return load_image_file(path, require_target=require_target)
     if magic.startswith(b"\x93NUMPY") or suffix == ".npy":
-        return read_npy(path)
+        return read_npy(path, mapped)
     if suffix == ".npz":
         return read_npz(path)
     if magic.startswith(b"PAR1") or suffix in (".parquet", ".pq"):

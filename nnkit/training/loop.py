@@ -225,6 +225,7 @@ class Loop:
                 self.writer.wait()
             raise
         finally:
+            self.rows.close()
             trainer.optimizer_state = self._optimizer_state()
             self.calls.train_end(self._figures(last))
             trainer.step = None
