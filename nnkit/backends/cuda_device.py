@@ -32,7 +32,19 @@ _MOST_IN_FLIGHT = 256
 
 
 class DeviceMemoryError(DeviceError, MemoryError):
-    """An array that does not fit into a device's memory."""
+    """An array that does not fit into a device's memory.
+
+    Parameters
+    ----------
+    shortage : str
+        How much was asked, and how much is free.
+    mend : str
+        Which setting to change; by default those that a step's memory grows with.
+    """
+
+    def __init__(self, shortage: str, mend: str = "lower training.batch_size or model.hidden") -> None:
+        super().__init__(f"{shortage}; {mend}")
+        self.shortage = shortage
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,7 @@ class CudaDevice:
         free, total = self.free_and_total()
         return DeviceMemoryError(
             f"device {self.name}: an array of {_size(wanted)} does not fit, {_size(free)} of {_size(total)} "
-            "are free; lower training.batch_size or model.hidden"
+            "are free"
         )
 
     def free_and_total(self) -> tuple[int, int]:
@@ -223,7 +235,8 @@ class CudaDevice:
             except (MemoryError, self._runtime.CUDARuntimeError) as error:
                 raise DeviceMemoryError(
                     f"device {self.name}: {_size(count * kind.itemsize)} of the host's memory cannot be "
-                    f"pinned ({' '.join(str(error).split())[:100]}); lower training.batch_size"
+                    f"pinned ({' '.join(str(error).split())[:100]})",
+                    "lower training.batch_size",
                 ) from None
         return np.frombuffer(memory, kind, count).reshape(shape)
 

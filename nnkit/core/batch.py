@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnkit.backends.cuda_device import DeviceMemoryError
 from nnkit.backends.protocol import Array, Backend, Operation
 from nnkit.core.augmentation import Augmentation
 from nnkit.core.features import Bags, Features
@@ -16,7 +17,7 @@ from nnkit.core.mixed import Half, padded
 from nnkit.core.ring import Ring, RingRows
 from nnkit.errors import ConfigError
 
-__all__ = ["BagRows", "Batch", "Placement", "Rows"]
+__all__ = ["BagRows", "Batch", "Placement", "Rows", "streams"]
 
 Placement = Literal["device", "pinned", "pageable"]
 """On the device, all of it; or a few batches at a time, from pinned or pageable memory of the host."""
@@ -107,6 +108,17 @@ class Batch:
         return Batch(buffers, count, np.array([count]), self.slot)
 
 
+def streams(features: Features) -> bool:
+    """Whether rows of this kind can come to the device a few at a time."""
+    return features.sparse is None and not features.bags
+
+
+def _mend(features: Features) -> str:
+    if streams(features):
+        return "set run.data_placement = 'pinned', which leaves the rows in the host's memory"
+    return "give fewer rows, or set run.device = 'cpu'"
+
+
 class Rows:
     """A data set on the device, in its smallest type; or on its way there, a few batches at a time.
 
@@ -160,15 +172,9 @@ class Rows:
         self._placement, self._readers = placement, readers
         self._streamed: dict[str, NDArray] = {}
         self._index = features.rows
-        if self._ringed:
-            if features.sparse is not None or features.bags:
-                raise ConfigError("sparse rows and bags of ids lie on the device: data_placement = 'device'")
-            self._streamed["source"] = features.dense
-        else:
-            self._place_source(features)
         self._constants = {
             "RING": self._ringed,
-            "INDEXED": "index" in self._arrays,
+            "INDEXED": features.rows is not None and backend.name == "cpu" and not self._ringed,
             "SHUFFLED": shuffled,
             "SCALED": features.shift is not None or features.scale is not None,
             "CODES": features.codes is not None,
@@ -182,13 +188,24 @@ class Rows:
                 raise ConfigError("augment is for pictures, and these rows are none")
             self._constants |= augmentation.constants()
             self._numbers = augmentation.arguments(features.picture, seed)
+        self._bags = features.bags
+        try:
+            self._place_all(features, targets, weights)
+        except DeviceMemoryError as error:
+            raise DeviceMemoryError(error.shortage, _mend(features)) from None
+
+    def _place_all(self, features: Features, targets: NDArray | None, weights: NDArray | None) -> None:
+        """Put everything where it belongs."""
+        if not self._ringed:
+            self._place_source(features)
+        elif streams(features):
+            self._streamed["source"] = features.dense
+        else:
+            raise ConfigError("sparse rows and bags of ids lie on the device: data_placement = 'device'")
+        columns = features.dense.shape[1]
         if self._constants["SCALED"]:
-            self._place(
-                "shift", np.zeros(features.dense.shape[1]) if features.shift is None else features.shift
-            )
-            self._place(
-                "scale", np.ones(features.dense.shape[1]) if features.scale is None else features.scale
-            )
+            self._place("shift", np.zeros(columns) if features.shift is None else features.shift)
+            self._place("scale", np.ones(columns) if features.scale is None else features.scale)
         if features.codes is not None:
             self._place_rows("codes", features.codes, np.int32)
             self._place("offsets", np.cumsum((0, *features.cardinalities[:-1])), np.int64)
@@ -197,12 +214,11 @@ class Rows:
             self._place("sparse_columns", features.sparse.columns, np.int64)
             self._place("sparse_starts", features.sparse.starts, np.int64)
         if targets is not None:
-            self._place_rows("targets", targets, np.int32 if indices else self.dtype)
+            self._place_rows("targets", targets, np.int32 if self._constants["INDICES"] else self.dtype)
         if weights is not None:
             self._place_rows("weights", weights)
-        if shuffled:
-            self._arrays["order"] = backend.zeros(self.count, np.int64)
-        self._bags = features.bags
+        if self._constants["SHUFFLED"]:
+            self._arrays["order"] = self.backend.zeros(self.count, np.int64)
         self.bags = tuple(map(self._placed_bags, features.bags))
 
     def _placed_bags(self, bags: Bags) -> BagRows:

@@ -1,4 +1,4 @@
-"""Rows that come through a ring of slots: the same bits as from one place, in order, and no thread left behind."""
+"""Rows that come through a ring of slots: the same bits as from one place, in order, and no thread left."""
 
 from __future__ import annotations
 
@@ -327,7 +327,7 @@ def test_a_window_has_the_rows_of_its_blocks_from_all_over_the_file(monkeypatch:
         blocks, counts = np.unique(window // 10, return_counts=True)
         assert (len(blocks), set(counts)) == (16, {10})
         assert blocks.max() - blocks.min() > 640  # of 1280 blocks: 16 drawn at random are never as near
-    # Within a window the rows are in no order of their blocks: neighbours share one as often as chance has it.
+    # Within a window the rows are in no order of their blocks: neighbours share one as often as chance has.
     same = np.mean(order[1:] // 10 == order[:-1] // 10)
     assert abs(same - 9 / 159) < 4 * np.sqrt(9 / 159 / 12_800)
 
@@ -341,7 +341,7 @@ def test_every_permutation_of_few_rows_is_as_likely_within_a_window() -> None:
 
 
 def test_each_row_is_as_likely_at_each_place_of_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each row's mean place over 400 epochs, against that of a uniform one; and no row stays with its block."""
+    """Each row's mean place over 400 epochs, against that of a uniform one."""
     from nnkit.core import order as order_module
 
     monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 4)
