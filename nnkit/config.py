@@ -485,6 +485,7 @@ class RunConfig(_Section):
     checkpoint_keep : int
         How many of the newest checkpoints stay.
     data_placement : {"auto", "device", "pinned", "mmap"}
+        Where the rows lie: on the device, in the host's memory behind a GPU's pinned buffers, or mapped.
     diagnostics : bool
         Whether the training looks for what is wrong with it: before, on the way, and at the end.
     """

@@ -17,7 +17,7 @@ from nnkit.core.mixed import Half, padded
 from nnkit.core.ring import Ring, RingRows
 from nnkit.errors import ConfigError
 
-__all__ = ["BagRows", "Batch", "Placement", "Rows", "streams"]
+__all__ = ["BagRows", "Batch", "Placement", "Rows", "default_placement", "streams"]
 
 Placement = Literal["device", "pinned", "pageable"]
 """On the device, all of it; or a few batches at a time, from pinned or pageable memory of the host."""
@@ -113,6 +113,16 @@ def streams(features: Features) -> bool:
     return features.sparse is None and not features.bags
 
 
+def default_placement(backend: Backend, features: Features) -> Placement:
+    """Return where rows lie best for one pass over them."""
+    if not features.mapped or not streams(features):
+        return "device"
+    free = backend.free_memory()
+    if free is None:
+        return "device" if features.dense.flags.c_contiguous else "pinned"
+    return "device" if features.row_bytes * len(features) <= free / 2 else "pinned"
+
+
 def _mend(features: Features) -> str:
     if streams(features):
         return "set run.data_placement = 'pinned', which leaves the rows in the host's memory"
@@ -140,9 +150,10 @@ class Rows:
         What is done to the pictures that the rows are, as a batch is filled.
     seed : int
         The key of its draws.
-    placement : {"device", "pinned", "pageable"}
+    placement : {"device", "pinned", "pageable"}, optional
         Where the rows lie. But for ``device``, a `Ring` brings them from the host, where they may be mapped
-        from a file; neither sparse rows nor bags.
+        from a file; neither sparse rows nor bags. By default the device, but for mapped rows that would have
+        to be copied into the host's memory, or that a GPU has no room for.
     readers : int, optional
         As for `Ring`.
     """
@@ -157,9 +168,10 @@ class Rows:
         shuffled: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        placement: Placement = "device",
+        placement: Placement | None = None,
         readers: int | None = None,
     ) -> None:
+        placement = placement or default_placement(backend, features)
         self.backend = backend
         self.dtype = np.dtype(dtype)
         self.count = len(features)

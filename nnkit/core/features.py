@@ -214,8 +214,9 @@ class Features:
         return replace(self, dense=dense, rows=None)
 
     def take(self, rows: NDArray[np.integer]) -> Features:
-        """Return the given rows, copied; but for dense ones that `rows` picks out."""
-        picked = None if self.rows is None else self.rows[rows]
+        """Return the given rows, copied; but for dense ones that are mapped, or that `rows` picks out."""
+        picked = np.asarray(rows, np.int64) if self.mapped else None
+        picked = picked if self.rows is None else self.rows[rows]
         return replace(
             self,
             dense=self.dense[rows] if picked is None else self.dense,

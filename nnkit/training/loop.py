@@ -135,6 +135,8 @@ class Loop:
         Called on the way.
     carried : OptimizerState or None
         What to go on with; its arrays are changed in place.
+    block_rows : int or None
+        As `nnkit.core.order.epoch_order` takes it.
 
     Attributes
     ----------
@@ -152,6 +154,7 @@ class Loop:
         shuffle: bool | Order,
         callbacks: Sequence[Callback],
         carried: OptimizerState | None = None,
+        block_rows: int | None = None,
     ) -> None:
         network = trainer.network
         self.trainer = trainer
@@ -159,6 +162,7 @@ class Loop:
         self.evaluation = evaluation
         self.epochs = epochs
         self.shuffle = shuffle
+        self.block_rows = block_rows
         self.step = Step(
             network.stages,
             network.arena,
@@ -280,7 +284,7 @@ class Loop:
             epochs=self.epochs,
             state=state.to_json(),
             history=trainer.history.to_json(),
-            settings=trainer.settings(self.step.batch_size, bool(self.shuffle)),
+            settings=trainer.settings(self.step.batch_size, bool(self.shuffle), self.block_rows),
             numerics=trainer.backend.numerics(),
             arrays={name: trainer.backend.to_host(array) for name, array in self._arrays().items()},
         )
@@ -293,7 +297,7 @@ class Loop:
         if callable(self.shuffle):
             order = self.shuffle(epoch)
         else:
-            order = epoch_order(self.rows.count, self.trainer.seed, epoch, self.shuffle)
+            order = epoch_order(self.rows.count, self.trainer.seed, epoch, self.shuffle, self.block_rows)
         self.step.begin_epoch(epoch, order, self._rates)
         if resumed is not None and state.batch:
             self.trainer.backend.write(self.step.scalars, resumed.arrays["scalars"])

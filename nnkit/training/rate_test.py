@@ -213,4 +213,5 @@ def _losses(
         least = min(least, smoothed)
         if smoothed - least > _DIVERGED * abs(least) + 1e-12:
             break
+    step.rows.close()
     return losses

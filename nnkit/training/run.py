@@ -159,8 +159,6 @@ class Run:
         self._vectors = embeddings.values
         self._threshold: dict[str, float] = {}
         self.folder = self._folder()
-        if config.run.data_placement != "auto":
-            logger.warning("run.data_placement has no effect in this version")
         self._checkpoint: Checkpoint | None = None
 
     @classmethod
@@ -199,6 +197,7 @@ class Run:
             drop=_listed(data.drop),
             test=data.test if test is None else test,
             pictures=data.pictures(),
+            mapped=self.config.run.data_placement == "mmap",
         )
 
     def _check_picture_settings(self) -> None:
@@ -295,6 +294,7 @@ class Run:
             restore_best=training.restore_best,
             metrics=training.metrics or None,
             augment=self.config.data.augment,
+            data_placement=run.data_placement,
         )
 
     def _folder(self) -> Path:

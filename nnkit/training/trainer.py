@@ -6,9 +6,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +37,7 @@ from nnkit.training.evaluation import Decode, Evaluation
 from nnkit.training.fingerprint import differences, fingerprint
 from nnkit.training.history import History
 from nnkit.training.loop import Loop, OptimizerState, Order, TrainingState
+from nnkit.training.placement import DataPlacement, Placed, place_rows
 from nnkit.training.precision import resolve_precision
 
 __all__ = ["Trainer"]
@@ -90,6 +92,12 @@ class Trainer:
         What is done to pictures while the network is trained on them, as in ``{"shift": 0.1, "flip": True,
         "erase": 0.2}``, never to the validation rows; see `Augmentation`. The rows are `Features` with their
         ``picture``.
+    data_placement : {"auto", "device", "pinned", "mmap"}
+        Where the rows lie: on the device; in the host's memory, from which a GPU is sent a few batches ahead
+        through pinned buffers; or mapped from their file, as ``np.load(path, mmap_mode="r")`` returns them.
+        ``auto`` takes the device where the rows fill at most half of what is free there. No result depends on
+        it, but that the order of mapped rows that exceed half of the memory, or that ``mmap`` was set for, is
+        in blocks (see `nnkit.core.order`), wherever they lie.
 
     Attributes
     ----------
@@ -134,6 +142,7 @@ class Trainer:
         restore_best: bool | None = None,
         metrics: Sequence[str] | None = None,
         augment: Mapping[str, Any] | Augmentation | None = None,
+        data_placement: str = "auto",
     ) -> None:
         self.network = network
         self.loss = loss_from(loss)
@@ -150,6 +159,11 @@ class Trainer:
         self.restore_best = early_stopping is not None if restore_best is None else restore_best
         self.metrics = self._known_metrics(metrics)
         self.augment = augmentation_from(augment)
+        if data_placement not in get_args(DataPlacement):
+            known = ", ".join(get_args(DataPlacement))
+            raise ConfigError(f"data_placement {data_placement!r} is unknown; choose one of {known}")
+        self.data_placement = data_placement
+        self._automatic = device == "auto"
         selection = select(device)
         resolved = resolve_precision(precision, selection.backend, device == "auto")
         self.backend = selection.backend.computing(resolved.name)
@@ -305,10 +319,22 @@ class Trainer:
         epochs = whole("epochs", checkpoint.epochs if epochs is None else epochs, 1)
         batch_size = whole("batch_size", checkpoint.settings.get("batch_size"), 1, 2**24)
         shuffle = bool(checkpoint.settings.get("shuffle"))
+        # The order goes on as it was begun, wherever the rows lie now.
+        block_rows = checkpoint.settings.get("block_rows")
+        block_rows = None if block_rows is None else whole("block_rows", block_rows, 1, 2**53)
         # The step is prepared for the number of threads that it will run with.
         with self.backend.computing_like(checkpoint.numerics):
             loop, data = self._loop(
-                X, y, epochs, batch_size, validation, sample_weight, shuffle, callbacks, decode
+                X,
+                y,
+                epochs,
+                batch_size,
+                validation,
+                sample_weight,
+                shuffle,
+                callbacks,
+                decode,
+                block_rows=block_rows,
             )
             self._check_resumable(checkpoint, loop, data())
             if checkpoints is not None:
@@ -328,7 +354,7 @@ class Trainer:
     def _check_resumable(self, checkpoint: Checkpoint, loop: Loop, data: Mapping[str, Any]) -> None:
         """Raise unless settings and data are those of the checkpoint."""
         then = checkpoint.settings
-        now = json.loads(json.dumps(self.settings(loop.step.batch_size, bool(loop.shuffle))))
+        now = json.loads(json.dumps(self.settings(loop.step.batch_size, bool(loop.shuffle), loop.block_rows)))
         differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if differing:
             # Names and values come from the file.
@@ -345,7 +371,7 @@ class Trainer:
             )
         loop.check(checkpoint)
 
-    def settings(self, batch_size: int, shuffle: bool) -> dict[str, Any]:
+    def settings(self, batch_size: int, shuffle: bool, block_rows: int | None = None) -> dict[str, Any]:
         """Return what a training must be told again to go on with it, as a JSON object."""
         by_class = self.class_weight
         if isinstance(by_class, Mapping):
@@ -369,6 +395,7 @@ class Trainer:
             "precision": self.precision,
             "batch_size": batch_size,
             "shuffle": shuffle,
+            "block_rows": block_rows,
         }
 
     def _loop(
@@ -383,6 +410,7 @@ class Trainer:
         callbacks: Iterable[Callback],
         decode: Decode | None,
         continued: bool = False,
+        block_rows: int | Literal["auto"] | None = "auto",
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
         """Return the loop over these data, and what computes their fingerprint."""
         features = features_from(X, self.dtype)
@@ -396,12 +424,25 @@ class Trainer:
             weights = None if weights is None else weights[kept]
         self._prepare_network(features)
         weights = self._with_class_weights(targets, weights)
-        rows = Rows(self.backend, self.dtype, features, targets, weights, True, self.augment, self.seed)
+        placed = self._placed(features, block_rows)
+        rows = Rows(
+            self.backend,
+            self.dtype,
+            placed.features,
+            targets,
+            weights,
+            True,
+            self.augment,
+            self.seed,
+            placed.placement,
+        )
         held = None if validation is None else self._held(validation)
         evaluation = None if held is None else self._evaluation(held, decode)
         carried = self.optimizer_state if continued else None
         batch_size = min(batch_size, rows.count)
-        loop = Loop(self, rows, evaluation, epochs, batch_size, shuffle, tuple(callbacks), carried)
+        loop = Loop(
+            self, rows, evaluation, epochs, batch_size, shuffle, tuple(callbacks), carried, placed.block_rows
+        )
 
         def data() -> dict[str, Any]:
             seen = fingerprint(features, targets, weights, "training")
@@ -422,8 +463,15 @@ class Trainer:
             Rows a step.
         """
         loop, _ = self._loop(X, y, 1, batch_size, None, sample_weight, True, (), None)
-        rows = loop.rows.count
-        return loop.step, lambda epoch: epoch_order(rows, self.seed, epoch, True)
+        rows, block_rows = loop.rows.count, loop.block_rows
+        return loop.step, lambda epoch: epoch_order(rows, self.seed, epoch, True, block_rows)
+
+    def _placed(self, features: Features, block_rows: int | Literal["auto"] | None) -> Placed:
+        """Return where the training rows lie, with the blocks of a checkpoint's order if these are given."""
+        placed = place_rows(self.data_placement, self.backend, self._automatic, features)
+        if placed.note:
+            logger.log(logging.WARNING if placed.amended else logging.INFO, placed.note)
+        return placed if block_rows == "auto" else replace(placed, block_rows=block_rows)
 
     def _split(self, targets: NDArray, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         task = self.loss.task(self.network.outputs)
@@ -460,7 +508,10 @@ class Trainer:
     ) -> Evaluation:
         features, targets, weights = held
         task = self.loss.task(self.network.outputs)
-        rows = Rows(self.backend, self.dtype, features, targets, weights)
+        # What cannot be had, or was changed, has been said of the training rows.
+        mapped = "auto" if self.data_placement == "mmap" and not features.mapped else self.data_placement
+        placed = place_rows(mapped, self.backend, self._automatic, features)
+        rows = Rows(self.backend, self.dtype, placed.features, targets, weights, placement=placed.placement)
         inference = Inference(self.network.stages, self.network.arena, rows, self.loss, self.half)
         return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)
 
