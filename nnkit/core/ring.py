@@ -25,8 +25,9 @@ from nnkit.errors import DataError, NnkitError
 __all__ = ["Ring", "RingRows"]
 
 _SLOT_BYTES = 1 << 22
-# One that is computed on, one on its way, one that waits for its turn, and one for each reader to fill.
-_WAITING_SLOTS = 3
+# Beside one for each reader to fill: one that is computed on; and for a GPU, whose steps and copies run
+# behind the host's calls, one on its way and one that waits for its turn.
+_SLOTS_ON_HOST, _SLOTS_ON_DEVICE = 1, 3
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,8 @@ class Ring:
         self._slot_rows = self.batches * batch_size
         self._last = -(-epoch // self.batches)
         self._readers_wanted = backend.readers() if readers is None else readers
-        self._slots = min(_WAITING_SLOTS + self._readers_wanted, self._last) if self._readers_wanted else 1
+        more = _SLOTS_ON_HOST if backend.free_memory() is None else _SLOTS_ON_DEVICE
+        self._slots = min(more + self._readers_wanted, self._last) if self._readers_wanted else 1
         self._uploads = backend.uploads(self._slots, kind)
         places = self._slots * self._slot_rows
         self.arrays: dict[str, Array] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from simulated import rounding
 
 from nnkit import Activation, Dense, Dropout, Embedding, Network, Trainer
 from nnkit.backends import select
+from nnkit.core import ring
 from nnkit.core.batch import Batch
 from nnkit.core.features import Bags, Features
 from nnkit.core.layers import stages_of
@@ -184,6 +186,34 @@ def test_a_training_is_the_same_as_on_the_cpu(case: str, precision: str) -> None
     np.testing.assert_allclose(
         there.network.predict(X), expected, rtol=tolerance, atol=10 * tolerance * np.abs(expected).max()
     )
+
+
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [
+        ("pictures, varied", "fp64"),
+        ("tanh, penalties, clipping, momentum", "fp64"),
+        ("pixels, nesterov", "fp64"),
+        ("nothing but categories, adagrad", "fp64"),
+        ("relu, dropout, weights, adam", "fp32"),
+        ("relu, dropout, weights, adam", "fp16"),
+    ],
+)
+@pytest.mark.parametrize("slot_bytes", [1, 10**6])
+def test_rows_that_come_through_pinned_buffers_give_the_same_bits(
+    case: str, precision: str, slot_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if precision not in select("cuda").backend.precisions:
+        pytest.skip(f"the card or its libraries have no {precision}")
+    monkeypatch.setattr(ring, "_SLOT_BYTES", slot_bytes)
+    found = []
+    for placement in ("device", "pinned"):
+        trainer, losses = trained(case, "cuda", precision, data_placement=placement)
+        found.append((losses, trainer.network.parameters()))
+    assert found[0][0] == found[1][0]
+    for name, value in found[0][1].items():
+        np.testing.assert_array_equal(found[1][1][name], value)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nnkit-reader")]
 
 
 @pytest.mark.parametrize(

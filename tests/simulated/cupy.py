@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from simulated.streams import Event, LazyStream
+
 MEMORY = 2**30
 _state = threading.local()
-_streams: dict[int, Stream] = {}
+_streams: dict[int, Any] = {}
 
 
 class OutOfMemoryError(MemoryError):
@@ -71,6 +73,29 @@ class Stream:
 
     def synchronize(self) -> None:
         assert self._captured is None, "nothing may wait during a capture"
+
+    def record(self, event: Event) -> None:
+        assert self._captured is None, "an event of the host's in a graph"
+        event.reached_now()
+
+    def wait_event(self, event: Event) -> None:
+        assert self._captured is None, "a wait for a copy in a graph"
+        event.synchronize()
+
+
+def _new_stream(non_blocking: bool = False) -> Stream | CopyStream:
+    """Return a device's own stream, the first; those after it are for copies, as late as they may come."""
+    return CopyStream() if _streams else Stream(non_blocking)
+
+
+class CopyStream(LazyStream):
+    """A stream whose copies are made when somebody waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ptr = 0x5000 + len(_streams)
+        self._captured = None
+        _streams[self.ptr] = self
 
 
 class Graph:
@@ -155,6 +180,7 @@ _runtime = SimpleNamespace(
     memcpyDeviceToHost=2,
     memcpyDeviceToDevice=3,
     streamCaptureModeRelaxed=2,
+    CUDARuntimeError=RuntimeError,
     memcpyAsync=_copy,
     memcpy2DAsync=_copy_rows,
     memGetInfo=lambda: (MEMORY, MEMORY),
@@ -179,7 +205,9 @@ def module() -> ModuleType:
     made.cuda = SimpleNamespace(
         runtime=_runtime,
         Device=Device,
-        Stream=Stream,
+        Stream=_new_stream,
+        Event=Event,
+        alloc_pinned_memory=bytearray,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     )
     return made
