@@ -254,11 +254,10 @@ class Rows:
     def _place_source(self, features: Features) -> None:
         """Put the numbers on the device: on the host all of them as they lie, elsewhere the rows alone."""
         backend, dense = self.backend, features.dense
-        if features.rows is None and (backend.name == "cpu" or not features.mapped):
+        if backend.name == "cpu" or (features.rows is None and not features.mapped):
             self._arrays["source"] = backend.from_host(dense)
-        elif backend.name == "cpu":
-            self._arrays["source"] = backend.from_host(dense)
-            self._place("index", features.rows, np.int64)
+            if features.rows is not None:
+                self._place("index", features.rows, np.int64)
         else:
             source = backend.empty((len(features), dense.shape[1]), dense.dtype)
             for first, block in features.dense_blocks():

@@ -181,6 +181,9 @@ def gather_cases() -> Iterator[Case]:
         flags |= {"SCALED": not sparse, "SPARSE": sparse}
         label = f"gather-{source}-{columns}-{'codes-' if codes else ''}{dtype}"
         yield Case(label, "gather", dtype, {}, {**flags, "CODES": codes}, arguments, columns == 784)
+        if not sparse and columns == 784:
+            ring = {**flags, "CODES": codes, "RING": True}
+            yield Case(f"ring-{label}", "gather", dtype, {}, ring, arguments, columns == 784)
         if source == "uint8" and not codes:
             pictures = Augmentation(0.1, True, 0.2)
             shape = (1, 28, 28) if columns == 784 else (3, 5, 2)
