@@ -37,6 +37,7 @@ LIMITS = {
     "mnist": 90.0,
     "small": 150.0,
     "mixed": 240.0,
+    "loading": 120.0,
     "step": 300.0,
 }
 LEAST = 10.0  # seconds: with less left a section is not begun

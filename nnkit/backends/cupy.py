@@ -23,8 +23,8 @@ from nnkit.errors import DeviceError
 
 __all__ = ["CupyBackend", "Products", "create"]
 
-# One core gathers some 5 to 10 GB/s, and a PCIe 5 card takes about 50.
-_MOST_READERS = 6
+# One core gathers some 5 to 10 GB/s, and a card on PCIe 5 takes about 50.
+_MOST_READERS = 12
 
 
 class Products(Protocol):
@@ -150,7 +150,7 @@ class CupyBackend:
         return CudaUploads(self._device, slots, kind == "pinned")
 
     def readers(self) -> int:
-        return max(1, min(_MOST_READERS, (os.cpu_count() or 1) - 1))
+        return max(1, min(_MOST_READERS, len(os.sched_getaffinity(0)) - 1))
 
     def free_memory(self) -> int:
         return self._device.free_and_total()[0]

@@ -15,19 +15,20 @@ from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.problem import PIXELS
 from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
-from nnkit.core.batch import Rows
+from nnkit.core.batch import Placement, Rows
 from nnkit.core.features import Features
 from nnkit.core.order import epoch_order
 from nnkit.kernels.layout import BATCH, COUNTERS
 
 __all__ = ["PLACES", "cases"]
 
-PLACES = ("on the device", "pinned", "pageable", "mapped")
+PLACES = ("on the device", "ahead", "pinned", "pageable", "mapped", "mapped, ahead")
 _BATCH = 128
+_AHEAD = ("ahead", "pinned", "pageable", "mapped, ahead")
 
 
 def cases(plan: Plan) -> list[Case]:
-    """Return a case for each place; of those that this version does not load from, why."""
+    """Return a case for each place; of those that the device does not load from, why."""
     rows = plan.pick(468, 100, 4) * _BATCH
     found = []
     for place in PLACES:
@@ -38,35 +39,48 @@ def cases(plan: Plan) -> list[Case]:
 
 def _missing(plan: Plan, place: str) -> str:
     """Return why rows are not loaded from there, or nothing."""
-    if place == "on the device" or (place == "mapped" and not plan.on_gpu):
-        return ""
-    if not plan.on_gpu:
+    if place in ("pinned", "pageable") and not plan.on_gpu:
         return "the processor works in the host's memory: there is no way from it to measure"
-    return "this version of nnkit puts the whole data set on the device first"
+    if place in ("ahead", "mapped") and plan.on_gpu:
+        return "rows that are not on a GPU always come to it ahead of the step"
+    return ""
 
 
 def _measure(plan: Plan, rows: int, place: str, blank: Record) -> Iterable[Record]:
     pixels = np.random.default_rng(0).integers(0, 256, (rows, PIXELS), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         source: NDArray = pixels
-        if place == "mapped":
+        if place.startswith("mapped"):
             np.save(Path(folder) / "pixels.npy", pixels)
             source = np.load(Path(folder) / "pixels.npy", mmap_mode="r")
-        yield _time(plan, source, blank)
+        yield _time(plan, source, place, blank)
 
 
-def _time(plan: Plan, source: NDArray, blank: Record) -> Record:
+def _time(plan: Plan, source: NDArray, place: str, blank: Record) -> Record:
     """Time an epoch of gathers in turns with copies of as many bytes as the batches are."""
     backend, count = plan.backend(), len(source) // _BATCH
     features = Features(source, scale=np.full(PIXELS, 1 / 255))
-    rows = Rows(backend, np.float32, features, np.zeros(len(source), np.int32), shuffled=True)
-    backend.write(rows.order, epoch_order(len(source), 0, 0))
+    placement: Placement = "device"
+    if place in _AHEAD:
+        placement = "pageable" if place == "pageable" else "pinned"
+    labels = np.zeros(len(source), np.int32)
+    rows = Rows(backend, np.float32, features, labels, shuffled=True, placement=placement)
     batch = rows.batch(_BATCH)
-    gathers = [rows.gather(batch, _counters(backend, number), _BATCH) for number in range(count)]
+    gathers = [
+        backend.program([rows.gather(batch, _counters(backend, number), _BATCH)]).run
+        for number in range(count)
+    ]
+    rows.begin(epoch_order(len(source), 0, 0))
+
+    def load() -> None:
+        for first, several in rows.stretches(0, count, _BATCH):
+            for gather in gathers[first : first + several]:
+                gather()
+
     target = backend.zeros(batch.inputs.shape, np.float32)
-    copies = [backend.copy(batch.inputs, target)] * count
-    programs = [backend.program(gathers).run, backend.program(copies).run]
-    loading, copying = plan.time(programs)
+    copies = [backend.program([backend.copy(batch.inputs, target)]).run] * count
+    loading, copying = plan.time([load, lambda: [copy() for copy in copies]])
+    rows.close()
     figures = {
         "a batch": measured("s", loading / count),
         "throughput": per_second("samples/s", len(source), loading),

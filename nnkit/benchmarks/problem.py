@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Backend
-from nnkit.core.batch import Rows
+from nnkit.core.batch import Placement, Rows
 from nnkit.core.features import Features
 from nnkit.core.layers import Dense, Dropout, Layer, stages_of
 from nnkit.core.losses import loss_from
@@ -102,6 +102,7 @@ def training_step(
     activation: str = "relu",
     dtype: DTypeLike = np.float32,
     half: Half | None = None,
+    placement: Placement = "device",
 ) -> Step:
     """Return nnkit's step for a problem, ready to run its first epoch.
 
@@ -119,6 +120,8 @@ def training_step(
         float32 or float64.
     half : Half, optional
         What is kept in 16 bits.
+    placement : {"device", "pinned", "pageable"}
+        Where the rows lie.
     """
     inputs, *hidden, outputs = problem.widths
     layers: list[Layer] = []
@@ -131,7 +134,7 @@ def training_step(
     pixels = problem.inputs.dtype == np.uint8
     features = Features(problem.inputs, scale=np.full(inputs, 1 / 255) if pixels else None)
     targets = problem.labels.astype(dtype)[:, None] if problem.binary else problem.labels
-    rows = Rows(backend, dtype, features, targets, shuffled=True)
+    rows = Rows(backend, dtype, features, targets, shuffled=True, placement=placement)
     loss = loss_from("binary_cross_entropy" if problem.binary else "cross_entropy")
     optimizer = Adam(problem.learning_rate)
     step = Step(stages, arena, loss, Penalty(), problem.batch_size, 0, optimizer, rows, half=half)

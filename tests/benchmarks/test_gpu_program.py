@@ -38,7 +38,7 @@ def program() -> ModuleType:
 
 
 def test_a_dry_run_measures_every_section_and_prints_the_table_last(tmp_path: Path) -> None:
-    names = ["floors", "kernels", "floor", "agreement", "mnist", "small", "mixed", "step"]
+    names = ["floors", "kernels", "floor", "agreement", "mnist", "small", "mixed", "loading", "step"]
     command = ["bash", str(ROOT / "bench" / "gpu.sh"), *names, "--device", "cpu", "--quick", "--no-peers"]
     environment = {**os.environ, "NNKIT_BENCH_OUT": str(tmp_path), "PYTHON": sys.executable}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -34,6 +34,7 @@ SECTIONS: Mapping[str, str] = {
     "agreement": "agreement:parts",
     "mnist": "mnist:parts",
     "mixed": "mixed:parts",
+    "loading": "loading:parts",
 }
 
 
