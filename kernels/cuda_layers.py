@@ -118,7 +118,7 @@ def gather(
     whole = inputs.shape[1]
     if RING:
         rows = inputs.shape[0]
-        start = first % source.shape[0]
+        ring_start = first % source.shape[0]
     else:
         rows = less(inputs.shape[0], source.shape[0] - first)
     x = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
@@ -143,7 +143,7 @@ def gather(
         a = b = c = d = real(0.0)
         if i < rows:
             row = order[first + i] if SHUFFLED else first + i
-            place = start + i if RING else row
+            place = ring_start + i if RING else row
             if dense:
                 if AUGMENTED:
                     word0, word1, word2, word3 = philox(

@@ -147,13 +147,13 @@ def gather(
     columns = source.shape[1]
     if RING:
         rows = inputs.shape[0]
-        start = first % source.shape[0]
+        ring_start = first % source.shape[0]
     else:
         rows = min(inputs.shape[0], (index.shape[0] if INDEXED else source.shape[0]) - first)
     count[0] = rows
     for i in range(rows):
         row = order[first + i] if SHUFFLED else first + i
-        place = start + i if RING else row
+        place = ring_start + i if RING else row
         from_row = source[index[place]] if INDEXED else source[place]
         to_row = inputs[i]
         if AUGMENTED:

@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["blas_threads", "describe_blas"]
+__all__ = ["blas_threads", "describe_blas", "usable_cores"]
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_blas() -> dict[str, str]:
@@ -15,7 +20,7 @@ def describe_blas() -> dict[str, str]:
     import numpy  # noqa: F401  (loads the BLAS that is asked about)
     from threadpoolctl import threadpool_info
 
-    cores = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    cores = str(usable_cores())
     pools = [pool for pool in threadpool_info() if pool.get("user_api") == "blas"]
     numpy_pools = [pool for pool in pools if "numpy" in str(pool.get("filepath", ""))] or pools
     if not numpy_pools:

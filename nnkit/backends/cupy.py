@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnkit.backends.blas import usable_cores
 from nnkit.backends.cublaslt import load_cublaslt
 from nnkit.backends.cuda_device import CudaDevice
 from nnkit.backends.cuda_probe import INSTALL, find_cuda_device, first_line
@@ -150,7 +150,7 @@ class CupyBackend:
         return CudaUploads(self._device, slots, kind == "pinned")
 
     def readers(self) -> int:
-        return max(1, min(_MOST_READERS, len(os.sched_getaffinity(0)) - 1))
+        return max(1, min(_MOST_READERS, usable_cores() - 1))
 
     def free_memory(self) -> int:
         return self._device.free_and_total()[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnkit.backends.blas import usable_cores
 from nnkit.backends.compiled import (
     blas_thread_count,
     can_run_side_by_side,
@@ -106,7 +106,7 @@ class NumpyBackend:
 
     def readers(self) -> int:
         # With a core to itself a reader hides the disk and what a page costs; without one it takes turns.
-        return int(len(os.sched_getaffinity(0)) > 1)
+        return int(usable_cores() > 1)
 
     def free_memory(self) -> None:
         """None: it is the host's."""

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends.blas import usable_cores
 from nnkit.data.limits import readable
 from nnkit.data.pictures import PictureSettings, printable
 from nnkit.errors import DataError, FileError
@@ -132,7 +133,7 @@ def _decoded(
 
     step = max(1, min(_MOST_AT_ONCE, _BLOCK_BYTES // settings.count))
     starts = iter(range(0, len(paths), step))
-    threads = max(1, min(len(os.sched_getaffinity(0)), -(-len(paths) // step)))
+    threads = max(1, min(usable_cores(), -(-len(paths) // step)))
     ended = threading.Event()
     jobs: deque[Future] = deque()
 
