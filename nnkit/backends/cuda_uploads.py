@@ -2,8 +2,9 @@
 
 For each slot there are two events. `copied` is recorded behind the copies into it: the steps' stream waits
 for it before they read the slot, and the host before it fills its buffer again. `read` is recorded behind the
-steps that read it: the copies' stream waits for it before it overwrites the slot. An event that was never
-recorded is not waited for. Nothing of this is part of a captured graph, and none of it holds up the host.
+steps that read it, and once when the slot's memory is taken from the pool: the copies' stream waits for it
+before it overwrites the slot. An event that was never recorded is not waited for. Nothing of this is part of
+a captured graph, and none of it holds up the host.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ class CudaUploads:
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[NDArray, Array]:
         """Return an array on the host, page-locked or not, and one on the device."""
         host = self._device.pinned(shape, dtype) if self._pinned else np.empty(shape, dtype)
-        return host, self._device.empty(shape, dtype)
+        target = self._device.empty(shape, dtype)
+        # The pool may have given memory that steps under way still use: the first copies wait for them too.
+        for slot in range(len(self._read)):
+            self.done(slot)
+        return host, target
 
     def prepare(self, slot: int) -> None:
         """Wait until what the slot held on the host has been copied."""

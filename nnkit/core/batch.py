@@ -284,6 +284,7 @@ class Rows:
     def begin(self, order: NDArray[np.int64] | None) -> None:
         """Take the rows in an epoch's order, (samples,); None for that in which they lie."""
         if order is not None:
+            order = np.asarray(order, np.int64)
             self.backend.write(self.order, order)
         for ring in self._rings.values():
             ring.begin(order)

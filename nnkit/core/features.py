@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ _BLOCK_BYTES = 1 << 20
 
 
 def is_mapped(array: Any) -> bool:
-    """Whether an array, or what it is a view of, is mapped from a file."""
-    while array is not None and not isinstance(array, np.memmap):
+    """Whether an array, or what it is a view of, is mapped from a file; a copy of a `np.memmap` is not."""
+    while array is not None and not isinstance(array, mmap):
         array = getattr(array, "base", None)
     return array is not None
 

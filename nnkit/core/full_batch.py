@@ -52,7 +52,10 @@ class FullBatch:
             passes, counters = self._objective.passes, self._objective.counters
             batch = rows.batch(rows.count, passes.embedded)
             filled = [rows.gather(batch, counters, rows.count), *passes.number(batch, counters)]
-            arena.backend.program(filled).run()
+            program = arena.backend.program(filled)
+            for _ in rows.stretches(0, 1, rows.count):
+                program.run()
+            rows.close()
         self.passes = self._objective.passes
         self._program = arena.backend.program(self._objective.operations(batch))
 

@@ -181,8 +181,9 @@ class _Readers:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
+        # Python may collect a ring's garbage in a reader, which perhaps holds the lock the others wait for.
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
                 thread.join()
 
 
@@ -263,8 +264,13 @@ class Ring:
     def _take(self, number: int) -> None:
         if number == self._taken:
             return
+        if self._taken is not None:  # left before its end
+            self._release(self._taken)
         if self._readers_wanted == 0:
-            self._filler()(number)
+            try:
+                self._filler()(number)
+            except Exception as error:
+                raise _failure(error) from error
         else:
             if self._readers is None or number != self._next:
                 self._begin_at(number)
@@ -282,8 +288,8 @@ class Ring:
         self.close()
         self._next = number
         self._readers = _Readers(self._filler(), number, self._last, self._slots, self._readers_wanted)
-        # A ring that nobody holds any more leaves no thread behind.
-        self._end = weakref.finalize(self, self._readers.close)
+        # A ring that nobody holds any more leaves no thread behind, nor a copy into memory it gives back.
+        self._end = weakref.finalize(self, _end, self._readers, self._uploads)
 
     def _release(self, number: int) -> None:
         self._uploads.done(number % self._slots)
@@ -299,6 +305,12 @@ class Ring:
             self._uploads.done(self._taken % self._slots)
         self._readers = self._end = self._taken = None
         self._uploads.synchronize()
+
+
+def _end(readers: _Readers, uploads: Uploads) -> None:
+    """End the readers and wait for their last copies."""
+    readers.close()
+    uploads.synchronize()
 
 
 def _fill(

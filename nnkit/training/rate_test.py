@@ -6,6 +6,7 @@ L. N. Smith 2015, "Cyclical learning rates for training neural networks", arXiv:
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -194,24 +195,25 @@ def _losses(
     per_epoch = step.steps_per_epoch
     losses: list[float] = []
     least, mean = math.inf, 0.0
-    for number in range(len(rates)):
-        epoch, batch = divmod(number, per_epoch)
-        if batch == 0:
-            some = rates[number : number + per_epoch]
-            # The last epoch may have more batches than there are rates left.
-            step.begin_epoch(epoch, order_of(epoch), np.pad(some, (0, per_epoch - len(some)), mode="edge"))
-            last = step.read()
-        step.run(batch, 1)
-        now = step.read()
-        loss = now.since(last).loss
-        last = now
-        if not math.isfinite(loss):
-            break
-        losses.append(loss)
-        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
-        smoothed = mean / (1 - _SMOOTHING ** len(losses))
-        least = min(least, smoothed)
-        if smoothed - least > _DIVERGED * abs(least) + 1e-12:
-            break
-    step.rows.close()
+    with closing(step.rows):
+        for number in range(len(rates)):
+            epoch, batch = divmod(number, per_epoch)
+            if batch == 0:
+                some = rates[number : number + per_epoch]
+                # The last epoch may have more batches than there are rates left.
+                some = np.pad(some, (0, per_epoch - len(some)), mode="edge")
+                step.begin_epoch(epoch, order_of(epoch), some)
+                last = step.read()
+            step.run(batch, 1)
+            now = step.read()
+            loss = now.since(last).loss
+            last = now
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+            smoothed = mean / (1 - _SMOOTHING ** len(losses))
+            least = min(least, smoothed)
+            if smoothed - least > _DIVERGED * abs(least) + 1e-12:
+                break
     return losses

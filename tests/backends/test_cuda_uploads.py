@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -128,6 +129,52 @@ def test_a_ring_that_is_begun_again_overwrites_nothing_that_is_still_to_be_read(
     device.steps.synchronize()
     assert seen == expected
     ring.close()
+
+
+@pytest.mark.parametrize("eager_copies", [False, True])
+@pytest.mark.parametrize("readers", [0, 1, 3])
+def test_a_slot_that_is_left_before_its_end_is_read_before_it_is_overwritten(
+    readers: int, eager_copies: bool
+) -> None:
+    device = Device(eager_steps=False, eager_copies=eager_copies)
+    ring, seen = ring_over(device, readers), []
+    assert ring.batches == 2
+    expected: list[int] = []
+    for batch in (0, 2, 4, 9, 8, 3, 0, 1):
+        for number, _ in ring.stretches(batch, 1):
+            read_later(device, ring, number, seen)
+        expected += range(batch * BATCH, batch * BATCH + BATCH)
+    device.steps.synchronize()
+    assert seen == expected
+    ring.close()
+
+
+@pytest.mark.parametrize("readers", [0, 1, 3])
+def test_memory_that_steps_still_use_when_the_pool_gives_it_is_not_copied_into(readers: int) -> None:
+    class Reused(Device):
+        def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray:
+            array = super().empty(shape, dtype)
+            self.steps.submit(lambda: array.fill(-3))  # of whoever had the memory before
+            return array
+
+    device = Reused(eager_steps=False, eager_copies=True)
+    ring, seen = ring_over(device, readers), []
+    for batch, count in ring.stretches(0, 51):
+        for number in range(batch, batch + count):
+            read_later(device, ring, number, seen)
+    device.steps.synchronize()
+    assert seen == list(range(ROWS))
+    ring.close()
+
+
+def test_a_ring_that_is_dropped_leaves_no_copy_to_be_made_into_its_memory() -> None:
+    device = Device(eager_steps=False, eager_copies=False)
+    ring = ring_over(device, 2)
+    next(iter(ring.stretches(0, 51)))
+    copies = ring._uploads._stream  # type: ignore[attr-defined]
+    del ring
+    gc.collect()
+    assert not copies._calls
 
 
 class _PoolIsEmpty(MemoryError):

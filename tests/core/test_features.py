@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnkit.core.features import Bags, Features
+from nnkit.core.features import Bags, Features, is_mapped
 from nnkit.errors import DataError
 
 
@@ -48,3 +48,13 @@ def test_bags_that_do_not_fit_are_refused(ids, starts, weights, said):
 def test_as_many_bags_as_rows_are_wanted():
     with pytest.raises(DataError, match="2 rows of numbers and 3 bags"):
         Features(np.zeros((2, 1), np.float32), bags=(_bags(),))
+
+
+def test_a_view_of_a_file_is_mapped_and_a_copy_of_it_is_not(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(12.0).reshape(3, 4))
+    rows = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for view in (rows, np.asarray(rows), rows[:, 1:], rows[::-1], rows.reshape(4, 3)):
+        assert is_mapped(view)
+    # A memmap's copies are memmaps by their class.
+    for copy in (rows.copy(), rows.astype(np.float32), np.array(rows), rows[[0, 2]], rows + 1):
+        assert not is_mapped(copy)

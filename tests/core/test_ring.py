@@ -249,7 +249,7 @@ def test_each_slot_holds_its_rows_while_it_is_in_use() -> None:
     assert seen == order.tolist()
 
 
-@pytest.mark.parametrize("readers", [1, 3])
+@pytest.mark.parametrize("readers", [0, 1, 3])
 def test_what_fails_in_a_reader_comes_out_in_the_training_with_its_cause(readers: int) -> None:
     class Broken(RingRows):
         def read(self, rows: NDArray, targets: Any) -> None:
@@ -288,6 +288,46 @@ def test_a_ring_that_is_dropped_in_mid_epoch_leaves_no_thread_behind() -> None:
     del ring
     gc.collect()
     assert eventually(lambda: not reader_threads())
+
+
+def test_readers_end_when_one_of_them_collects_their_ring() -> None:
+    """Python may collect garbage anywhere, in a reader that holds the lock the others wait for too."""
+    idle = threading.Event()
+
+    def fill(number: int) -> None:
+        if number == 0:
+            assert idle.wait(30)
+            with readers._changed:
+                readers.close()
+
+    readers = ring_module._Readers(fill, 0, 2, slots=1, threads=2)
+    assert eventually(lambda: len(readers._changed._waiters) == 1)  # type: ignore[attr-defined]
+    idle.set()
+    assert eventually(lambda: not reader_threads())
+
+
+def test_a_gradient_over_all_rows_sees_those_that_come_through_a_ring(tmp_path: Path) -> None:
+    """Columns of a file that do not lie side by side are not copied, but read through a ring of one slot."""
+    features = mapped(tmp_path)
+    network = Network([Dense(4, "tanh"), Dense(3)])
+    network.initialize(7, 1, "float64", NumpyBackend())
+    y = np.arange(ROWS) % 3
+    found = network.gradients(features, y, "cross_entropy")
+    for name, expected in network.gradients(features.loaded(), y, "cross_entropy").items():
+        np.testing.assert_array_equal(found[name], expected)
+    assert not reader_threads()
+
+
+@pytest.mark.parametrize("order", [list(range(ROWS)), np.arange(ROWS, dtype="u1"), np.arange(float(ROWS))])
+def test_an_order_of_any_numbers_is_taken_as_it_is_on_the_device(order: Any) -> None:
+    found = []
+    for placement in ("device", "pinned"):
+        step = step_over(placement, pixels(), {})
+        step.begin_epoch(0, order, np.full(step.steps_per_epoch, 0.01))
+        step.run(0, step.steps_per_epoch)
+        found.append(step.read())
+        step.rows.close()
+    assert found[0] == found[1]
 
 
 def test_sparse_rows_are_refused() -> None:
