@@ -179,10 +179,14 @@ class Model:
         DataError
             If the rows do not match the model, or it is not binary.
         """
+        return self.measured_threshold(self.outputs(X), y)
+
+    @_QUIET
+    def measured_threshold(self, outputs: NDArray, y: ArrayLike) -> dict[str, float]:
+        """Return what `best_threshold` does for raw outputs that are there already."""
         if self.task != "binary":
             raise DataError(f"a {self.task} model's answers do not follow from one threshold")
-        truth = self.target.codes(y)
-        threshold, f1 = best_f1_threshold(truth, self.predict_proba(X)[:, 1])
+        threshold, f1 = best_f1_threshold(self.target.codes(y), self.target.probabilities(outputs)[:, 1])
         return {"threshold": threshold, "f1": f1}
 
     def _metrics(self) -> tuple[str, ...]:

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.config import Config, load_config
-from nnkit.core.features import Features
+from nnkit.core.features import Features, is_mapped
 from nnkit.core.layers import Dense, Dropout, Embedding, Layer
 from nnkit.core.losses import Loss, loss_for_task, loss_from
 from nnkit.core.network import Network
 from nnkit.core.optimizers import optimizer_from
 from nnkit.data.builtin import BUILT_INS
 from nnkit.data.idx import image_pairs
+from nnkit.data.limits import memory_limit
 from nnkit.data.pictures import Pictures
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import Dataset, Examples, load_dataset
@@ -386,7 +387,7 @@ class Run:
         return outcome
 
     def _train(self, callbacks: Sequence[Callback]) -> Outcome:
-        features, targets, held_out, validation = self._prepared()
+        features, targets, held_targets, validation = self._prepared()
         if self.dataset.test is not None:
             self._check(self.dataset.test)
         self.diagnosis = None
@@ -412,18 +413,28 @@ class Run:
                 self._keep_findings(watch)
             if self.interrupted:
                 return Outcome({}, "training", 0, self._save({}))
-            return self._finish(held_out)
+            return self._finish(held_targets, validation)
 
-    def _prepared(self) -> tuple[Features, NDArray, Examples | None, tuple[Features, NDArray] | None]:
-        """Return the training rows, encoded; those held out, as they are and encoded."""
+    def _prepared(self) -> tuple[Features, NDArray, NDArray | None, tuple[Features, NDArray] | None]:
+        """Return the training rows, encoded; those held out, their targets as they are, and encoded."""
         encoder, dtype = self.model.target, self.trainer.dtype
         features = self._encoded(self.dataset.train.features, self._training)
         targets = encoder.transform(self._target(), dtype)
-        held_out = self._held_out()
-        if held_out is None or held_out.target is None:
-            return features, targets, held_out, None
-        encoded = self.model.preprocessor.transform(held_out.features)
-        return features, targets, held_out, (encoded, encoder.transform(held_out.target, dtype))
+        source, rows = self.dataset.train, self._validation
+        if rows is None:
+            held_out = self._held_out()
+            if held_out is None:
+                return features, targets, None, None
+            source = held_out
+        if source.target is None:
+            raise DataError("the validation rows have no target column")
+        encoded = self._encoded(source.features, rows)
+        size = encoded.row_bytes * len(encoded)
+        if is_mapped(source.features) and encoded.mapped and size <= memory_limit() // 2:
+            # All of them are read after each epoch, and lie all over the file.
+            encoded = encoded.loaded()
+        held_targets = source.target if rows is None else source.target[rows]
+        return features, targets, held_targets, (encoded, encoder.transform(held_targets, dtype))
 
     def check(self) -> list[Finding]:
         """Return what is wrong with data and settings, as far as it shows before training."""
@@ -547,19 +558,13 @@ class Run:
         validation = self.config.data.validation
         return self._load(validation, None).train if isinstance(validation, str) else None
 
-    def measured_rows(self, held_out: Examples | None = None) -> MeasuredRows:
-        """Return the test rows where there are any, else those held out, else those trained on.
-
-        Parameters
-        ----------
-        held_out : Examples, optional
-            Those held out, where they are read already.
-        """
+    def measured_rows(self) -> MeasuredRows:
+        """Return the test rows where there are any, else those held out, else those trained on."""
         kind, examples = "training", self.dataset.train
         if self.dataset.test is not None:
             kind, examples = "test", self.dataset.test
         else:
-            held_out = self._held_out() if held_out is None else held_out
+            held_out = self._held_out()
             if held_out is not None:
                 kind, examples = "validation", held_out
         numbers = np.arange(len(examples))
@@ -567,15 +572,21 @@ class Run:
             numbers = self._validation
         return MeasuredRows(kind, examples, numbers)
 
-    def _finish(self, held_out: Examples | None) -> Outcome:
-        measured = self.measured_rows(held_out)
-        rows, examples = measured.kind, measured.examples
-        if examples.target is None:
-            raise DataError(f"the {rows} rows have no target column")
-        metrics = self.model.evaluate(examples.features, examples.target)
-        if self.model.task == "binary" and held_out is not None and held_out.target is not None:
-            self._threshold = self.model.best_threshold(held_out.features, held_out.target)
-        return Outcome(metrics, rows, len(examples), self._save({rows: metrics}))
+    def _finish(self, held_targets: NDArray | None, validation: tuple[Features, NDArray] | None) -> Outcome:
+        """Measure the model on the rows that `measured_rows` returns; those held out are encoded already."""
+        model, test, train = self.model, self.dataset.test, self.dataset.train
+        held = None if validation is None else model.network.predict(validation[0])
+        if test is not None:
+            kind, target, outputs = "test", test.target, model.outputs(test.features)
+        elif held is not None:
+            kind, target, outputs = "validation", held_targets, held
+        else:
+            kind, target, outputs = "training", train.target, model.outputs(train.features)
+        assert target is not None
+        metrics = model.measure(outputs, target)
+        if model.task == "binary" and held is not None and held_targets is not None:
+            self._threshold = model.measured_threshold(held, held_targets)
+        return Outcome(metrics, kind, len(target), self._save({kind: metrics}))
 
     def _save(self, metrics: dict[str, dict[str, float]]) -> Path:
         measured = {**metrics, "best_threshold": self._threshold}

@@ -14,16 +14,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnkit import Dense, Dropout, Network, Trainer
+from nnkit import Dense, Dropout, Network, Trainer, load
 from nnkit.backends.numpy import NumpyBackend
+from nnkit.config import Config
 from nnkit.core import order as order_module
 from nnkit.core import ring as ring_module
 from nnkit.core.features import Features, features_from
 from nnkit.core.order import epoch_order
 from nnkit.errors import ConfigError, DataError
 from nnkit.training import placement as placement_module
+from nnkit.training import run as run_module
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.placement import place_rows
+from nnkit.training.run import Run
 
 ROWS = 150
 
@@ -267,6 +270,48 @@ def test_sparse_rows_lie_on_the_device(wanted: str, monkeypatch: pytest.MonkeyPa
 def test_an_unknown_placement_is_refused() -> None:
     with pytest.raises(ConfigError, match="auto, device, pinned, mmap"):
         trainer("disk")
+
+
+# --- rows held out of a file ---
+
+
+def run_over(path: Path, placement: str = "mmap", *settings: str) -> Run:
+    data = [f"data.train={path}", "data.target=-1", "data.validation=0.2", f"run.data_placement={placement}"]
+    training = ["model.hidden=[8]", "training.epochs=2", "run.device=cpu", f"run.out={path.parent / 'run'}"]
+    return Run(Config().with_overrides([*data, *training, *settings]))
+
+
+def test_held_out_rows_that_memory_has_no_room_for_stay_in_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(0).normal(3, 2, size=(400, 6)).astype(np.float32)
+    rows[:, -1] = rows[:, 0] > 3
+    np.save(tmp_path / "x.npy", rows)
+    found = []
+    for room in (2**30, 0):
+        monkeypatch.setattr(run_module, "memory_limit", lambda room=room: room)
+        run = run_over(tmp_path / "x.npy")
+        _, _, _, validation = run._prepared()
+        assert validation is not None
+        assert validation[0].mapped == (room == 0)
+        outcome = run.train()
+        threshold = load(outcome.model_path).details["best_threshold"]
+        found.append([outcome.rows, outcome.count, outcome.metrics, threshold, losses(run.trainer.history)])
+    assert found[0] == found[1]
+    # What is said of them is what the model says of such rows.
+    held = run.measured_rows()
+    model = load(outcome.model_path)
+    assert model.evaluate(held.examples.features, held.examples.target) == pytest.approx(outcome.metrics)
+    assert threshold == pytest.approx(model.best_threshold(held.examples.features, held.examples.target))
+
+
+@pytest.mark.parametrize("placement", ["auto", "mmap"])
+def test_rows_of_a_file_that_are_in_both_shares_are_found(placement: str, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(3, 2, size=(100, 6)).astype(np.float32)
+    rows[:, -1] = rows[:, 0] > 3
+    np.save(tmp_path / "x.npy", np.repeat(rows, 8, axis=0))
+    found = run_over(tmp_path / "x.npy", placement).check()
+    assert "rows_in_both_shares" in [finding.name for finding in found]
 
 
 # --- larger than memory ---
