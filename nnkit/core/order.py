@@ -50,6 +50,7 @@ def epoch_order(
     from nnkit.kernels import host
 
     key = (epoch, seed & 0xFFFFFFFF, seed >> 32)
+    block_rows = None if block_rows is None else min(block_rows, count)  # it may come from a checkpoint
     blocks = np.arange(count if block_rows is None else -(-count // block_rows))
     host.kernel("shuffle", np.dtype(np.float64)).entry(blocks, *key)
     if block_rows is None:

@@ -25,6 +25,8 @@ from nnkit.errors import DataError, NnkitError
 __all__ = ["Ring", "RingRows"]
 
 _SLOT_BYTES = 1 << 22
+# Batches may be larger than that. Beyond this much in all, fewer slots are filled at once.
+_MOST_BYTES = 1 << 29
 # Beside one for each reader to fill: one that is computed on; and for a GPU, whose steps and copies run
 # behind the host's calls, one on its way and one that waits for its turn.
 _SLOTS_ON_HOST, _SLOTS_ON_DEVICE = 1, 3
@@ -229,7 +231,8 @@ class Ring:
         self._last = -(-epoch // self.batches)
         self._readers_wanted = backend.readers() if readers is None else readers
         more = _SLOTS_ON_HOST if backend.free_memory() is None else _SLOTS_ON_DEVICE
-        self._slots = min(more + self._readers_wanted, self._last) if self._readers_wanted else 1
+        affordable = max(more + 1, _MOST_BYTES // max(1, rows.row_bytes * self._slot_rows))
+        self._slots = min(more + self._readers_wanted, self._last, affordable) if self._readers_wanted else 1
         self._uploads = backend.uploads(self._slots, kind)
         places = self._slots * self._slot_rows
         self.arrays: dict[str, Array] = {}

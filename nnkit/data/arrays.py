@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nnkit.core.features import is_mapped
 from nnkit.data.examples import Dataset, Examples
-from nnkit.data.limits import check_size, memory_limit
+from nnkit.data.limits import check_size, memory_limit, readable
 from nnkit.data.targets import check_target
 from nnkit.errors import DataError, FileError, NnkitError, shown
 
@@ -306,4 +306,11 @@ def select_columns(
     first, last = wanted[0], wanted[-1]
     if is_mapped(features) and wanted == list(range(first, last + 1)):
         return features[:, first : last + 1]  # it stays where it is
+    size = len(features) * len(wanted) * features.itemsize
+    if is_mapped(features) and size > memory_limit():
+        raise DataError(
+            f"{where}: with a column left out in their midst the features take {readable(size)} of memory, "
+            f"and this machine has room for {readable(memory_limit())}: save them without the columns to "
+            "drop, the target as the last one"
+        )
     return np.ascontiguousarray(features[:, wanted])

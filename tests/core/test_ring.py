@@ -236,6 +236,17 @@ def test_readers_run_ahead_by_the_ring_and_no_further() -> None:
     assert not reader_threads()
 
 
+def test_a_ring_of_large_batches_has_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_module, "_MOST_BYTES", 3 * BATCH * 80)
+    for readers, slots in [(0, 1), (1, 2), (2, 3), (5, 3)]:
+        ring = Ring(NumpyBackend(), numbered(), BATCH, "pinned", readers)
+        assert (len(ring.arrays["source"]), ring.batches) == (slots * BATCH, 1)
+        ring.begin(None)
+        seen = [ring.arrays["source"][n % slots * BATCH, 0] for n, _ in ring.stretches(0, 7)]
+        assert seen == [0, 8, 16, 24, 32, 40, 48]
+        ring.close()
+
+
 def test_each_slot_holds_its_rows_while_it_is_in_use() -> None:
     order = np.random.default_rng(0).permutation(ROWS)
     ring = Ring(NumpyBackend(), numbered(), BATCH, "pinned", readers=3)
@@ -343,7 +354,7 @@ def test_sparse_rows_are_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 7, 1000, 5003])
-@pytest.mark.parametrize("block_rows", [1, 3, 8, 10_000])
+@pytest.mark.parametrize("block_rows", [1, 3, 8, 10_000, 2**53])
 def test_an_order_in_blocks_takes_each_row_once(count: int, block_rows: int) -> None:
     for epoch in range(3):
         order = epoch_order(count, 5, epoch, True, block_rows)

@@ -19,8 +19,9 @@ from nnkit.backends.numpy import NumpyBackend
 from nnkit.config import Config
 from nnkit.core import order as order_module
 from nnkit.core import ring as ring_module
-from nnkit.core.features import Features, features_from
+from nnkit.core.features import Features, features_from, is_mapped
 from nnkit.core.order import epoch_order
+from nnkit.data.sources import load_dataset
 from nnkit.errors import ConfigError, DataError
 from nnkit.training import placement as placement_module
 from nnkit.training import run as run_module
@@ -270,6 +271,22 @@ def test_sparse_rows_lie_on_the_device(wanted: str, monkeypatch: pytest.MonkeyPa
 def test_an_unknown_placement_is_refused() -> None:
     with pytest.raises(ConfigError, match="auto, device, pinned, mmap"):
         trainer("disk")
+
+
+def test_a_column_is_left_out_of_the_midst_of_a_file_only_where_memory_has_the_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path / "x.npy")
+    for room in (750, 749):
+        monkeypatch.setattr("nnkit.data.arrays.memory_limit", lambda room=room: room)
+        if room == 750:  # 150 rows of 5
+            loaded = load_dataset(tmp_path / "x.npy", target=2)
+            expected = np.delete(np.load(tmp_path / "x.npy"), 2, axis=1)
+            np.testing.assert_array_equal(loaded.train.features, expected)
+        else:
+            with pytest.raises(DataError, match=r"x\.npy: with a column left out in their midst"):
+                load_dataset(tmp_path / "x.npy", target=2)
+    assert is_mapped(load_dataset(tmp_path / "x.npy", target=0).train.features)
 
 
 # --- rows held out of a file ---
