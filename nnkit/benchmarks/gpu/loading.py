@@ -39,7 +39,8 @@ def _measure(
     on_device = training_step(problem, backend)
     kinds: tuple[Placement, ...] = ("pinned", "pageable")
     streamed = {kind: training_step(problem, backend, placement=kind) for kind in kinds}
-    functions = [_copies(settings, problem), _epoch(on_device), *map(_epoch, streamed.values())]
+    functions: list[Callable[[], object]] = [_copies(settings, problem)]
+    functions += map(_epoch, [on_device, *streamed.values()])
     seconds = timed_in_turns(backend, functions, settings.repeats)
     for step in streamed.values():
         step.rows.close()
