@@ -133,7 +133,8 @@ class Features:
     ----------
     dense : ndarray of shape (samples, p), C-contiguous
         Numbers: uint8 pixels, or float32 (float64 where the training is in float64), without NaN. With
-        `rows` of any length. Mapped from a file they may be of any numeric type, and lie in any way.
+        `rows` of any length. Mapped from a file they may lie in any way, and be any integers or floats of 4
+        or 8 bytes, in the machine's byte order.
     shift, scale : ndarray of shape (p,), float64, or None
         Applied to each dense column; None stands for 0 and for 1.
     codes : ndarray of shape (samples, k), int32, or None

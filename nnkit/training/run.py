@@ -116,8 +116,9 @@ class Run:
         What watched the training, and how long that took.
     """
 
-    def __init__(self, config: Config, own_process: bool = False) -> None:
+    def __init__(self, config: Config, own_process: bool = False, mapped: bool = False) -> None:
         self.config = config
+        self._mapped = mapped or config.run.data_placement == "mmap"
         self.own_process = own_process
         self.stopping = False
         self.findings: list[Finding] = []
@@ -171,7 +172,8 @@ class Run:
         folder : Path
             The run folder.
         overrides : iterable of str
-            As `Config.with_overrides` takes them; only epochs, device and checkpoints may change.
+            As `Config.with_overrides` takes them; only epochs, device, checkpoints and where the rows lie may
+            change.
 
         Raises
         ------
@@ -183,7 +185,9 @@ class Run:
         config = load_config(folder / "config.toml").with_overrides(overrides)
         own = config.run.model_copy(update={"out": str(folder)})
         checkpoint = newest_checkpoint(folder / "checkpoints")
-        run = cls(config.model_copy(update={"run": own}))
+        # Rows of a file are scaled as a batch is filled, others beforehand: that stays, wherever they lie.
+        mapped = checkpoint is not None and checkpoint.settings.get("block_rows") is not None
+        run = cls(config.model_copy(update={"run": own}), mapped=mapped)
         run._checkpoint = checkpoint
         if checkpoint is None:
             logger.info(f"{folder} has no checkpoint yet: the training begins anew")
@@ -198,7 +202,7 @@ class Run:
             drop=_listed(data.drop),
             test=data.test if test is None else test,
             pictures=data.pictures(),
-            mapped=self.config.run.data_placement == "mmap",
+            mapped=self._mapped,
         )
 
     def _check_picture_settings(self) -> None:

@@ -94,7 +94,8 @@ class Trainer:
         ``picture``.
     data_placement : {"auto", "device", "pinned", "mmap"}
         Where the rows lie: on the device; in the host's memory, from which a GPU is sent a few batches ahead
-        through pinned buffers; or mapped from their file, as ``np.load(path, mmap_mode="r")`` returns them.
+        through pinned buffers; or mapped from their file, as ``np.load(path, mmap_mode="r")`` returns them,
+        of uint8 or of the dtype that is computed in (`fit` copies others, and what is not C-contiguous).
         ``auto`` takes the device where the rows fill at most half of what is free there. No result depends on
         it, but that the order of mapped rows that exceed half of the memory, or that ``mmap`` was set for, is
         in blocks (see `nnkit.core.order`), wherever they lie.
@@ -361,7 +362,8 @@ class Trainer:
             key, names = differing[0], ", ".join(key[:40] for key in differing[:20])
             raise ConfigError(
                 f"{names}: not as in the training to be resumed, where {key[:40]} was "
-                f"{shown(then.get(key))} and not {shown(now.get(key))}; only epochs and device may change"
+                f"{shown(then.get(key))} and not {shown(now.get(key))}; only epochs, device and "
+                "data_placement may change"
             )
         changed = differences(checkpoint.data, data)
         if changed:

@@ -331,6 +331,30 @@ def test_rows_of_a_file_that_are_in_both_shares_are_found(placement: str, tmp_pa
     assert "rows_in_both_shares" in [finding.name for finding in found]
 
 
+def test_a_run_over_a_file_goes_on_with_its_scaling_wherever_the_rows_lie_now(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(3, 2, size=(400, 6)).astype(np.float32)
+    rows[:, -1] = rows[:, 0] > 3
+    found = []
+    for placement in ("mmap", "auto"):
+        folder = tmp_path / placement
+        folder.mkdir()
+        np.save(folder / "x.npy", rows)
+        run = run_over(folder / "x.npy", "mmap", "run.diagnostics=false")
+
+        class Stop(Callback):
+            every = "1 steps"
+
+            def on_step_end(self, trainer: Trainer, figures: Figures) -> None:
+                if figures.step == 2:
+                    run.stop()  # noqa: B023
+
+        run.train([Stop()])
+        again = Run.resumed(folder / "run", [f"run.data_placement={placement}"])
+        again.train()
+        found.append((losses(again.trainer.history), again.trainer.network.parameters()))
+    assert_same(*found)
+
+
 # --- larger than memory ---
 
 LARGE = """
