@@ -123,8 +123,8 @@ def default_placement(backend: Backend, features: Features) -> Placement:
     return "device" if features.row_bytes * len(features) <= free / 2 else "pinned"
 
 
-def _mend(features: Features) -> str:
-    if streams(features):
+def _mend(features: Features, ringed: bool) -> str:
+    if streams(features) and not ringed:
         return "set run.data_placement = 'pinned', which leaves the rows in the host's memory"
     return "give fewer rows, or set run.device = 'cpu'"
 
@@ -204,7 +204,7 @@ class Rows:
         try:
             self._place_all(features, targets, weights)
         except DeviceMemoryError as error:
-            raise DeviceMemoryError(error.shortage, _mend(features)) from None
+            raise DeviceMemoryError(error.shortage, _mend(features, self._ringed)) from None
 
     def _place_all(self, features: Features, targets: NDArray | None, weights: NDArray | None) -> None:
         """Put everything where it belongs."""

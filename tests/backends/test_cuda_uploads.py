@@ -229,6 +229,9 @@ def test_a_data_set_that_does_not_fit_is_told_of_as_such() -> None:
     text = str(caught.value)
     assert "an array of 4.0 MiB does not fit, 1.0 GiB of 80.0 GiB are free" in text
     assert "run.data_placement = 'pinned'" in text
+    # Nor is there room for the order of rows that are pinned already.
+    with pytest.raises(DeviceMemoryError, match="give fewer rows, or set run"):
+        Rows(backend, np.float32, Features(np.zeros((64, 2), np.uint8)), shuffled=True, placement="pinned")
 
 
 def test_memory_that_cannot_be_pinned_is_an_error_that_says_how_much() -> None:
