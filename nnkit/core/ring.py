@@ -123,7 +123,7 @@ class _Readers:
         self._next, self._stop = first, stop
         self._released, self._slots = first, slots
         self._ready: set[int] = set()
-        self._error: BaseException | None = None
+        self._failed: tuple[int, BaseException] | None = None
         self._closed = False
         self._changed = threading.Condition()
         count = min(threads, stop - first)
@@ -145,7 +145,8 @@ class _Readers:
                 self._fill(number)
             except BaseException as error:
                 with self._changed:
-                    self._error = self._error or error
+                    if self._failed is None or number < self._failed[0]:
+                        self._failed = number, error
                     self._changed.notify_all()
                 return
             with self._changed:
@@ -156,7 +157,7 @@ class _Readers:
         """Wait for a place to fill, and return the slot's number; None when there is nothing left to do."""
         with self._changed:
             while True:
-                if self._closed or self._error is not None or self._next >= self._stop:
+                if self._closed or self._failed is not None or self._next >= self._stop:
                     return None
                 if self._next < self._released + self._slots:
                     self._next += 1
@@ -164,11 +165,12 @@ class _Readers:
                 self._changed.wait()
 
     def wait_for(self, number: int) -> None:
-        """Wait until a slot is filled; raises what a reader failed with."""
+        """Wait until a slot is filled; raises what a reader failed with at it or before."""
         with self._changed:
             while number not in self._ready:
-                if self._error is not None:
-                    raise _failure(self._error) from self._error
+                # Slots are taken in order: those before a bad one are filled, or being filled.
+                if self._failed is not None and self._failed[0] <= number:
+                    raise _failure(self._failed[1]) from self._failed[1]
                 self._changed.wait()
 
     def release(self, number: int) -> None:

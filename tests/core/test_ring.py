@@ -266,6 +266,7 @@ def test_what_fails_in_a_reader_comes_out_in_the_training_with_its_cause(readers
         def read(self, rows: NDArray, targets: Any) -> None:
             if 17 in rows:
                 raise OSError(5, "Input/output error")
+            time.sleep(0.02)  # a bad slot fails before good ones are filled
             super().read(rows, targets)
 
     ring = Ring(NumpyBackend(), Broken(numbered().arrays, None, ROWS), BATCH, "pinned", readers)
