@@ -136,9 +136,10 @@ class CudaDevice:
     def current(self) -> AbstractContextManager[Any]:
         """Make this device the current one of the calling thread, and leave its streams to the others.
 
-        For what goes onto another stream, and may while a graph is captured.
+        For what goes onto another stream, and may while a graph is captured. A context of its own each time:
+        CuPy's remembers in itself which device to go back to, whatever thread has entered it.
         """
-        return self._device
+        return self._cupy.cuda.Device(self._device.id)
 
     def new_stream(self) -> Any:
         """Return another stream, whose work runs beside that of the device's own."""

@@ -245,3 +245,32 @@ def test_memory_that_cannot_be_pinned_is_an_error_that_says_how_much() -> None:
 def test_pinned_memory_has_the_shape_and_type_it_is_asked_for() -> None:
     array = device_with(2**30, lambda size: bytearray(size)).pinned((3, 4), np.int32)
     assert (array.shape, array.dtype, array.flags.writeable) == ((3, 4), np.int32, True)
+
+
+def test_threads_make_the_device_current_without_a_word_to_each_other() -> None:
+    current = {"steps": 0, "reader": 3}  # device by thread
+
+    class CupyDevice:
+        """As CuPy's: one stack, whatever thread enters it."""
+
+        def __init__(self, index: int) -> None:
+            self.id, self.stack = index, list[int]()
+
+        def enter(self, thread: str) -> None:
+            self.stack.append(current[thread])
+            current[thread] = self.id
+
+        def leave(self, thread: str) -> None:
+            current[thread] = self.stack.pop()
+
+    device = device_with(2**30)
+    device._cupy.cuda.Device = CupyDevice
+    device._device = CupyDevice(1)
+    of_steps: Any = device._device
+    of_reader: Any = device.current()
+    of_steps.enter("steps")
+    of_reader.enter("reader")
+    assert current == {"steps": 1, "reader": 1}
+    of_steps.leave("steps")
+    of_reader.leave("reader")
+    assert current == {"steps": 0, "reader": 3}
