@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnkit.errors import DataError
 
-__all__ = ["Bags", "Features", "SparseRows", "features_from", "is_mapped"]
+__all__ = ["Bags", "Features", "SparseRows", "can_stay_mapped", "features_from", "is_mapped"]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -236,7 +236,12 @@ class Features:
             yield first, self.dense[place if self.rows is None else self.rows[place]]
 
 
-def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
+def can_stay_mapped(dtype: np.dtype) -> bool:
+    """Whether batches can be filled from numbers of this type as they lie in a file."""
+    return dtype.isnative and (dtype.kind in "biu" or dtype in (np.float32, np.float64))
+
+
+def features_from(X: ArrayLike | Features, dtype: DTypeLike, mapped: bool = False) -> Features:
     """Return plain numbers as features: uint8 are pixels, divided by 255; others are taken as they are.
 
     Parameters
@@ -245,6 +250,9 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
         Returned as it is if it is Features already.
     dtype : dtype
         The network's; numbers that are not uint8 are converted to it.
+    mapped : bool
+        Whether rows that are mapped from a file stay there, of whatever type they can be read in, and are
+        converted as a batch is filled.
 
     Raises
     ------
@@ -261,19 +269,31 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike) -> Features:
         raise DataError(f"X has {array.ndim} dimensions and not 2, (samples, features){hint}")
     if len(array) == 0:
         raise DataError("X has no rows")
+    mapped = mapped and is_mapped(array) and can_stay_mapped(array.dtype)
     if array.dtype == np.uint8:
-        return Features(np.ascontiguousarray(array), scale=np.full(array.shape[1], 1 / 255))
+        pixels = array if mapped else np.ascontiguousarray(array)
+        return Features(pixels, scale=np.full(array.shape[1], 1 / 255))
     if array.dtype.kind not in "biuf":
         raise DataError(f"X has dtype {array.dtype}, not numbers")
+    if mapped:
+        features = Features(array.view(np.uint8) if array.dtype == np.bool_ else array)
+        for first, block in features.dense_blocks():
+            _as_finite(block, dtype, first)
+        return features
+    return Features(_as_finite(array, dtype))
+
+
+def _as_finite(array: NDArray, dtype: DTypeLike, first: int = 0) -> NDArray:
+    """Return numbers in another type; raise if one is not finite in it. `first` is the first row's number."""
     with np.errstate(over="ignore"):
         dense = np.ascontiguousarray(array, dtype)
     if not np.isfinite(dense.sum()) and not np.isfinite(dense).all():
         row, column = np.argwhere(~np.isfinite(dense))[0]
         raise DataError(
-            f"X holds {array[row, column]} at row {row}, column {column}, which is no finite {dense.dtype}; "
-            "remove, impute or scale it"
+            f"X holds {array[row, column]} at row {first + row}, column {column}, which is no finite "
+            f"{dense.dtype}; remove, impute or scale it"
         )
-    return Features(dense)
+    return dense
 
 
 def _sparse_features(X: Any, dtype: DTypeLike) -> Features:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from nnkit.backends.protocol import Array, Backend, Uploads
 from nnkit.errors import DataError, NnkitError
 
-__all__ = ["Ring", "RingRows"]
+__all__ = ["SLOT_BYTES", "Ring", "RingRows"]
 
-_SLOT_BYTES = 1 << 22
+SLOT_BYTES = 1 << 22
+"""Of a slot, about."""
 # Batches may be larger than that. Beyond this much in all, fewer slots are filled at once.
 _MOST_BYTES = 1 << 29
 # Beside one for each reader to fill: one that is computed on; and for a GPU, whose steps and copies run
@@ -227,7 +228,7 @@ class Ring:
         self, backend: Backend, rows: RingRows, batch_size: int, kind: str, readers: int | None = None
     ) -> None:
         epoch = -(-rows.count // batch_size)
-        self.batches = int(min(max(1, _SLOT_BYTES // max(1, rows.row_bytes * batch_size)), epoch))
+        self.batches = int(min(max(1, SLOT_BYTES // max(1, rows.row_bytes * batch_size)), epoch))
         self._rows = rows
         self._slot_rows = self.batches * batch_size
         self._last = -(-epoch // self.batches)

@@ -11,7 +11,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.features import Features, is_mapped
+from nnkit.core.features import Features, can_stay_mapped, is_mapped
 from nnkit.data.arrays import as_numbers, blocks, check_finite
 from nnkit.data.limits import memory_limit
 from nnkit.data.operations import ArrayColumns
@@ -135,7 +135,7 @@ def _kept_mapped(
     shift, scale = operation.shift_by_column, operation.scale_by_column
     far = np.abs(np.multiply(operation.shift, operation.scale)).max() if dtype.itemsize < 8 else 0.0
     exact = features.dtype.itemsize <= 2 or features.dtype == dtype or far <= _FARTHEST
-    if not exact or not features.dtype.isnative or features.dtype == np.float16:
+    if not exact or not can_stay_mapped(features.dtype):
         if features.size * dtype.itemsize <= memory_limit():
             return None
         raise DataError(

@@ -75,6 +75,8 @@ def as_numbers(features: NDArray) -> NDArray:
         return features.view(np.uint8)
     if features.dtype.kind not in "iuf":
         raise DataError(f"features are numbers, not {features.dtype}: give columns of text as a table")
+    if features.dtype.itemsize > 8:
+        raise DataError(f"features of {features.dtype} are more than nnkit computes with: give float64")
     return features
 
 

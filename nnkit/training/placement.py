@@ -75,8 +75,8 @@ def place_rows(wanted: str, backend: Backend, automatic: bool, features: Feature
     if wanted == "mmap" and not features.mapped:
         raise ConfigError(
             "data_placement = 'mmap' is for a .npy file of numbers, for pictures, and for np.load(..., "
-            "mmap_mode='r'), and these rows are in memory: save them as .npy, as uint8 or in the type that "
-            "the training computes in and without columns to drop, or leave the setting out"
+            "mmap_mode='r'), and these rows are in memory: save them as .npy, of integers, float32 or "
+            "float64 and without columns to drop, or leave the setting out"
         )
     if wanted in ("pinned", "mmap") and not streams(features):
         raise ConfigError(

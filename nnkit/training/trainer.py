@@ -28,6 +28,7 @@ from nnkit.core.order import epoch_order
 from nnkit.core.schedules import Schedule, schedule_from
 from nnkit.core.step import Penalty, Step
 from nnkit.core.targets import loss_targets, loss_weights
+from nnkit.data.limits import memory_limit
 from nnkit.data.splitting import split_rows
 from nnkit.errors import ConfigError, DataError, shown
 from nnkit.training.callbacks import Callback
@@ -94,11 +95,11 @@ class Trainer:
         ``picture``.
     data_placement : {"auto", "device", "pinned", "mmap"}
         Where the rows lie: on the device; in the host's memory, from which a GPU is sent a few batches ahead
-        through pinned buffers; or mapped from their file, as ``np.load(path, mmap_mode="r")`` returns them,
-        of uint8 or of the dtype that is computed in (`fit` copies others, and what is not C-contiguous).
-        ``auto`` takes the device where the rows fill at most half of what is free there. No result depends on
-        it, but that the order of mapped rows that exceed half of the memory, or that ``mmap`` was set for, is
-        in blocks (see `nnkit.core.order`), wherever they lie.
+        through pinned buffers; or mapped from their file, as ``np.load(path, mmap_mode="r")`` returns them.
+        ``auto`` leaves mapped what would take more than half of the memory, and takes the device where the
+        rows fill at most half of what is free there. No result depends on it, but that the order of mapped
+        rows that exceed half of the memory, or that ``mmap`` was set for, is in blocks (see
+        `nnkit.core.order`), wherever they lie.
 
     Attributes
     ----------
@@ -415,7 +416,7 @@ class Trainer:
         block_rows: int | Literal["auto"] | None = "auto",
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
         """Return the loop over these data, and what computes their fingerprint."""
-        features = features_from(X, self.dtype)
+        features = self._features(X)
         targets = loss_targets(y, self.loss, self.network.outputs, len(features), self.dtype)
         weights = loss_weights(sample_weight, len(features), self.dtype)
         if isinstance(validation, int | float | np.number):
@@ -468,6 +469,11 @@ class Trainer:
         rows, block_rows = loop.rows.count, loop.block_rows
         return loop.step, lambda epoch: epoch_order(rows, self.seed, epoch, True, block_rows)
 
+    def _features(self, X: ArrayLike | Features) -> Features:
+        """Return the rows; those mapped from a file stay there where it was asked for, or is needed."""
+        size = X.size * max(self.dtype.itemsize, X.itemsize) if isinstance(X, np.ndarray) else 0
+        return features_from(X, self.dtype, self.data_placement == "mmap" or size > memory_limit())
+
     def _placed(self, features: Features, block_rows: int | Literal["auto"] | None) -> Placed:
         """Return where the training rows lie, with the blocks of a checkpoint's order if these are given."""
         placed = place_rows(self.data_placement, self.backend, self._automatic, features)
@@ -499,7 +505,7 @@ class Trainer:
         """Return the validation rows as the device receives them."""
         if len(validation) not in (2, 3):
             raise DataError("validation is a share, (X, y) or (X, y, sample_weight)")
-        features = features_from(validation[0], self.dtype)
+        features = self._features(validation[0])
         self.network.check_width(features)
         targets = loss_targets(validation[1], self.loss, self.network.outputs, len(features), self.dtype)
         weights = loss_weights(validation[2] if len(validation) == 3 else None, len(features), self.dtype)

@@ -205,7 +205,7 @@ def test_rows_that_come_through_pinned_buffers_give_the_same_bits(
 ) -> None:
     if precision not in select("cuda").backend.precisions:
         pytest.skip(f"the card or its libraries have no {precision}")
-    monkeypatch.setattr(ring, "_SLOT_BYTES", slot_bytes)
+    monkeypatch.setattr(ring, "SLOT_BYTES", slot_bytes)
     found = []
     for placement in ("device", "pinned"):
         trainer, losses = trained(case, "cuda", precision, data_placement=placement)

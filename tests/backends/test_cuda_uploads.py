@@ -88,7 +88,7 @@ def read_later(device: Device, ring: Ring, batch: int, seen: list[int]) -> None:
 
 @pytest.fixture(autouse=True)
 def small_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring_module, "_SLOT_BYTES", 600)
+    monkeypatch.setattr(ring_module, "SLOT_BYTES", 600)
 
 
 @pytest.mark.parametrize("kind", ["pinned", "pageable"])

@@ -40,7 +40,7 @@ def reader_threads() -> list[str]:
 @pytest.fixture(autouse=True)
 def small_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a slot have one batch, so that an epoch goes round the ring more than once."""
-    monkeypatch.setattr(ring_module, "_SLOT_BYTES", 100)
+    monkeypatch.setattr(ring_module, "SLOT_BYTES", 100)
 
 
 def pixels() -> Features:
@@ -139,7 +139,7 @@ def test_columns_that_lie_apart_are_read_as_others_are() -> None:
 @pytest.mark.parametrize("readers", [0, 1, 2])
 @pytest.mark.parametrize("runs", [[1] * 7, [2, 3, 2], [5, 2], [6, 1]])
 def test_a_run_may_end_within_a_slot(runs: list[int], readers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring_module, "_SLOT_BYTES", 400)
+    monkeypatch.setattr(ring_module, "SLOT_BYTES", 400)
     case = CASES["pixels, weighted"]
     expected = trained(step_over("device", pixels(), case))
     step = step_over("pinned", pixels(), case, readers)

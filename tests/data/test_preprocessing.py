@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from nnkit.core.features import Features
+from nnkit.data.arrays import as_numbers
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import load_dataset
 from nnkit.errors import ConfigError, DataError, ModelFileError
@@ -327,3 +328,9 @@ def test_california_housing_is_standardised(shared_data: Path) -> None:
     assert preprocessor.notes == ("207 missing values in 'total_bedrooms' become the median 435",)
     np.testing.assert_allclose(features.dense.mean(axis=0, dtype=np.float64), 0, atol=1e-6)
     np.testing.assert_allclose(features.dense.std(axis=0, dtype=np.float64), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["longdouble", "complex128", "datetime64[s]", "U3"])
+def test_arrays_that_no_kernel_computes_with_are_refused(dtype: str) -> None:
+    with pytest.raises(DataError, match=r"features (of|are numbers, not) "):
+        as_numbers(np.ones((3, 2)).astype(dtype))

@@ -73,7 +73,7 @@ def reader_threads() -> list[str]:
 @pytest.fixture(autouse=True)
 def small_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a slot have one batch, and an order small blocks and windows."""
-    monkeypatch.setattr(ring_module, "_SLOT_BYTES", 100)
+    monkeypatch.setattr(ring_module, "SLOT_BYTES", 100)
     monkeypatch.setattr(order_module, "_BLOCK_BYTES", 24)
     monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 8)
 
@@ -93,6 +93,31 @@ def test_mapped_rows_train_as_the_same_rows_in_memory_do_in_that_order(tmp_path:
     other = fitted(trainer(), np.array(X))
     assert other[0] != mapped[0]
     assert not reader_threads()
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32", "float64", "bool", ">i4", "float16"])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_mapped_rows_of_any_type_train_as_their_copies_do(dtype: str, layout: str, tmp_path: Path) -> None:
+    values = np.asarray(saved(tmp_path / "x.npy")) % 100
+    np.save(tmp_path / "y.npy", np.asarray(values.astype(dtype), order=layout))  # type: ignore[call-overload]
+    X = np.load(tmp_path / "y.npy", mmap_mode="r")
+    assert X.flags.c_contiguous == (layout == "C")
+    rows = max(1, 24 // (6 * X.itemsize))
+    in_memory = fitted(trainer(), np.array(X), shuffle=lambda epoch: epoch_order(120, 4, epoch, True, rows))
+    if dtype in (">i4", "float16"):  # no kernel reads these
+        with pytest.raises(ConfigError, match="of integers, float32 or float64"):
+            fitted(trainer("mmap"), X)
+        return
+    assert_same(fitted(trainer("mmap"), X), in_memory)
+
+
+def test_rows_in_a_file_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    X = saved(tmp_path / "x.npy", np.float64)
+    values = np.array(X)
+    values[140, 3] = np.inf
+    np.save(tmp_path / "y.npy", values)
+    with pytest.raises(DataError, match="X holds inf at row 140, column 3"):
+        fitted(trainer("mmap"), np.load(tmp_path / "y.npy", mmap_mode="r"))
 
 
 @pytest.mark.parametrize("placement", ["auto", "device", "mmap"])

@@ -12,11 +12,10 @@ from nnkit.benchmarks.gpu.settings import Settings, timed_in_turns
 from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training_step
 from nnkit.benchmarks.timing import ratio, spread
 from nnkit.core.batch import Placement
+from nnkit.core.ring import SLOT_BYTES
 from nnkit.core.step import Step
 
 __all__ = ["parts"]
-
-_SLOT_BYTES = 1 << 22  # as of the ring
 
 
 def parts(settings: Settings) -> list[Part]:
@@ -64,7 +63,7 @@ def _copies(settings: Settings, problem: Problem) -> Callable[[], None]:
     """Return what copies an epoch's bytes from pinned memory, the steps' stream waiting for each slot."""
     backend, slots = settings.backend(), 3
     row_bytes = problem.inputs[0].nbytes
-    rows = max(1, min(_SLOT_BYTES // row_bytes, len(problem.inputs)))
+    rows = max(1, min(SLOT_BYTES // row_bytes, len(problem.inputs)))
     uploads = backend.uploads(slots, "pinned")
     pairs = [uploads.buffer((rows, row_bytes), np.uint8) for _ in range(slots)]
 
