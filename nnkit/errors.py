@@ -12,6 +12,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DeviceError",
+    "DeviceMemoryError",
     "DivergenceError",
     "FileError",
     "ModelFileError",
@@ -46,6 +47,22 @@ class ModelFileError(NnkitError, ValueError):
 
 class DeviceError(NnkitError, RuntimeError):
     """A device that was asked for and cannot be used."""
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """An array that does not fit into a device's memory.
+
+    Parameters
+    ----------
+    shortage : str
+        How much was asked, and how much is free.
+    mend : str
+        Which setting to change; by default those that a step's memory grows with.
+    """
+
+    def __init__(self, shortage: str, mend: str = "lower training.batch_size or model.hidden") -> None:
+        super().__init__(f"{shortage}; {mend}")
+        self.shortage = shortage
 
 
 class DivergenceError(NnkitError, ArithmeticError):

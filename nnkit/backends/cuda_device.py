@@ -22,29 +22,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Array, Operation
-from nnkit.errors import DeviceError
+from nnkit.errors import DeviceError, DeviceMemoryError
 
-__all__ = ["CopyPlan", "CudaDevice", "DeviceMemoryError", "plan_copy"]
+__all__ = ["CopyPlan", "CudaDevice", "plan_copy"]
 
 logger = logging.getLogger("nnkit")
 
 _MOST_IN_FLIGHT = 256
-
-
-class DeviceMemoryError(DeviceError, MemoryError):
-    """An array that does not fit into a device's memory.
-
-    Parameters
-    ----------
-    shortage : str
-        How much was asked, and how much is free.
-    mend : str
-        Which setting to change; by default those that a step's memory grows with.
-    """
-
-    def __init__(self, shortage: str, mend: str = "lower training.batch_size or model.hidden") -> None:
-        super().__init__(f"{shortage}; {mend}")
-        self.shortage = shortage
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnkit.backends.cuda_device import DeviceMemoryError
 from nnkit.backends.protocol import Array, Backend, Operation
 from nnkit.core.augmentation import Augmentation
 from nnkit.core.features import Bags, Features
 from nnkit.core.mixed import Half, padded
 from nnkit.core.ring import Ring, RingRows
-from nnkit.errors import ConfigError
+from nnkit.errors import ConfigError, DeviceMemoryError
 
 __all__ = ["BagRows", "Batch", "Placement", "Rows", "default_placement", "streams"]
 

@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from simulated.streams import Event, LazyStream
 
-from nnkit.backends.cuda_device import CudaDevice, DeviceMemoryError
+from nnkit.backends.cuda_device import CudaDevice
 from nnkit.backends.cuda_uploads import CudaUploads
 from nnkit.backends.numpy import NumpyBackend
 from nnkit.core import ring as ring_module
 from nnkit.core.ring import Ring, RingRows
+from nnkit.errors import DeviceMemoryError
 
 ROWS, BATCH = 203, 4
 
