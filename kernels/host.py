@@ -101,7 +101,16 @@ from nnkit.kernels.layout import (
     STEP,
     WEIGHT_SUM,
 )
-from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel, load_source, source_name
+from nnkit.kernels.native import Loop
+from nnkit.kernels.specialise import (
+    Constant,
+    Kernel,
+    Target,
+    load_kernel,
+    module_name,
+    source_name,
+    write_source,
+)
 
 __all__ = ["TEMPLATES", "kernel"]
 
@@ -596,14 +605,18 @@ def _target(name: str, dtype: str) -> Target:
     decorator = _REDUCTION if name in _SUMS else _DECORATOR
     imports = _IMPORTS
     if name in ("elementwise_loss", "softmax_loss"):
-        reductions = load_source(source_name("reductions_host", _REDUCTIONS), _REDUCTIONS)
-        imports += f"from {reductions.__name__} import greatest_of, total_of\n"
+        reductions = source_name("reductions_host", _REDUCTIONS)
+        write_source(reductions, _REDUCTIONS)
+        imports += f"from {module_name(reductions)} import greatest_of, total_of\n"
     own = elementary.FLOAT32 if dtype == "float32" else {}
     functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
     native = {name: f"math.{name}" for name in functions if name not in own}
     casts = {**_CASTS, "real": f"np.{dtype}", "double": "np.float64"}
     native |= {name: name for name in ("total_of", "greatest_of")}
-    return Target(f"host_{dtype}", imports, decorator, f"np.{dtype}", {**native, **casts}, own, parts=_PARTS)
+    return Target(
+        f"host_{dtype}", imports, decorator, f"np.{dtype}", {**native, **casts}, own,
+        parts=_PARTS, entry=Loop,
+    )  # fmt: skip
 
 
 def kernel(

@@ -21,6 +21,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -46,8 +47,10 @@ __all__ = [
     "is_cached",
     "load_kernel",
     "load_source",
+    "module_name",
     "source_name",
     "specialise",
+    "write_source",
 ]
 
 logger = logging.getLogger("nnkit")
@@ -83,6 +86,9 @@ class Target:
         The modules whose functions are parts of templates.
     modules : mapping of str to str
         What `imports` imports, and as what.
+    entry : function of three str, optional
+        Makes the kernel's entry of its module's name, its source and its own name; by default, what the
+        module defines.
     """
 
     name: str
@@ -94,6 +100,7 @@ class Target:
     wide: frozenset[str] = frozenset({"prepare", "linger", "scale_after"})
     parts: frozenset[str] = frozenset()
     modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
+    entry: Callable[[str, str, str], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,9 +152,15 @@ def load_kernel(
         name = source_name(f"{template.__name__}_{target.name}", source)
         if not is_cached(name):
             _announce_compiling()
-        entry = getattr(load_source(name, source), template.__name__)
+        make = target.entry or _defined
+        write_source(name, source)
+        entry = make(name, source, template.__name__)
         parameters = tuple(_parameter_names(source, template.__name__))
         return Kernel(template.__name__, entry, parameters, _source_path(name))
+
+
+def _defined(name: str, source: str, function: str) -> Any:
+    return getattr(load_source(name, source), function)
 
 
 _loading = [threading.RLock()]
@@ -166,13 +179,27 @@ def source_name(prefix: str, source: str) -> str:
     return f"{prefix}_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
 
 
-def load_source(name: str, source: str) -> ModuleType:
-    """Write a module to the cache unless it lies there, and import it; its name says what it is made of."""
+def module_name(name: str) -> str:
+    """Return by what name a generated module is imported."""
+    return f"nnkit_kernel_{name}"
+
+
+def write_source(name: str, source: str) -> None:
+    """Write a module to the cache unless it lies there; its name says what it is made of."""
+    _sources[name] = source
     path = _source_path(name)
+    if not path.exists():
+        write_whole(path, source.encode())
+
+
+_sources: dict[str, str] = {}
+
+
+def load_source(name: str, source: str) -> ModuleType:
+    """Write a module to the cache unless it lies there, and import it with those that it imports."""
     with _loading[0]:
-        if not path.exists():
-            write_whole(path, source.encode())
-        return _imported(name, path)
+        _sources[name] = source
+        return _imported(name)
 
 
 def is_cached(name: str) -> bool:
@@ -215,10 +242,13 @@ def _nearest_existing(path: Path) -> Path:
     return path
 
 
-def _imported(name: str, path: Path) -> ModuleType:
-    full = f"nnkit_kernel_{name}"
+def _imported(name: str) -> ModuleType:
+    full = module_name(name)
     if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, path)
+        write_source(name, _sources[name])
+        for needed in re.findall(rf"^from {module_name('')}(\w+) import", _sources[name], re.MULTILINE):
+            _imported(needed)
+        spec = importlib.util.spec_from_file_location(full, _source_path(name))
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

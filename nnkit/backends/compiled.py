@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Operation
+from nnkit.kernels.native import Loop, Prepared
+from nnkit.kernels.specialise import module_name, source_name
 
 __all__ = ["Plan", "Team", "blas_thread_count", "can_run_side_by_side", "plan_program", "plan_team"]
 
@@ -74,21 +76,12 @@ class Plan:
     @property
     def name(self) -> str:
         """The module's name, by the hash of its source."""
-        from nnkit.kernels.specialise import source_name
-
         return source_name("program", self.source)
 
     def load(self, only_cached: bool) -> Callable[[int], object] | None:
         """Return the function of how often to run; None if it would have to be compiled and must not."""
-        from numba import int64, typeof
-
-        from nnkit.kernels.specialise import is_cached, load_source
-
-        if only_cached and not is_cached(self.name):
-            return None
-        program = load_source(self.name, self.source).program
-        program.compile((int64, *map(typeof, self.arguments)))
-        return lambda count: program(count, *self.arguments)
+        program = Loop(self.name, self.source, "program")
+        return program.repeating(self.arguments, only_cached)
 
 
 def plan_program(operations: Sequence[Operation]) -> Plan | None:
@@ -260,9 +253,9 @@ class _Writer:
             target, source = map(self._argument, operation.args)
             self._lines.append(f"{target}[...] = {source}")
             return True
-        if not hasattr(operation.func, "py_func"):
+        if not isinstance(operation, Prepared):
             return False
-        self.kernel(operation.func, operation.args)
+        self.kernel(operation)
         return True
 
     def wait(self) -> None:
@@ -270,12 +263,11 @@ class _Writer:
         self._waits = True
         self._lines.append("wait(x0, x1)")
 
-    def kernel(self, entry: Any, arguments: Sequence[Any]) -> None:
+    def kernel(self, call: Prepared) -> None:
         """Call a compiled kernel."""
-        function = entry.py_func
-        line = f"from {function.__module__} import {function.__name__} as "
+        line = f"from {module_name(call.loop.module)} import {call.loop.function} as "
         alias = self._imports.setdefault(line, f"kernel{len(self._imports)}")
-        self._lines.append(f"{alias}({', '.join(map(self._argument, arguments))})")
+        self._lines.append(f"{alias}({', '.join(map(self._argument, call.values))})")
 
     def product(self, a: NDArray, b: NDArray, out: NDArray) -> bool:
         """Call BLAS as `np.dot` does, to which a matrix of one row or column is a vector; False if it cannot.

@@ -69,17 +69,13 @@ class NumpyBackend:
         constants: Mapping[str, bool | int | float],
         arguments: Mapping[str, Any],
     ) -> Operation:
-        from numba import typeof
-
         from nnkit.kernels import host
 
         real: type[Any] = np.dtype(dtype).type
         kernel = host.kernel(name, np.dtype(dtype), formulas, **constants)
         given = (arguments[parameter] for parameter in kernel.parameters)
         values = [real(value) if type(value) is float else value for value in given]
-        # Compiled, or loaded, now: a program's first run is as fast as its second.
-        kernel.entry.compile(tuple(map(typeof, values)))
-        return partial(kernel.entry, *values)
+        return kernel.entry.prepared(values)
 
     def program(self, operations: Sequence[Operation]) -> Program:
         return _Sequence(tuple(operations))
@@ -112,13 +108,14 @@ class NumpyBackend:
         """None: it is the host's."""
 
     def numerics(self) -> dict[str, str]:
+        from importlib.metadata import version
+
         from llvmlite.binding import get_host_cpu_name
-        from numba import __version__ as numba_version
 
         from nnkit.backends.blas import describe_blas
 
         blas = {key: value for key, value in describe_blas().items() if key != "cores"}
-        versions = {"NumPy": np.__version__, "Numba": numba_version}
+        versions = {"NumPy": np.__version__, "Numba": version("numba")}
         return {"device": "cpu", "processor": get_host_cpu_name(), **blas, **versions}
 
     def computing_like(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:

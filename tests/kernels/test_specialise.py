@@ -215,6 +215,8 @@ from nnkit.core.optimizers import Adam
 from nnkit.core.order import epoch_order
 net = Network([Dense(3, "tanh"), Dense(2)], inputs=4)
 gradients = net.gradients(np.ones((5, 4)), [0, 1, 0, 1, 1], "cross_entropy", l2=0.1)
+import sys
+print("numba:", "numba" in sys.modules)
 print(gradients["layers.0.weight"].tolist(), epoch_order(9, 1, 0).tolist())
 """
 
@@ -244,10 +246,23 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     kernels = {path for path in compiled if not path.name.startswith("reductions_")}
     assert len(kernels) == 5  # shuffle, forward, softmax_loss, backward, penalise; one source each
     assert len(compiled - kernels) == 2  # total_of and greatest_of, which lie in the loss's code too
+    objects = {path.name.partition(".")[0] for path in written if path.suffix == ".o"}
+    assert objects == {path.name.partition(".")[0] for path in kernels}
     second = run_python(TRAINING, tmp_path)
     assert files(tmp_path) == written
-    assert second.stdout.count("data loaded from") == len(kernels)
     assert "data saved to" in first.stdout
+    assert "data saved to" not in second.stdout
+    assert "numba: True" in first.stdout
+    assert "numba: False" in second.stdout
+    assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+
+
+def test_without_the_machine_code_numba_finds_what_it_once_compiled(tmp_path: Path) -> None:
+    first = run_python(TRAINING, tmp_path)
+    for path in (tmp_path / "kernels" / "native").iterdir():
+        path.unlink()
+    second = run_python(TRAINING, tmp_path)
+    assert second.stdout.count("data loaded from") == 5
     assert "data saved to" not in second.stdout
     assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
 

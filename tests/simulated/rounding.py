@@ -82,7 +82,7 @@ class RoundingBackend(NumpyBackend):
         self, name: str, dtype: Any, formulas: Mapping, constants: Mapping, arguments: Mapping
     ) -> Callable[[], object]:
         operation = super().kernel(name, dtype, formulas, constants, arguments)
-        return self._rounded(operation, operation.args)
+        return self._rounded(operation, operation.values)
 
 
 def _pitch(array: np.ndarray) -> int:

@@ -1,0 +1,370 @@
+"""Compiled loops for the CPU: Numba compiles them once; from then on their machine code is loaded without it.
+
+Numba takes half a second to import and 70 MB, to find in its cache what it once compiled. What a loop was
+compiled to is therefore kept as an object file beside its source, with what it needs of others, and LLVM
+alone loads it. It is the same machine code: the results are the same bits. An object is loaded only on the
+processor, and for the versions, that it was made for, and only whole; in every other case Numba is asked, as
+if there were none.
+
+A compiled function takes its arguments as Numba lays them out: a pointer for its result and one for an error,
+then of each number its value, and of each array two pointers to who owns it, its size and its elements' size,
+its address, its shape and its strides. The object has a function beside it that takes one pointer, to all of
+these in a row: so a call from Python costs the same however many there are.
+
+Order: what lies in the cache, the object file, the loop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnkit.errors import FileError
+from nnkit.files import write_whole
+from nnkit.kernels.specialise import cache_folder, is_cached, load_source
+
+__all__ = ["Loop", "Prepared", "undefined_symbols"]
+
+logger = logging.getLogger("nnkit")
+
+# ---------------------------------------------------------------------------------------------------------
+# What lies in the cache.
+# ---------------------------------------------------------------------------------------------------------
+
+# What each type of number is called by Numba and by LLVM, and how it lies in its eight bytes.
+_SCALARS: Mapping[type, tuple[str, str, str]] = {
+    int: ("int64", "i64", "q"),
+    np.int64: ("int64", "i64", "q"),
+    float: ("float64", "double", "d"),
+    np.float64: ("float64", "double", "d"),
+    np.float32: ("float32", "float", "f4x"),
+}
+
+
+def _signature(values: Sequence[Any]) -> str | None:
+    """Return the types by which Numba tells compiled versions of a function apart; None for others."""
+    kinds = []
+    for value in values:
+        if isinstance(value, np.ndarray):
+            flags = value.flags
+            if not flags.aligned or not value.dtype.isnative or value.dtype.kind not in "biuf":
+                return None
+            layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+            kinds.append(f"{value.dtype.name}{value.ndim}{layout}{'' if flags.writeable else ' read-only'}")
+        elif type(value) in _SCALARS:
+            kinds.append(_SCALARS[type(value)][0])
+        else:
+            return None
+    return " ".join(kinds)
+
+
+@cache
+def _made_for() -> str:
+    """Return what machine code depends on beside its source and its types."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features().flatten()
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
+    return json.dumps([version("numba"), version("llvmlite"), llvm.get_host_cpu_name(), features, settings])
+
+
+@dataclass(frozen=True)
+class _Object:
+    """Machine code: the name there of what is called, and the names of what that calls."""
+
+    symbol: str
+    needs: tuple[str, ...]
+    code: bytes
+
+    @staticmethod
+    def path(module: str, signature: str) -> Path:
+        """Return where that of a module's function for those types lies."""
+        key = hashlib.sha256(f"{signature}\n{_made_for()}".encode()).hexdigest()[:24]
+        return cache_folder() / "kernels" / "native" / f"{module}.{key}.o"
+
+    @classmethod
+    def read(cls, path: Path) -> _Object | None:
+        """Return what a file holds, if it is there and whole."""
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        head, _, code = data.partition(b"\n")
+        try:
+            told = json.loads(head)
+            if told["sha256"] != hashlib.sha256(code).hexdigest():
+                return None
+            return cls(str(told["symbol"]), tuple(map(str, told["needs"])), code)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Keep it, as far as the cache can be written to."""
+        told = {"symbol": self.symbol, "needs": self.needs, "sha256": hashlib.sha256(self.code).hexdigest()}
+        try:
+            write_whole(path, json.dumps(told).encode() + b"\n" + self.code)
+        except FileError:
+            logger.debug("%s could not be kept", path)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The object file.
+# ---------------------------------------------------------------------------------------------------------
+
+_SYMBOL_TABLE, _SYMBOL_BYTES = 2, 24
+
+
+def undefined_symbols(code: bytes) -> Iterator[str]:
+    """Yield the names that an object file takes from elsewhere.
+
+    Of a 64-bit little-endian ELF file; reference: the ELF-64 Object File Format, version 1.5.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file.
+    """
+    if code[:6] != b"\x7fELF\x02\x01":
+        raise ValueError("this is no 64-bit little-endian ELF file")
+    (table,) = struct.unpack_from("<Q", code, 40)
+    size, count = struct.unpack_from("<HH", code, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", code, table + i * size) for i in range(count)]
+    for _, kind, _, _, first, length, strings, *_ in sections:
+        if kind != _SYMBOL_TABLE:
+            continue
+        for place in range(first, first + length, _SYMBOL_BYTES):
+            name, _, _, section = struct.unpack_from("<IBBH", code, place)
+            if name and section == 0:
+                start = sections[strings][4] + name
+                yield code[start : code.index(b"\0", start)].decode()
+
+
+_CALLER = "called_with_a_row"
+# What Numba calls when the last owner of an array's memory lets go: of ours it knows no owner.
+_RELEASE = """define void @NRT_MemInfo_call_dtor(ptr %memory) {
+    ret void
+}"""
+
+
+def _object_of(compiled: Any, values: Sequence[Any]) -> _Object:
+    """Return what Numba compiled for such values, without the function that Python would call it by.
+
+    Raises
+    ------
+    Exception
+        Of Numba's or LLVM's, where a release of theirs has not what is asked of it here.
+    """
+    import llvmlite.binding as llvm
+
+    library, symbol = compiled.library, compiled.fndesc.llvm_func_name
+    module = llvm.parse_bitcode(library._final_module.as_bitcode())
+    module.get_function(symbol)  # not there if Numba itself had but the machine code
+    module.link_in(llvm.parse_assembly(_RELEASE))
+    module.link_in(llvm.parse_assembly(_caller_of(symbol, values)))
+    for function in module.functions:
+        if not function.is_declaration and function.name != _CALLER:
+            function.linkage = "internal"
+    machine = library._codegen._tm
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    code = machine.emit_object(module)
+    return _Object(_CALLER, tuple(undefined_symbols(code)), code)
+
+
+def _caller_of(symbol: str, values: Sequence[Any]) -> str:
+    """Return a function that takes the arguments of another from a row of eight bytes each."""
+    kinds = ["ptr", "ptr"]
+    for value in values:
+        if isinstance(value, np.ndarray):
+            kinds += ["ptr", "ptr", "i64", "i64", "ptr", *["i64"] * (2 * value.ndim)]
+        else:
+            kinds.append(_SCALARS[type(value)][1])
+    lines = [f'declare i32 @"{symbol}"({", ".join(kinds)})', f"define void @{_CALLER}(ptr %row) {{"]
+    for i, kind in enumerate(kinds):
+        lines += [
+            f"%place{i} = getelementptr i64, ptr %row, i64 {i}",
+            f"%value{i} = load {kind}, ptr %place{i}",
+        ]
+    given = ", ".join(f"{kind} %value{i}" for i, kind in enumerate(kinds))
+    lines += [f'%status = call i32 @"{symbol}"({given})', "ret void", "}"]
+    return "\n".join(lines)
+
+
+_loading = threading.Lock()
+_engines: list[Any] = []  # alive as long as the process: their code may be called at any time
+
+
+def _unlock_in_child() -> None:
+    """A fork copies a lock as it is, but not the thread that holds it."""
+    global _loading
+    _loading = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
+
+
+def _is_known(name: str) -> bool:
+    """Whether LLVM knows a function of this name, which it is told if the C library has it."""
+    import llvmlite.binding as llvm
+
+    if llvm.address_of_symbol(name) is not None:
+        return True
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    return function is not None
+
+
+def _address_of(native: _Object) -> int | None:
+    """Load an object and return its function's address; None where it needs what is not here."""
+    import llvmlite.binding as llvm
+
+    with _loading:
+        # LLVM ends the process over a name that it does not find.
+        if not all(map(_is_known, native.needs)):
+            return None
+        if not _engines:
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine()
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        engine.add_object_file(llvm.ObjectFileRef.from_data(native.code))
+        engine.finalize_object()
+        _engines.append(engine)
+        return int(engine.get_function_address(native.symbol)) or None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The loop.
+# ---------------------------------------------------------------------------------------------------------
+
+
+class Prepared(partial):
+    """A call of a loop with its arguments; `loop` and `values` say of which and with which."""
+
+    loop: Loop
+    values: tuple[Any, ...]
+
+
+class Loop:
+    """A loop that is compiled for the types of its arguments when it first meets them.
+
+    Parameters
+    ----------
+    module : str
+        What its generated module is called.
+    source : str
+        Of that module.
+    function : str
+        The loop's name there.
+    """
+
+    def __init__(self, module: str, source: str, function: str) -> None:
+        self.module = module
+        self.function = function
+        self._source = source
+        self._native: dict[str, int] = {}
+
+    def __call__(self, *values: Any) -> None:
+        """Run it now."""
+        self.prepared(values)()
+
+    def prepared(self, values: Sequence[Any]) -> Prepared:
+        """Return the call with these arguments; what it calls is compiled, or loaded, when this returns."""
+        address = self._address(values)
+        if address is None:
+            call = Prepared(self.dispatcher, *values)
+        else:
+            function, row = _bound(address, values)
+            call = Prepared(function, ctypes.byref(row))
+        call.loop, call.values = self, tuple(values)
+        return call
+
+    def repeating(self, values: Sequence[Any], only_cached: bool) -> Callable[[int], object] | None:
+        """Return the function of its first argument, a number, with the others bound to these.
+
+        None where it would have to be compiled and must not be.
+        """
+        address = self._address((0, *values), only_cached)
+        if address is not None:
+            function, row = _bound(address, (0, *values))
+            return partial(_repeat, function, row, ctypes.byref(row))
+        if only_cached and not is_cached(self.module):
+            return None
+        return lambda count: self.dispatcher(count, *values)
+
+    def _address(self, values: Sequence[Any], only_cached: bool = False) -> int | None:
+        """Return where the machine code for such arguments is; None where Numba must be asked for it."""
+        signature = _signature(values)
+        address = None if signature is None else self._loaded(signature)
+        if address is None and not (only_cached and not is_cached(self.module)):
+            self._compile(values, signature)
+        return address
+
+    def _loaded(self, signature: str) -> int | None:
+        """Return the address of what was compiled for these types, now or at another time."""
+        if signature not in self._native:
+            native = _Object.read(_Object.path(self.module, signature))
+            address = None if native is None else _address_of(native)
+            if address is None:
+                return None
+            self._native[signature] = address
+        return self._native[signature]
+
+    @cached_property
+    def dispatcher(self) -> Any:
+        """Numba's function, for which Numba is imported."""
+        return getattr(load_source(self.module, self._source), self.function)
+
+    def _compile(self, values: Sequence[Any], signature: str | None) -> None:
+        """Let Numba compile it, or load what it compiled, and keep the machine code where it can be had."""
+        from numba import typeof
+
+        types = tuple(map(typeof, values))
+        self.dispatcher.compile(types)
+        if signature is None:
+            return
+        try:
+            native = _object_of(self.dispatcher.overloads[types], values)
+        except Exception as error:  # each release fails in its own words
+            logger.debug("the machine code of %s could not be had: %s", self.module, error)
+        else:
+            native.write(_Object.path(self.module, signature))
+
+
+def _bound(address: int, values: Sequence[Any]) -> tuple[Callable[[Any], None], ctypes.Array]:
+    """Return a compiled function and the row of its arguments, which keeps the arrays alive."""
+    form, laid_out = ["<QQ"], [0, 0]
+    for value in values:
+        if isinstance(value, np.ndarray):
+            numbers = (value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+            form.append(f"QQ{len(numbers)}q")
+            laid_out += [0, 0, *numbers]
+        else:
+            form.append(_SCALARS[type(value)][2])
+            laid_out.append(value)
+    row = ctypes.create_string_buffer(struct.pack("".join(form), *laid_out))
+    # A place for its result, which is none, and for an error, of which none comes.
+    unread = ctypes.create_string_buffer(16)
+    struct.pack_into("<QQ", row, 0, ctypes.addressof(unread), ctypes.addressof(unread) + 8)
+    row.owners = (unread, tuple(values))  # type: ignore[attr-defined]
+    return ctypes.CFUNCTYPE(None)(address), row
+
+
+def _repeat(function: Callable[[Any], None], row: ctypes.Array, place: Any, count: int) -> None:
+    struct.pack_into("<q", row, 16, count)
+    function(place)
