@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from nnkit.backends import select
@@ -53,6 +54,28 @@ def test_bytes_of_dropout_and_of_the_optimizers(optimizer: str, arrays: int) -> 
     assert found["forward"] == HIDDEN + WIDTH * 4 + HIDDEN + mask
     assert found["backward"] == 2 * HIDDEN + mask + HIDDEN + WIDTH * 4
     assert found["update"] == arrays * ARENA
+
+
+def test_bytes_of_an_embedding_are_those_of_the_rows_seen() -> None:
+    table, bag = 50, 3
+    variant = Variant(
+        False, None, "cross_entropy", "adam", (), ROWS, WIDTH, OUTPUTS, penalty=True, bag=bag, table=table
+    )
+    calls = record(variant, select("cpu").backend)
+    ids = np.random.default_rng(2).integers(0, table, ROWS * bag)
+    seen = len(np.unique(ids))
+    assert int(calls["embed"].arguments["seen"][0]) == seen < ROWS * bag
+    found = {name: calls[name].moved(seen) for name in calls if name.startswith("embed") or "rows" in name}
+    tokens, order, starts, totals = ROWS * bag * 4, ROWS * 8, (ROWS + 1) * 8, ROWS * 4
+    rows, numbers = seen * WIDTH * 4, seen * 4
+    assert found == {
+        "embed": rows + tokens + starts + order + HIDDEN + totals,
+        "embed_gradient": HIDDEN + 2 * tokens + totals + rows,
+        "penalise_rows": 3 * rows + numbers,
+        "squared_norm_rows": rows,
+        # Vectors, gradient and both moments in; vectors and moments out.
+        "update_rows": 7 * rows + numbers,
+    }
 
 
 def test_a_recorder_offers_no_product_that_takes_a_kernels_place() -> None:

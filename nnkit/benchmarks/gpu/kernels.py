@@ -16,8 +16,8 @@ from nnkit.benchmarks.gpu.settings import Settings, random_array, timed_in_turns
 from nnkit.benchmarks.gpu.traffic import Call, Recorder
 from nnkit.benchmarks.timing import spread
 from nnkit.core.batch import Rows
-from nnkit.core.features import Features
-from nnkit.core.layers import Dense, Dropout, Layer, stages_of
+from nnkit.core.features import Bags, Features
+from nnkit.core.layers import Dense, Dropout, Embedding, Layer, stages_of
 from nnkit.core.losses import loss_from
 from nnkit.core.optimizers import optimizer_from
 from nnkit.core.parameters import Arena, segments_for
@@ -50,6 +50,8 @@ class Variant:
         After the hidden layer.
     penalty : bool
         Whether there are L1, L2 and the clipping of the gradient's norm.
+    bag, table : int
+        How many ids a row has, and how many vectors of `width` numbers they name; 0 for rows of numbers.
     """
 
     pixels: bool
@@ -62,6 +64,8 @@ class Variant:
     outputs: int = _ELEMENTS
     dropout: float = 0.0
     penalty: bool = False
+    bag: int = 0
+    table: int = 0
 
     def name_of(self, kernel: str) -> str:
         """Return what the record calls a kernel of this step."""
@@ -73,6 +77,9 @@ class Variant:
             "softmax_loss": f"{self.loss}, {self.outputs} classes",
             "elementwise_loss": self.loss,
             "update": f"update, {self.optimizer}",
+            "embed": f"lookup of {self.bag} vectors a row",
+            "embed_gradient": "gradient of the vectors seen",
+            "update_rows": f"update of the vectors seen, {self.optimizer}",
         }.get(kernel, kernel)
 
 
@@ -96,9 +103,23 @@ _VARIANTS = (
         dropout=0.2,
     ),
     Variant(False, None, "cross_entropy", "sgd", ("softmax_loss",), rows=2**23, width=4, outputs=10),
+    # 131,072 ids of 524,288 vectors: the rows seen have 237 MB, and few of them are seen twice.
+    Variant(
+        False,
+        None,
+        "cross_entropy",
+        "adam",
+        ("embed", "embed_gradient", "penalise_rows", "squared_norm_rows", "update_rows"),
+        width=512,
+        outputs=10,
+        penalty=True,
+        bag=16,
+        table=2**19,
+    ),
 )
+_LEAST = {"rows": 8, "width": 8, "outputs": 12, "bag": 3, "table": 50}
 _QUICK = tuple(
-    Variant(**{**vars(variant), "rows": 8, "width": 8, "outputs": min(variant.outputs, 12)})
+    Variant(**{**vars(variant), **{name: min(vars(variant)[name], least) for name, least in _LEAST.items()}})
     for variant in _VARIANTS
 )
 
@@ -132,16 +153,19 @@ def record(variant: Variant, backend: Backend) -> dict[str, Call]:
 
 
 def _step(variant: Variant, backend: Backend) -> Step:
+    features = _features(variant)
     layers: list[Layer] = [Dense(variant.outputs)]
+    if variant.bag:
+        layers = [Embedding(variant.table, variant.width, "mean"), *layers]
     if variant.activation:
         layers = [Dense(variant.width, variant.activation), Dropout(variant.dropout), *layers]
-    stages = stages_of(layers, variant.width)
+    stages = stages_of(layers, features.width)
     arena = Arena(segments_for(stages), backend, np.float32)
     # Scaled for sums of about one: exponentials then meet ordinary arguments.
     scale = np.float32(variant.width**-0.5)
     block = np.random.default_rng(0).standard_normal(2**20 - 3, dtype=np.float32) * scale
     backend.write(arena.values, np.resize(block, arena.size))
-    rows = Rows(backend, np.float32, _features(variant), _targets(variant), shuffled=True)
+    rows = Rows(backend, np.float32, features, _targets(variant), shuffled=True)
     penalty, clip_norm = (Penalty(1e-6, 1e-6), 1.0) if variant.penalty else (Penalty(), None)
     optimizer = optimizer_from(variant.optimizer, learning_rate=1e-6)
     loss = loss_from(variant.loss)
@@ -155,6 +179,11 @@ def _features(variant: Variant) -> Features:
     shape, generator = (variant.rows, variant.width), np.random.default_rng(2)
     if variant.pixels:
         return Features(generator.integers(0, 256, shape, np.uint8), scale=np.full(variant.width, 1 / 255))
+    if variant.bag:
+        tokens = variant.rows * variant.bag
+        ids = generator.integers(0, variant.table, tokens).astype(np.int32)
+        bags = Bags(ids, np.arange(0, tokens + 1, variant.bag), variant.table)
+        return Features(np.empty((variant.rows, 0), np.float32), bags=(bags,))
     return Features(generator.standard_normal(shape, np.float32))
 
 
@@ -183,22 +212,29 @@ def _measure(settings: Settings, variant: Variant, kernel: str) -> Iterator[Figu
     backend = settings.backend()
     call = _recorded(settings, variant)[kernel]
     changes = {}
-    if kernel == "update":
+    if kernel in ("update", "update_rows"):
         # Each run moves on to the next batch, whose rate it reads.
         changes["rates"] = backend.from_host(np.full(2000, 1e-6))
     runs = settings.size(_RUNS, 2)
     own = backend.program([call.prepare(backend, **changes)] * runs)
     copy, copied_bytes = _copy(settings)
     seconds, copying = timed_in_turns(backend, [own.run, copy.run], settings.repeats)
-    rate, copied = call.moved() * runs / seconds, copied_bytes / copying
+    moved = call.moved(_seen(backend, call))
+    rate, copied = moved * runs / seconds, copied_bytes / copying
     details = {
-        "bytes a run": call.moved(),
+        "bytes a run": moved,
         "read once": call.reads(),
         "written once": call.writes(),
         "bytes a second": spread(rate).to_json(),
         "copied bytes a second": spread(copied).to_json(),
     }
     yield Figure(f"{variant.name_of(kernel)}, of the copy's rate", "%", spread(rate / copied), _AIM, details)
+
+
+def _seen(backend: Backend, call: Call) -> int:
+    """Return how many rows of its table the batch saw; 0 for a kernel of no table."""
+    seen = call.arguments.get("seen")
+    return 0 if seen is None else int(backend.to_host(seen)[0])
 
 
 _AIM = Aim(">=", 0.8)

@@ -42,12 +42,24 @@ class Call:
         """The arguments that the kernel fills."""
         return [name for name, used in _WRITES[self.name](self.constants) if used]
 
-    def moved(self) -> int:
+    def moved(self, seen: int = 0) -> int:
         """The bytes of each array read, once, and of each array written, once.
 
-        A gather is taken to read every row of its source: a batch as large as the data set.
+        A gather is taken to read every row of its source, and a lookup every bag: a batch as large as the
+        data set. Of a table, and of what goes with it, only the rows seen are read and written, each once.
+
+        Parameters
+        ----------
+        seen : int
+            How many rows of its table a kernel of an embedding sees.
         """
-        return sum(int(self.arguments[name].nbytes) for name in (*self.reads(), *self.writes()))
+        return sum(self._bytes_of(name, seen) for name in (*self.reads(), *self.writes()))
+
+    def _bytes_of(self, name: str, seen: int) -> int:
+        array = self.arguments[name]
+        if self.name in _OF_ROWS and name in _ROW_BY_ROW:
+            return seen * int(array.nbytes) // len(array)
+        return int(array.nbytes)
 
 
 _Constants = Mapping[str, Any]
@@ -101,6 +113,32 @@ def _update_writes(flags: _Constants) -> _Uses:
     yield from (("values", True), *_update_state(flags))
 
 
+def _lookup_reads(flags: _Constants) -> _Uses:
+    yield from (("table", True), ("ids", True), ("starts", True), ("order", flags["SHUFFLED"]))
+    yield "id_weights", flags["WEIGHTED"]
+
+
+def _lookup_writes(flags: _Constants) -> _Uses:
+    yield from (("inputs", True), ("totals", flags["MEAN"]), ("peaks", flags["MAX"] and flags["GRADIENT"]))
+
+
+def _table_gradient_reads(flags: _Constants) -> _Uses:
+    # Of each token its place and its row; of each row its derivative, however many tokens it has.
+    yield from (("delta", True), ("ids", True), ("owners", True), ("totals", flags["MEAN"]))
+    yield from (("peaks", flags["MAX"]), ("id_weights", flags["WEIGHTED"]))
+
+
+def _rows_update_reads(flags: _Constants) -> _Uses:
+    yield from (("table", True), ("gradient", True), ("rows_seen", True), *_update_state(flags))
+
+
+def _rows_update_writes(flags: _Constants) -> _Uses:
+    yield from (("table", True), *_update_state(flags))
+
+
+# Of a kernel over the rows of a table that a batch saw, the arrays of which it touches those rows alone.
+_OF_ROWS = frozenset({"embed", "embed_gradient", "penalise_rows", "squared_norm_rows", "update_rows"})
+_ROW_BY_ROW = frozenset({"table", "gradient", "rows_seen", "state0", "state1"})
 _READS: Mapping[str, Callable[[_Constants], _Uses]] = {
     "gather": _gather_reads,
     "forward": _forward_reads,
@@ -110,6 +148,11 @@ _READS: Mapping[str, Callable[[_Constants], _Uses]] = {
     "penalise": lambda flags: iter((("values", True), ("gradients", True))),
     "squared_norm": lambda flags: iter((("gradients", True),)),
     "update": _update_reads,
+    "embed": _lookup_reads,
+    "embed_gradient": _table_gradient_reads,
+    "penalise_rows": lambda flags: iter((("table", True), ("gradient", True), ("rows_seen", True))),
+    "squared_norm_rows": lambda flags: iter((("gradient", True),)),
+    "update_rows": _rows_update_reads,
 }
 _WRITES: Mapping[str, Callable[[_Constants], _Uses]] = {
     "gather": _gather_writes,
@@ -120,6 +163,11 @@ _WRITES: Mapping[str, Callable[[_Constants], _Uses]] = {
     "penalise": lambda flags: iter((("gradients", True),)),
     "squared_norm": lambda flags: iter(()),
     "update": _update_writes,
+    "embed": _lookup_writes,
+    "embed_gradient": lambda flags: iter((("gradient", True),)),
+    "penalise_rows": lambda flags: iter((("gradient", True),)),
+    "squared_norm_rows": lambda flags: iter(()),
+    "update_rows": _rows_update_writes,
 }
 
 
