@@ -57,7 +57,7 @@ def test_a_dry_run_measures_every_section_and_prints_the_table_last(tmp_path: Pa
     by_name = {figure.name: figure for figure in figures}
     assert by_name["two runs, values that differ"].reached
     assert by_name["captured against uncaptured, values that differ"].reached
-    assert sum("of the copy's rate" in name for name in by_name) == 22
+    assert sum("of the copy's rate" in name for name in by_name) == 23
 
 
 def test_the_section_of_mixed_precision_measures_each_format() -> None:

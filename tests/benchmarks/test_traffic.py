@@ -12,6 +12,10 @@ from nnkit.benchmarks.gpu.traffic import Recorder
 ROWS, WIDTH, OUTPUTS = 6, 20, 12
 HIDDEN = ROWS * WIDTH * 4  # bytes of float32
 LAST = ROWS * OUTPUTS * 4
+KERNELS_OF_A_TABLE = (
+    *("number", "embed", "embed_gradient"),
+    *("penalise_rows", "squared_norm_rows", "update_rows"),
+)
 # Weights and biases, each at the next multiple of 32 elements.
 ARENA = (416 + 32 + 256 + 32) * 4
 
@@ -65,10 +69,13 @@ def test_bytes_of_an_embedding_are_those_of_the_rows_seen() -> None:
     ids = np.random.default_rng(2).integers(0, table, ROWS * bag)
     seen = len(np.unique(ids))
     assert int(calls["embed"].arguments["seen"][0]) == seen < ROWS * bag
-    found = {name: calls[name].moved(seen) for name in calls if name.startswith("embed") or "rows" in name}
+    found = {name: calls[name].moved(seen) for name in calls if name in KERNELS_OF_A_TABLE}
     tokens, order, starts, totals = ROWS * bag * 4, ROWS * 8, (ROWS + 1) * 8, ROWS * 4
     rows, numbers = seen * WIDTH * 4, seen * 4
     assert found == {
+        # Each id, where each row's begin, and the rows' order in; where each row's tokens begin in the batch,
+        # each token's row, as many sort keys as a power of two, and each row seen with its first key out.
+        "number": tokens + starts + order + ROWS * 8 + tokens + 32 * 8 + seen * 8 + numbers,
         "embed": rows + tokens + starts + order + HIDDEN + totals,
         "embed_gradient": HIDDEN + 2 * tokens + totals + rows,
         "penalise_rows": 3 * rows + numbers,

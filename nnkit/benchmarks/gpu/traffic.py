@@ -113,6 +113,16 @@ def _update_writes(flags: _Constants) -> _Uses:
     yield from (("values", True), *_update_state(flags))
 
 
+def _numbering_reads(flags: _Constants) -> _Uses:
+    yield from (("ids", True), ("starts", True), ("order", flags["SHUFFLED"]))
+
+
+def _numbering_writes(flags: _Constants) -> _Uses:
+    # What a sort holds in between is not counted: the keys are written once, in their order.
+    yield from (("batch_starts", True), ("owners", True), ("keys", True))
+    yield from (("run_starts", True), ("rows_seen", True))
+
+
 def _lookup_reads(flags: _Constants) -> _Uses:
     yield from (("table", True), ("ids", True), ("starts", True), ("order", flags["SHUFFLED"]))
     yield "id_weights", flags["WEIGHTED"]
@@ -137,8 +147,10 @@ def _rows_update_writes(flags: _Constants) -> _Uses:
 
 
 # Of a kernel over the rows of a table that a batch saw, the arrays of which it touches those rows alone.
-_OF_ROWS = frozenset({"embed", "embed_gradient", "penalise_rows", "squared_norm_rows", "update_rows"})
-_ROW_BY_ROW = frozenset({"table", "gradient", "rows_seen", "state0", "state1"})
+_OF_ROWS = frozenset(
+    {"number", "embed", "embed_gradient", "penalise_rows", "squared_norm_rows", "update_rows"}
+)
+_ROW_BY_ROW = frozenset({"table", "gradient", "rows_seen", "run_starts", "state0", "state1"})
 _READS: Mapping[str, Callable[[_Constants], _Uses]] = {
     "gather": _gather_reads,
     "forward": _forward_reads,
@@ -148,6 +160,7 @@ _READS: Mapping[str, Callable[[_Constants], _Uses]] = {
     "penalise": lambda flags: iter((("values", True), ("gradients", True))),
     "squared_norm": lambda flags: iter((("gradients", True),)),
     "update": _update_reads,
+    "number": _numbering_reads,
     "embed": _lookup_reads,
     "embed_gradient": _table_gradient_reads,
     "penalise_rows": lambda flags: iter((("table", True), ("gradient", True), ("rows_seen", True))),
@@ -163,6 +176,7 @@ _WRITES: Mapping[str, Callable[[_Constants], _Uses]] = {
     "penalise": lambda flags: iter((("gradients", True),)),
     "squared_norm": lambda flags: iter(()),
     "update": _update_writes,
+    "number": _numbering_writes,
     "embed": _lookup_writes,
     "embed_gradient": lambda flags: iter((("gradient", True),)),
     "penalise_rows": lambda flags: iter((("gradient", True),)),
