@@ -6,6 +6,7 @@ the contest. While one is timed the others wait for their turn, idle.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
 import traceback
@@ -191,6 +192,7 @@ def hold_contest(
     repeats: int,
     deadline: float,
     warmup: int = 2,
+    finish: float = math.inf,
 ) -> Outcome:
     """Let contenders train an epoch one after the other, then time epochs in turns.
 
@@ -206,6 +208,8 @@ def hold_contest(
         Turns that count, and turns before them that do not.
     deadline : float
         The value of `time.monotonic` at which whoever is not ready is left out.
+    finish : float
+        The value from which no turn begins any more, but the first that counts.
     """
     outcome = Outcome()
     processes: list[_Process] = []
@@ -213,7 +217,7 @@ def hold_contest(
         for name in names:
             processes.append(_Process(name, problem, device, precision))
         ready = [process for process in processes if _is_ready(process, outcome, deadline)]
-        _time_in_turns(ready, outcome, repeats, warmup)
+        _time_in_turns(ready, outcome, repeats, warmup, finish)
     finally:
         for process in processes:
             process.end()
@@ -232,9 +236,11 @@ def _is_ready(process: _Process, outcome: Outcome, deadline: float) -> bool:
     return True
 
 
-def _time_in_turns(ready: list[_Process], outcome: Outcome, repeats: int, warmup: int) -> None:
+def _time_in_turns(ready: list[_Process], outcome: Outcome, repeats: int, warmup: int, finish: float) -> None:
     seconds: dict[str, list[float]] = {process.name: [] for process in ready}
     for turn in range(-warmup, repeats):
+        if turn > 0 and time.monotonic() >= finish:
+            break
         for process in list(ready):
             # The threads of whoever was timed before may still spin for their next product.
             time.sleep(REST)

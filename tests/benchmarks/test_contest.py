@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnkit.backends import select
-from nnkit.benchmarks import peers
+from nnkit.benchmarks import contest, peers
 from nnkit.benchmarks.clocks import HostClock, clock_for
 from nnkit.benchmarks.contest import NNKIT, hold_contest
 from nnkit.benchmarks.gpu.agreement import Uncaptured
@@ -82,6 +82,27 @@ def test_whoever_is_not_ready_in_time_is_left_out() -> None:
     assert outcome.seconds == {}
     assert [failure.name for failure in outcome.failures] == [NNKIT]
     assert "not done after" in outcome.failures[0].error
+
+
+def test_no_turn_begins_when_the_time_for_them_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "REST", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(contest.time, "monotonic", lambda: now[0])
+
+    def ask(request: str, seconds: float) -> float:
+        now[0] += 1.0
+        return now[0]
+
+    ready: list[Any] = [SimpleNamespace(name=name, ask=ask) for name in ("a", "b")]
+    # Two turns warm up until 4 s; the first that counts is taken in any case.
+    for finish, counted in ((7.0, 2), (0.0, 1), (1e9, 5)):
+        now[0], outcome = 0.0, contest.Outcome()
+        contest._time_in_turns(ready, outcome, 5, 2, finish)
+        assert {name: len(seconds) for name, seconds in outcome.seconds.items()} == {
+            "a": counted,
+            "b": counted,
+        }
+        assert outcome.seconds["a"][0] == 5.0
 
 
 def test_uncaptured_programs_are_made_anew_for_each_run() -> None:

@@ -22,7 +22,6 @@ from nnkit.training.precision import half_of
 __all__ = ["parts"]
 
 _EAGER, _COMPILED = "PyTorch eager", ("PyTorch compiled, reduce-overhead", "PyTorch compiled, max-autotune")
-_MEASURING = 20.0  # seconds kept for the turns
 _SMALL_RATE = 1e-5
 _SEEDS = 3
 
@@ -190,8 +189,8 @@ def _contest(
     share: float,
 ) -> Iterator[Figure | Failure]:
     names = [NNKIT, *((_EAGER, *_COMPILED) if settings.peers else ())]
-    deadline = settings.deadline(share) - settings.size(round(_MEASURING), 0)
-    outcome = hold_contest(names, problem(), settings.device, precision, settings.repeats, deadline)
+    times = settings.contest_times(share)
+    outcome = hold_contest(names, problem(), settings.device, precision, settings.repeats, **times)
     yield from outcome.failures
     for name, seconds in outcome.seconds.items():
         details = {**outcome.details[name], "loss of the first epoch's last step": outcome.losses[name]}

@@ -17,6 +17,9 @@ from nnkit.benchmarks.timing import in_turns
 
 __all__ = ["Settings", "data_folder", "random_array", "timed_in_turns"]
 
+_TURNS = 25  # seconds kept for a contest's turns: seven contenders rest for 4 s in each two
+_ENDING = 8  # and for the last turn and the processes' ends
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -56,6 +59,12 @@ class Settings:
     def deadline(self, share: float) -> float:
         """Return the value of `time.monotonic` when this share of the section's time is over."""
         return self.began + share * self.seconds
+
+    def contest_times(self, share: float) -> dict[str, float]:
+        """Return until when contenders may make themselves ready, and their turns begin, within a share."""
+        turns, ending = self.size(_TURNS, 0), self.size(_ENDING, 0)
+        over = self.deadline(share)
+        return {"deadline": over - turns - ending, "finish": over - ending}
 
 
 def timed_in_turns(

@@ -30,7 +30,6 @@ _COMPILED = [name for name in _ORDER if name.startswith(("PyTorch compiled", "JA
 # At 1e-3 a rounding that turns a unit on or off in one row moves the loss by more than a percent within this
 # epoch, on one device as between two; at this rate by 1e-4, while the loss itself falls by 15 %.
 _SMALL_RATE = 1e-5
-_MEASURING = 20.0  # seconds kept for the turns
 
 
 def step_parts(settings: Settings) -> list[Part]:
@@ -69,8 +68,8 @@ def _contest(
     if not settings.device.startswith("cuda"):
         names = [name for name in names if name != "PyTorch CUDA graph"]
     assert set(names) <= set(CONTENDERS)
-    deadline = settings.deadline(share) - settings.size(round(_MEASURING), 0)
-    outcome = hold_contest(names, problem(), settings.device, precision, settings.repeats, deadline)
+    times = settings.contest_times(share)
+    outcome = hold_contest(names, problem(), settings.device, precision, settings.repeats, **times)
     yield from outcome.failures
     against_eager, against_compiled, absolute = aims
     for name, seconds in outcome.seconds.items():
