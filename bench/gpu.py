@@ -1,8 +1,9 @@
 """Run the tests and the benchmarks of a CUDA device, and record them as JSON: see bench/gpu.sh.
 
 `run` goes through the sections, each in a process of its own, writes bench/results/gpu-CARD.json after each
-(in the folder NNKIT_BENCH_OUT, where that is set), and prints a table last; it ends with status 1 if anything
-failed. A figure that misses its aim is no failure. `table FILE ...` prints the table of recorded files.
+figure (in the folder NNKIT_BENCH_OUT, where that is set), and prints a table last; it ends with status 1 if
+anything failed. A figure that misses its aim is no failure. `table FILE ...` prints the table of recorded
+files.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnkit.benchmarks.figures import Figure, table
 from nnkit.benchmarks.gpu.__main__ import SECTIONS
 from nnkit.benchmarks.timing import Spread
+from nnkit.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = "tests"
@@ -36,17 +39,23 @@ LIMITS = {
     "agreement": 60.0,
     "mnist": 90.0,
     "small": 150.0,
-    "mixed": 240.0,
+    "mixed": 400.0,
     "loading": 120.0,
     "step": 300.0,
 }
 LEAST = 10.0  # seconds: with less left a section is not begun
 
+WATCH = 1.0  # seconds between looks at what a section has written
+
 Section = dict[str, Any]
+Keep = Callable[[str, Section], None]
 
 
-def run_section(name: str, options: list[str], seconds: float) -> Section:
-    """Run a section's parts in a process, in another one after each part that fails."""
+def run_section(name: str, options: list[str], seconds: float, keep: Keep = lambda *_: None) -> Section:
+    """Run a section's parts in a process, in another one after each part that fails.
+
+    `keep` is given what there is of it whenever there is more.
+    """
     began = time.monotonic()
     section: Section = {"figures": [], "failures": []}
     first = 0
@@ -55,9 +64,9 @@ def run_section(name: str, options: list[str], seconds: float) -> Section:
         if left < 1:
             failed(section, name, f"not finished after {seconds:.0f} s")
             break
-        lines, ending = run_parts(name, options, first, left)
-        section["figures"] += [line["figure"] for line in lines if "figure" in line]
-        section["failures"] += [line["failure"] for line in lines if "failure" in line]
+        so_far = partial(keep_unfinished, keep, name, section, began)
+        lines, ending = run_parts(name, options, first, left, so_far)
+        section = joined(section, lines)
         parts = next((line["parts"] for line in lines if "parts" in line), [])
         begun = [line["begin"] for line in lines if "begin" in line]
         ended = [line["end"] for line in lines if "end" in line]
@@ -69,30 +78,70 @@ def run_section(name: str, options: list[str], seconds: float) -> Section:
     return {"seconds": time.monotonic() - began, **section}
 
 
-def run_parts(name: str, options: list[str], first: int, seconds: float) -> tuple[list[dict], str]:
+def joined(section: Section, lines: list[dict]) -> Section:
+    """Return a section with the figures and failures of these lines too."""
+    return {
+        "figures": section["figures"] + [line["figure"] for line in lines if "figure" in line],
+        "failures": section["failures"] + [line["failure"] for line in lines if "failure" in line],
+    }
+
+
+def keep_unfinished(keep: Keep, name: str, section: Section, began: float, lines: list[dict]) -> None:
+    """Keep what there is of a section, and that it is not all."""
+    unfinished = joined(section, lines)
+    failed(unfinished, name, "not finished: the program ended before the section did")
+    keep(name, {"seconds": time.monotonic() - began, **unfinished})
+
+
+def run_parts(
+    name: str,
+    options: list[str],
+    first: int,
+    seconds: float,
+    keep: Callable[[list[dict]], None] = lambda lines: None,
+) -> tuple[list[dict], str]:
     """Run parts until one fails; return the lines they wrote, and how the process ended if not well."""
+    kept = 0
+
+    def look() -> None:
+        nonlocal kept
+        lines = lines_of(out)
+        if len(lines) > kept:
+            kept = len(lines)
+            keep(lines)
+
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lines"
         out.touch()
         module = [sys.executable, "-m", "nnkit.benchmarks.gpu", name, "--out", str(out)]
         command = [*module, "--first", str(first), "--seconds", f"{seconds:.0f}", *options]
-        status, output = run_command(command, seconds)
-        lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        status, output = run_command(command, seconds, look)
+        lines = lines_of(out)
     return lines, "" if status == 0 else f"{output[-1500:]}\n{describe_status(status, seconds)}"
 
 
-def run_command(command: list[str], seconds: float) -> tuple[int | None, str]:
-    """Run a command; return its status, None if it took too long, and what it printed."""
+def lines_of(path: Path) -> list[dict]:
+    """Read the lines that were written whole: a process may have been ended in the middle of the last."""
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def run_command(
+    command: list[str], seconds: float, look: Callable[[], None] = lambda: None
+) -> tuple[int | None, str]:
+    """Run a command and look now and then; return its status, None if it took too long, and its output."""
     # Everything it starts is of its process group, which is ended as one.
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
         )
         status: int | None = None
+        deadline = time.monotonic() + seconds
         try:
-            status = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            pass
+            while status is None and (left := deadline - time.monotonic()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    status = process.wait(min(left, WATCH))
+                look()
         finally:
             end_group(process)
         printed.seek(0)
@@ -155,9 +204,11 @@ def sections_of(path: Path) -> dict[str, Section]:
         return {}
 
 
-def measure(given: argparse.Namespace) -> Iterator[tuple[str, Section]]:
-    """Run the sections asked for, in order, each within the time that is left."""
-    began = time.monotonic()
+def measure(
+    given: argparse.Namespace, keep: Keep = lambda *_: None, spent: float = 0.0
+) -> Iterator[tuple[str, Section]]:
+    """Run the sections asked for, in order, each within the time that is left; `spent` seconds are gone."""
+    began = time.monotonic() - spent
     options = ["--device", given.device, *(["--quick"] if given.quick else [])]
     options += [] if given.peers else ["--no-peers"]
     names = [name for name in LIMITS if name in given.sections]
@@ -171,24 +222,29 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, Section]]:
         elif name == TESTS:
             yield name, run_tests(seconds, given.device.startswith("cuda"))
         else:
-            yield name, run_section(name, options, seconds)
+            yield name, run_section(name, options, seconds, keep)
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure, write the record after each section, print the table last; return 1 if anything failed."""
+    """Measure, write the record after each figure, print the table last; return 1 if anything failed."""
+    began = time.monotonic()
     described = machine(["--device", given.device])
     path = record_path(described["card"], given.quick)
     sections = sections_of(path)
     measured: dict[str, Section] = {}
-    for name, section in measure(given):
+
+    def keep(name: str, section: Section) -> None:
         section["measured"] = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         measured[name] = sections[name] = section
+        ordered = {key: sections[key] for key in LIMITS if key in sections}
+        record = {"machine": described, "quick": given.quick, "sections": ordered}
+        write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
+
+    for name, section in measure(given, keep, time.monotonic() - began):
+        keep(name, section)
         for failure in section["failures"]:
             print(f"--- {name}: {failure['name']}\n{failure['error']}")
         print(f"{name}: {section['seconds']:.0f} s, {len(section['failures'])} failed", flush=True)
-        ordered = {key: sections[key] for key in LIMITS if key in sections}
-        record = {"machine": described, "quick": given.quick, "sections": ordered}
-        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"written to {path}\n\n{table(measured)}")
     return 1 if any(section["failures"] for section in measured.values()) or "error" in described else 0
 

@@ -105,7 +105,7 @@ def test_parts_after_one_that_fails_are_measured_by_another_process(
     )
     asked = []
 
-    def run_parts(name: str, options: list[str], number: int, seconds: float) -> Any:
+    def run_parts(name: str, options: list[str], number: int, seconds: float, keep: Any) -> Any:
         asked.append(number)
         return next(answers)
 
@@ -149,6 +149,31 @@ def test_a_command_that_takes_too_long_is_ended_with_its_children(
     assert not mark.exists()
 
 
+def test_figures_are_in_the_record_before_their_section_is_done(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNKIT_BENCH_OUT", str(tmp_path))
+    monkeypatch.setattr(program, "machine", lambda options: {"card": "NVIDIA H200"})
+    monkeypatch.setattr(program, "WATCH", 0.01)
+    path, seen = tmp_path / "gpu-h200.json", []
+
+    def run_command(command: list[str], seconds: float, look: Any) -> tuple[int | None, str]:
+        out = Path(command[command.index("--out") + 1])
+        first = [{"parts": ["a", "b"]}, {"begin": 0}, figure_line("first"), {"end": 0}, {"begin": 1}]
+        # Of the last line only a half was written when the process was ended.
+        out.write_text("".join(f"{json.dumps(line)}\n" for line in first) + '{"figure": {"na')
+        look()
+        seen.append(json.loads(path.read_text())["sections"]["floors"])
+        return None, "compiling"
+
+    monkeypatch.setattr(program, "run_command", run_command)
+    assert program.main(["run", "floors", "--minutes", "1"]) == 1
+    for section, failed in ((seen[0], "floors"), (json.loads(path.read_text())["sections"]["floors"], "b")):
+        assert [figure["name"] for figure in section["figures"]] == ["first"]
+        assert [failure["name"] for failure in section["failures"]] == [failed]
+    assert "not finished" in seen[0]["failures"][0]["error"]
+
+
 def test_later_runs_keep_the_sections_they_do_not_measure(
     program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,9 +182,9 @@ def test_later_runs_keep_the_sections_they_do_not_measure(
     failing = {"seconds": 1.0, "figures": [], "failures": [{"name": "peer", "error": "absent"}]}
     well = {"seconds": 1.0, "figures": [], "failures": []}
     given = argparse.Namespace(device="cuda", quick=False)
-    monkeypatch.setattr(program, "measure", lambda given: iter([("step", dict(failing))]))
+    monkeypatch.setattr(program, "measure", lambda *given: iter([("step", dict(failing))]))
     assert program.run(given) == 1
-    monkeypatch.setattr(program, "measure", lambda given: iter([("floors", dict(well))]))
+    monkeypatch.setattr(program, "measure", lambda *given: iter([("floors", dict(well))]))
     assert program.run(given) == 0
     record = json.loads((tmp_path / "gpu-h200.json").read_text())
     assert list(record["sections"]) == ["floors", "step"]
@@ -171,7 +196,7 @@ def test_the_sections_share_the_time_and_the_last_one_has_what_is_left(
 ) -> None:
     given = {}
 
-    def run_section(name: str, options: list[str], seconds: float) -> dict[str, Any]:
+    def run_section(name: str, options: list[str], seconds: float, keep: Any) -> dict[str, Any]:
         given[name] = seconds
         return {"seconds": 0.0, "figures": [], "failures": []}
 
@@ -181,6 +206,9 @@ def test_the_sections_share_the_time_and_the_last_one_has_what_is_left(
     assert given["floors"] == program.LIMITS["floors"]
     assert 539 < given["step"] <= 540
     monkeypatch.setitem(program.LIMITS, "floors", 1000.0)
+    # What went before the sections counts too.
+    parsed = program.arguments(["run", "floors", "--minutes", "9"])
+    assert "no time was left" in dict(program.measure(parsed, spent=535.0))["floors"]["failures"][0]["error"]
     parsed = program.arguments(["run", "floors", "--minutes", "0.1"])
     section = dict(program.measure(parsed))["floors"]
     assert "no time was left" in section["failures"][0]["error"]
