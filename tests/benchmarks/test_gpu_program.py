@@ -80,6 +80,14 @@ def test_the_section_of_mixed_precision_measures_each_format() -> None:
     by_inputs = 2 * 16 * sum(weights[1:])
     step = by_name["four hidden layers of 16, batch 16, fp16"]
     assert step.details["flop"] == forward + by_weights + by_inputs
+    assert step.details["skipped updates"] == 0
+    for width in (16, 8):
+        for name in ("fp32", "fp16", "bf16"):
+            told = by_name[f"four hidden layers of {width}, batch 16, {name}"].details
+            assert (told["width"], told["precision"]) == (width, name)
+            assert told["products alone, FLOP/s"]["median"] > 0
+    assert by_name["logits beyond float16: greatest before training"].reached
+    assert by_name["logits beyond float16: last loss over the first"].reached
     assert by_name["overflow: updates skipped in 10 epochs"].value.median == 10
     assert by_name["overflow: last epoch's loss over the first's"].reached
 

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from nnkit.backends import select
 from nnkit.backends.protocol import Array, Backend
 from nnkit.benchmarks.clocks import clock_for
 from nnkit.benchmarks.timing import in_turns
 
-__all__ = ["Settings", "data_folder", "random_array", "timed_in_turns"]
+__all__ = ["WARMUP", "Settings", "data_folder", "random_array", "timed_in_turns"]
+
+WARMUP = 3
+"""Turns that do not count: a program's first run is uncaptured, and its second one captures."""
 
 _TURNS = 25  # seconds kept for a contest's turns: seven contenders rest for 4 s in each two
 _ENDING = 8  # and for the last turn and the processes' ends
@@ -70,14 +74,11 @@ class Settings:
 def timed_in_turns(
     backend: Backend, functions: list[Callable[[], object]], repeats: int
 ) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Time functions in turns by the device's best clock.
-
-    Three turns go before: a program's first run is uncaptured, and its second one captures.
-    """
-    return in_turns(functions, repeats, warmup=3, clock=clock_for(backend))
+    """Time functions in turns by the device's best clock, `WARMUP` turns before."""
+    return in_turns(functions, repeats, warmup=WARMUP, clock=clock_for(backend))
 
 
-def random_array(backend: Backend, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+def random_array(backend: Backend, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
     """Return an array of normal numbers, one random block repeated: zeros are faster to work on."""
     size = int(np.prod(shape))
     block = np.random.default_rng(0).standard_normal(min(size, 2**20 - 3)).astype(dtype)
