@@ -23,7 +23,10 @@ from nnkit.benchmarks.gpu.settings import Settings
 __all__ = ["SECTIONS", "main"]
 
 _FAILED = 3
-_PACKAGES = ("cupy-cuda13x", "numba-cuda", "nvidia-cublas", "torch", "triton", "jax", "jaxlib")
+_PACKAGES = (
+    *("cupy-cuda12x", "cupy-cuda13x", "numba-cuda", "nvidia-cublas-cu12", "nvidia-cublas"),
+    *("torch", "triton", "jax", "jaxlib"),
+)
 # Named and not imported: a section that cannot be imported must not keep the others from running.
 SECTIONS: Mapping[str, str] = {
     "floors": "floors:parts",

@@ -31,16 +31,19 @@ def parts(settings: Settings) -> list[Part]:
 
 
 def _trainings(settings: Settings) -> Iterator[Figure]:
+    details = {"command": f"nnkit train mnist {' '.join(_OPTIONS)} --device {settings.device}"}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         data = _pixels(settings, scratch / "data")
-        cold = _train(settings, data, scratch, 0)
-        runs = [_train(settings, data, scratch, seed) for seed in range(settings.size(5, 1))]
-    details = {"command": f"nnkit train mnist {' '.join(_OPTIONS)} --device {settings.device}"}
+        cold, _ = _train(settings, data, scratch, 0)
+        first = Spread(cold, cold, cold, 1)
+        yield Figure("nnkit train, whole process, nothing compiled", "s", first, details=details)
+        runs = [_train(settings, data, scratch, 0)]
+        for seed in range(1, settings.size(5, 1)):
+            if time.monotonic() < settings.deadline(0.8):
+                runs.append(_train(settings, data, scratch, seed))
     seconds = spread(np.array([seconds for seconds, _ in runs]))
     accuracies = spread(np.array([accuracy for _, accuracy in runs]))
-    first = Spread(cold[0], cold[0], cold[0], 1)
-    yield Figure("nnkit train, whole process, nothing compiled", "s", first, details=details)
     yield Figure("nnkit train, whole process, kernels cached", "s", seconds, Aim("<=", 5.0), details)
     yield Figure("its test accuracy", "%", accuracies, Aim(">=", 0.98))
 
