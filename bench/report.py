@@ -1,5 +1,7 @@
 """Write bench/RESULTS.md from bench/results/*.json and bench/LEARNT.md: `python bench/report.py [--check]`.
 
+Beside a card's record it draws what the page shows of it.
+
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
 bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the messages of
 bench/text.py, the pictures of bench/pictures.py, the card's of bench/gpu.sh, faults, hostile inputs, the
@@ -20,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.benchmarks.figures import Aim, table, text
+from nnkit.benchmarks.figures import Aim, text
+from nnkit.benchmarks.gpu.page import card_parts, card_pictures
 from nnkit.benchmarks.page import TITLES
 from nnkit.benchmarks.records import FORMAT, Quantity, Record, measured
 from nnkit.benchmarks.suite import Result, load_result
 from nnkit.benchmarks.tables import Table, markdown, section_table
+from nnkit.insight.drawing import write_plot
 
 BENCH = Path(__file__).resolve().parent
 Held = Mapping[str, Any]
@@ -462,14 +466,6 @@ def _augmented(value: Held) -> str:
     return f"{value['augmented, 60 epochs']['test accuracy']:.4f} on the test pictures"
 
 
-def card(name: str, value: Held) -> Iterator[str]:
-    """What bench/gpu.sh measured on a card."""
-    yield f"## {value['machine']['card']}"
-    quick = " A dry run with tiny sizes, whose figures mean nothing." if value.get("quick") else ""
-    yield f"[results/{name}](results/{name}), by `bench/gpu.sh`.{quick}"
-    yield table(value["sections"])
-
-
 def faults(name: str, value: Held) -> Iterator[str]:
     """Disturbed trainings."""
     rows = [
@@ -631,7 +627,7 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "embedding": embedding,
     "texts": texts,
     "pictures": pictures,
-    "card": card,
+    "card": card_parts,
     "faults": faults,
     "hostile": hostile,
     "diagnosis": diagnosis,
@@ -640,16 +636,19 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
 }
 
 
-def main() -> int:
-    """Write the page, or tell whether it is the one that would be written."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page and its pictures, or tell whether they are those that would be written."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if the page is another one")
-    given = parser.parse_args()
-    path, wanted = BENCH / "RESULTS.md", generate(BENCH)
+    given = parser.parse_args(arguments)
+    path, wanted, drawn = BENCH / "RESULTS.md", generate(BENCH), card_pictures(BENCH / "results")
     if given.check:
-        same = path.read_text(encoding="utf-8") == wanted
+        # Each version of matplotlib draws the same figures with other bytes: that a picture is there will do.
+        same = path.read_text(encoding="utf-8") == wanted and all(map(Path.exists, drawn))
         print("RESULTS.md is up to date" if same else "RESULTS.md is not: run python bench/report.py")
         return 0 if same else 1
+    for picture, plot in drawn.items():
+        write_plot(plot, picture)
     path.write_text(wanted, encoding="utf-8")
     return 0
 

@@ -13,15 +13,20 @@ import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure as Canvas
 from simulated import rounding
 
 from nnkit.benchmarks.figures import Aim, Failure, Figure, Part, table
 from nnkit.benchmarks.gpu import __main__ as sections
-from nnkit.benchmarks.gpu import mixed
+from nnkit.benchmarks.gpu import loading, mixed, widths
+from nnkit.benchmarks.gpu.page import card_parts, card_plots
 from nnkit.benchmarks.gpu.settings import Settings
 from nnkit.benchmarks.timing import Spread
+from nnkit.insight.drawing import LIGHT, Plot
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +34,11 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def program() -> ModuleType:
     """Return bench/gpu.py, which is no part of the package, as a module."""
-    specification = importlib.util.spec_from_file_location("bench_gpu", ROOT / "bench" / "gpu.py")
+    return load("gpu")
+
+
+def load(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "bench" / f"{name}.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
@@ -58,6 +67,10 @@ def test_a_dry_run_measures_every_section_and_prints_the_table_last(tmp_path: Pa
     assert by_name["two runs, values that differ"].reached
     assert by_name["captured against uncaptured, values that differ"].reached
     assert sum("of the copy's rate" in name for name in by_name) == 23
+    # The two plots are drawn from what this program writes.
+    series = ("fp32", "fp32, products alone")
+    assert set(plotted_by_hand(record)["speed"]) == {(name, width) for name in series for width in (8, 16)}
+    assert_plots_hold(record)
 
 
 def test_the_section_of_mixed_precision_measures_each_format() -> None:
@@ -90,6 +103,87 @@ def test_the_section_of_mixed_precision_measures_each_format() -> None:
     assert by_name["logits beyond float16: last loss over the first"].reached
     assert by_name["overflow: updates skipped in 10 epochs"].value.median == 10
     assert by_name["overflow: last epoch's loss over the first's"].reached
+
+
+def plotted_by_hand(record: dict[str, Any]) -> dict[str, dict[tuple[str, Any], float]]:
+    """Return what each plot of a record has to show, by series and place."""
+    speed, loading = {}, {}
+    for figure in record["sections"]["mixed"]["figures"]:
+        told, median = figure["details"], figure["value"]["median"]
+        if figure["unit"] == "s" and "flop" in told:
+            speed[told["precision"], told["width"]] = 1e-12 * told["flop"] / median
+            alone = told["products alone, FLOP/s"]["median"]
+            speed[f"{told['precision']}, products alone", told["width"]] = 1e-12 * alone
+    for figure in record["sections"]["loading"]["figures"]:
+        network, _, what = figure["name"].partition(": share of the step that is loading, ")
+        if what:
+            loading[f"{what} memory", network] = 100 * figure["value"]["median"]
+    return {"speed": speed, "loading": loading}
+
+
+def drawn_of(plot: Plot) -> dict[tuple[str, Any], float]:
+    """Read a plot's lines or bars back from matplotlib."""
+    figure = Canvas()
+    plot.draw(figure, LIGHT)
+    (axes,) = figure.axes
+    found: dict[tuple[str, Any], float] = {}
+    labels = [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()]
+    for container in axes.containers:
+        name = str(container.get_label())
+        if isinstance(container, ErrorbarContainer) and name[:1] != "_":
+            found |= {(name, int(x)): y for x, y in container.lines[0].get_xydata()}
+        elif isinstance(container, BarContainer):
+            heights = [bar.get_height() for bar in container]
+            found |= {(name, label): height for label, height in zip(labels, heights, strict=True)}
+    return found
+
+
+def assert_plots_hold(record: dict[str, Any]) -> None:
+    """The plots of a record show its figures and nothing else."""
+    plots = {plot.key: plot for plot in card_plots(record)}
+    wanted = plotted_by_hand(record)
+    assert set(plots) == set(wanted)
+    for key, plot in plots.items():
+        assert wanted[key]
+        assert drawn_of(plot) == pytest.approx(wanted[key], rel=1e-9)
+
+
+def test_plots_hold_each_precisions_figures_and_their_pictures_are_linked(tmp_path: Path) -> None:
+    with rounding.installed() as device:
+        settings = Settings(device, quick=True, peers=False)
+        parts = {"mixed": [*widths.widest_parts(settings), *widths.narrower_parts(settings)]}
+        parts["loading"] = loading.parts(settings)
+        sections = {
+            name: {"figures": [f.to_json() for part in several for f in part.measure()], "failures": []}
+            for name, several in parts.items()
+        }
+    record = json.loads(json.dumps({"machine": {"card": "Some card"}, "sections": sections}))
+    assert len(plotted_by_hand(record)["speed"]) == 3 * 2 * 2
+    assert_plots_hold(record)
+    results, report = tmp_path / "results", load("report")
+    results.mkdir()
+    (tmp_path / "LEARNT.md").touch()
+    (tmp_path / "RESULTS.md").touch()
+    (results / "gpu-some.json").write_text(json.dumps(record))
+    report.BENCH = tmp_path
+    assert report.main(["--check"]) == 1
+    assert report.main([]) == 0
+    page = (tmp_path / "RESULTS.md").read_text()
+    for key in ("speed", "loading"):
+        picture = results / f"gpu-some-{key}.svg"
+        assert f"](results/{picture.name})" in page
+        assert "Some card" in ElementTree.parse(picture).findtext("{http://www.w3.org/2000/svg}title", "")
+    assert report.main(["--check"]) == 0
+    picture.unlink()
+    assert report.main(["--check"]) == 1
+
+
+def test_a_record_without_those_figures_has_no_plots() -> None:
+    section = {"figures": [figure_line("a step")["figure"]], "failures": []}
+    for measured in ({}, {"mixed": section, "loading": section}):
+        record = {"machine": {"card": "Some card"}, "sections": measured}
+        assert card_plots(record) == []
+        assert not any("![" in part for part in card_parts("gpu-some.json", record))
 
 
 def test_a_section_that_cannot_begin_is_a_failure_of_its_own(program: ModuleType) -> None:
