@@ -34,7 +34,7 @@ TESTS = "tests"
 LIMITS = {
     TESTS: 240.0,
     "floors": 60.0,
-    "kernels": 100.0,
+    "kernels": 140.0,
     "floor": 90.0,
     "agreement": 60.0,
     "mnist": 90.0,

@@ -166,8 +166,10 @@ def _contest(
     share: float,
 ) -> Iterator[Figure | Failure]:
     names = [NNKIT, *((_EAGER, *_COMPILED) if settings.peers else ())]
-    times = settings.contest_times(share)
-    outcome = hold_contest(names, problem(), settings.device, precision, settings.repeats, **times)
+    deadline, finish = settings.contest_times(share)
+    outcome = hold_contest(
+        names, problem(), settings.device, precision, settings.repeats, deadline, finish=finish
+    )
     yield from outcome.failures
     for name, seconds in outcome.seconds.items():
         details = {**outcome.details[name], "loss of the first epoch's last step": outcome.losses[name]}

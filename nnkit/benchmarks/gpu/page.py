@@ -70,9 +70,9 @@ def _speed(record: Mapping[str, Any], card: str) -> Drawing:
         told, precision = figure.details, figure.details["precision"]
         alone = f"{precision}, products alone"
         bounds[alone] = precision
+        seconds, work = figure.value, told["flop"]
         # The least time is the greatest rate.
-        whole = [told["flop"] / seconds for seconds in (figure.value.high, figure.value.low)]
-        rate = Spread(told["flop"] / figure.value.median, *whole, figure.value.repeats)
+        rate = Spread(work / seconds.median, work / seconds.high, work / seconds.low, seconds.repeats)
         points.append(Point(precision, float(told["width"]), _tera(rate)))
         points.append(Point(alone, float(told["width"]), _tera(Spread(**told["products alone, FLOP/s"]))))
     batch = ", ".join(sorted({f"batch {figure.details['batch']:,}" for figure in figures}))

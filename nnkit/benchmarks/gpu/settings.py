@@ -64,11 +64,11 @@ class Settings:
         """Return the value of `time.monotonic` when this share of the section's time is over."""
         return self.began + share * self.seconds
 
-    def contest_times(self, share: float) -> dict[str, float]:
-        """Return until when contenders may make themselves ready, and their turns begin, within a share."""
+    def contest_times(self, share: float) -> tuple[float, float]:
+        """Return until when contenders may make themselves ready, and when turns end, within a share."""
         turns, ending = self.size(_TURNS, 0), self.size(_ENDING, 0)
         over = self.deadline(share)
-        return {"deadline": over - turns - ending, "finish": over - ending}
+        return over - turns - ending, over - ending
 
 
 def timed_in_turns(

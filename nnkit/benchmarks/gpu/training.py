@@ -68,8 +68,10 @@ def _contest(
     if not settings.device.startswith("cuda"):
         names = [name for name in names if name != "PyTorch CUDA graph"]
     assert set(names) <= set(CONTENDERS)
-    times = settings.contest_times(share)
-    outcome = hold_contest(names, problem(), settings.device, precision, settings.repeats, **times)
+    deadline, finish = settings.contest_times(share)
+    outcome = hold_contest(
+        names, problem(), settings.device, precision, settings.repeats, deadline, finish=finish
+    )
     yield from outcome.failures
     against_eager, against_compiled, absolute = aims
     for name, seconds in outcome.seconds.items():
