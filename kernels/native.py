@@ -205,7 +205,6 @@ def _caller_of(symbol: str, values: Sequence[Any]) -> str:
 
 
 _loading = threading.Lock()
-_engines: list[Any] = []  # alive as long as the process: their code may be called at any time
 
 
 def _unlock_in_child() -> None:
@@ -237,15 +236,16 @@ def _address_of(native: _Object) -> int | None:
         # LLVM ends the process over a name that it does not find.
         if not all(map(_is_known, native.needs)):
             return None
-        if not _engines:
-            llvm.initialize_native_target()
-            llvm.initialize_native_asmprinter()
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
         machine = llvm.Target.from_default_triple().create_target_machine()
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(native.code))
         engine.finalize_object()
-        _engines.append(engine)
-        return int(engine.get_function_address(native.symbol)) or None
+        address = int(engine.get_function_address(native.symbol)) or None
+        # The code stays as long as the process, at whose end a thread may still be in it.
+        engine.detach()
+        return address
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -302,7 +302,13 @@ class Loop:
         address = self._address((0, *values), only_cached)
         if address is not None:
             function, row = _bound(address, (0, *values))
-            return partial(_repeat, function, row, ctypes.byref(row))
+            first, place = ctypes.c_int64.from_buffer(row, 16), ctypes.byref(row)
+
+            def run(count: int) -> None:
+                first.value = count
+                function(place)
+
+            return run
         if only_cached and not is_cached(self.module):
             return None
         return lambda count: self.dispatcher(count, *values)
@@ -363,8 +369,3 @@ def _bound(address: int, values: Sequence[Any]) -> tuple[Callable[[Any], None], 
     struct.pack_into("<QQ", row, 0, ctypes.addressof(unread), ctypes.addressof(unread) + 8)
     row.owners = (unread, tuple(values))  # type: ignore[attr-defined]
     return ctypes.CFUNCTYPE(None)(address), row
-
-
-def _repeat(function: Callable[[Any], None], row: ctypes.Array, place: Any, count: int) -> None:
-    struct.pack_into("<q", row, 16, count)
-    function(place)
