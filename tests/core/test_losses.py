@@ -80,6 +80,28 @@ def test_predictions_are_the_inverse_links() -> None:
     assert np.all(np.isfinite(predicted(z, "exp")))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("logits", "limit"),
+    [
+        ([np.inf, 0.0, 5.0], [1.0, 0.0, 0.0]),
+        ([-np.inf, 2.0, 2.0], [0.0, 0.5, 0.5]),
+        ([1e308, -1e308, 0.0], [1.0, 0.0, 0.0]),
+        ([np.inf, -np.inf, 0.0], [1.0, 0.0, 0.0]),
+        ([np.inf, np.inf, 0.0], [np.nan] * 3),
+        ([-np.inf] * 3, [np.nan] * 3),
+        ([np.nan, 0.0, 1.0], [np.nan] * 3),
+    ],
+)
+def test_probabilities_of_infinite_logits_are_the_limit_where_there_is_one(
+    logits: list[float], limit: list[float]
+) -> None:
+    ordinary = special.softmax([1.0, 2.0, 3.0])
+    found = predicted(np.array([logits, [1.0, 2.0, 3.0]]), "softmax")
+    np.testing.assert_allclose(found, [limit, ordinary])
+    assert predicted(np.empty((0, 3)), "softmax").shape == (0, 3)
+
+
 def test_targets_take_the_shape_and_dtype_of_the_kernel() -> None:
     softmax, mse = loss_from("cross_entropy"), loss_from("mse")
     for classes in ([0, 2, 1], [0.0, 2.0, 1.0], [[0], [2], [1]]):
