@@ -330,11 +330,11 @@ def cost(repeats: int) -> list[dict[str, Any]]:
 
 def _cost_of(settings: list[str], folder: Path, repeats: int) -> dict[str, Any]:
     run = Run(config(settings, folder))
-    features, targets, _, validation = run._prepared()
+    rows = run._encoded()
     checks = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        run._found(features, targets, validation)
+        run._found(rows)
         checks.append(time.perf_counter() - began)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     looks = []

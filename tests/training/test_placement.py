@@ -24,7 +24,7 @@ from nnkit.core.order import epoch_order
 from nnkit.data.sources import load_dataset
 from nnkit.errors import ConfigError, DataError
 from nnkit.training import placement as placement_module
-from nnkit.training import run as run_module
+from nnkit.training import run_data
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.placement import place_rows
 from nnkit.training.run import Run
@@ -331,9 +331,9 @@ def test_held_out_rows_that_memory_has_no_room_for_stay_in_their_file(
     np.save(tmp_path / "x.npy", rows)
     found = []
     for room in (2**30, 0):
-        monkeypatch.setattr(run_module, "memory_limit", lambda room=room: room)
+        monkeypatch.setattr(run_data, "memory_limit", lambda room=room: room)
         run = run_over(tmp_path / "x.npy")
-        _, _, _, validation = run._prepared()
+        validation = run._encoded().validation
         assert validation is not None
         assert validation[0].mapped == (room == 0)
         outcome = run.train()

@@ -202,19 +202,19 @@ def test_the_rows_held_out_are_of_every_class(tmp_path: Path) -> None:
     assert (run.training_rows, run.held_out_rows) == (150, 50)
     target = run.dataset.train.target
     assert target is not None
-    assert run._training is not None
-    assert run._validation is not None
-    assert Counter(target[run._validation].tolist()) == {"a": 5, "b": 45}
-    assert sorted([*run._training, *run._validation]) == list(range(200))
-    other = run_of(path, "data.validation=0.25", "run.seed=1")._validation
+    assert run.data.training is not None
+    assert run.data.validation is not None
+    assert Counter(target[run.data.validation].tolist()) == {"a": 5, "b": 45}
+    assert sorted([*run.data.training, *run.data.validation]) == list(range(200))
+    other = run_of(path, "data.validation=0.25", "run.seed=1").data.validation
     assert other is not None
-    assert not np.array_equal(other, run._validation)
+    assert not np.array_equal(other, run.data.validation)
 
 
 def test_the_held_out_rows_say_nothing_of_the_preprocessing(tmp_path: Path) -> None:
     run = run_of(write(tmp_path / "t.csv", 200), "data.validation=0.5")
-    assert run._training is not None
-    x = run._training.astype(float)
+    assert run.data.training is not None
+    x = run.data.training.astype(float)
     [scale] = [item for item in run.model.preprocessor.to_json()["operations"] if item["column"] == "x"]
     assert scale["shift"] == pytest.approx(x.mean())
     assert 1 / scale["scale"] == pytest.approx(x.std())
