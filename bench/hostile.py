@@ -46,15 +46,21 @@ READERS = (
     "tensorfile",
     "idx",
     "npy",
+    "mapped npy",
     "npz",
     "csv",
     "tsv",
+    "messages",
+    "jsonl",
+    "text file",
+    "word vectors",
     "parquet",
     "arrow",
     "toml",
     "picture",
     "picture_list",
     "history",
+    "findings",
 )
 RECORD = ROOT / "bench" / "results" / "hostile.json"
 FINDINGS = Path(tempfile.gettempdir()) / "nnkit-hostile"

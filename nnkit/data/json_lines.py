@@ -19,6 +19,8 @@ _CHUNK = 1 << 20
 _LONGEST_REASON = 160
 # A number or a null of two characters becomes eight bytes, a key that few rows have a column for all.
 _MOST_GROWTH = 8
+# Arrow ends the process where a block that it reads begins with one; it begins blocks after either sign.
+_NULL = re.compile(rb"(?:^|\r)(?:\xef\xbb\xbf)?\s*null")
 
 
 def read_json_lines(path: Path) -> pa.Table:
@@ -55,7 +57,9 @@ def _survey(path: Path) -> int:
     begun = True
     try:
         with open_text(path) as stream:
-            for line in stream:
+            for number, line in enumerate(stream, 1):
+                if _NULL.search(line):
+                    raise DataError(f"{path}: line {number} is null and no object: write one object a line")
                 if begun and line.strip():
                     _check_beginning(path, line)
                     begun = False

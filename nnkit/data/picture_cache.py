@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends.blas import usable_cores
 from nnkit.data.limits import readable
-from nnkit.data.pictures import PictureSettings, printable
+from nnkit.data.pictures import PictureSettings, shown_path
 from nnkit.errors import DataError, FileError
 from nnkit.files import write_whole
 from nnkit.kernels.specialise import cache_folder
@@ -160,13 +160,13 @@ def _decoded(
                 job.cancel()
     if len(bad) == len(paths):
         raise DataError(
-            f"none of the {len(paths):,} pictures can be read, first {printable(paths[0])}: {bad[0]}"
+            f"none of the {len(paths):,} pictures can be read, first {shown_path(paths[0])}: {bad[0]}"
         )
 
 
 def _refusal(path: Path, reason: str) -> str:
     mend = 'Repair or remove the picture, or set on_bad = "skip" in [data] to do without it'
-    return f"{printable(path)}: {reason}\n{mend}"
+    return f"{shown_path(path)}: {reason}\n{mend}"
 
 
 def _block(

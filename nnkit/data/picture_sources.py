@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.picture_cache import decode_pictures
-from nnkit.data.pictures import PictureOptions, Pictures, printable
+from nnkit.data.pictures import PictureOptions, Pictures, printable, shown_path
 from nnkit.errors import DataError, FileError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _classes(folder: Path, options: PictureOptions) -> PictureFiles:
         )
     if beside:
         raise DataError(
-            f"{printable(beside[0])}: lies beside the subfolders, so it has no class: move it into one "
+            f"{shown_path(beside[0])}: lies beside the subfolders, so it has no class: move it into one "
             "of them, or away"
         )
     paths: list[Path] = []
@@ -150,12 +150,12 @@ def _classes(folder: Path, options: PictureOptions) -> PictureFiles:
         if others and options.on_bad == "error":
             more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
             raise DataError(
-                f"{printable(others[0])}{more}: no picture ({_listed_suffixes()}) among those of class "
+                f"{shown_path(others[0])}{more}: no picture ({_listed_suffixes()}) among those of class "
                 f'{name!r}\nRemove what is none, or set on_bad = "skip" in [data]'
             )
-        bad += [f"{printable(path)}: it is no picture" for path in others]
+        bad += [f"{shown_path(path)}: it is no picture" for path in others]
         if not pictures:
-            raise DataError(f"{printable(subfolder)}: the class {name!r} has no pictures: remove the folder")
+            raise DataError(f"{shown_path(subfolder)}: the class {name!r} has no pictures: remove the folder")
         paths += pictures
         labels += [name] * len(pictures)
     return PictureFiles(folder.resolve().name, paths, np.array(labels, dtype=object), (_TARGET,), tuple(bad))
@@ -308,7 +308,7 @@ def _examples(files: PictureFiles, options: PictureOptions, keep: bool) -> tuple
     if missing and not skip:
         more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
         raise DataError(
-            f"{printable(files.paths[min(missing)])}{more}: there is no such picture; paths are relative "
+            f"{shown_path(files.paths[min(missing)])}{more}: there is no such picture; paths are relative "
             "to the file that names them"
         )
     decoded = decode_pictures(files.paths, options.settings, skip=skip, keep=keep)

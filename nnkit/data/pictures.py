@@ -23,9 +23,11 @@ __all__ = [
     "fit_pictures",
     "printable",
     "settings_of",
+    "shown_path",
 ]
 
 _DEFAULT_SIDE = 64
+_LONGEST_PATH = 400
 Fit = Literal["crop", "pad", "stretch"]
 
 
@@ -138,6 +140,12 @@ class Pictures:
 def printable(path: str | os.PathLike[str]) -> str:
     """Return a path as it can be printed and written: a name on a disk need not be Unicode."""
     return os.fspath(path).encode("utf-8", "replace").decode()
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Return a path for a message, at a length that can be read: a list of pictures may hold any."""
+    text = printable(path)
+    return text if len(text) <= _LONGEST_PATH else f"{text[:100]}…{text[-200:]}"
 
 
 def fit_pictures(pictures: Pictures, rows: NDArray[np.integer] | None, scaling: str) -> PictureColumns:

@@ -409,6 +409,15 @@ def test_a_path_of_a_table_that_is_not_there_is_named_or_skipped(tmp_path: Path)
     assert "there is no such file" in dataset.notes[0]
 
 
+def test_a_path_of_thousands_of_characters_is_shortened_in_the_message(tmp_path: Path) -> None:
+    folder_of(tmp_path / "pets")
+    path = tmp_path / "list.txt"
+    path.write_text(f"pets/cats/0.png\n{'a/' * 1500}no.png\n")
+    with pytest.raises(DataError, match=r"….*a/no\.png: there is no such picture") as caught:
+        load_dataset(path, require_target=False, pictures=OPTIONS)
+    assert len(str(caught.value)) < 1000
+
+
 def test_pictures_to_predict(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "pets", 2, 1)
     listed = tmp_path / "pets.txt"

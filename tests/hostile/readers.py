@@ -166,7 +166,7 @@ def _use_text_file(path: Path) -> None:
     """Predict from a folder that holds it; then train on it among others, up to the first step."""
     folder = path.with_name("folder")
     for label in ("one", "two"):
-        (folder / label).mkdir(parents=True)
+        (folder / label).mkdir(parents=True, exist_ok=True)
         for number in range(2):
             (folder / label / f"{number}.txt").write_text(f"free call number {number}")
     (folder / "one" / "x.txt").write_bytes(path.read_bytes())
@@ -190,13 +190,12 @@ def _use_vectors(path: Path) -> None:
     run._begin_from_vectors()
 
 
-def _use_data(path: Path, target: int | str | None) -> None:
+def _use_data(path: Path, target: int | str | None, placement: Any = "auto") -> None:
     """Train on it up to the first step; then predict from it."""
     failed: NnkitError | None = None
     data = DataConfig(train=str(path), target=target, validation=0.2)
-    config = Config(
-        data=data, model=ModelConfig(hidden=[2]), run=RunConfig(device="cpu", out=_run_folder(path))
-    )
+    run = RunConfig(device="cpu", out=_run_folder(path), data_placement=placement)
+    config = Config(data=data, model=ModelConfig(hidden=[2]), run=run)
     for use in (lambda: _prepare(config), lambda: _predict_from(path)):
         try:
             use()
@@ -262,7 +261,7 @@ def _use_picture(path: Path) -> None:
         return
     for label, count in (("one", 2), ("two", 3)):
         folder = path.with_name("classes") / label
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for number in range(count):
             (folder / f"{number}.png").write_bytes(good_picture())
     (path.with_name("classes") / "one" / path.name).write_bytes(path.read_bytes())
@@ -354,6 +353,7 @@ READERS: dict[str, Reader] = {
             lambda data: dict(zip(_IDX, split_pair(data), strict=True)),
         ),
         Reader("npy", "data.npy", npy_file, partial(_use_data, target=-1)),
+        Reader("mapped npy", "data.npy", npy_file, partial(_use_data, target=-1, placement="mmap")),
         Reader("npz", "data.npz", npz_file, partial(_use_data, target=None)),
         Reader("csv", "data.csv", delimited_file, partial(_use_data, target=-1)),
         Reader("tsv", "data.tsv", partial(delimited_file, delimiter="\t"), partial(_use_data, target=-1)),

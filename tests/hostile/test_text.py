@@ -87,3 +87,31 @@ def test_long_names_of_columns_are_told_in_short(value: str) -> None:
     """The name stood whole in the message on a value that cannot be used."""
     error = endure("csv", f"a,{'b' * 140_000}\n1,{value}\n2,1\n".encode())
     assert "the name of column 2" in str(error)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'null\n{"a": 1, "target": 2}\n',
+        b"null\n",
+        b'  null\n{"a": 1}',
+        b'\xef\xbb\xbfnull\n{"a": 1}\n',
+        b'null{"a": 1}\n',
+        b'{"a": 1}\n' * 3 + b"null\n",
+        # Arrow begins a block behind either sign, and this one is longer than a block.
+        b'{"a": 1}\r' * 200_000 + b"null\r" + b'{"a": 1}\n',
+        b'{"a": 1}\n' * 200_000 + b'null\n{"a": 1}\n',
+    ],
+)
+def test_a_line_that_is_null_is_refused_before_arrow_sees_it(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"line \d+ is null and no object"):
+        load_dataset(path, target="target")
+
+
+def test_null_within_a_line_is_a_value(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'{"a": null, "target": 3}\n{"a": 2, "target": 4}\n')
+    features = load_dataset(path, target="target").train.features
+    assert features["a"].to_pylist() == [None, 2]
