@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from nnkit import Dense, Network, cli, load, load_dataset
+from nnkit.cli.train import ended_by_signals
 
 SMALL = ("--hidden", "16", "--epochs", "3")
 
@@ -627,7 +628,7 @@ def test_a_second_signal_ends_at_once() -> None:
     stops: list[int] = []
     run = SimpleNamespace(stop=lambda: stops.append(1))
     before = signal.getsignal(signal.SIGINT)
-    with cli._ended_by_signals(cast("Any", run)) as ended:
+    with ended_by_signals(cast("Any", run)) as ended:
         os.kill(os.getpid(), signal.SIGINT)
         assert (ended, stops) == ([signal.SIGINT], [1])
         with pytest.raises(KeyboardInterrupt):
