@@ -497,7 +497,7 @@ class Perceptron(BaseEstimator):
         network = self._ready()
         if X.dtype == np.uint8:  # numbers here, where a network would take them for pixels
             X = X.astype(network.arena.dtype)
-        return network.predict(X)
+        return network.outputs(X)
 
     def _adopt(self, coefs: list[NDArray], intercepts: list[NDArray]) -> None:
         """Take these weights and biases as a fit's."""

@@ -309,7 +309,7 @@ class Run:
         batch_size = self.config.training.batch_size
         embedded = sum(layer.width for layer in self.model.network.layers if isinstance(layer, Embedding))
         inputs = self.model.preprocessor.width + embedded
-        widths = [inputs, *self.config.model.hidden, self.model.network.outputs]
+        widths = [inputs, *self.config.model.hidden, self.model.network.output_width]
         work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
         if trainer.backend.shards(batch_size, work) > 1:
             return {}  # its products have one thread each, and the shards all there are
@@ -372,7 +372,7 @@ class Run:
         """Measure the model on the rows that `measured_rows` returns; those held out are encoded already."""
         model, test, train = self.model, self.dataset.test, self.dataset.train
         held_targets = rows.held_targets
-        held = None if rows.validation is None else model.network.predict(rows.validation[0])
+        held = None if rows.validation is None else model.network.outputs(rows.validation[0])
         if test is not None:
             kind, target, outputs = "test", test.target, model.outputs(test.features)
         elif held is not None:

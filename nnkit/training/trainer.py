@@ -120,7 +120,7 @@ class Trainer:
     >>> net = Network([Dense(8, "tanh"), Dense(1)])
     >>> trainer = Trainer(net, loss="binary_cross_entropy", optimizer=Adam(0.05), device="cpu")
     >>> history = trainer.fit(X, [0, 1, 1, 0], epochs=300, batch_size=4)
-    >>> (net.predict(X) > 0).ravel().astype(int).tolist()
+    >>> (net.outputs(X) > 0).ravel().astype(int).tolist()
     [0, 1, 1, 0]
     """
 
@@ -180,7 +180,7 @@ class Trainer:
         self.stopping = False
 
     def _known_metrics(self, metrics: Sequence[str] | None) -> tuple[str, ...]:
-        task = self.loss.task(self.network.outputs)
+        task = self.loss.task(self.network.output_width)
         if metrics is None:
             return default_metrics(task)
         if isinstance(metrics, str):
@@ -417,7 +417,7 @@ class Trainer:
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
         """Return the loop over these data, and what computes their fingerprint."""
         features = self._features(X)
-        targets = loss_targets(y, self.loss, self.network.outputs, len(features), self.dtype)
+        targets = loss_targets(y, self.loss, self.network.output_width, len(features), self.dtype)
         weights = loss_weights(sample_weight, len(features), self.dtype)
         if isinstance(validation, int | float | np.number):
             kept, held_out = self._split(targets, float(validation))
@@ -482,7 +482,7 @@ class Trainer:
         return placed if block_rows == "auto" else replace(placed, block_rows=block_rows)
 
     def _split(self, targets: NDArray, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        task = self.loss.task(self.network.outputs)
+        task = self.loss.task(self.network.output_width)
         single = task in ("binary", "multiclass") and targets.size == len(targets)
         # Soft targets of a binary task are probabilities, by which rows cannot be stratified.
         classes = targets.reshape(-1).astype(np.int64) if single else None
@@ -498,7 +498,7 @@ class Trainer:
     def _with_class_weights(self, targets: NDArray, weights: NDArray | None) -> NDArray | None:
         if self.class_weight is None:
             return weights
-        by_class = class_weights(self.class_weight, targets, self.network.outputs).astype(self.dtype)
+        by_class = class_weights(self.class_weight, targets, self.network.output_width).astype(self.dtype)
         return loss_weights(by_class if weights is None else weights * by_class, len(targets), self.dtype)
 
     def _held(self, validation: Held) -> tuple[Features, NDArray, NDArray | None]:
@@ -507,7 +507,7 @@ class Trainer:
             raise DataError("validation is a share, (X, y) or (X, y, sample_weight)")
         features = self._features(validation[0])
         self.network.check_width(features)
-        targets = loss_targets(validation[1], self.loss, self.network.outputs, len(features), self.dtype)
+        targets = loss_targets(validation[1], self.loss, self.network.output_width, len(features), self.dtype)
         weights = loss_weights(validation[2] if len(validation) == 3 else None, len(features), self.dtype)
         return features, targets, weights
 
@@ -515,7 +515,7 @@ class Trainer:
         self, held: tuple[Features, NDArray, NDArray | None], decode: Decode | None
     ) -> Evaluation:
         features, targets, weights = held
-        task = self.loss.task(self.network.outputs)
+        task = self.loss.task(self.network.output_width)
         # What cannot be had, or was changed, has been said of the training rows.
         mapped = "auto" if self.data_placement == "mmap" and not features.mapped else self.data_placement
         placed = place_rows(mapped, self.backend, self._automatic, features)
