@@ -289,16 +289,14 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike, mapped: bool = Fals
 
 
 def _columns_of(frame: Any) -> NDArray:
-    """Return a data frame as an array; NumPy makes objects of columns whose types it has no common one for."""
+    """Return a data frame as an array, where NumPy would make objects of columns of different types."""
     array = np.asarray(frame)
     if array.dtype != object or array.ndim != 2:
         return array
     columns = [np.array(column.tolist()) for column in array.T]
     for place, column in enumerate(columns):
         if column.dtype.kind not in "biuf":
-            raise DataError(
-                f"column {place} of X (counting from 0) holds values that are no numbers; encode it"
-            )
+            raise DataError(f"column {place} of X (counting from 0) holds no numbers; encode it")
     return np.stack(columns, axis=1)
 
 
@@ -320,7 +318,7 @@ def _sparse_features(X: Any, dtype: DTypeLike) -> Features:
     with np.errstate(over="ignore"):
         rows = SparseRows.of(X, dtype)
     if X.dtype == np.uint8:
-        rows = replace(rows, values=rows.values * np.dtype(dtype).type(_PIXEL_SCALE))
+        rows = replace(rows, values=rows.values * rows.values.dtype.type(_PIXEL_SCALE))
     if not np.isfinite(rows.values).all():
         place = int(np.argmin(np.isfinite(rows.values)))
         row = int(np.searchsorted(rows.starts, place, side="right")) - 1

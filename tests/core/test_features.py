@@ -99,7 +99,7 @@ def test_the_columns_of_a_data_frame_are_numbers_whatever_their_types(library):
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "arrow"])
 def test_a_data_frames_texts_are_refused_by_their_column(library):
-    with pytest.raises(DataError, match="column 1 of X .* no numbers"):
+    with pytest.raises(DataError, match=r"column 1 of X .* no numbers"):
         features_from(_frames()[library]({"a": [1.0, 2.0], "b": ["1", "2"]}), np.float32)
 
 
@@ -122,7 +122,7 @@ def test_bytes_are_pixels_in_training_validation_and_gradients_too():
 def test_numbers_too_large_for_the_type_are_named_as_they_were_given(form):
     with pytest.raises(DataError, match=r"1e\+39 at row 1, column 0 .* too large for float32"):
         features_from(form(np.array([[1.0, 2.0], [1e39, 0.0]])), np.float32)
-    with pytest.raises(DataError, match="nan at row 1, column 0 .* not finite"):
+    with pytest.raises(DataError, match=r"nan at row 1, column 0 .* not finite"):
         features_from(form(np.array([[1.0, 2.0], [np.nan, 0.0]])), np.float32)
 
 
