@@ -33,6 +33,7 @@ from nnkit.core.optimizers import Adam, Momentum, Nesterov, Optimizer, optimizer
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.device_arrays import from_device
 from nnkit.errors import ConfigError, DataError, DivergenceError
+from nnkit.training.callbacks import callbacks_from
 from nnkit.training.convergence import Convergence, Progress
 from nnkit.training.lbfgs import minimise
 from nnkit.training.loop import OptimizerState
@@ -103,7 +104,7 @@ class Perceptron(BaseEstimator):
         "device": [str],
         "precision": [StrOptions({"fp32", "fp64", "tf32", "fp16", "bf16"}), None],
         "dtype": [StrOptions({"float32", "float64"}), type, np.dtype, None],
-        "callbacks": ["array-like", None],
+        "callbacks": [object],  # checked by `callbacks_from`
     }
     _score_name: ClassVar[str]
 
@@ -416,7 +417,8 @@ class Perceptron(BaseEstimator):
                 validation=held_out,
                 sample_weight=weights,
                 shuffle=_orders(rows, random) if self.shuffle else False,
-                callbacks=[convergence, *([] if self.callbacks is None else self.callbacks)],
+                callbacks=[convergence, *callbacks_from(self.callbacks)],
+                progress=False,
                 continued=incremental,
             )
         except DivergenceError as error:
@@ -497,7 +499,7 @@ class Perceptron(BaseEstimator):
         network = self._ready()
         if X.dtype == np.uint8:  # numbers here, where a network would take them for pixels
             X = X.astype(network.arena.dtype)
-        return network.predict(X)
+        return network.outputs(X)
 
     def _adopt(self, coefs: list[NDArray], intercepts: list[NDArray]) -> None:
         """Take these weights and biases as a fit's."""

@@ -97,7 +97,7 @@ class ColumnMatrix:
             rows=None,
             picture=None,
         )
-        return self._model.network.predict(taken).astype(np.float64)
+        return self._model.network.outputs(taken).astype(np.float64)
 
 
 def _joined(first: Bags, second: Bags) -> Bags:

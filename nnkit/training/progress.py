@@ -44,6 +44,7 @@ class ProgressDisplay(Callback):
     def __init__(self, console: Console | None = None, file: TextIO | None = None) -> None:
         self.console = console
         self.file = file
+        self._console: Console | None = None  # that of the training under way
         self._progress: Progress | None = None
         self._task: Any = None
         self._best: tuple[int, str] | None = None
@@ -94,12 +95,13 @@ class ProgressDisplay(Callback):
             self._write(*self._last)
         if self._best is not None and self._best[0] not in self._written:
             self._write(self._best[0], f"{self._best[1]}  (best)")
+        self._console = None
 
     def close(self) -> None:
         """Give the terminal back; done by itself at the end, and by whoever catches an error before it."""
         if self._progress is not None:
             self._progress.stop()
-            self._progress = None
+            self._progress = self._task = None
 
     def _begin(self, figures: Figures | None) -> None:
         """Forget the last training."""
@@ -113,14 +115,16 @@ class ProgressDisplay(Callback):
 
     def _terminal(self) -> Console | None:
         """Return a console that a bar can be drawn on, or None."""
-        if self.console is None:
+        self._console = self.console
+        if self._console is None:
             file = self.file or sys.stdout
             if not (hasattr(file, "isatty") and file.isatty()):
                 return None
             from rich.console import Console
 
-            self.console = Console(file=file)
-        return self.console if self.console.is_terminal and not self.console.is_dumb_terminal else None
+            self._console = Console(file=file)
+        drawable = self._console.is_terminal and not self._console.is_dumb_terminal
+        return self._console if drawable else None
 
     def _is_shown(self, figures: Figures) -> bool:
         """Whether an epoch's line is written: all, or by count and by time where there are many."""
@@ -132,9 +136,9 @@ class ProgressDisplay(Callback):
 
     def _write(self, epoch: int, line: str) -> None:
         self._written.add(epoch)
-        if self.console is not None:
+        if self._console is not None:
             # Rich would colour the numbers, wrap the line and read [brackets] as markup.
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=self.file or sys.stdout, flush=True)
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -32,7 +33,7 @@ from nnkit.training.from_config import layers_of, loss_of, resolved, trainer_of
 from nnkit.training.rate_test import RateCurve, find_rate
 from nnkit.training.run_data import EncodedRows, MeasuredRows, RunData
 from nnkit.training.run_record import RunRecord
-from nnkit.training.trackers import Tracker, tracking
+from nnkit.training.trackers import Tracker
 
 __all__ = ["MeasuredRows", "Outcome", "Run"]
 
@@ -215,7 +216,9 @@ class Run:
         NnkitError
             If the data or a setting do not fit.
         """
-        with tracking(trackers):
+        with ExitStack() as stack:
+            for tracker in trackers:
+                stack.enter_context(tracker.kept_open())
             outcome = self._train([*callbacks, *trackers])
             for tracker in trackers:
                 tracker.add_model(outcome.model_path, outcome.metrics)
@@ -234,7 +237,7 @@ class Run:
         watch = [] if self.diagnosis is None else [self.diagnosis]
         decode = self._units() if self.model.task == "regression" else None
         watching = [RunRecord(self), *watch, *callbacks]
-        given = {"validation": rows.validation, "callbacks": watching, "decode": decode}
+        given = {"validation": rows.validation, "callbacks": watching, "decode": decode, "progress": False}
         numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
         with locked(self.folder), self.trainer.backend.computing_like(numerics):
             try:
@@ -309,7 +312,7 @@ class Run:
         batch_size = self.config.training.batch_size
         embedded = sum(layer.width for layer in self.model.network.layers if isinstance(layer, Embedding))
         inputs = self.model.preprocessor.width + embedded
-        widths = [inputs, *self.config.model.hidden, self.model.network.outputs]
+        widths = [inputs, *self.config.model.hidden, self.model.network.output_width]
         work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
         if trainer.backend.shards(batch_size, work) > 1:
             return {}  # its products have one thread each, and the shards all there are
@@ -372,7 +375,7 @@ class Run:
         """Measure the model on the rows that `measured_rows` returns; those held out are encoded already."""
         model, test, train = self.model, self.dataset.test, self.dataset.train
         held_targets = rows.held_targets
-        held = None if rows.validation is None else model.network.predict(rows.validation[0])
+        held = None if rows.validation is None else model.network.outputs(rows.validation[0])
         if test is not None:
             kind, target, outputs = "test", test.target, model.outputs(test.features)
         elif held is not None:
