@@ -19,9 +19,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nnkit.checks import extra_module
 from nnkit.core.layers import layer_to_json
 from nnkit.errors import unknown_name
+from nnkit.extras import extra_module
 from nnkit.training.callbacks import Callback, Figures
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from", "tracking"]
@@ -141,13 +141,13 @@ class TensorBoard(Tracker):
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
         # Not the writer around it, whose thread prints a traceback of its own where the disk is full.
-        writer = extra_module("tensorboard.summary.writer.record_writer", "tensorboard")
+        writer = extra_module("tensorboard.summary.writer.record_writer")
         self._records = writer.RecordWriter
-        self._event = extra_module("tensorboard.compat.proto.event_pb2", "tensorboard").Event
-        self._summary = extra_module("tensorboard.compat.proto.summary_pb2", "tensorboard")
-        self._tensor = extra_module("tensorboard.compat.proto.tensor_pb2", "tensorboard")
-        self._types = extra_module("tensorboard.compat.proto.types_pb2", "tensorboard")
-        self._hparams = extra_module("tensorboard.plugins.hparams.summary_v2", "tensorboard")
+        self._event = extra_module("tensorboard.compat.proto.event_pb2").Event
+        self._summary = extra_module("tensorboard.compat.proto.summary_pb2")
+        self._tensor = extra_module("tensorboard.compat.proto.tensor_pb2")
+        self._types = extra_module("tensorboard.compat.proto.types_pb2")
+        self._hparams = extra_module("tensorboard.plugins.hparams.summary_v2")
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         folder = self.folder / "tensorboard"
@@ -209,8 +209,8 @@ class MLflow(Tracker):
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        self._mlflow = extra_module("mlflow", "mlflow")
-        extra_module("mlflow.store.tracking.sqlalchemy_store", "mlflow")
+        self._mlflow = extra_module("mlflow")
+        extra_module("mlflow.store.tracking.sqlalchemy_store")
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         for setting, value in _PATIENCE.items():
@@ -279,7 +279,7 @@ class WeightsAndBiases(Tracker):
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        self._wandb = extra_module("wandb", "wandb")
+        self._wandb = extra_module("wandb")
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
