@@ -64,7 +64,7 @@ READERS = (
 )
 RECORD = ROOT / "bench" / "results" / "hostile.json"
 FINDINGS = Path(tempfile.gettempdir()) / "nnkit-hostile"
-PACKAGES = ("nnkit", "numpy", "pyarrow", "safetensors", "pydantic", "pillow")
+PACKAGES = ("nnkit-train", "numpy", "pyarrow", "safetensors", "pydantic", "pillow")
 
 GIBIBYTE = 1 << 30
 ADDRESS_SPACE = 2 * GIBIBYTE  # above what a worker has mapped before the first input

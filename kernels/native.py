@@ -213,7 +213,8 @@ def _unlock_in_child() -> None:
     _loading = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_unlock_in_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def _is_known(name: str) -> bool:

@@ -171,7 +171,8 @@ def _unlock_in_child() -> None:
     _loading[0] = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_unlock_in_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def source_name(prefix: str, source: str) -> str:

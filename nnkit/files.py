@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnkit.errors import FileError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows, where only `locked` does without it
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["locked", "remove_unfinished", "write_whole"]
 
@@ -74,9 +78,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises
     ------
     FileError
-        If another process holds it, or it cannot be written to.
+        If another process holds it, it cannot be written to, or the system is Windows.
     """
     path = folder / ".lock"
+    if fcntl is None:
+        raise FileError(f"{folder}: nnkit cannot lock a folder on Windows; train on Linux or in WSL")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _locked_file(path)
@@ -112,7 +118,10 @@ def _locked_file(path: Path) -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # no folder can be opened on Windows, and elsewhere none without read permission
+        return
     try:
         os.fsync(handle)
     finally:

@@ -12,7 +12,7 @@ from nnkit.errors import DeviceError
 __all__ = ["describe_machine"]
 
 _PACKAGES = (
-    "nnkit",
+    "nnkit-train",
     "numpy",
     "numba",
     "scipy",

@@ -366,7 +366,7 @@ def test_info_describes_the_machine() -> None:
 
     out = succeed("info")
     assert re.search(rf"^numpy +{re.escape(np.__version__)}$", out, re.MULTILINE)
-    assert re.search(rf"^nnkit +{re.escape(version('nnkit'))}$", out, re.MULTILINE)
+    assert re.search(rf"^nnkit-train +{re.escape(version('nnkit-train'))}$", out, re.MULTILINE)
     assert re.search(r"^device cpu +precisions fp32, fp64$", out, re.MULTILINE)
     assert "BLAS" in out
 

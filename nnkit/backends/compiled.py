@@ -192,7 +192,8 @@ def _begin_in_child() -> None:
     _inside.clear()
 
 
-os.register_at_fork(after_in_child=_begin_in_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 @cache

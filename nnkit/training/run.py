@@ -400,7 +400,7 @@ class Run:
             "device": self.trainer.backend.name,
             "precision": self.trainer.precision,
             "seed": self.trainer.seed,
-            "nnkit": version("nnkit"),
+            "nnkit": version("nnkit-train"),
             "numpy": np.__version__,
             "metrics": finite,
             "best_threshold": threshold,

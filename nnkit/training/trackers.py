@@ -19,9 +19,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nnkit.checks import extra_module
 from nnkit.core.layers import layer_to_json
 from nnkit.errors import ConfigError, unknown_name
+from nnkit.extras import extra_module
 from nnkit.training.callbacks import Callback, Figures
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from"]
@@ -255,7 +255,7 @@ class TensorBoard(Tracker):
 
 
 def _tensorboard(module: str) -> Any:
-    return extra_module(f"tensorboard.{module}", "tensorboard")
+    return extra_module(f"tensorboard.{module}")
 
 
 class MLflow(Tracker):
@@ -276,14 +276,14 @@ class MLflow(Tracker):
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        extra_module("mlflow", "mlflow")
-        extra_module("mlflow.store.tracking.sqlalchemy_store", "mlflow")
+        extra_module("mlflow")
+        extra_module("mlflow.store.tracking.sqlalchemy_store")
         self._client: Any = None
         self.run_id: str | None = None
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self.run_id = None
-        mlflow = extra_module("mlflow", "mlflow")
+        mlflow = extra_module("mlflow")
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         beside.mkdir(parents=True, exist_ok=True)
@@ -326,7 +326,7 @@ class MLflow(Tracker):
 
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
         now = int(time.time() * 1000)
-        entities = extra_module("mlflow.entities", "mlflow")
+        entities = extra_module("mlflow.entities")
         found = [entities.Metric(name, value, now, epoch) for name, value in metrics.items()]
         self._client.log_batch(self.run_id, metrics=found)
 
@@ -358,13 +358,13 @@ class WeightsAndBiases(Tracker):
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        extra_module("wandb", "wandb")
+        extra_module("wandb")
         self._run: Any = None
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         patience = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": _SECONDS_TO_BEGIN}
-        wandb = extra_module("wandb", "wandb")
+        wandb = extra_module("wandb")
         self._run = wandb.init(
             mode=os.environ.get("WANDB_MODE") or "offline",
             project=os.environ.get("WANDB_PROJECT") or _PROJECT,
@@ -380,7 +380,7 @@ class WeightsAndBiases(Tracker):
 
     def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None:
         self._run.summary.update({f"final_{name}": value for name, value in metrics.items()})
-        artifact = extra_module("wandb", "wandb").Artifact("model", type="model")
+        artifact = extra_module("wandb").Artifact("model", type="model")
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 
