@@ -37,6 +37,7 @@ LAYERS = (
     "backends",
     "kernels",
     "checks",
+    "cache",
     "files",
     "nesting",
     "errors",
