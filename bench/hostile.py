@@ -159,7 +159,7 @@ def isolate() -> None:
 
 def watch_steps(folder: Path) -> list[str]:
     """Return a list that fills with what Python code does outside the folder and nnkit's cache."""
-    from nnkit.kernels.specialise import cache_folder
+    from nnkit.cache import cache_folder
 
     own = (str(folder), str(cache_folder()))
     places = {"open": 0, "os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1}

@@ -38,6 +38,7 @@ LAYERS = (
     "kernels",
     "checks",
     "extras",
+    "cache",
     "files",
     "nesting",
     "errors",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.cache import cache_folder
 from nnkit.config import Config, load_config
 from nnkit.core.layers import Embedding
 from nnkit.core.network import Network
@@ -307,7 +308,6 @@ class Run:
         if not self.own_process or trainer.backend.name != "cpu":
             return {}
         from nnkit.backends.tuning import fastest_threads
-        from nnkit.kernels.specialise import cache_folder
 
         batch_size = self.config.training.batch_size
         embedded = sum(layer.width for layer in self.model.network.layers if isinstance(layer, Embedding))
@@ -316,7 +316,10 @@ class Run:
         work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
         if trainer.backend.shards(batch_size, work) > 1:
             return {}  # its products have one thread each, and the shards all there are
-        memory = cache_folder() / "blas-threads.json"
+        try:
+            memory = cache_folder() / "blas-threads.json"
+        except FileError:
+            memory = None
         count = fastest_threads(widths, batch_size, trainer.dtype, memory)
         return {} if count is None else {"BLAS threads": str(count)}
 
