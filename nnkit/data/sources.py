@@ -36,7 +36,7 @@ from nnkit.errors import DataError, FileError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Dataset", "Examples", "load_dataset"]
+__all__ = ["Dataset", "Examples", "load_dataset", "source_not_found"]
 
 _KINDS = "CSV, TSV, JSON Lines, Parquet, Arrow, Feather, .npy, .npz or a folder of IDX or text files"
 _TEXT_SUFFIXES = ("", ".csv", ".tsv", ".txt", ".data", ".dat", ".gz")
@@ -178,7 +178,7 @@ def _open(
     if is_folder:
         return _open_folder(path, require_target, options), str(path)
     if not exists:
-        raise FileError(_not_found(str(source)))
+        raise source_not_found(str(source))
     try:
         with path.open("rb") as stream:
             magic = stream.read(8)
@@ -189,13 +189,16 @@ def _open(
     return _open_file(path, magic, require_target, mapped), str(path)
 
 
-def _not_found(source: str) -> str:
+def source_not_found(source: str) -> FileError:
+    """Return the error for a source that is no file, folder or built-in, with the nearest name."""
     near = difflib.get_close_matches(source.lower(), BUILT_INS, n=1)
     if not near and (folder := Path(source).expanduser().parent).is_dir():
         names = [path.name for path in folder.iterdir()]
         near = difflib.get_close_matches(Path(source).name, names, n=1, cutoff=0.8)
     hint = f": did you mean {near[0]}?" if near else ""
-    return f"{source}: no such file, folder or built-in{hint}\nThe built-ins are {', '.join(BUILT_INS)}"
+    return FileError(
+        f"{source}: no such file, folder or built-in{hint}\nThe built-ins are {', '.join(BUILT_INS)}"
+    )
 
 
 def _open_folder(
