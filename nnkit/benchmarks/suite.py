@@ -221,7 +221,7 @@ def load_result(path: Path) -> Result:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):
-        raise FileError(f"{path}: is not JSON; --compare takes the bench.json of an earlier run") from None
+        raise FileError(f"{path}: is not JSON; `earlier` is the bench.json of an earlier run") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise FileError(f"{path}: is not a result of nnkit bench (its format is not {FORMAT!r})")
     try:

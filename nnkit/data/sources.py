@@ -144,7 +144,7 @@ def _picture_files(
     """Return the pictures that a source holds or names; None where it holds something else."""
     if isinstance(opened, PictureFiles):
         if require_target and keys is not None and [str(key) for key in keys] != list(opened.target_names):
-            raise DataError("the classes are the names of the subfolders: leave out --target")
+            raise DataError("the classes are the names of the subfolders: leave out `target`")
         return opened
     if isinstance(opened, Dataset) or where in BUILT_INS:
         return None
@@ -291,7 +291,9 @@ def _table_target(table: pa.Table, target: list[Key] | None, require_target: boo
     if target is None and require_target:
         guess = default_target(names)
         if guess is None:
-            raise DataError(f"which column is the target? Say --target NAME; the columns are {listed(names)}")
+            raise DataError(
+                f"which column is the target? Name it with `target`; the columns are {listed(names)}"
+            )
         target = [guess]
     targets: list[str] = []
     for key in target or ():
@@ -329,10 +331,10 @@ def _from_arrays(
             train, names = Examples(train.features, values), tuple(str(column) for column in columns)
             dropped += columns
     elif require_target and target is not None and [str(key) for key in target] != list(names):
-        raise DataError(f"the target comes with this data as {names[0]!r}: leave out --target")
+        raise DataError(f"the target comes with this data as {names[0]!r}: leave out `target`")
     if train.target is None and require_target:
         raise DataError(
-            "there is no target: name the column with --target NUMBER, or give a .npz with X and y"
+            "there is no target: give the number of its column with `target`, or give a .npz with X and y"
         )
     if features is None and not dropped:
         return Dataset(dataset.name, train, test, names, dataset.image_shape)
