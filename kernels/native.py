@@ -35,6 +35,7 @@ import numpy as np
 from nnkit.errors import FileError
 from nnkit.files import write_whole
 from nnkit.kernels.specialise import cache_folder, is_cached, load_source
+from nnkit.working import working
 
 __all__ = ["Loop", "Prepared", "undefined_symbols"]
 
@@ -318,7 +319,9 @@ class Loop:
         signature = _signature(values)
         address = None if signature is None else self._loaded(signature)
         if address is None and not (only_cached and not is_cached(self.module)):
-            self._compile(values, signature)
+            with working("compiling kernels", unit="done") as work:
+                self._compile(values, signature)
+                work.advance()
         return address
 
     def _loaded(self, signature: str) -> int | None:

@@ -19,7 +19,6 @@ import builtins
 import hashlib
 import importlib.util
 import inspect
-import logging
 import os
 import re
 import stat
@@ -52,8 +51,6 @@ __all__ = [
     "specialise",
     "write_source",
 ]
-
-logger = logging.getLogger("nnkit")
 
 Formulas = Mapping[str, Callable]
 Constant = bool | int | float
@@ -150,8 +147,6 @@ def load_kernel(
     with _loading[0]:
         source = specialise(template, formulas, constants, target)
         name = source_name(f"{template.__name__}_{target.name}", source)
-        if not is_cached(name):
-            _announce_compiling()
         make = target.entry or _defined
         write_source(name, source)
         entry = make(name, source, template.__name__)
@@ -229,11 +224,6 @@ def _private_folder() -> Path:
     status = folder.lstat()
     own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
     return folder if own else Path(tempfile.mkdtemp(prefix="nnkit-"))
-
-
-@cache
-def _announce_compiling() -> None:
-    logger.info(f"compiling kernels, once for this kind of network; they are kept in {cache_folder()}")
 
 
 def _nearest_existing(path: Path) -> Path:

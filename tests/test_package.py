@@ -39,6 +39,8 @@ LAYERS = (
     "checks",
     "files",
     "nesting",
+    "terminal",
+    "working",
     "errors",
 )
 # Each takes a tenth of a second or more to import.

@@ -23,6 +23,7 @@ from nnkit.cli import (
     tune_rate,
 )
 from nnkit.cli.commands import Command, CommandGroup
+from nnkit.cli.work_line import shown_work
 from nnkit.errors import NnkitError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -101,7 +102,8 @@ def _program(
 def main() -> None:
     """Run the command line; a user's mistake ends with 2 and a line or two, an interrupt with 130."""
     try:
-        app(standalone_mode=True)
+        with shown_work():
+            app(standalone_mode=True)
     except NnkitError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

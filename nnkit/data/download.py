@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnkit.errors import FileError
+from nnkit.working import working
 
 __all__ = ["RemoteFile", "cache_folder", "fetch"]
 
@@ -94,11 +95,13 @@ def _download(remote: RemoteFile, path: Path) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with (
+            working(f"downloading {remote.name}", unit="bytes") as work,
             os.fdopen(handle, "wb") as out,
             urllib.request.urlopen(remote.url, timeout=_TIMEOUT_SECONDS) as answer,
         ):
             while chunk := answer.read(_CHUNK):
                 received += len(chunk)
+                work.advance(len(chunk))
                 if received > _MOST_BYTES:
                     raise FileError(f"{remote.url}: the answer is larger than any file that is wanted")
                 digest.update(chunk)

@@ -31,6 +31,7 @@ from nnkit.data.pictures import PictureSettings, shown_path
 from nnkit.errors import DataError, FileError
 from nnkit.files import write_whole
 from nnkit.kernels.specialise import cache_folder
+from nnkit.working import working
 
 __all__ = ["Decoded", "decode_pictures"]
 
@@ -142,7 +143,8 @@ def _decoded(
             place = slice(start, start + step)
             jobs.append(pool.submit(_block, start, paths[place], signs[place], settings, ended))
 
-    with pillow_is_quiet(), ThreadPoolExecutor(threads, "nnkit-pictures") as pool:
+    decoding = working("decoding", len(paths), "pictures")
+    with decoding as work, pillow_is_quiet(), ThreadPoolExecutor(threads, "nnkit-pictures") as pool:
         try:
             for _ in range(2 * threads):
                 begin(pool)
@@ -153,6 +155,7 @@ def _decoded(
                         raise DataError(_refusal(paths[place], reason))
                     bad[place] = reason
                 begin(pool)
+                work.advance(len(block))
                 yield block
         finally:
             ended.set()

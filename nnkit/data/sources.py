@@ -32,6 +32,7 @@ from nnkit.data.targets import check_target
 from nnkit.data.text_folders import holds_texts, read_text_folder
 from nnkit.data.unchanged import unchanged
 from nnkit.errors import DataError, FileError
+from nnkit.working import working
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,22 +95,8 @@ def load_dataset(
     if not isinstance(source, str | Path):
         listed = PictureFiles("pictures", [Path(path).expanduser() for path in source])
         return load_pictures(listed, options, "pictures", keep=False)
-    with unchanged(Path(source).expanduser()):
-        opened, where = _open(source, require_target, options, mapped)
-    try:
-        files = _picture_files(opened, where, keys, require_target, options)
-        if files is not None:
-            dataset = load_pictures(files, options, where, keep=require_target)
-        elif isinstance(opened, Dataset):
-            dataset = _from_arrays(opened, where, keys, features, drop, require_target)
-        else:
-            assert not isinstance(opened, PictureFiles)
-            if keys is None and require_target and where in BUILT_INS:
-                keys = [-1]
-            dataset = _from_table(opened, where, keys, features, drop, require_target)
-    except DataError as error:
-        text = str(error)
-        raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
+    with working(f"reading {source}"):
+        dataset = _load(source, keys, features, drop, require_target, options, mapped)
     if test is None:
         return dataset
     chosen = dataset.target_names if keys is None else keys
@@ -132,6 +119,33 @@ def load_dataset(
             "give both alike"
         )
     return replace(dataset, test=second.train, notes=dataset.notes + second.notes)
+
+
+def _load(
+    source: str | Path,
+    keys: list[Key] | None,
+    features: Sequence[Key] | None,
+    drop: Sequence[Key] | None,
+    require_target: bool,
+    options: PictureOptions,
+    mapped: bool,
+) -> Dataset:
+    """Return one source, without a second one for testing; arguments and errors as for `load_dataset`."""
+    with unchanged(Path(source).expanduser()):
+        opened, where = _open(source, require_target, options, mapped)
+    try:
+        files = _picture_files(opened, where, keys, require_target, options)
+        if files is not None:
+            return load_pictures(files, options, where, keep=require_target)
+        if isinstance(opened, Dataset):
+            return _from_arrays(opened, where, keys, features, drop, require_target)
+        assert not isinstance(opened, PictureFiles)
+        if keys is None and require_target and where in BUILT_INS:
+            keys = [-1]
+        return _from_table(opened, where, keys, features, drop, require_target)
+    except DataError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
 def _picture_files(
