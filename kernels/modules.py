@@ -24,7 +24,6 @@ from nnkit.errors import FileError
 from nnkit.kernels.locks import loading
 
 __all__ = [
-    "announce_compiling",
     "forget_compiled",
     "is_cached",
     "kernel_folder",

@@ -47,6 +47,7 @@ from nnkit.kernels.modules import (
     source_name,
     warn_not_kept,
 )
+from nnkit.working import working
 
 __all__ = ["Loop", "Prepared", "undefined_symbols"]
 
@@ -336,7 +337,9 @@ class Loop:
         signature = _signature(values)
         address = None if signature is None else self._loaded(signature)
         if address is None and not (only_cached and not is_cached(self.module)):
-            self._compile(values, signature)
+            with working("compiling kernels", unit="done") as work:
+                self._compile(values, signature)
+                work.advance()
         return address
 
     def _loaded(self, signature: str) -> int | None:

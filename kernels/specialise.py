@@ -29,8 +29,6 @@ import numpy as np
 from nnkit.errors import ConfigError
 from nnkit.kernels.locks import loading
 from nnkit.kernels.modules import (
-    announce_compiling,
-    is_cached,
     load_source,
     source_name,
     source_path,
@@ -95,7 +93,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A specialised kernel: its entry, its remaining parameters, and the path of its source, if it has one."""
+    """A specialised kernel: its entry, its remaining parameters, and its source's path, if any."""
 
     name: str
     entry: Any
@@ -140,8 +138,6 @@ def load_kernel(
     with loading:
         source = specialise(template, formulas, constants, target)
         name = source_name(f"{template.__name__}_{target.name}", source)
-        if not is_cached(name):
-            announce_compiling()
         make = target.entry or _defined
         write_source(name, source)
         entry = make(name, source, template.__name__)

@@ -41,6 +41,8 @@ LAYERS = (
     "cache",
     "files",
     "nesting",
+    "terminal",
+    "working",
     "errors",
 )
 # Each takes a tenth of a second or more to import.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nnkit.cli.options import OnBad
+from nnkit.working import hide_work
 
 if TYPE_CHECKING:
     from nnkit.config import Config
@@ -75,10 +76,18 @@ def untrained_run(source: str | None, target: str | None, assignments: list[str]
         return Run(config)
 
 
+class _Notes(logging.StreamHandler):
+    """Writes below what is shown of the work under way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        hide_work()
+        super().emit(record)
+
+
 @contextmanager
 def printed_notes() -> Iterator[None]:
     """Print what the library logs, a line each."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Notes(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("nnkit")
     level = logger.level

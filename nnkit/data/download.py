@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnkit.cache import write_cached
 from nnkit.errors import FileError
+from nnkit.working import working
 
 __all__ = ["RemoteFile", "fetch"]
 
@@ -89,9 +90,13 @@ def _downloaded(remote: RemoteFile) -> Iterator[bytes]:
     digest = hashlib.new(remote.algorithm, usedforsecurity=False)
     received = 0
     try:
-        with urllib.request.urlopen(remote.url, timeout=_TIMEOUT_SECONDS) as answer:
+        with (
+            working(f"downloading {remote.name}", unit="bytes") as work,
+            urllib.request.urlopen(remote.url, timeout=_TIMEOUT_SECONDS) as answer,
+        ):
             while chunk := answer.read(_CHUNK):
                 received += len(chunk)
+                work.advance(len(chunk))
                 if received > _MOST_BYTES:
                     raise FileError(f"{remote.url}: the answer is larger than any file that is wanted")
                 digest.update(chunk)

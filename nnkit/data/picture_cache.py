@@ -30,6 +30,7 @@ from nnkit.cache import MEND, cache_folder, write_cached
 from nnkit.data.limits import readable
 from nnkit.data.pictures import PictureSettings, shown_path
 from nnkit.errors import DataError, FileError
+from nnkit.working import working
 
 __all__ = ["Decoded", "decode_pictures"]
 
@@ -141,7 +142,8 @@ def _decoded(
             place = slice(start, start + step)
             jobs.append(pool.submit(_block, start, paths[place], signs[place], settings, ended))
 
-    with pillow_is_quiet(), ThreadPoolExecutor(threads, "nnkit-pictures") as pool:
+    decoding = working("decoding", len(paths), "pictures")
+    with decoding as work, pillow_is_quiet(), ThreadPoolExecutor(threads, "nnkit-pictures") as pool:
         try:
             for _ in range(2 * threads):
                 begin(pool)
@@ -152,6 +154,7 @@ def _decoded(
                         raise DataError(_refusal(paths[place], reason))
                     bad[place] = reason
                 begin(pool)
+                work.advance(len(block))
                 yield block
         finally:
             ended.set()

@@ -9,6 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from nnkit.terminal import duration
 from nnkit.training.callbacks import Callback, Figures
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class ProgressDisplay(Callback):
         remaining = figures.total_steps - figures.step
         if steps <= 0 or seconds <= 0 or remaining <= 0:
             return ""
-        return f"{_duration(seconds / steps * remaining)} left"
+        return f"{duration(seconds / steps * remaining)} left"
 
 
 def _bar(console: Console) -> Progress:
@@ -218,15 +219,3 @@ def _speed(rate: float) -> str:
         return f"{rate:.2g}"
     digits = max(math.floor(math.log10(rate)) - 2, 0)
     return f"{round(rate / 10**digits) * 10**digits:,}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a time as a person says it: 0.9 s, 12 s, 3 min 20 s, 1 h 05 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"

@@ -134,7 +134,7 @@ def test_a_regression_has_metrics_and_no_rates() -> None:
     assert found.groups[1].metrics["mae"] == pytest.approx(
         np.abs(model.predict(X)[1::3] - y[1::3]).mean(), rel=1e-9
     )
-    with pytest.raises(ConfigError, match="a regression model gives no classes: leave out --positive 1"):
+    with pytest.raises(ConfigError, match="a regression model gives no classes: leave out `positive`"):
         audit(model, X, y, np.arange(ROWS) % 3, positive="1")
 
 
