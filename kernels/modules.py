@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,18 +90,6 @@ def forget_compiled(name: str) -> None:
     path = source_path(name)
     if path is not None:
         _remove_compiled(path)
-
-
-def announce_compiling() -> None:
-    """Say once that kernels are compiled and kept."""
-    folder = kernel_folder()
-    if folder is not None:
-        _announce(folder.parent)
-
-
-@cache
-def _announce(folder: Path) -> None:
-    logger.info(f"compiling kernels, once for this kind of network; they are kept in {folder}")
 
 
 _warnings: list[str] = []

@@ -71,7 +71,7 @@ def test_predicting_many_rows_counts_them() -> None:
     network.initialize(4, 0)
     recorder = Recorder()
     with listening(recorder):
-        network.predict(np.zeros((40_000, 4), np.float32))
+        network.outputs(np.zeros((40_000, 4), np.float32))
     [ended] = [line for line in recorder.heard if line.startswith("end predicting")]
     done, total = map(int, ended.split()[-1].split("/"))
     assert total == 40_000 <= done
