@@ -95,7 +95,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A specialised kernel: its entry, the parameters that are left, and where its source lies, if anywhere."""
+    """A specialised kernel: its entry, the parameters that are left, and the file of its source, if any."""
 
     name: str
     entry: Any
