@@ -61,13 +61,16 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     verbose : bool, default False
         Whether to print a line an epoch.
     warm_start : bool, default False
-        Whether `fit` goes on from the weights of the last call.
+        Whether `fit` continues from the weights of the last call, with a new optimizer. The loss to beat and
+        the count of epochs without an improvement are carried over, as in scikit-learn; scores on held-out
+        rows are not.
     momentum : float, default 0.9
         Of ``sgd``, in [0, 1].
     nesterovs_momentum : bool, default True
         Whether that is Nesterov's.
     early_stopping : bool, default False
-        Whether to judge by the score on held-out rows and to keep the best weights.
+        Whether to judge by the score on held-out rows and to keep the best weights of each `fit`. Not for
+        `partial_fit`.
     validation_fraction : float, default 0.1
         The share that is held out.
     beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-8
@@ -86,7 +89,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     optimizer : str, dict or Optimizer, optional
         Any of nnkit's, in place of `solver`.
     schedule : str, dict or Schedule, optional
-        Any of nnkit's, in place of `learning_rate`.
+        Any of nnkit's, in place of `learning_rate`. It spans `max_iter` epochs, in `partial_fit` too.
     weight_decay : float, default 0.0
         Decoupled from the gradient (Loshchilov and Hutter 2017).
     clip_norm : float, optional
@@ -97,8 +100,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         What the device computes in; if not given, the type of X.
     dtype : {"float32", "float64"}, optional
         What X is converted to; if not given, float32 and float64 stay and all else becomes float64.
-    callbacks : sequence of Callback, optional
-        Called on the way.
+    callbacks : object or sequence of objects, optional
+        Called during training by their ``on_*`` methods, as in `Trainer.fit`.
 
     Attributes
     ----------
@@ -111,7 +114,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     validation_scores_ : list of float or None
         The accuracy on the held-out rows after each epoch.
     best_validation_score_ : float or None
-        The best of them.
+        The best of them since the last `fit` began: each `fit` holds out other rows.
     t_ : int
         Samples seen.
     coefs_, intercepts_ : list of ndarray
@@ -124,8 +127,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     out_activation_ : str
         ``softmax`` or ``logistic``.
     stopped_early_ : bool
-        Whether the training ended since it no longer improved; `partial_fit` with `early_stopping` then
-        leaves the weights as they are.
+        Whether the last `fit` ended because it no longer improved.
 
     Examples
     --------
@@ -220,7 +222,10 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, eval_set: Any = None
     ) -> Any:
-        """Go on with the training for one epoch over the given rows.
+        """Train for one more epoch, over the given rows.
+
+        A `schedule` advances by one epoch with each call, as in a `fit` of `max_iter` epochs; after these a
+        schedule that depends on its length keeps its last learning rate.
 
         Parameters
         ----------
@@ -232,7 +237,13 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ConfigError
+            With ``early_stopping=True``, as in scikit-learn.
         """
+        self._check_partial_fit()
         if not hasattr(self, "classes_"):
             multilabel = type_of_target(from_device(y)) == "multilabel-indicator"
             if classes is None and not multilabel:
@@ -415,7 +426,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     n_layers_, n_outputs_, stopped_early_
         As for `MLPClassifier`. Of several targets the loss that is told is the mean, but for ``poisson``.
     validation_scores_, best_validation_score_ : list of float, float, or None
-        R² on the held-out rows after each epoch, and the best of them.
+        R² on the held-out rows after each epoch, and the best of them since the last `fit` began.
     out_activation_ : str
         ``identity`` or ``exp``.
 
@@ -506,7 +517,10 @@ class MLPRegressor(RegressorMixin, Perceptron):
     @available_if(lambda estimator: estimator._is_stochastic())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
-        """Go on with the training for one epoch over the given rows.
+        """Train for one more epoch, over the given rows.
+
+        A `schedule` advances by one epoch with each call, as in a `fit` of `max_iter` epochs; after these a
+        schedule that depends on its length keeps its last learning rate.
 
         Parameters
         ----------
@@ -516,7 +530,13 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ConfigError
+            With ``early_stopping=True``.
         """
+        self._check_partial_fit()
         return self._train(X, y, sample_weight, eval_set, incremental=True)
 
     def predict(self, X: Any) -> Any:

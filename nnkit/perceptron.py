@@ -32,7 +32,7 @@ from nnkit.core.network import Network
 from nnkit.core.optimizers import Adam, Momentum, Nesterov, Optimizer, optimizer_from
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.device_arrays import from_device
-from nnkit.errors import ConfigError, DataError, DivergenceError
+from nnkit.errors import ConfigError, DataError, DivergenceError, shown
 from nnkit.training.callbacks import callbacks_from
 from nnkit.training.convergence import Convergence, Progress
 from nnkit.training.lbfgs import minimise
@@ -47,15 +47,23 @@ _AUTO_BATCH = 200
 _FEWEST_HELD_OUT = 2
 
 
+class _Number(Interval):
+    """An interval of numbers, of which True and False are none."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return not isinstance(val, bool) and super().is_satisfied_by(val)
+
+
 @dataclass(eq=False)
 class _Trained:
     """What an estimator keeps beside its public attributes: the network on its device, and the optimizer.
 
-    `coefs_` and `intercepts_` are what counts; `arrays` are those that the network's parameters are equal to.
+    `coefs_` and `intercepts_` are what counts. `views` are views into the network's own parameters, in which
+    a change needs no copying; empty where the parameters lie on another device or there is no network yet.
     """
 
     network: Network | None = None
-    arrays: tuple[NDArray, ...] = ()
+    views: tuple[NDArray, ...] = ()
     optimizer_state: OptimizerState | None = None
     progress: Progress | None = None
 
@@ -65,46 +73,46 @@ class _Trained:
         if state is not None and self.network is not None:
             to_host = self.network.arena.backend.to_host
             state = replace(state, slots={name: to_host(slot) for name, slot in state.slots.items()})
-        return _Trained(None, (), state, self.progress)
+        return _Trained(None, (), state, None if self.progress is None else replace(self.progress))
 
 
 class Perceptron(BaseEstimator):
     """What the classifier and the regressor share."""
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "loss": [str, dict, Loss],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like", _Number(Integral, 1, None, closed="left")],
         "activation": [str],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "alpha": [_Number(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), _Number(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [_Number(Real, 0, None, closed="neither")],
+        "power_t": [_Number(Real, 0, None, closed="left")],
+        "max_iter": [_Number(Integral, 1, None, closed="left")],
         "shuffle": ["boolean"],
         "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "tol": [_Number(Real, 0, None, closed="left")],
         "verbose": ["verbose"],
         "warm_start": ["boolean"],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "momentum": [_Number(Real, 0, 1, closed="both")],
         "nesterovs_momentum": ["boolean"],
         "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+        "validation_fraction": [_Number(Real, 0, 1, closed="left")],
+        "beta_1": [_Number(Real, 0, 1, closed="left")],
+        "beta_2": [_Number(Real, 0, 1, closed="left")],
+        "epsilon": [_Number(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [_Number(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [_Number(Integral, 1, None, closed="left")],
+        "dropout": [_Number(Real, 0, 1, closed="left"), "array-like"],
         "optimizer": [str, dict, Optimizer, None],
         "schedule": [str, dict, object, None],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "weight_decay": [_Number(Real, 0, None, closed="left")],
+        "clip_norm": [_Number(Real, 0, None, closed="neither"), None],
         "device": [str],
         "precision": [StrOptions({"fp32", "fp64", "tf32", "fp16", "bf16"}), None],
         "dtype": [StrOptions({"float32", "float64"}), type, np.dtype, None],
-        "callbacks": [object],  # checked by `callbacks_from`
+        "callbacks": "no_validation",  # the trainer checks them
     }
     _score_name: ClassVar[str]
 
@@ -159,9 +167,8 @@ class Perceptron(BaseEstimator):
     def _train(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> Any:
         sizes = self._hidden_sizes()
         self._check_names()
+        self._dropout_rates(len(sizes))
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        if incremental and not first and self.early_stopping and self._has_stopped():
-            return self
         X, y = self._checked(from_device(X), from_device(y), reset=first)
         sample_weight = None if sample_weight is None else _check_sample_weight(from_device(sample_weight), X)
         if y.ndim == 2 and y.shape[1] == 1:
@@ -185,17 +192,15 @@ class Perceptron(BaseEstimator):
             raise _not_finite()
         return self
 
-    def _has_stopped(self) -> bool:
-        """Whether calls of `partial_fit` have come to their end; after a `fit` they begin to wait anew."""
-        progress = self._trained.progress
-        if progress is not None and not progress.in_calls:
-            progress.waited, progress.stopped, progress.in_calls = 0, False, True
-        return progress is not None and progress.stopped
-
     def _hidden_sizes(self) -> list[int]:
-        sizes = self.hidden_layer_sizes
-        sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
-        if np.any(np.array(sizes) <= 0):
+        sizes = _values("hidden_layer_sizes", self.hidden_layer_sizes)
+        for size in sizes:
+            if isinstance(size, bool) or not isinstance(size, Integral):
+                raise ConfigError(
+                    f"hidden_layer_sizes = {shown(self.hidden_layer_sizes)} must be whole numbers, and "
+                    f"{shown(size)} is none"
+                )
+        if any(size <= 0 for size in sizes):
             raise ConfigError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return [int(size) for size in sizes]
 
@@ -256,17 +261,22 @@ class Perceptron(BaseEstimator):
         """Return the network, described anew and without parameters."""
         activation: str = _ACTIVATIONS.get(self.activation) or self.activation
         layers: list[Layer] = []
-        for intercept, rate in zip(self.intercepts_[:-1], self._dropout_rates(), strict=True):
+        rates = self._dropout_rates(len(self.intercepts_) - 1)
+        for intercept, rate in zip(self.intercepts_[:-1], rates, strict=True):
             layers.append(Dense(len(intercept), activation))
             if rate > 0 and dropout:
                 layers.append(Dropout(rate))
         return Network([*layers, Dense(len(self.intercepts_[-1]))])
 
-    def _dropout_rates(self) -> list[float]:
-        count = len(self.coefs_) - 1
-        rates = [float(rate) for rate in np.ravel(self.dropout)]
-        if not all(0 <= rate < 1 for rate in rates):
-            raise ConfigError(f"dropout = {self.dropout!r} must be rates in [0, 1)")
+    def _dropout_rates(self, count: int) -> list[float]:
+        """Return the rate of each of `count` hidden layers."""
+        rates = _values("dropout", self.dropout)
+        for rate in rates:
+            if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1:
+                raise ConfigError(
+                    f"dropout = {shown(self.dropout)} must be rates in [0, 1), and {shown(rate)} is none"
+                )
+        rates = [float(rate) for rate in rates]
         rates = rates * count if len(rates) == 1 else rates
         if len(rates) != count:
             raise ConfigError(
@@ -281,21 +291,22 @@ class Perceptron(BaseEstimator):
     def _keep(self, network: Network) -> None:
         """Show the network's parameters as scikit-learn's attributes: on the CPU as views into the arena."""
         arena = network.arena
-        shown = {segment.name: arena.view(segment.name) for segment in arena.segments}
-        if not isinstance(arena.values, np.ndarray):
-            shown = network.parameters()
-        layers = range(len(self.coefs_))
-        self.coefs_ = [shown[f"layers.{i}.weight"] for i in layers]
-        self.intercepts_ = [shown[f"layers.{i}.bias"] for i in layers]
+        on_host = isinstance(arena.values, np.ndarray)
+        named = {segment.name: arena.view(segment.name) for segment in arena.segments}
+        if not on_host:
+            named = network.parameters()
+        layers = range(len(named) // 2)
+        self.coefs_ = [named[f"layers.{i}.weight"] for i in layers]
+        self.intercepts_ = [named[f"layers.{i}.bias"] for i in layers]
         self._trained.network = network
-        self._trained.arrays = (*self.coefs_, *self.intercepts_)
+        self._trained.views = (*self.coefs_, *self.intercepts_) if on_host else ()
 
     def _trainer(
         self, X: Any, optimizer: str | Optimizer, random: np.random.RandomState | None = None
     ) -> Trainer:
         """Return a trainer over the present parameters, put on its device."""
         network = self._network()
-        drops = any(rate > 0 for rate in self._dropout_rates())
+        drops = any(isinstance(layer, Dropout) for layer in network.layers)
         seed = int(random.randint(2**31)) if drops and random is not None else 0
         precision = self.precision or ("fp64" if X.dtype == np.float64 else "fp32")
         trainer = Trainer(
@@ -316,7 +327,7 @@ class Perceptron(BaseEstimator):
         return trainer
 
     def _minimise(self, X: Any, targets: NDArray, weights: NDArray | None) -> None:
-        if any(rate > 0 for rate in self._dropout_rates()):
+        if any(self._dropout_rates(len(self.intercepts_) - 1)):
             raise ConfigError("solver 'lbfgs' needs a loss that does not change: use 'adam' with dropout")
         trainer = self._trainer(X, "sgd")
         network, count = trainer.network, X.shape[0]
@@ -390,9 +401,8 @@ class Perceptron(BaseEstimator):
         if incremental and trained.optimizer_state is not None:
             trainer.optimizer_state = _on_device(trained.optimizer_state, trainer)
         progress = trained.progress or Progress()
-        progress.in_calls = incremental
-        if not incremental:  # a fit has an optimizer of its own, though it may go on from weights
-            progress.divisor, progress.stopped = 1.0, False
+        if not incremental:
+            progress.begin_fit()
         trained.progress = progress
         share = self._share_told()
         convergence = Convergence(
@@ -420,11 +430,12 @@ class Perceptron(BaseEstimator):
                 callbacks=[convergence, *callbacks_from(self.callbacks)],
                 progress=False,
                 continued=incremental,
+                schedule_epochs=self.max_iter,
             )
         except DivergenceError as error:
-            if progress.best is None:
+            if convergence.best is None:
                 raise _not_finite() from error
-            progress.stopped = True  # early stopping has finite weights to return to
+            convergence.stopped = True  # early stopping has finite weights to return to
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=4)
         self._remember(trainer, convergence, incremental)
@@ -460,9 +471,9 @@ class Perceptron(BaseEstimator):
         """Leave what a fitted estimator has."""
         trained, progress = self._trained, convergence.progress
         trained.optimizer_state = trainer.optimizer_state
-        self.stopped_early_ = progress.stopped and (self.early_stopping or not incremental)
-        if self.early_stopping and progress.best is not None and (progress.stopped or not incremental):
-            trainer.network.set_parameters(progress.best)
+        self.stopped_early_ = convergence.stopped and not incremental
+        if convergence.best is not None:
+            trainer.network.set_parameters(convergence.best)
         self._keep(trainer.network)
         self.n_iter_ = convergence.epochs
         self.t_ = progress.samples
@@ -470,16 +481,23 @@ class Perceptron(BaseEstimator):
         if progress.losses:
             self.loss_ = progress.losses[-1]
         scores = progress.scores
-        self.validation_scores_ = scores if scores or self.early_stopping else None
-        best_score = progress.best_score if self.early_stopping else max(scores, default=None)
-        self.best_validation_score_ = best_score
+        scored = bool(scores) or self.early_stopping
+        self.validation_scores_ = scores if scored else None
+        self.best_validation_score_ = progress.best_score if scored else None
         self.best_loss_ = None if self.early_stopping else progress.best_loss
-        if not incremental and not progress.stopped and convergence.epochs == self.max_iter:
+        if not incremental and not convergence.stopped and convergence.epochs == self.max_iter:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
                 "reached and the optimization hasn't converged yet.",
                 ConvergenceWarning,
                 stacklevel=5,
+            )
+
+    def _check_partial_fit(self) -> None:
+        """Refuse what would compare scores of the calls' different held-out rows, as scikit-learn does."""
+        if self.early_stopping:
+            raise ConfigError(
+                "partial_fit does not support early_stopping=True: set early_stopping=False, or call fit"
             )
 
     def _is_stochastic(self) -> bool:
@@ -501,13 +519,10 @@ class Perceptron(BaseEstimator):
             X = X.astype(network.arena.dtype)
         return network.outputs(X)
 
-    def _adopt(self, coefs: list[NDArray], intercepts: list[NDArray]) -> None:
-        """Take these weights and biases as a fit's."""
+    def _adopt(self, network: Network) -> None:
+        """Take this network as that of a fit; later calls continue from it, with a new optimizer."""
         self._trained = _Trained()
-        self.coefs_, self.intercepts_ = coefs, intercepts
-
-    def _go_on(self) -> None:
-        """Let later calls go on from the fitted attributes; the optimizer begins anew."""
+        self._keep(network)
         if hasattr(self, "loss_curve_"):
             scores = list(self.validation_scores_ or ())
             best_loss = np.inf if self.best_loss_ is None else self.best_loss_
@@ -525,9 +540,9 @@ class Perceptron(BaseEstimator):
             network = self._network(dropout=False)
             network.initialize(self.coefs_[0].shape[0], 0, self.coefs_[0].dtype, None, self._parameters())
             trained.network = network
-        elif any(mine is not known for mine, known in zip(arrays, trained.arrays, strict=True)):
+        elif [*map(id, arrays)] != [*map(id, trained.views)]:
+            # Nothing tells whether an array that is not the network's own was changed in place.
             network.set_parameters(self._parameters())
-        trained.arrays = arrays
         return network
 
     def __getstate__(self) -> dict[str, Any]:
@@ -575,6 +590,15 @@ class Perceptron(BaseEstimator):
         from nnkit.estimator_file import load
 
         return load(cls, path)
+
+
+def _values(name: str, given: Any) -> list[Any]:
+    """Return the values of a parameter that is one value or a sequence of them."""
+    if not isinstance(given, Iterable):
+        return [given]
+    if isinstance(given, np.ndarray) and given.ndim == 0:
+        raise ConfigError(f"{name} = {shown(given)} is an array without dimensions; give a list")
+    return list(given)
 
 
 def _times(weights: NDArray | None, factors: NDArray | None) -> NDArray | None:

@@ -73,7 +73,8 @@ class Schedule:
         count : int
             How many steps.
         total_steps : int
-            The whole training's steps. Steps beyond it keep the last one's multiplier or go on, as suits.
+            The whole training's steps. Steps beyond it keep the last one's multiplier, or go on if
+            the schedule does not depend on its length.
         steps_per_epoch : int
             Batches in an epoch.
 
@@ -228,7 +229,7 @@ class Cosine(Schedule):
     def _decay(
         self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
     ) -> NDArray[np.float64]:
-        return _cosine(1.0, self.minimum, np.minimum(steps / total_steps, 1.0))
+        return _cosine(1.0, self.minimum, np.minimum(steps, total_steps - 1) / total_steps)
 
 
 @dataclass(frozen=True)

@@ -19,26 +19,25 @@ _ADAPTIVE_DIVISOR = 5.0
 
 @dataclass
 class Progress:
-    """How far trainings have come that go on from one another, as scikit-learn counts it.
+    """What a warm-started `fit` and the calls of `partial_fit` take over from the calls before.
+
+    The losses, their minimum and the number of samples are carried over as in scikit-learn. Scores are not
+    compared across fits, since each fit has held-out rows of its own.
 
     Attributes
     ----------
     losses, scores : list of float
         The training loss and the validation score of each epoch.
-    best_loss, best_score : float
-        The best of each so far; of the scores where there is a validation.
+    best_loss : float
+        The lowest training loss that was judged.
+    best_score : float
+        The best score since the last `fit` began; minus infinity before the first.
     waited : int
-        Epochs since that were no better by the tolerance.
+        Epochs in a row without an improvement by the tolerance.
     samples : int
         Samples seen.
     divisor : float
-        What the adaptive policy has divided the rate by.
-    best : dict of str to ndarray, or None
-        The parameters at the best score.
-    stopped : bool
-        Whether waiting has come to its end.
-    in_calls : bool
-        Whether each epoch is a call of its own.
+        What the adaptive policy has divided the learning rate by, with the optimizer at hand.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -48,13 +47,14 @@ class Progress:
     waited: int = 0
     samples: int = 0
     divisor: float = 1.0
-    best: dict[str, NDArray] | None = None
-    stopped: bool = False
-    in_calls: bool = False
+
+    def begin_fit(self) -> None:
+        """Forget what belongs to the last fit's held-out rows and optimizer."""
+        self.best_score, self.divisor = -np.inf, 1.0
 
 
 class Convergence(Callback):
-    """Ends a training that no longer improves, and moves the learning rate from epoch to epoch.
+    """Ends a training that no longer improves, and changes the learning rate between epochs.
 
     Parameters
     ----------
@@ -63,24 +63,33 @@ class Convergence(Callback):
     samples : int
         Training samples an epoch.
     loss_of : function of Figures
-        The loss that is told and judged.
+        The loss that is reported and judged.
     score : str or None
         The metric that is recorded, such as ``validation_accuracy``.
     early_stopping : bool
         Whether the score is judged in place of the loss, and the best parameters kept.
     tolerance : float
-        What an improvement is at least.
+        The smallest change that is an improvement.
     patience : int or inf
-        The most epochs in turn without one.
+        The maximum number of epochs in a row without one.
     policy : {"constant", "invscaling", "adaptive"}
-        Of the rate: as it is; divided by (samples seen + 1)^`power` from the second epoch on; divided by 5
-        where the training would end.
+        The learning rate: constant; divided by (samples seen + 1)^`power` from the second epoch on; divided
+        by 5 each time the training would end.
     rate : float
-        The rate that it begins with.
+        The initial learning rate.
     power : float
-        Of ``invscaling``.
+        The exponent of ``invscaling``.
     verbose : bool
-        Whether to print a line an epoch.
+        Whether to print a line each epoch.
+
+    Attributes
+    ----------
+    epochs : int
+        Epochs of this training.
+    best : dict of str to ndarray, or None
+        With `early_stopping`, the parameters at this training's best score.
+    stopped : bool
+        Whether the training ended because it no longer improved.
     """
 
     def __init__(
@@ -99,7 +108,8 @@ class Convergence(Callback):
     ) -> None:
         self.progress = progress
         self.epochs = 0
-        self.interrupted = False
+        self.best: dict[str, NDArray] | None = None
+        self.stopped = False
         self._samples = samples
         self._loss_of = loss_of
         self._score = score
@@ -112,7 +122,7 @@ class Convergence(Callback):
         self._verbose = verbose
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
-        """Go on at the rate where an earlier training of the same optimizer left it."""
+        """Resume the learning rate of an earlier training with the same optimizer."""
         if trainer.optimizer_state is not None:
             self._set_rate(trainer)
 
@@ -124,11 +134,8 @@ class Convergence(Callback):
         progress.losses.append(self._loss_of(figures))
         self._say(f"Iteration {self.epochs}, loss = {progress.losses[-1]:.8f}")
         if self._score is not None:
-            progress.scores.append(figures.metrics[self._score])
-            self._say(f"Validation score: {progress.scores[-1]:f}")
-        if self._early_stopping:
-            self._judge_score(trainer, progress.scores[-1])
-        else:
+            self._judge_score(trainer, figures.metrics[self._score])
+        if not self._early_stopping:
             self._judge_loss(progress.losses[-1])
         if progress.waited > self._patience:
             self._end_or_slow_down(trainer)
@@ -136,9 +143,13 @@ class Convergence(Callback):
 
     def _judge_score(self, trainer: Any, score: float) -> None:
         progress = self.progress
-        progress.waited = progress.waited + 1 if score < progress.best_score + self._tolerance else 0
+        progress.scores.append(score)
+        self._say(f"Validation score: {score:f}")
+        if self._early_stopping:
+            progress.waited = progress.waited + 1 if score < progress.best_score + self._tolerance else 0
         if score > progress.best_score:
-            progress.best_score, progress.best = score, trainer.network.parameters()
+            progress.best_score = score
+            self.best = trainer.network.parameters() if self._early_stopping else None
 
     def _judge_loss(self, loss: float) -> None:
         progress = self.progress
@@ -158,7 +169,7 @@ class Convergence(Callback):
             return
         small = " Learning rate too small." if self._policy == "adaptive" else ""
         self._say(f"{told}{small} Stopping.")
-        self.progress.stopped = True
+        self.stopped = True
         trainer.stop()
 
     def _set_rate(self, trainer: Any) -> None:

@@ -39,7 +39,7 @@ Outcome = Literal["finished", "stopped", "interrupted", "failed"]
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """What an optimizer has gathered by the end of a training, for another one to go on with.
+    """The state of the optimizer and the schedule at the end of a training, from which another continues.
 
     Parameters
     ----------
@@ -48,12 +48,15 @@ class OptimizerState:
     epochs : int
         Epochs begun.
     slots : dict of str to array of shape (size,)
-        Its state, in the arena's layout and on its device.
+        The optimizer's state, in the arena's layout and on its device.
+    plateau : PlateauState
+        The state of a reduce-on-plateau schedule.
     """
 
     steps: int
     epochs: int
     slots: dict[str, Array]
+    plateau: PlateauState = field(default_factory=PlateauState)
 
 
 @dataclass
@@ -65,7 +68,9 @@ class TrainingState:
     epoch : int
         The current epoch, from 0.
     epochs_before : int
-        Epochs of the trainings that this one goes on from: orders and draws are counted over all of them.
+        Epochs of the trainings that this one continues: orders, draws and the schedule count from the first.
+    schedule_epochs : int
+        The length of the schedule in epochs, counted from the first; 0 for all up to this training's end.
     batch : int
         The next batch of it.
     best : float
@@ -86,6 +91,7 @@ class TrainingState:
 
     epoch: int = 0
     epochs_before: int = 0
+    schedule_epochs: int = 0
     batch: int = 0
     best: float = math.inf
     best_epoch: int = 0
@@ -109,6 +115,7 @@ class TrainingState:
             best_seen = 0.0 if plateau.best is None else plateau.best
             numbers = [state.rate_factor, plateau.factor, plateau.waited, best_seen]
             counts = [state.epoch, state.epochs_before, state.batch, state.best_epoch, state.waited]
+            counts.append(state.schedule_epochs)
             known = set(map(type, counts)) <= {int} and 0 <= min(counts) <= max(counts) < 2**53
             if not known or not all(map(math.isfinite, numbers)):
                 raise ValueError("a number is out of its range")
@@ -137,7 +144,9 @@ class Loop:
     callbacks : sequence of callbacks
         Called on the way.
     carried : OptimizerState or None
-        What to go on with; its arrays are changed in place.
+        What to continue from; its arrays are changed in place.
+    schedule_epochs : int
+        As in `TrainingState`.
     block_rows : int or None
         As `nnkit.core.order.epoch_order` takes it.
 
@@ -158,6 +167,7 @@ class Loop:
         callbacks: Sequence[Any],
         carried: OptimizerState | None = None,
         block_rows: int | None = None,
+        schedule_epochs: int = 0,
     ) -> None:
         network = trainer.network
         self.trainer = trainer
@@ -181,6 +191,7 @@ class Loop:
             trainer.half,
         )
         self._carried = carried or OptimizerState(0, 0, self.step.state)
+        self._schedule_epochs = schedule_epochs
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
         self.best_values: Array = network.arena.like_values()
         # An epoch's training loss is that of the weights it began with, not of those it leaves.
@@ -237,7 +248,11 @@ class Loop:
         if resumed is not None:
             self._restore(resumed)
             return
-        trainer.state = TrainingState(epochs_before=self._carried.epochs)
+        trainer.state = TrainingState(
+            epochs_before=self._carried.epochs,
+            schedule_epochs=self._schedule_epochs,
+            plateau=self._carried.plateau,
+        )
         trainer.history = History()
         trainer.backend.write(self.step.counters[STEP : STEP + 1], self._carried.steps)
         self.step.begin_counting_skips()
@@ -285,7 +300,8 @@ class Loop:
     def _optimizer_state(self) -> OptimizerState:
         state = self.trainer.state
         steps = int(self.trainer.backend.to_host(self.step.counters)[STEP])
-        return OptimizerState(steps, state.epochs_before + state.epoch + (state.batch > 0), self.step.state)
+        epochs = state.epochs_before + state.epoch + (state.batch > 0)
+        return OptimizerState(steps, epochs, self.step.state, state.plateau)
 
     def _finished(self) -> bool:
         return self.trainer.state.epoch >= self.epochs or self.trainer.state.stopped_early
@@ -393,8 +409,9 @@ class Loop:
     def _learning_rates(self) -> NDArray[np.float64]:
         """Return the epoch's learning rate for each batch."""
         trainer, steps = self.trainer, self.step.steps_per_epoch
-        first = trainer.state.epoch * steps
-        factors = trainer.schedule.factors(first, steps, self.epochs * steps, steps)
+        first = trainer.state.epochs_before + trainer.state.epoch
+        total = trainer.state.schedule_epochs or trainer.state.epochs_before + self.epochs
+        factors = trainer.schedule.factors(first * steps, steps, total * steps, steps)
         rate = trainer.optimizer.learning_rate * trainer.state.plateau.factor * trainer.state.rate_factor
         return rate * factors
 

@@ -225,6 +225,7 @@ class Trainer:
         decode: Decode | None = None,
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
         continued: bool = False,
+        schedule_epochs: int | None = None,
         progress: bool | None = None,
     ) -> History:
         """Train from epoch 1: a second call repeats the first one's orders and draws on the weights it finds.
@@ -257,8 +258,12 @@ class Trainer:
         checkpoints : Checkpoints or path-like, optional
             Where to keep checkpoints, from which `resume` goes on; a path stands for ``Checkpoints(path)``.
         continued : bool
-            Go on from the call before: with its optimizer's state and count of steps, and with orders and
-            draws that it has not had.
+            Continue the previous call: with its optimizer's state and count of steps, its place in the
+            schedule, and orders and draws that it has not had.
+        schedule_epochs : int, optional
+            The length of the schedule in epochs, counted from the first of the calls that continue one
+            another; by default all epochs up to the end of this call. After its end a schedule keeps its last
+            learning rate, or goes on if it does not depend on its length.
         progress : bool, optional
             Whether to show the training on standard output, as a `ProgressDisplay` among the callbacks does;
             by default where that is a terminal.
@@ -281,10 +286,21 @@ class Trainer:
         batch_size = whole("batch_size", batch_size, 1, 2**24)
         if callable(shuffle) and checkpoints is not None:
             raise ConfigError("what is ordered by a function cannot be resumed: give shuffle as a bool")
+        length = 0 if schedule_epochs is None else whole("schedule_epochs", schedule_epochs, 1)
         called = _with_progress(callbacks_from(callbacks), progress)
         with self._training_alone():
             loop, data = self._loop(
-                X, y, epochs, batch_size, validation, sample_weight, shuffle, called, decode, continued
+                X,
+                y,
+                epochs,
+                batch_size,
+                validation,
+                sample_weight,
+                shuffle,
+                called,
+                decode,
+                continued,
+                schedule_epochs=length,
             )
             if checkpoints is not None:
                 loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
@@ -456,6 +472,7 @@ class Trainer:
         decode: Decode | None,
         continued: bool = False,
         block_rows: int | Literal["auto"] | None = "auto",
+        schedule_epochs: int = 0,
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
         """Return the loop over these data, and what computes their fingerprint."""
         features = self._features(X)
@@ -486,7 +503,16 @@ class Trainer:
         carried = self.optimizer_state if continued else None
         batch_size = min(batch_size, rows.count)
         loop = Loop(
-            self, rows, evaluation, epochs, batch_size, shuffle, callbacks, carried, placed.block_rows
+            self,
+            rows,
+            evaluation,
+            epochs,
+            batch_size,
+            shuffle,
+            callbacks,
+            carried,
+            placed.block_rows,
+            schedule_epochs,
         )
 
         def data() -> dict[str, Any]:

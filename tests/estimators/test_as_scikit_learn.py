@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from plain_network import penalty
 from scipy import sparse
 from sklearn import neural_network
@@ -26,6 +27,7 @@ from twins import (
     assert_same_network,
     fitted_attributes,
     fitted_twins,
+    ours_for,
     problem,
     twins,
     type_family,
@@ -322,6 +324,77 @@ def test_a_warm_start_with_early_stopping_goes_on_from_the_best_weights() -> Non
     np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, atol=1e-6)
     np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, atol=1e-12)
     # scikit-learn trains on in the very arrays that it keeps as the best, and so ends with the last weights.
+
+
+SOLVERS = [ADAM, *(SGD | {"learning_rate": policy} for policy in ("constant", "invscaling", "adaptive"))]
+
+
+def two_rules(kind: str) -> tuple[tuple[NDArray, NDArray], ...]:
+    """Return rows of an easy rule, rows of another with noise, and rows of that one without."""
+    generator = np.random.default_rng(0)
+    easy, hard, test = (generator.normal(size=(rows, 5)) for rows in (300, 1000, 2000))
+    if kind == "regression":
+        noisy = hard @ [5.0, 4.0, 3.0, 2.0, 1.0] + generator.normal(size=1000)
+        return (
+            (easy, easy @ [1.0, 2.0, 3.0, 4.0, 5.0]),
+            (hard, noisy),
+            (test, test @ [5.0, 4.0, 3.0, 2.0, 1.0]),
+        )
+    noisy = (hard[:, 1] > 0) ^ (generator.random(1000) < 0.15)
+    return (easy, (easy[:, 0] > 0) + 0), (hard, noisy + 0), (test, (test[:, 1] > 0) + 0)
+
+
+@pytest.mark.parametrize("settings", SOLVERS, ids=str)
+@pytest.mark.parametrize("kind", ["binary", "regression"])
+def test_a_warm_started_fit_ends_at_the_best_of_its_own_epochs(kind: str, settings: dict[str, Any]) -> None:
+    """scikit-learn compares the scores of different held-out rows, and so stops or returns too early."""
+    first, second, test = two_rules(kind)
+    options = {"tol": 1e-4, "n_iter_no_change": 10, "activation": "relu", "alpha": 1e-4, "max_iter": 100}
+    options |= {"batch_size": "auto", "early_stopping": True, "warm_start": True, "shuffle": True}
+    options["power_t"] = 0.1
+    if kind == "regression":
+        options["learning_rate_init"] = 0.01
+    theirs, ours = twins(kind, **settings | options)
+    for estimator in (theirs, ours):
+        estimator.fit(*first).fit(*second)
+    assert ours.score(*test) >= max(theirs.score(*test) - 0.005, 0.9)
+    # The weights are those of the best epoch of this fit, on rows that are given here to be seen.
+    rows, held_out = (second[0][:800], second[1][:800]), (second[0][800:], second[1][800:])
+    before = len(ours.validation_scores_)
+    ours.fit(*rows, eval_set=held_out)
+    scores = ours.validation_scores_[before:]
+    assert len(scores) == ours.n_iter_
+    assert ours.best_validation_score_ == max(scores)
+    assert ours.score(*held_out) == pytest.approx(max(scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("settings", SOLVERS, ids=str)
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_a_warm_start_on_other_rows_takes_over_what_scikit_learn_takes_over(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    """Losses, the least of them, epochs without a better one and samples; not the rate, not the optimizer."""
+    X, y = problem(kind, rows=80)
+    theirs, ours = twins(kind, warm_start=True, tol=0.01, n_iter_no_change=3, shuffle=True, **settings)
+    for first, last in ((0, 50), (30, 80), (0, 80)):
+        for estimator in (theirs, ours):
+            estimator.fit(X[first:last], y[first:last])
+        assert_same_course(theirs, ours)
+    for estimator in (theirs, ours):
+        without_warnings(lambda e=estimator: e.partial_fit(X, y))
+    assert_same_course(theirs, ours)
+
+
+def test_early_stopping_can_be_set_between_warm_started_fits() -> None:
+    X, y = problem("binary", rows=80)
+    settings = {"tol": 0.01, "n_iter_no_change": 2, "warm_start": True, "learning_rate_init": 0.05}
+    ours = ours_for("binary", max_iter=100, **settings).fit(X, y)
+    ours.set_params(early_stopping=True).fit(X, y)
+    assert ours.best_validation_score_ == max(ours.validation_scores_)
+    assert ours.best_loss_ is None
+    ours.set_params(early_stopping=False).fit(X, y)
+    assert ours.best_loss_ <= min(ours.loss_curve_[-ours.n_iter_ :])
+    assert ours.stopped_early_
 
 
 SLOWING = SGD | {"learning_rate": "adaptive", "tol": 0.05, "n_iter_no_change": 1}

@@ -5,6 +5,7 @@ One step over all rows shows a rule as it is written; several are compared with 
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,75 @@ def test_a_schedule_can_be_an_instance_and_goes_with_any_optimizer() -> None:
     )
     assert same_bits(named, given)
     assert not same_bits(named, constant)
+
+
+SCHEDULES = [
+    "exponential",
+    {"name": "step", "every": 2, "factor": 0.1},
+    {"name": "inverse_time", "decay": 0.5},
+    {"name": "exponential", "rate": 0.5, "warmup": 3},
+    {"name": "exponential", "rate": 0.5, "warmup_epochs": 2},
+    {"name": "reduce_on_plateau", "patience": 1, "min_delta": 1e9, "factor": 0.5, "warmup_epochs": 1.5},
+    "cosine",
+    {"name": "cosine", "minimum": 0.1, "warmup_epochs": 1},
+    "one_cycle",
+]
+
+
+class Rates(nnkit.Callback):
+    """Keeps the learning rate of each epoch's last step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_epoch_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+        self.rates.append(figures.learning_rate)
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["one object", "pickled between calls"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_calls_of_partial_fit_advance_the_schedule_as_the_epochs_of_a_fit(
+    schedule: Any, copied: bool
+) -> None:
+    X, y = problem("binary")
+    settings = {"schedule": schedule, "max_iter": 6, "learning_rate_init": 0.1}
+    fitted = ours_for("binary", callbacks=[Rates()], **settings).fit(X, y)
+    called = ours_for("binary", callbacks=[Rates()], **settings)
+    for _ in range(6):
+        called.partial_fit(X, y, classes=[0, 1])
+        if copied:
+            called = pickle.loads(pickle.dumps(called))
+    assert len(set(fitted.callbacks[0].rates)) > 1
+    assert called.callbacks[0].rates == pytest.approx(fitted.callbacks[0].rates, rel=1e-12)
+    assert_same_network(fitted, called, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "exponential"])
+def test_after_max_iter_calls_a_schedule_keeps_its_last_rate_unless_its_length_is_open(schedule: str) -> None:
+    X, y = problem("regression")
+    ours = ours_for("regression", schedule=schedule, max_iter=4, learning_rate_init=0.1, callbacks=[Rates()])
+    for _ in range(7):
+        ours.partial_fit(X, y)
+    rates = ours.callbacks[0].rates
+    if schedule == "exponential":
+        np.testing.assert_allclose(rates, rates[0] * 0.95 ** np.arange(7))
+    else:
+        assert rates[3:] == [rates[3]] * 4
+        assert 0 < rates[3] < rates[1]
+
+
+def test_partial_fit_continues_the_schedule_of_a_fit_and_a_fit_begins_it() -> None:
+    X, y = problem("regression")
+    settings = {
+        "schedule": "exponential",
+        "learning_rate_init": 0.1,
+        "callbacks": [Rates()],
+        "warm_start": True,
+    }
+    ours = ours_for("regression", max_iter=3, batch_size=ROWS, **settings)
+    ours.fit(X, y).partial_fit(X, y).fit(X, y)
+    powers = [0, 1, 2, 3, 0, 1, 2]
+    np.testing.assert_allclose(ours.callbacks[0].rates, 0.1 * 0.95 ** np.array(powers))
 
 
 # --- callbacks ---

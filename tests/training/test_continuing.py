@@ -53,6 +53,52 @@ def test_a_call_that_does_not_continue_begins_the_optimizer_and_the_orders_anew(
     np.testing.assert_array_equal(weights(first), weights(again))
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "exponential",
+        "cosine",
+        {"name": "one_cycle", "warmup": 3},
+        {"name": "reduce_on_plateau", "patience": 1, "min_delta": 1e9},
+    ],
+    ids=str,
+)
+def test_calls_that_continue_go_on_in_the_schedule(schedule) -> None:
+    whole, parts = trainer(SGD(0.1), schedule=schedule), trainer(SGD(0.1), schedule=schedule)
+    whole.fit(X, Y, epochs=6, batch_size=16)
+    rates: list[float] = []
+    for epochs in (1, 2, 3):
+        history = parts.fit(X, Y, epochs=epochs, batch_size=16, continued=True, schedule_epochs=6)
+        rates += list(history["learning_rate"])
+    assert rates == list(whole.history["learning_rate"])
+    np.testing.assert_array_equal(weights(parts), weights(whole))
+
+
+def test_a_resumed_training_keeps_the_length_of_its_schedule(tmp_path) -> None:
+    class Stopping(Callback):
+        def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+            if figures.epoch == 2:
+                trainer.stop()
+
+    whole, cut, again = (trainer(SGD(0.1), schedule="cosine") for _ in range(3))
+    for each in (whole, cut):
+        each.fit(X, Y, epochs=2, batch_size=16, continued=True, schedule_epochs=9)
+    whole.fit(X, Y, epochs=4, batch_size=16, continued=True, schedule_epochs=9)
+    cut.fit(
+        X,
+        Y,
+        epochs=4,
+        batch_size=16,
+        continued=True,
+        schedule_epochs=9,
+        callbacks=[Stopping()],
+        checkpoints=Checkpoints(tmp_path, "1 epochs"),
+    )
+    again.resume(tmp_path, X, Y)
+    assert list(again.history["learning_rate"]) == list(whole.history["learning_rate"])
+    np.testing.assert_array_equal(weights(again), weights(whole))
+
+
 def test_continuing_takes_other_rows() -> None:
     one = trainer()
     one.fit(X[:30], Y[:30], epochs=1, batch_size=16)
