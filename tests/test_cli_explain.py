@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extra_packages import require
 from test_cli import SMALL, nnkit, people, succeed, write_csv
 
 from nnkit.insight.command import METHODS
@@ -53,10 +52,15 @@ def test_a_row_is_explained_in_the_users_columns(run: Path, table: Path) -> None
     assert (found["columns"][0]["contribution"] > 0) == high
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "permutation"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.extra(name) if name in ("shap", "lime") else ())
+        for name in METHODS
+        if name != "permutation"
+    ],
+)
 def test_every_method_finds_the_column_that_decides(run: Path, table: Path, method: str) -> None:
-    if method in ("shap", "lime"):
-        require(method)
     found = json.loads(succeed("explain", run, table, "--method", method, "--rows", 10, "--json"))
     assert found["rows"] == 10
     assert found["columns"][0]["column"] == "height"
@@ -165,8 +169,8 @@ def test_pictures_are_explained_by_pixels_only(tmp_path: Path) -> None:
         assert words in result.err
 
 
+@pytest.mark.extra("tensorboard")
 def test_training_is_tracked(table: Path, tmp_path: Path) -> None:
-    require("tensorboard")
     folder = tmp_path / "run"
     succeed("train", table, *SMALL, "--out", folder, "--track", "tensorboard")
     assert len(list((folder / "tensorboard").glob("events.out.tfevents.*"))) == 1

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from extra_packages import require
 
 from nnkit import Dense, Network, Trainer
 from nnkit.backends import cuda_probe, cupy, select
@@ -84,8 +83,8 @@ def test_what_is_missing_is_named_with_its_mend(monkeypatch: pytest.MonkeyPatch,
     assert "\n" not in selection.reason
 
 
+@pytest.mark.extra("cupy")
 def test_cupy_itself_without_a_driver_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    require("cupy")
     if cuda_probe._driver_is_there():
         pytest.skip("there is a driver")
     monkeypatch.setattr(cuda_probe, "_driver_is_there", lambda: True)

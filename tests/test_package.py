@@ -108,7 +108,10 @@ def test_using_a_name_loads_what_it_needs() -> None:
     assert loaded.isdisjoint({"sklearn", "pyarrow", "pandas", "pydantic", "rich"})
 
 
-def test_training_on_arrays_loads_no_library_for_tables_pictures_or_figures(tmp_path: Path) -> None:
+def test_training_on_arrays_loads_no_library_for_tables_pictures_or_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNKIT_CACHE", str(tmp_path / "cache"))  # with kernels in it, Numba is not imported
     np.savez(tmp_path / "rows.npz", X=np.arange(240.0).reshape(80, 3) % 7, y=np.arange(80) % 2)
     arguments = [
         "nnkit",
@@ -174,8 +177,10 @@ for estimator, y in (MLPClassifier(), X[:, 0] > 3), (MLPRegressor(), X[:, 0]):
     assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
     estimator.save("model.safetensors")
     assert np.array_equal(load("model.safetensors").predict(X), estimator.predict(X))
+from nnkit.data.limits import check_size
 from nnkit.errors import FileError
 from nnkit.files import locked
+check_size(1000, "a file")
 try:
     with locked(__import__("pathlib").Path("run")):
         pass

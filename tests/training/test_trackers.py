@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extra_packages import require
 
 from nnkit import Dense, Network, Trainer
 from nnkit.config import Config
@@ -59,8 +58,8 @@ def settings_of(run: Run) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.extra("tensorboard")
 def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
-    require("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run, outcome, _ = tracked(tmp_path, "tensorboard")
@@ -85,14 +84,16 @@ def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
     assert started.hparams["training.epochs"].number_value == EPOCHS
 
 
+@pytest.mark.extra("tensorboard")
 def test_tensorboard_needs_neither_tensorflow_nor_torch(tmp_path: Path) -> None:
-    require("tensorboard")
     tracked(tmp_path, "tensorboard")
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.extra("mlflow")
 def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = require("mlflow")
+    import mlflow
+
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     run, outcome, tracker = tracked(tmp_path, "mlflow")
@@ -113,8 +114,10 @@ def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pyte
     assert digest(Path(copy)) == digest(outcome.model_path)
 
 
+@pytest.mark.extra("mlflow")
 def test_a_resumed_training_goes_on_in_mlflows_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = require("mlflow")
+    import mlflow
+
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     run, _, first = tracked(tmp_path, "mlflow")
@@ -153,10 +156,10 @@ def records(path: Path) -> Iterator[bytes]:
             yield whole
 
 
+@pytest.mark.extra("wandb")
 def test_weights_and_biases_reads_config_metrics_and_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require("wandb")
     from wandb.proto import wandb_internal_pb2
 
     for name in ("WANDB_MODE", "WANDB_PROJECT"):
@@ -247,12 +250,13 @@ def closed_port() -> int:
         return int(opened.getsockname()[1])
 
 
-@pytest.mark.parametrize("name", ["mlflow", "wandb", "tensorboard"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.extra(name)) for name in ("mlflow", "wandb", "tensorboard")]
+)
 def test_a_tracker_that_cannot_begin_is_told_in_one_line_and_the_training_goes_on(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server out of reach; for what writes here, a file where a folder should be."""
-    require(name)
     server = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -271,11 +275,11 @@ def test_a_tracker_that_cannot_begin_is_told_in_one_line_and_the_training_goes_o
     assert outcome.model_path.is_file()
 
 
+@pytest.mark.extra("tensorboard")
 def test_a_full_disk_is_told_in_one_line_and_the_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """TensorBoard's writer, its records on the device that has no space left."""
-    require("tensorboard")
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full on this system")
     from tensorboard.summary.writer import record_writer
