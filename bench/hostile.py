@@ -64,7 +64,7 @@ READERS = (
 )
 RECORD = ROOT / "bench" / "results" / "hostile.json"
 FINDINGS = Path(tempfile.gettempdir()) / "nnkit-hostile"
-PACKAGES = ("nnkit", "numpy", "pyarrow", "safetensors", "pydantic", "pillow")
+PACKAGES = ("nnkit-train", "numpy", "pyarrow", "safetensors", "pydantic", "pillow")
 
 GIBIBYTE = 1 << 30
 ADDRESS_SPACE = 2 * GIBIBYTE  # above what a worker has mapped before the first input
@@ -159,7 +159,7 @@ def isolate() -> None:
 
 def watch_steps(folder: Path) -> list[str]:
     """Return a list that fills with what Python code does outside the folder and nnkit's cache."""
-    from nnkit.kernels.specialise import cache_folder
+    from nnkit.cache import cache_folder
 
     own = (str(folder), str(cache_folder()))
     places = {"open": 0, "os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1}

@@ -128,7 +128,7 @@ def _target(dtype: str) -> Target:
     return Target(
         f"cuda_{dtype}",
         imports,
-        "cuda.jit(cache=True)",
+        "cuda.jit",
         f"np.{dtype}",
         native,
         {},

@@ -101,16 +101,9 @@ from nnkit.kernels.layout import (
     STEP,
     WEIGHT_SUM,
 )
+from nnkit.kernels.modules import module_name, source_name, write_source
 from nnkit.kernels.native import Loop
-from nnkit.kernels.specialise import (
-    Constant,
-    Kernel,
-    Target,
-    load_kernel,
-    module_name,
-    source_name,
-    write_source,
-)
+from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
 
 __all__ = ["TEMPLATES", "kernel"]
 
@@ -566,9 +559,9 @@ _SUMS = frozenset({"penalise", "squared_norm", "penalise_rows", "squared_norm_ro
 
 # Numba's default error model checks each division, which blocks vectorising. Contraction allows fused
 # multiply-add and nothing that would reorder a sum or assume that there are no NaN.
-_DECORATOR = 'njit(cache=True, error_model="numpy", fastmath={"contract"}, nogil=True)'
+_DECORATOR = 'njit(error_model="numpy", fastmath={"contract"}, nogil=True)'
 # A sum of squares may be reordered into a vector's lanes: it is the same order at every run.
-_REDUCTION = 'njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)'
+_REDUCTION = 'njit(error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)'
 _IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
 # What a loss reduces a row with, in an order of the vector's lanes: functions of their own, for a flag that
 # allows it would hold for the formulas too, whose compensated sums it would undo. They are a module that all
@@ -577,7 +570,7 @@ _REDUCTIONS = """import numpy as np
 from numba import njit
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)
+@njit(error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)
 def total_of(x):
     total = 0.0
     for k in range(x.size):
@@ -585,7 +578,7 @@ def total_of(x):
     return total
 
 
-@njit(cache=True, error_model="numpy", fastmath={"nnan", "nsz"}, nogil=True)
+@njit(error_model="numpy", fastmath={"nnan", "nsz"}, nogil=True)
 def greatest_of(x):
     greatest = x[0]
     for k in range(x.size):

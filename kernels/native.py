@@ -6,12 +6,16 @@ alone loads it. It is the same machine code: the results are the same bits. An o
 processor, and for the versions, that it was made for, and only whole; in every other case Numba is asked, as
 if there were none.
 
+All of this rests on what Numba does not promise. It is therefore done only with the releases that it was
+tested with, and only after one small function, made and called in the same way, has returned the right values
+in this process.
+
 A compiled function takes its arguments as Numba lays them out: a pointer for its result and one for an error,
 then of each number its value, and of each array two pointers to who owns it, its size and its elements' size,
 its address, its shape and its strides. The object has a function beside it that takes one pointer, to all of
 these in a row: so a call from Python costs the same however many there are.
 
-Order: what lies in the cache, the object file, the loop.
+Order: what lies in the cache, the object file, the loop, the check.
 """
 
 from __future__ import annotations
@@ -22,19 +26,28 @@ import json
 import logging
 import os
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnkit.errors import FileError
-from nnkit.files import write_whole
-from nnkit.kernels.specialise import cache_folder, is_cached, load_source
+from nnkit.cache import write_cached
+from nnkit.errors import ConfigError, FileError
+from nnkit.kernels.locks import loading
+from nnkit.kernels.modules import (
+    forget_compiled,
+    is_cached,
+    kernel_folder,
+    load_source,
+    source_name,
+    warn_not_kept,
+)
+from nnkit.working import working
 
 __all__ = ["Loop", "Prepared", "undefined_symbols"]
 
@@ -74,7 +87,8 @@ def _signature(values: Sequence[Any]) -> str | None:
 @cache
 def _made_for() -> str:
     """Return what machine code depends on beside its source and its types."""
-    import llvmlite.binding as llvm
+    with loading:
+        import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features().flatten()
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
@@ -90,18 +104,33 @@ class _Object:
     code: bytes
 
     @staticmethod
-    def path(module: str, signature: str) -> Path:
-        """Return where that of a module's function for those types lies."""
+    def path(module: str, signature: str) -> Path | None:
+        """Return where that of a module's function for those types lies; None where there is no cache."""
+        folder = kernel_folder()
+        if folder is None:
+            return None
         key = hashlib.sha256(f"{signature}\n{_made_for()}".encode()).hexdigest()[:24]
-        return cache_folder() / "kernels" / "native" / f"{module}.{key}.o"
+        return folder / "native" / f"{module}.{key}.o"
 
     @classmethod
     def read(cls, path: Path) -> _Object | None:
-        """Return what a file holds, if it is there and whole."""
+        """Return what a file holds, if it is there and whole.
+
+        One that is damaged is removed, together with what Numba keeps: from that it would have no new one.
+        """
         try:
             data = path.read_bytes()
         except OSError:
             return None
+        native = cls._parsed(data)
+        if native is None:
+            with suppress(OSError):
+                path.unlink()
+            forget_compiled(path.name.partition(".")[0])
+        return native
+
+    @classmethod
+    def _parsed(cls, data: bytes) -> _Object | None:
         head, _, code = data.partition(b"\n")
         try:
             told = json.loads(head)
@@ -115,9 +144,9 @@ class _Object:
         """Keep it, as far as the cache can be written to."""
         told = {"symbol": self.symbol, "needs": self.needs, "sha256": hashlib.sha256(self.code).hexdigest()}
         try:
-            write_whole(path, json.dumps(told).encode() + b"\n" + self.code)
-        except FileError:
-            logger.debug("%s could not be kept", path)
+            write_cached(path, json.dumps(told).encode() + b"\n" + self.code)
+        except FileError as error:
+            warn_not_kept(str(error))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -204,18 +233,6 @@ def _caller_of(symbol: str, values: Sequence[Any]) -> str:
     return "\n".join(lines)
 
 
-_loading = threading.Lock()
-
-
-def _unlock_in_child() -> None:
-    """A fork copies a lock as it is, but not the thread that holds it."""
-    global _loading
-    _loading = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_unlock_in_child)
-
-
 def _is_known(name: str) -> bool:
     """Whether LLVM knows a function of this name, which it is told if the C library has it."""
     import llvmlite.binding as llvm
@@ -230,9 +247,9 @@ def _is_known(name: str) -> bool:
 
 def _address_of(native: _Object) -> int | None:
     """Load an object and return its function's address; None where it needs what is not here."""
-    import llvmlite.binding as llvm
+    with loading:
+        import llvmlite.binding as llvm
 
-    with _loading:
         # LLVM ends the process over a name that it does not find.
         if not all(map(_is_known, native.needs)):
             return None
@@ -278,6 +295,7 @@ class Loop:
         self.function = function
         self._source = source
         self._native: dict[str, int] = {}
+        self._dispatcher: Any = None
 
     def __call__(self, *values: Any) -> None:
         """Run it now."""
@@ -311,45 +329,68 @@ class Loop:
             return run
         if only_cached and not is_cached(self.module):
             return None
-        return lambda count: self.dispatcher(count, *values)
+        dispatcher = self.dispatcher
+        return lambda count: dispatcher(count, *values)
 
     def _address(self, values: Sequence[Any], only_cached: bool = False) -> int | None:
         """Return where the machine code for such arguments is; None where Numba must be asked for it."""
         signature = _signature(values)
         address = None if signature is None else self._loaded(signature)
         if address is None and not (only_cached and not is_cached(self.module)):
-            self._compile(values, signature)
+            with working("compiling kernels", unit="done") as work:
+                self._compile(values, signature)
+                work.advance()
         return address
 
     def _loaded(self, signature: str) -> int | None:
         """Return the address of what was compiled for these types, now or at another time."""
         if signature not in self._native:
-            native = _Object.read(_Object.path(self.module, signature))
+            path = _Object.path(self.module, signature)
+            native = _Object.read(path) if path is not None and _can_be_called(path.parent) else None
             address = None if native is None else _address_of(native)
             if address is None:
                 return None
             self._native[signature] = address
         return self._native[signature]
 
-    @cached_property
+    @property
     def dispatcher(self) -> Any:
-        """Numba's function, for which Numba is imported."""
-        return getattr(load_source(self.module, self._source), self.function)
+        """Numba's function, for which Numba is imported.
+
+        Raises
+        ------
+        ConfigError
+            If Numba is told not to compile: what is written in its types has other results in Python's.
+        """
+        with loading:
+            if self._dispatcher is None:
+                function = getattr(load_source(self.module, self._source), self.function)
+                if not hasattr(function, "compile"):
+                    raise ConfigError("unset NUMBA_DISABLE_JIT: nnkit's kernels have to be compiled")
+                self._dispatcher = function
+        return self._dispatcher
 
     def _compile(self, values: Sequence[Any], signature: str | None) -> None:
         """Let Numba compile it, or load what it compiled, and keep the machine code where it can be had."""
-        from numba import typeof
-
-        types = tuple(map(typeof, values))
-        self.dispatcher.compile(types)
-        if signature is None:
+        compiled = self.compiled_for(values)
+        path = None if signature is None else _Object.path(self.module, signature)
+        if path is None or not _can_be_called(path.parent, may_compile=True):
             return
         try:
-            native = _object_of(self.dispatcher.overloads[types], values)
+            native = _object_of(compiled, values)
         except Exception as error:  # each release fails in its own words
             logger.debug("the machine code of %s could not be had: %s", self.module, error)
         else:
-            native.write(_Object.path(self.module, signature))
+            native.write(path)
+
+    def compiled_for(self, values: Sequence[Any]) -> Any:
+        """Return what Numba compiles for the types of such arguments."""
+        dispatcher = self.dispatcher
+        from numba import typeof
+
+        types = tuple(map(typeof, values))
+        dispatcher.compile(types)
+        return dispatcher.overloads[types]
 
 
 def _bound(address: int, values: Sequence[Any]) -> tuple[Callable[[Any], None], ctypes.Array]:
@@ -369,3 +410,88 @@ def _bound(address: int, values: Sequence[Any]) -> tuple[Callable[[Any], None], 
     struct.pack_into("<QQ", row, 0, ctypes.addressof(unread), ctypes.addressof(unread) + 8)
     row.owners = (unread, tuple(values))  # type: ignore[attr-defined]
     return ctypes.CFUNCTYPE(None)(address), row
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The check.
+# ---------------------------------------------------------------------------------------------------------
+
+# Numba's releases with which tests/kernels/test_native.py was seen to pass. With 0.61, whose LLVM has typed
+# pointers, it does not.
+_TESTED = ("0.62", "0.63", "0.64", "0.65", "0.66", "0.67", "0.68")
+
+# It takes arrays of each layout and numbers of each kind, and calls the C library.
+_CHECK = """import math
+
+from numba import njit
+
+
+@njit(error_model="numpy", nogil=True)
+def check(matrix, exponents, turned, single, double, whole, out):
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            power = math.pow(double, exponents[j])
+            out[i, j] = matrix[i, j] * power * single + turned[i, j] * whole
+"""
+
+_checked: dict[Path, bool] = {}
+
+
+def _can_be_called(folder: Path, may_compile: bool = False) -> bool:
+    """Whether machine code can be taken from Numba, loaded and called; tried out once for a cache.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the objects lie, also that of the function which is tried.
+    may_compile : bool
+        Whether to compile it where it is missing. Without it there are no others to be loaded.
+    """
+    with loading:
+        if folder not in _checked:
+            loop = Loop(source_name("check", _CHECK), _CHECK, "check")
+            try:
+                right = _check(loop, may_compile)
+            except Exception as error:  # each release fails in its own words
+                logger.debug("machine code cannot be loaded without Numba: %s", error)
+                right = False
+            if right is None:
+                return False
+            _checked[folder] = right
+        return _checked[folder]
+
+
+def _check(loop: Loop, may_compile: bool) -> bool | None:
+    """Return whether the function computes what it should; None where it would have to be compiled."""
+    release = ".".join(version("numba").split(".")[:2])
+    if release not in _TESTED:
+        logger.debug("Numba %s is none of the releases %s", release, ", ".join(_TESTED))
+        return False
+    values, expected = _check_values()
+    path = _Object.path(loop.module, str(_signature(values)))
+    assert path is not None
+    native = _Object.read(path)
+    if native is None:
+        if not may_compile:
+            return None
+        forget_compiled(loop.module)  # of what is loaded from there, Numba has no more than the machine code
+        native = _object_of(loop.compiled_for(values), values)
+        native.write(path)
+    address = _address_of(native)
+    if address is None:
+        return False
+    function, row = _bound(address, values)
+    function(ctypes.byref(row))
+    return bool((values[-1].base == expected).all())
+
+
+def _check_values() -> tuple[list[Any], np.ndarray]:
+    """Return arguments, the last one part of an array, and what that array then holds; nothing is rounded."""
+    matrix = np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::2]
+    exponents = np.arange(3, dtype=np.int32)
+    exponents.flags.writeable = False
+    turned = np.arange(6, dtype=np.uint8).reshape(3, 2).T
+    whole = np.zeros((4, 5))
+    expected = whole.copy()
+    expected[1:3, 1:4] = matrix * 2.0**exponents * 0.25 + turned * 3
+    return [matrix, exponents, turned, np.float32(0.25), 2.0, 3, whole[1:3, 1:4]], expected

@@ -5,9 +5,8 @@ A template is an ordinary Python function over arrays. It calls formulas by plac
 they leave unused, inlines every formula down to native calls, and gives each float literal the kernel's
 dtype. What several templates share is a part, a function of a module that the target names: it is inlined
 too, sees the flags and placeholders, and may be a statement that returns nothing. The text that results is
-all that the kernel is made of: it is written under its own hash and imported from there, so Numba's disk
-cache, which watches the file of the function alone, is right about it. An edited formula is another text and
-another file.
+all that the kernel is made of: it is a module named by its hash (`modules`), so Numba's disk cache, which
+watches the file of the function alone, is right about it. An edited formula is another text and another file.
 
 Reference: why Numba's cache cannot see through closures and calls, numba.readthedocs.io, "Notes on Caching".
 """
@@ -16,17 +15,8 @@ from __future__ import annotations
 
 import ast
 import builtins
-import hashlib
-import importlib.util
 import inspect
-import logging
-import os
-import re
-import stat
-import sys
-import tempfile
 import textwrap
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -37,23 +27,21 @@ from typing import Any
 import numpy as np
 
 from nnkit.errors import ConfigError
-from nnkit.files import write_whole
+from nnkit.kernels.locks import loading
+from nnkit.kernels.modules import (
+    load_source,
+    source_name,
+    source_path,
+    write_source,
+)
 
 __all__ = [
     "MODULES",
     "Kernel",
     "Target",
-    "cache_folder",
-    "is_cached",
     "load_kernel",
-    "load_source",
-    "module_name",
-    "source_name",
     "specialise",
-    "write_source",
 ]
-
-logger = logging.getLogger("nnkit")
 
 Formulas = Mapping[str, Callable]
 Constant = bool | int | float
@@ -105,12 +93,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A specialised kernel: its entry, the parameters that are left, and where its source lies."""
+    """A specialised kernel: its entry, its remaining parameters, and its source's path, if any."""
 
     name: str
     entry: Any
     parameters: tuple[str, ...]
-    path: Path
+    path: Path | None
 
 
 def specialise(
@@ -147,115 +135,18 @@ def load_kernel(
 ) -> Kernel:
     """Specialise, write the source to the cache unless it lies there, and import it."""
     # One thread at a time: Python 3.11's `ast.parse` fails where two threads are in it.
-    with _loading[0]:
+    with loading:
         source = specialise(template, formulas, constants, target)
         name = source_name(f"{template.__name__}_{target.name}", source)
-        if not is_cached(name):
-            _announce_compiling()
         make = target.entry or _defined
         write_source(name, source)
         entry = make(name, source, template.__name__)
         parameters = tuple(_parameter_names(source, template.__name__))
-        return Kernel(template.__name__, entry, parameters, _source_path(name))
+        return Kernel(template.__name__, entry, parameters, source_path(name))
 
 
 def _defined(name: str, source: str, function: str) -> Any:
     return getattr(load_source(name, source), function)
-
-
-_loading = [threading.RLock()]
-
-
-def _unlock_in_child() -> None:
-    """A fork copies a lock as it is, but not the thread that holds it."""
-    _loading[0] = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_unlock_in_child)
-
-
-def source_name(prefix: str, source: str) -> str:
-    """Return what a module of that source is called: no other source is called so."""
-    return f"{prefix}_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
-
-
-def module_name(name: str) -> str:
-    """Return by what name a generated module is imported."""
-    return f"nnkit_kernel_{name}"
-
-
-def write_source(name: str, source: str) -> None:
-    """Write a module to the cache unless it lies there; its name says what it is made of."""
-    _sources[name] = source
-    path = _source_path(name)
-    if not path.exists():
-        write_whole(path, source.encode())
-
-
-_sources: dict[str, str] = {}
-
-
-def load_source(name: str, source: str) -> ModuleType:
-    """Write a module to the cache unless it lies there, and import it with those that it imports."""
-    with _loading[0]:
-        _sources[name] = source
-        return _imported(name)
-
-
-def is_cached(name: str) -> bool:
-    """Whether what a module of this name compiles lies in the cache."""
-    return any((_source_path(name).parent / "__pycache__").glob(f"{name}.*.nbi"))
-
-
-def _source_path(name: str) -> Path:
-    return cache_folder() / "kernels" / f"{name}.py"
-
-
-def cache_folder() -> Path:
-    """Where kernels and downloads are kept: ``NNKIT_CACHE``, or ``nnkit`` in the user's cache folder."""
-    if "NNKIT_CACHE" in os.environ:
-        return Path(os.environ["NNKIT_CACHE"]).expanduser()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if os.access(_nearest_existing(home), os.W_OK):
-        return home / "nnkit"
-    return _private_folder()
-
-
-@cache
-def _private_folder() -> Path:
-    """Return a temporary folder of this user's alone: what lies in it is executed."""
-    folder = Path(tempfile.gettempdir()) / f"nnkit-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
-    return folder if own else Path(tempfile.mkdtemp(prefix="nnkit-"))
-
-
-@cache
-def _announce_compiling() -> None:
-    logger.info(f"compiling kernels, once for this kind of network; they are kept in {cache_folder()}")
-
-
-def _nearest_existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
-def _imported(name: str) -> ModuleType:
-    full = module_name(name)
-    if full not in sys.modules:
-        write_source(name, _sources[name])
-        for needed in re.findall(rf"^from {module_name('')}(\w+) import", _sources[name], re.MULTILINE):
-            _imported(needed)
-        spec = importlib.util.spec_from_file_location(full, _source_path(name))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        # It has run before another thread can find it.
-        spec.loader.exec_module(module)
-        sys.modules[full] = module
-    return sys.modules[full]
 
 
 def _parameter_names(source: str, function: str) -> list[str]:

@@ -5,7 +5,9 @@ The public names are loaded when they are first used, so that importing nnkit co
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,11 +59,31 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME), "__version__"]
 
 
+def _check_kernels() -> None:
+    """Raise ImportError unless `nnkit.kernels` is of the same installation or checkout as this file.
+
+    In a checkout the kernels lie beside this folder, and only an editable install makes them `nnkit.kernels`.
+    Python that was started in a checkout imports this folder from there, whatever is installed.
+    """
+    package = os.path.dirname(os.path.realpath(__file__))
+    checkout = os.path.dirname(package)
+    found = find_spec("nnkit.kernels")
+    allowed = (os.path.join(package, "kernels"), os.path.join(checkout, "kernels"))
+    if found is None or os.path.dirname(os.path.realpath(found.origin or "")) not in allowed:
+        raise ImportError(
+            f"{checkout} is a checkout of nnkit that is not installed: start Python in another folder to use "
+            f"the installed nnkit, or install the checkout by pip install -e {checkout}"
+        )
+
+
+_check_kernels()
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("nnkit")
+        return version("nnkit-train")
     if name not in _HOME:
         raise AttributeError(f"module 'nnkit' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -1,15 +1,14 @@
-"""Checks of what a caller gives or needs: each returns it plain or says what is wrong with it."""
+"""Checks of what a caller gives: each returns it plain or says what is wrong with it."""
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from numbers import Integral, Real
 from typing import Any
 
 from nnkit.errors import ConfigError, shown
 
-__all__ = ["above_zero", "at_least_zero", "extra_module", "whole"]
+__all__ = ["above_zero", "at_least_zero", "whole"]
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -34,22 +33,3 @@ def above_zero(name: str, value: Any) -> float:
     if at_least_zero(name, value) == 0:
         raise ConfigError(f"{name} = {shown(value)} must be greater than 0")
     return float(value)
-
-
-def extra_module(name: str, extra: str) -> Any:
-    """Import a module of an optional package, or raise `ConfigError` with the extra that brings it.
-
-    Parameters
-    ----------
-    name : str
-        The module's full name.
-    extra : str
-        Of nnkit's own extras, the one that the package comes with.
-    """
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        package = name.split(".")[0]
-        if (error.name or "").split(".")[0] != package:
-            raise
-        raise ConfigError(f"{package} is not installed: pip install 'nnkit[{extra}]'") from None

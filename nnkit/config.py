@@ -11,13 +11,14 @@ import json
 import os
 import re
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -30,15 +31,17 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from nnkit.core.activations import activation_names
 from nnkit.core.augmentation import augmentation_from
-from nnkit.core.initializers import initializer_from
-from nnkit.core.losses import loss_from
+from nnkit.core.initializers import INITIALIZERS, initializer_from
+from nnkit.core.losses import loss_from, loss_names
 from nnkit.core.metrics import get_metric
-from nnkit.core.optimizers import optimizer_from
+from nnkit.core.optimizers import optimizer_from, optimizer_names
 from nnkit.core.periods import Period, parse_period
-from nnkit.core.schedules import Schedule, schedule_from
+from nnkit.core.schedules import SCHEDULES, Schedule, schedule_from
 from nnkit.data.operations import MOST_PICTURE_SIDE
 from nnkit.data.pictures import PictureOptions, PictureSettings
 from nnkit.data.terms import MOST_CHARACTERS, MOST_WORDS
@@ -243,6 +246,11 @@ _Layer = Annotated[int, Field(ge=1, le=_LARGEST_LAYER)]
 _Penalty = Annotated[float, Field(ge=0)]
 
 
+def _key(words: str, example: Any = None) -> Any:
+    """Return what a config's key is for, and for a key without a default a value it may have."""
+    return Field(description=words, examples=None if example is None else [example])
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -251,58 +259,80 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """[data]: what to train on.
+    """[data]: what to train on."""
 
-    Parameters
-    ----------
-    train, test : str, optional
-        A file, a folder or a built-in's name.
-    validation : float or str
-        The share of the training samples held out, 0 for none, or a file.
-    target : str, int or list of these, optional
-        The column or columns to predict.
-    features, drop : str, int or list of these, optional
-        The columns to learn from; those to leave out.
-    task : {"auto", "classification", "binary", "multiclass", "multilabel", "regression"}
-    scaling : {"auto", "standardize", "unit", "none"}
-    text : str, int or list of these, optional
-        The columns that are text; empty for none. Without it they are found, as
-        `nnkit.data.text.holds_text` says.
-    categories : {"onehot", "embed"}
-        Whether a category is one-hot inputs, or a row of a table of vectors that are learnt.
-    category_width : int, optional
-        The width of those vectors; without it, min(600, round(1.6 n^0.56)) for n categories.
-    image_size : int or list of int, optional
-        What pictures are made into, in pixels: one number, or [height, width]; 64 if not given.
-    image_fit : {"crop", "pad", "stretch"}
-        How a picture of another shape is made to fit.
-    grayscale : bool
-        Whether pictures lose their colours.
-    image_column : str or int, optional
-        The column of a table that holds the paths of pictures.
-    on_bad : {"error", "skip"}
-        What to do with a picture that cannot be read.
-    augment : table, optional
-        How pictures are varied while training; see `nnkit.core.augmentation`.
-    """
-
-    train: Annotated[str | None, _optional(_text)] = None
-    validation: Annotated[float | str, PlainValidator(_share_or_file)] = 0.1
-    test: Annotated[str | None, _optional(_text)] = None
-    target: Annotated[str | int | list[str | int] | None, _optional(_some_columns)] = None
-    features: Annotated[str | int | list[str | int] | None, _optional(_some_columns)] = None
-    drop: Annotated[str | int | list[str | int] | None, _optional(_columns)] = None
-    task: Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"] = "auto"
-    scaling: Literal["auto", "standardize", "unit", "none"] = "auto"
-    text: Annotated[str | int | list[str | int] | None, _optional(_columns)] = None
-    categories: Literal["onehot", "embed"] = "onehot"
-    category_width: Annotated[int, Field(ge=1, le=_WIDEST_EMBEDDING)] | None = None
-    image_size: Annotated[int | list[int] | None, _optional(_image_size)] = None
-    image_fit: Literal["crop", "pad", "stretch"] = "crop"
-    grayscale: bool = False
-    image_column: Annotated[str | int | None, _optional(_one_column)] = None
-    on_bad: Literal["error", "skip"] = "error"
-    augment: Annotated[dict[str, Any] | None, _optional(_augment)] = None
+    train: Annotated[
+        str | None,
+        _optional(_text),
+        _key("What to train on: a file, a folder or a built-in's name.", "digits"),
+    ] = None
+    validation: Annotated[
+        float | str,
+        PlainValidator(_share_or_file),
+        _key("The share of the training rows to hold out, 0 for none, or a file to validate on."),
+    ] = 0.1
+    test: Annotated[
+        str | None, _optional(_text), _key("A file to measure the trained model on.", "test.csv")
+    ] = None
+    target: Annotated[
+        str | int | list[str | int] | None,
+        _optional(_some_columns),
+        _key("The column to predict, by name or number, or a list of several.", "price"),
+    ] = None
+    features: Annotated[
+        str | int | list[str | int] | None,
+        _optional(_some_columns),
+        _key("The columns to learn from; without it, all but the target.", ["rooms", "area"]),
+    ] = None
+    drop: Annotated[
+        str | int | list[str | int] | None, _optional(_columns), _key("Columns to leave out.", ["id"])
+    ] = None
+    task: Annotated[
+        Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"],
+        _key("What kind of target it is; auto follows from its values."),
+    ] = "auto"
+    scaling: Annotated[
+        Literal["auto", "standardize", "unit", "none"],
+        _key("How numbers and pixels are scaled; unit divides pixels by 255."),
+    ] = "auto"
+    text: Annotated[
+        str | int | list[str | int] | None,
+        _optional(_columns),
+        _key("The columns that are text, [] for none; without it, they are found by their values.", ["body"]),
+    ] = None
+    categories: Annotated[
+        Literal["onehot", "embed"],
+        _key("Whether a category is one-hot inputs or has a vector that is learnt."),
+    ] = "onehot"
+    category_width: Annotated[
+        Annotated[int, Field(ge=1, le=_WIDEST_EMBEDDING)] | None,
+        _key("The width of those vectors; without it, min(600, round(1.6 n^0.56)) for n categories.", 8),
+    ] = None
+    image_size: Annotated[
+        int | list[int] | None,
+        _optional(_image_size),
+        _key("The side of pictures in pixels, or [height, width]; without it, 64.", [48, 64]),
+    ] = None
+    image_fit: Annotated[
+        Literal["crop", "pad", "stretch"], _key("How a picture of another shape is made to fit.")
+    ] = "crop"
+    grayscale: Annotated[bool, _key("Whether pictures lose their colours.")] = False
+    image_column: Annotated[
+        str | int | None,
+        _optional(_one_column),
+        _key("The column of a table that holds the paths of pictures.", "path"),
+    ] = None
+    on_bad: Annotated[Literal["error", "skip"], _key("What to do with a picture that cannot be read.")] = (
+        "error"
+    )
+    augment: Annotated[
+        dict[str, Any] | None,
+        _optional(_augment),
+        _key(
+            "How pictures are varied while training, by shift, flip and erase.",
+            {"shift": 0.1, "flip": True, "erase": 0.2},
+        ),
+    ] = None
 
     def pictures(self) -> PictureOptions:
         """Return how a source of pictures is read."""
@@ -314,40 +344,50 @@ class DataConfig(_Section):
 
 
 class TextConfig(_Section):
-    """[text]: what is learnt from columns of text. Other defaults of a training on text: see the README.
+    """[text]: what is learnt from columns of text. Other defaults of a training on text: see the README."""
 
-    Parameters
-    ----------
-    word_ngrams : int
-        Up to how many words that follow one another make a term (fastText's ``wordNgrams``).
-    char_ngrams : list of two int, or "auto"
-        The shortest and the longest run of characters in a word that makes a term (fastText's ``minn`` and
-        ``maxn``); empty for none. "auto" takes [3, 5] for up to about two million tokens, and else none.
-    min_count : int
-        How often a term must come in the training rows (fastText's ``minCount``).
-    vocabulary_size : int
-        The most terms, the most frequent ones (scikit-learn's ``max_features``).
-    hashing : int
-        Hash terms into so many buckets instead of keeping a vocabulary; 0 for a vocabulary.
-    tfidf : bool
-        Whether terms are weighted by TF-IDF.
-    width : int, optional
-        Of a term's vector; without it, 64, or that of `vectors`.
-    reduce : {"auto", "mean", "sum", "max"}
-        How a document's vectors become one; "auto" is the mean, or with TF-IDF the sum.
-    vectors : str, optional
-        A file of word vectors to begin from, in word2vec's or GloVe's text format.
-    """
-
-    word_ngrams: Annotated[int, Field(ge=1, le=MOST_WORDS)] = 2
-    char_ngrams: Annotated[str | list[int], PlainValidator(_char_ngrams)] = "auto"
-    min_count: Annotated[int, Field(ge=1, le=2**31 - 1)] = 2
-    vocabulary_size: Annotated[int, Field(ge=1, le=2**24)] = 100_000
-    hashing: Annotated[int, Field(ge=0, le=2**24)] = 0
-    tfidf: bool = False
-    width: Annotated[int, Field(ge=1, le=_WIDEST_EMBEDDING)] | None = None
-    reduce: Literal["auto", "mean", "sum", "max"] = "auto"
-    vectors: Annotated[str | None, _optional(_text)] = None
+    word_ngrams: Annotated[
+        int,
+        Field(ge=1, le=MOST_WORDS),
+        _key("The maximum number of consecutive words that make a term (fastText's wordNgrams)."),
+    ] = 2
+    char_ngrams: Annotated[
+        str | list[int],
+        PlainValidator(_char_ngrams),
+        _key(
+            "The shortest and longest run of characters that makes a term (fastText's minn, maxn), [] for "
+            "none; auto takes [3, 5] for up to about 2 million tokens, else none."
+        ),
+    ] = "auto"
+    min_count: Annotated[
+        int,
+        Field(ge=1, le=2**31 - 1),
+        _key("How often a term must occur in the training rows (fastText's minCount)."),
+    ] = 2
+    vocabulary_size: Annotated[
+        int,
+        Field(ge=1, le=2**24),
+        _key("The maximum number of terms, the most frequent ones (scikit-learn's max_features)."),
+    ] = 100_000
+    hashing: Annotated[
+        int,
+        Field(ge=0, le=2**24),
+        _key("The number of buckets that terms are hashed into; 0 keeps a vocabulary (fastText's bucket)."),
+    ] = 0
+    tfidf: Annotated[bool, _key("Whether terms are weighted by TF-IDF.")] = False
+    width: Annotated[
+        Annotated[int, Field(ge=1, le=_WIDEST_EMBEDDING)] | None,
+        _key("The width of a term's vector; without it, 64, or the width of `vectors`.", 64),
+    ] = None
+    reduce: Annotated[
+        Literal["auto", "mean", "sum", "max"],
+        _key("How a document's vectors become one; auto is the mean, or with TF-IDF the sum."),
+    ] = "auto"
+    vectors: Annotated[
+        str | None,
+        _optional(_text),
+        _key("A file of word vectors to begin from, in word2vec's or GloVe's format.", "glove.6B.100d.txt"),
+    ] = None
 
     @field_validator("reduce")
     @classmethod
@@ -365,29 +405,28 @@ class TextConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """[model]: the network.
+    """[model]: the network."""
 
-    Parameters
-    ----------
-    hidden : list of int
-        The hidden layers' widths; empty for a linear model.
-    activation : str
-        Of the hidden layers; a registered one's name is known to the network alone, so it is checked there.
-    dropout : float or list of float
-        Rates in [0, 1), after every hidden layer or after each.
-    initializer : str or table
-        "auto" takes the activation's own.
-    output : str
-        What the network's outputs are passed through; "auto" leaves it to the loss.
-    """
-
-    hidden: list[_Layer] = Field(default=[256, 128], max_length=_MOST_LAYERS)
-    activation: _Text = "relu"
-    dropout: Annotated[float | list[float], PlainValidator(_dropout)] = 0.0
+    hidden: Annotated[
+        list[_Layer],
+        Field(max_length=_MOST_LAYERS),
+        _key("The widths of the hidden layers; [] for a linear model."),
+    ] = [256, 128]
+    # A registered activation's name is known to the network alone, so it is checked there.
+    activation: Annotated[
+        _Text, _key(f"The activation of the hidden layers: {', '.join(activation_names())}.")
+    ] = "relu"
+    dropout: Annotated[
+        float | list[float],
+        PlainValidator(_dropout),
+        _key("The share of each hidden layer's units to drop while training, or a list with one for each."),
+    ] = 0.0
     initializer: Annotated[
-        _Named, _named("an initializer", '{name = "normal", std = 0.01}', _unless_auto(initializer_from))
+        _Named,
+        _named("an initializer", '{name = "normal", std = 0.01}', _unless_auto(initializer_from)),
+        _key(f"How weights begin: {', '.join(INITIALIZERS)}; auto takes the activation's own."),
     ] = "auto"
-    output: _Text = "auto"
+    output: Annotated[_Text, _key("The activation of the output layer; auto leaves it to the loss.")] = "auto"
 
     @field_validator("dropout")
     @classmethod
@@ -399,54 +438,57 @@ class ModelConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """[training]: how the network learns.
+    """[training]: how the network learns."""
 
-    Parameters
-    ----------
-    epochs, batch_size : int
-    optimizer : str or table
-        See `nnkit.core.optimizers`.
-    learning_rate : float
-        In (0, 100].
-    schedule : str or table
-        See `nnkit.core.schedules`.
-    warmup : int or Period
-        Steps, or "2 epochs".
-    loss : str or table
-        "auto" takes the task's; see `nnkit.core.losses`.
-    class_weight : "balanced" or table, optional
-    weight_decay, l1, l2 : float
-    clip_norm : float, optional
-        The greatest norm of the gradient.
-    early_stopping : int
-        Stop after so many epochs without improvement; 0 for never.
-    restore_best : bool
-        Whether the best epoch's parameters are the result.
-    metrics : list of str
-        Empty for the task's own.
-    """
-
-    epochs: Annotated[int, Field(ge=1, le=2**31 - 1)] = 20
-    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 128
-    optimizer: Annotated[_Named, _named("an optimizer", '{name = "adam", beta1 = 0.9}', optimizer_from)] = (
-        "adam"
-    )
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = 1e-3
-    schedule: Annotated[_Named, _named("a schedule", '{name = "step", every = 10}', schedule_from)] = "cosine"
-    warmup: _Warmup = 0
-    loss: Annotated[_Named, _named("a loss", '{name = "huber", delta = 1.0}', _unless_auto(loss_from))] = (
-        "auto"
-    )
-    class_weight: Annotated[str | dict[str, float] | None, _optional(_class_weight)] = None
-    weight_decay: _Penalty = 0.0
-    l1: _Penalty = 0.0
-    l2: _Penalty = 0.0
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    early_stopping: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    restore_best: bool = True
-    metrics: list[Annotated[_Text, AfterValidator(_known_metric)]] = Field(
-        default=[], max_length=_MOST_METRICS
-    )
+    epochs: Annotated[
+        int, Field(ge=1, le=2**31 - 1), _key("The number of passes over the training rows.")
+    ] = 20
+    batch_size: Annotated[int, Field(ge=1, le=2**24), _key("The number of rows in each step.")] = 128
+    optimizer: Annotated[
+        _Named,
+        _named("an optimizer", '{name = "adam", beta1 = 0.9}', optimizer_from),
+        _key(f"How weights are updated: {', '.join(optimizer_names())}; or a table with parameters."),
+    ] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=100), _key("The base learning rate.")] = 1e-3
+    schedule: Annotated[
+        _Named,
+        _named("a schedule", '{name = "step", every = 10}', schedule_from),
+        _key(f"How the learning rate changes: {', '.join(SCHEDULES)}; or a table with parameters."),
+    ] = "cosine"
+    warmup: Annotated[
+        _Warmup, _key('Over how many steps, or such as "2 epochs", the learning rate rises at the beginning.')
+    ] = 0
+    loss: Annotated[
+        _Named,
+        _named("a loss", '{name = "huber", delta = 1.0}', _unless_auto(loss_from)),
+        _key(f"What is minimised: {', '.join(loss_names())}; or a table; auto takes the task's."),
+    ] = "auto"
+    class_weight: Annotated[
+        str | dict[str, float] | None,
+        _optional(_class_weight),
+        _key(
+            'How much the rows of each class count: "balanced", or a table of classes and weights.',
+            "balanced",
+        ),
+    ] = None
+    weight_decay: Annotated[_Penalty, _key("The decoupled weight decay; unless set, adamw takes 0.01.")] = 0.0
+    l1: Annotated[_Penalty, _key("The penalty on the weights' absolute values.")] = 0.0
+    l2: Annotated[_Penalty, _key("The penalty on half of the weights' squares.")] = 0.0
+    clip_norm: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        _key("The maximum norm of the gradient; without it, it is not clipped.", 1.0),
+    ] = None
+    early_stopping: Annotated[
+        int, Field(ge=0, le=2**31 - 1), _key("Stop after so many epochs without improvement; 0 for never.")
+    ] = 0
+    restore_best: Annotated[
+        bool, _key("Whether the result is the parameters of the best epoch rather than the last.")
+    ] = True
+    metrics: Annotated[
+        list[Annotated[_Text, AfterValidator(_known_metric)]],
+        Field(max_length=_MOST_METRICS),
+        _key('The metrics to measure, such as ["accuracy", "log_loss"]; [] for the task\'s own.'),
+    ] = []
 
     @field_validator("warmup")
     @classmethod
@@ -469,35 +511,41 @@ class TrainingConfig(_Section):
 
 
 class RunConfig(_Section):
-    """[run]: where and how it runs.
+    """[run]: where and how it runs."""
 
-    Parameters
-    ----------
-    device : str
-        "auto", "cpu", "cuda", "cuda:1", or another backend's name, known where devices are.
-    precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}
-    seed : int
-        In [0, 2**64).
-    out : str, optional
-        The run's folder.
-    checkpoint_every : Period, optional
-        If not given: each epoch, unless the last checkpoint is less than a second old, and every 5 minutes.
-    checkpoint_keep : int
-        How many of the newest checkpoints stay.
-    data_placement : {"auto", "device", "pinned", "mmap"}
-        Where the rows lie: on the device, in the host's memory behind a GPU's pinned buffers, or mapped.
-    diagnostics : bool
-        Whether the training looks for what is wrong with it: before, on the way, and at the end.
-    """
-
-    device: Annotated[str, PlainValidator(_device)] = "auto"
-    precision: Literal["fp32", "fp64", "tf32", "fp16", "bf16"] = "fp32"
-    seed: Annotated[int, Field(ge=0, le=2**64 - 1)] = 0
-    out: Annotated[str | None, _optional(_text)] = None
-    checkpoint_every: Annotated[Period | None, _optional(parse_period), _written] = None
-    checkpoint_keep: Annotated[int, Field(ge=1)] = 3
-    data_placement: Literal["auto", "device", "pinned", "mmap"] = "auto"
-    diagnostics: bool = True
+    # Another backend's name is known where devices are.
+    device: Annotated[
+        str, PlainValidator(_device), _key("Where to train: auto, cpu, cuda, or one GPU such as cuda:1.")
+    ] = "auto"
+    precision: Annotated[
+        Literal["fp32", "fp64", "tf32", "fp16", "bf16"], _key("The precision to compute in.")
+    ] = "fp32"
+    seed: Annotated[
+        int, Field(ge=0, le=2**64 - 1), _key("The seed of the weights, the order of the rows and dropout.")
+    ] = 0
+    out: Annotated[
+        str | None,
+        _optional(_text),
+        _key("The run's folder; without it, one is named in runs/.", "runs/mine"),
+    ] = None
+    checkpoint_every: Annotated[
+        Period | None,
+        _optional(parse_period),
+        _written,
+        _key(
+            "How often to write a checkpoint; without it, after each epoch (at most one a second) and every "
+            "5 minutes.",
+            "10 minutes",
+        ),
+    ] = None
+    checkpoint_keep: Annotated[int, Field(ge=1), _key("How many of the newest checkpoints to keep.")] = 3
+    data_placement: Annotated[
+        Literal["auto", "device", "pinned", "mmap"],
+        _key("Where the training rows are kept: on the device, in the host's memory, or mapped from a file."),
+    ] = "auto"
+    diagnostics: Annotated[
+        bool, _key("Whether to look for what is wrong with the data, the settings and the training.")
+    ] = True
 
 
 # --- the whole ---
@@ -560,6 +608,25 @@ class Config(_Section):
         for section, keys in self.model_dump().items():
             lines = [f"{key} = {_toml_value(value)}" for key, value in keys.items() if value is not None]
             sections.append("\n".join([f"[{section}]", *lines]) + "\n")
+        return "\n".join(sections)
+
+    def to_commented_toml(self) -> str:
+        """Return a TOML file with every key, what it is for, and its default.
+
+        Keys that this config does not set are commented out, so that `load_config` reads back an equal config
+        with the same keys set: some defaults depend on the data, such as the layers of a training on text.
+        """
+        sections = []
+        for section, kind in _sections():
+            given = getattr(self, section)
+            lines = [f"[{section}]"]
+            for key, field in kind.model_fields.items():
+                words = field.description or ""
+                if get_origin(field.annotation) is Literal:
+                    words += f" One of {', '.join(_allowed((section, key)))}."
+                lines += textwrap.wrap(words, 98, initial_indent="# ", subsequent_indent="#   ")
+                lines.append(_commented_key(given, key, field))
+            sections.append("\n".join(lines) + "\n")
         return "\n".join(sections)
 
 
@@ -823,6 +890,16 @@ def _paths(table: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 # --- writing ---
+
+
+def _commented_key(section: _Section, key: str, field: FieldInfo) -> str:
+    """Return a key with the value it has; commented out where it was not set."""
+    value = section.model_dump()[key]
+    if key in section.model_fields_set and value is not None:
+        return f"{key} = {_toml_value(value)}"
+    if value is None:
+        [value] = field.examples or [None]
+    return f"# {key} = {_toml_value(value)}"
 
 
 def _toml_value(value: object, *, strict: bool = True) -> str:

@@ -66,7 +66,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     parameters = {name: _to_json(value) for name, value in estimator.get_params(deep=False).items()}
     details = {
         "estimator": {"class": type(estimator).__name__, "parameters": parameters, "fitted": fitted},
-        "nnkit": version("nnkit"),
+        "nnkit": version("nnkit-train"),
         "numpy": np.__version__,
     }
     dtype = estimator.coefs_[0].dtype

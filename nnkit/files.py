@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnkit.errors import FileError
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows, where only `locked` does without it
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["locked", "remove_unfinished", "write_whole"]
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes | Iterable[bytes | memoryview]) -> None:
+def write_whole(
+    path: str | os.PathLike[str], data: bytes | Iterable[bytes | memoryview], mend: str = ""
+) -> None:
     """Write a file under a temporary name in the same folder, flush it to the disk, and rename it.
 
-    The folder is flushed too: after a power failure there is the old file or the new one, whole.
+    The folder is flushed too: after a power failure there is the old file or the new one, whole. It has the
+    permissions that the umask leaves of any new file.
 
     Parameters
     ----------
@@ -25,6 +31,8 @@ def write_whole(path: str | os.PathLike[str], data: bytes | Iterable[bytes | mem
         The final name; what lies there is replaced in one instant. Its folder is made if it is missing.
     data : bytes, or an iterable of buffers
         The whole content, or its parts in order.
+    mend : str
+        What the user can do if it cannot be written, the end of the message.
 
     Raises
     ------
@@ -32,23 +40,22 @@ def write_whole(path: str | os.PathLike[str], data: bytes | Iterable[bytes | mem
         If the folder or the file cannot be written.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.parent / f".{path.name}.{os.urandom(8).hex()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             for part in [data] if isinstance(data, bytes) else data:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except BaseException as error:  # an interrupt leaves nothing behind either
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and not isinstance(error, FileError):
+            end = f": {mend}" if mend else ""
+            raise FileError(f"{path}: cannot be written: {error.strerror or error}{end}") from error
         raise
 
 
@@ -74,9 +81,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises
     ------
     FileError
-        If another process holds it, or it cannot be written to.
+        If another process holds it, it cannot be written to, or the system is Windows.
     """
     path = folder / ".lock"
+    if fcntl is None:
+        raise FileError(f"{folder}: nnkit cannot lock a folder on Windows; train on Linux or in WSL")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _locked_file(path)
@@ -112,14 +121,11 @@ def _locked_file(path: Path) -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # no folder can be opened on Windows, and elsewhere none without read permission
+        return
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current

@@ -7,12 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nnkit.backends import available, select
+from nnkit.cache import describe_cache
 from nnkit.errors import DeviceError
 
 __all__ = ["describe_machine"]
 
 _PACKAGES = (
-    "nnkit",
+    "nnkit-train",
     "numpy",
     "numba",
     "scipy",
@@ -37,6 +38,7 @@ def describe_machine() -> dict[str, str]:
         # Of GPUs there may be several, with rows of the same names.
         of = "" if name == "cpu" else f"{name} "
         rows |= {f"  {of}{key}": value for key, value in backend.describe().items()}
+    rows["cache"] = describe_cache()
     rows["python"] = platform.python_version()
     return rows | {package: _version(package) for package in _PACKAGES}
 

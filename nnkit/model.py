@@ -68,7 +68,7 @@ class Model:
     @_QUIET
     def outputs(self, X: Any) -> NDArray:
         """Return the network's raw outputs, shape (samples, outputs), for rows as the user has them."""
-        return self.network.predict(self.preprocessor.transform(X))
+        return self.network.outputs(self.preprocessor.transform(X))
 
     def predict(self, X: Any, threshold: float = 0.5) -> NDArray:
         """Return labels in their own type, or a regression's values in their own units.
@@ -258,7 +258,7 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
     tables = tuple(layer.size for layer in network.layers if isinstance(layer, Embedding))
     if tables != preprocessor.embedding_sizes:
         raise ModelFileError("the network's embeddings do not fit the columns that the file describes")
-    if preprocessor.width != network.inputs or target.outputs != network.outputs:
+    if preprocessor.width != network.inputs or target.outputs != network.output_width:
         raise ModelFileError(
             "the network does not fit the preprocessing and the target that the file describes"
         )

@@ -33,6 +33,7 @@ from nnkit.core.optimizers import Adam, Momentum, Nesterov, Optimizer, optimizer
 from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.device_arrays import from_device
 from nnkit.errors import ConfigError, DataError, DivergenceError, shown
+from nnkit.training.callbacks import callbacks_from
 from nnkit.training.convergence import Convergence, Progress
 from nnkit.training.lbfgs import minimise
 from nnkit.training.loop import OptimizerState
@@ -426,7 +427,8 @@ class Perceptron(BaseEstimator):
                 validation=held_out,
                 sample_weight=weights,
                 shuffle=_orders(rows, random) if self.shuffle else False,
-                callbacks=[convergence, *([] if self.callbacks is None else self.callbacks)],
+                callbacks=[convergence, *callbacks_from(self.callbacks)],
+                progress=False,
                 continued=incremental,
                 schedule_epochs=self.max_iter,
             )
@@ -515,7 +517,7 @@ class Perceptron(BaseEstimator):
         network = self._ready()
         if X.dtype == np.uint8:  # numbers here, where a network would take them for pixels
             X = X.astype(network.arena.dtype)
-        return network.predict(X)
+        return network.outputs(X)
 
     def _adopt(self, network: Network) -> None:
         """Take this network as that of a fit; later calls continue from it, with a new optimizer."""

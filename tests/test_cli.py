@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from nnkit import Dense, Network, cli, load, load_dataset
+from nnkit.cli.train import ended_by_signals
 
 SMALL = ("--hidden", "16", "--epochs", "3")
 
@@ -365,7 +366,7 @@ def test_info_describes_the_machine() -> None:
 
     out = succeed("info")
     assert re.search(rf"^numpy +{re.escape(np.__version__)}$", out, re.MULTILINE)
-    assert re.search(rf"^nnkit +{re.escape(version('nnkit'))}$", out, re.MULTILINE)
+    assert re.search(rf"^nnkit-train +{re.escape(version('nnkit-train'))}$", out, re.MULTILINE)
     assert re.search(r"^device cpu +precisions fp32, fp64$", out, re.MULTILINE)
     assert "BLAS" in out
 
@@ -437,9 +438,9 @@ TRAINING_MISTAKES = {
     "train {}/images": "train-images-idx3-ubyte.gz: the gzip file is cut short",
     "train {}/good.csv --target colours": "there is no column 'colours'",
     "train {}/one_class.csv": "one class only, 'yes'",
-    "train {}/infinite.csv": "column 'height' holds inf in row 6",
-    "train {}/text.csv": "'tall' in row 6",
-    "train {}/no_target.csv": "target 'target' is missing in row 6",
+    "train {}/infinite.csv": "column 'height' holds inf in row 5 (counting from 0)",
+    "train {}/text.csv": "'tall' in row 5 (counting from 0)",
+    "train {}/no_target.csv": "target 'target' is missing in row 5 (counting from 0)",
     "train {}/feature_nan.npy --target 0": "nan in row 7",
     "train {}/feature_inf.npy --target 0": "inf in row 7",
     "train {}/target_nan.npy --target 0": "row 7",
@@ -627,7 +628,7 @@ def test_a_second_signal_ends_at_once() -> None:
     stops: list[int] = []
     run = SimpleNamespace(stop=lambda: stops.append(1))
     before = signal.getsignal(signal.SIGINT)
-    with cli._ended_by_signals(cast("Any", run)) as ended:
+    with ended_by_signals(cast("Any", run)) as ended:
         os.kill(os.getpid(), signal.SIGINT)
         assert (ended, stops) == ([signal.SIGINT], [1])
         with pytest.raises(KeyboardInterrupt):

@@ -74,7 +74,6 @@ def test_tune_rate_prints_a_curve_and_a_rate(tmp_path: Path, monkeypatch: pytest
 
 
 def test_tune_rate_draws_its_curve(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     path = tmp_path / "curve.svg"
     found = json.loads(succeed("tune-rate", "iris", "--steps", 60, "--picture", path, "--json"))
     drawn = path.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extra_packages import require
 from test_cli import SMALL, nnkit, people, succeed, write_csv
 
 from nnkit.insight.command import METHODS
@@ -55,7 +56,7 @@ def test_a_row_is_explained_in_the_users_columns(run: Path, table: Path) -> None
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "permutation"])
 def test_every_method_finds_the_column_that_decides(run: Path, table: Path, method: str) -> None:
     if method in ("shap", "lime"):
-        pytest.importorskip(method, reason=f"{method} is not installed: pip install 'nnkit[explain]'")
+        require(method)
     found = json.loads(succeed("explain", run, table, "--method", method, "--rows", 10, "--json"))
     assert found["rows"] == 10
     assert found["columns"][0]["column"] == "height"
@@ -64,7 +65,6 @@ def test_every_method_finds_the_column_that_decides(run: Path, table: Path, meth
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_a_waterfall_is_drawn(run: Path, table: Path, tmp_path: Path, suffix: str) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'nnkit[plots]'")
     path = tmp_path / f"row{suffix}"
     assert f"picture  {path}" in succeed("explain", run, table, "--row", 2, "--out", path)
     contributions = np.array([[3.0, -2.0, 0.5]])
@@ -166,7 +166,7 @@ def test_pictures_are_explained_by_pixels_only(tmp_path: Path) -> None:
 
 
 def test_training_is_tracked(table: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="not installed: pip install 'nnkit[tensorboard]'")
+    require("tensorboard")
     folder = tmp_path / "run"
     succeed("train", table, *SMALL, "--out", folder, "--track", "tensorboard")
     assert len(list((folder / "tensorboard").glob("events.out.tfevents.*"))) == 1

@@ -383,7 +383,7 @@ def test_invalid_utf8_is_named_with_its_line_and_byte(filtered: Path, tmp_path: 
 def test_mistakes_of_json_lines_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     for content, words in (
-        ('{"a": 1, "target": 1}\n{"a": "x", "target": 0}\n', "in row 2"),
+        ('{"a": 1, "target": 1}\n{"a": "x", "target": 0}\n', "in row 1 (counting from 0)"),
         ('[{"a": 1}]', "write it as JSON Lines"),
         ('{"a": 1\n', "not readable as JSON Lines"),
         ("\n\n", "the file is empty"),
@@ -391,6 +391,17 @@ def test_mistakes_of_json_lines_are_named(tmp_path: Path) -> None:
     ):
         path.write_text(content)
         _fails(words, "train", path, "--target", "target")
+
+
+def test_a_row_of_json_lines_is_named_only_where_its_number_is_known(tmp_path: Path) -> None:
+    # Arrow reads a file in blocks of a mebibyte and counts the rows of each from 0.
+    rows = [json.dumps({"a": row, "target": row % 2, "filling": "x" * 100}) for row in range(20_000)]
+    rows[15_000] = json.dumps({"a": "x", "target": 0, "filling": ""})
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    result = nnkit("train", tmp_path / "x.jsonl")
+    assert result.code == 2
+    assert "changed from number to string" in result.err
+    assert "in row" not in result.err
 
 
 def test_mistakes_of_settings_are_named(filtered: Path, mails: Path, tmp_path: Path) -> None:

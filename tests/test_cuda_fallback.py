@@ -10,11 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from extra_packages import require
 
 from nnkit import Dense, Network, Trainer
 from nnkit.backends import cuda_probe, cupy, select
 from nnkit.errors import DeviceError
+from nnkit.extras import install_command
 
+INSTALL = install_command("cupy")
 LAST_RESORT = "install one, or use device 'cpu'"
 
 
@@ -61,8 +64,8 @@ def refusal(device: str) -> str:
 @pytest.mark.parametrize(
     ("runtime", "words"),
     [
-        ({"missing": ["cupy"]}, "CuPy is not installed; pip install 'nnkit[cuda12]'"),
-        ({"missing": ["numba_cuda"]}, "numba-cuda is not installed; pip install 'nnkit[cuda12]'"),
+        ({"missing": ["cupy"]}, f"CuPy is not installed; {INSTALL}"),
+        ({"missing": ["numba_cuda"]}, f"numba-cuda is not installed; {INSTALL}"),
         ({"driver": 0}, f"there is no NVIDIA driver on this machine; {LAST_RESORT}"),
         ({"count": CudaError(35), "driver": 11080}, "the driver is for CUDA 11.8 and CuPy for CUDA 12.9; up"),
         ({"count": CudaError(100)}, "there is no GPU that CUDA may use"),
@@ -82,7 +85,7 @@ def test_what_is_missing_is_named_with_its_mend(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_cupy_itself_without_a_driver_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("cupy", reason="CuPy is not installed")
+    require("cupy")
     if cuda_probe._driver_is_there():
         pytest.skip("there is a driver")
     monkeypatch.setattr(cuda_probe, "_driver_is_there", lambda: True)
@@ -128,7 +131,7 @@ def test_without_nvmath_steps_are_not_captured_and_it_says_why(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     products = cupy._products(None)  # type: ignore[arg-type]
-    assert products.why_not_captured.startswith("nvmath-python is not installed: pip install 'nnkit[cuda12]'")
+    assert products.why_not_captured == f"nvmath-python is not installed: {INSTALL}"
     assert products.precisions == ("fp32", "fp64")
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
     monkeypatch.setattr(cupy, "load_cublaslt", fails)
@@ -154,9 +157,7 @@ def test_a_trainer_takes_the_cpu_and_logs_why(
     with caplog.at_level(logging.INFO, "nnkit"):
         trainer = Trainer(Network([Dense(2)], inputs=3), "mse")
     assert trainer.backend.name == "cpu"
-    assert [r.message for r in caplog.records] == [
-        "device cpu (CuPy is not installed; pip install 'nnkit[cuda12]' (or 'nnkit[cuda13]'))"
-    ]
+    assert [r.message for r in caplog.records] == [f"device cpu (CuPy is not installed; {INSTALL})"]
     with pytest.raises(DeviceError, match="'cuda:1': CuPy is not installed"):
         Trainer(Network([Dense(2)], inputs=3), "mse", device="cuda:1")
 
@@ -174,14 +175,12 @@ def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_command_line_ends_with_2_or_trains_on_the_cpu(tmp_path: Path) -> None:
     result = run("nnkit train iris --device cuda", tmp_path)
     assert result.returncode == 2
-    assert result.stderr.splitlines() == [
-        "error: device 'cuda': CuPy is not installed; pip install 'nnkit[cuda12]' (or 'nnkit[cuda13]')"
-    ]
+    assert result.stderr.splitlines() == [f"error: device 'cuda': CuPy is not installed; {INSTALL}"]
     assert list(tmp_path.iterdir()) == []
     result = run("nnkit train iris --device auto --epochs 1 --hidden 4 --out run", tmp_path)
     assert result.returncode == 0
     [line] = [line for line in result.stdout.splitlines() if line.startswith("device ")]
-    assert line == "device cpu (CuPy is not installed; pip install 'nnkit[cuda12]' (or 'nnkit[cuda13]'))"
+    assert line == f"device cpu (CuPy is not installed; {INSTALL})"
     assert (tmp_path / "run" / "model.safetensors").is_file()
     result = run("nnkit info", tmp_path)
     assert result.returncode == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,17 @@ from nnkit.files import write_whole
 class FullDisk:
     """A file whose disk fills up."""
 
-    def __init__(self, handle: int, mode: str) -> None:
-        self._handle = handle
+    def __init__(self, path: Path, mode: str) -> None:
+        self._file = path.open(mode)
 
     def __enter__(self) -> FullDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._handle)
+        self._file.close()
 
     def write(self, data: bytes) -> int:
-        os.write(self._handle, data[: len(data) // 2])
+        self._file.write(data[: len(data) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -50,7 +53,7 @@ def test_the_content_and_the_folder_are_made(tmp_path: Path) -> None:
     [
         ("replace", fail(OSError(errno.EACCES, "Permission denied"))),
         ("fsync", fail(OSError(errno.EIO, "Input/output error"))),
-        ("fdopen", FullDisk),
+        ("open", FullDisk),
     ],
 )
 def test_a_failure_leaves_the_old_file_and_nothing_else(
@@ -59,7 +62,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "file"
     if old is not None:
         path.write_bytes(old)
-    monkeypatch.setattr(f"nnkit.files.os.{function}", replacement)
+    place = "nnkit.files.open" if function == "open" else f"nnkit.files.os.{function}"
+    monkeypatch.setattr(place, replacement, raising=False)
     with pytest.raises(FileError, match=r"file: cannot be written: [A-Z]") as caught:
         write_whole(path, b"new content")
     monkeypatch.undo()
@@ -102,6 +106,40 @@ def test_the_umask_is_respected_and_left_as_it_was(umask: int, tmp_path: Path) -
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_threads_that_write_leave_the_umask_alone(tmp_path: Path) -> None:
+    before, interval = os.umask(0o022), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def write(number: int) -> None:
+        for turn in range(50):
+            write_whole(tmp_path / f"{number}-{turn}", b"")
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert os.umask(0o022) == 0o022
+    finally:
+        sys.setswitchinterval(interval)
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+
+
+def test_the_end_of_the_message_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(FileError, match=r"below: cannot be written: [A-Z][a-z ]+: move it$"):
+        write_whole(tmp_path / "file" / "below", b"content", mend="move it")
+
+
+def test_an_error_of_what_is_written_is_not_the_disks(tmp_path: Path) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"one"
+        raise FileError("the source ends too early")
+
+    with pytest.raises(FileError, match=r"^the source ends too early$"):
+        write_whole(tmp_path / "file", parts())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_the_files_place_or_a_file_in_the_folders_is_said(tmp_path: Path) -> None:

@@ -471,4 +471,4 @@ def test_a_model_of_layers_of_every_kind_comes_back(tmp_path: Path) -> None:
     Model(network, preprocessor, encoder, loss_from("binary_cross_entropy")).save(tmp_path / "m")
     loaded = load(tmp_path / "m")
     assert loaded.network.layers == tuple(layers)
-    np.testing.assert_array_equal(loaded.outputs(X), network.predict(preprocessor.transform(X)))
+    np.testing.assert_array_equal(loaded.outputs(X), network.outputs(preprocessor.transform(X)))

@@ -37,8 +37,12 @@ LAYERS = (
     "backends",
     "kernels",
     "checks",
+    "extras",
+    "cache",
     "files",
     "nesting",
+    "terminal",
+    "working",
     "errors",
 )
 # Each takes a tenth of a second or more to import.
@@ -127,13 +131,65 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     if name == "__version__":
         from importlib.metadata import version
 
-        assert value == version("nnkit")
+        assert value == version("nnkit-train")
     else:
         assert value.__name__ == name
         assert value.__doc__
         assert len(value.__doc__.split()) >= 4
         # A dataclass that has none is given its signature.
         assert not value.__doc__.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("options", [["-S"], []], ids=["nothing installed", "another installed"])
+def test_a_checkout_that_is_not_installed_says_so(tmp_path: Path, options: list[str]) -> None:
+    """Whatever kernels are installed: those of another checkout or version must not run with this source."""
+    for source, name in ((ROOT, "nnkit"), (ROOT, "kernels")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_bytes((source / "__init__.py").read_bytes())
+    result = subprocess.run(
+        [sys.executable, *options, "-c", "import nnkit"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stderr.splitlines()[-1] == (
+        f"ImportError: {tmp_path} is a checkout of nnkit that is not installed: start Python in another "
+        f"folder to use the installed nnkit, or install the checkout by pip install -e {tmp_path}"
+    )
+
+
+# What Windows lacks; NumPy itself asks for os.uname wherever sys.platform is "linux".
+WITHOUT_POSIX = """
+import os, sys
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+for name in (
+    "fork", "register_at_fork", "sched_getaffinity", "sched_setaffinity", "sysconf", "getuid", "geteuid",
+    "pread", "pwrite", "O_CLOEXEC", "getloadavg", "statvfs", "killpg", "setsid",
+):
+    if hasattr(os, name):
+        delattr(os, name)
+import numpy as np
+from nnkit import MLPClassifier, MLPRegressor, load
+X = np.arange(60.0).reshape(20, 3) % 7
+for estimator, y in (MLPClassifier(), X[:, 0] > 3), (MLPRegressor(), X[:, 0]):
+    estimator.set_params(hidden_layer_sizes=[3], max_iter=30, random_state=0).fit(X, y)
+    assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
+    estimator.save("model.safetensors")
+    assert np.array_equal(load("model.safetensors").predict(X), estimator.predict(X))
+from nnkit.errors import FileError
+from nnkit.files import locked
+try:
+    with locked(__import__("pathlib").Path("run")):
+        pass
+except FileError as error:
+    print(error)
+"""
+
+
+def test_estimators_and_saved_models_do_without_what_windows_lacks(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_POSIX], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "run: nnkit cannot lock a folder on Windows; train on Linux or in WSL\n"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Operation
+from nnkit.kernels.locks import loading
+from nnkit.kernels.modules import module_name, source_name
 from nnkit.kernels.native import Loop, Prepared
-from nnkit.kernels.specialise import module_name, source_name
 
 __all__ = ["Plan", "Team", "blas_thread_count", "can_run_side_by_side", "plan_program", "plan_team"]
 
@@ -192,7 +193,8 @@ def _begin_in_child() -> None:
     _inside.clear()
 
 
-os.register_at_fork(after_in_child=_begin_in_child)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 @cache
@@ -203,7 +205,12 @@ def _threads_of_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None
             names = [f"{prefix}_{verb}_num_threads64_" for verb in ("get", "set")]
             if all(hasattr(library, name) for name in names):
                 get, put = (getattr(library, name) for name in names)
-                return get, put
+                count = get()
+                put(1)
+                follows = get() == 1
+                put(count)
+                if follows and get() == count:
+                    return get, put
     return None
 
 
@@ -219,17 +226,37 @@ def _symbols() -> Mapping[str, str]:
 
     Only a BLAS of 64-bit integers, which NumPy's wheels bring; elsewhere there are none.
     """
-    import llvmlite.binding as llvm
+    with loading:
+        import llvmlite.binding as llvm
 
     found: dict[str, str] = {}
     for library in _libraries():
         for routine in (f"{kind}{name}" for kind in "sd" for name in _DECLARATIONS):
             for symbol in (f"scipy_cblas_{routine}64_", f"cblas_{routine}64_"):
-                if hasattr(library, symbol):
+                if hasattr(library, symbol) and _multiplies(getattr(library, symbol), routine):
                     address = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
                     llvm.add_symbol(symbol, address)
                     found[routine] = symbol
     return found
+
+
+def _multiplies(function: Any, routine: str) -> bool:
+    """Whether a function does what the CBLAS routine of that name should, with 64-bit integers."""
+    kind, real = {"s": (np.float32, ctypes.c_float), "d": (np.float64, ctypes.c_double)}[routine[0]]
+    # Small integers, of which every product and sum is exact.
+    a, b = np.arange(1, 7, dtype=kind).reshape(2, 3), np.arange(2, 8, dtype=kind).reshape(3, 2)
+    out = np.full((2, 2), 9, kind)
+    x, y, z = (ctypes.c_void_p(array.ctypes.data) for array in (a, b, out))
+    one, two, three, six = map(ctypes.c_int64, (1, 2, 3, 6))
+    function.restype = real if routine.endswith("dot") else None
+    if routine.endswith("dot"):
+        return bool(function(six, x, one, y, one) == np.dot(a.ravel(), b.ravel()))
+    if routine.endswith("gemv"):
+        function(_BY_ROWS, _AS_IT_IS, two, three, real(1), x, three, y, one, real(0), z, one)
+        return out.ravel().tolist() == [*(a @ b.ravel()[:3]).tolist(), 9, 9]
+    how = (_BY_ROWS, _AS_IT_IS, _AS_IT_IS)
+    function(*how, two, two, three, real(1), x, three, y, two, real(0), z, two)
+    return bool((out == a @ b).all())
 
 
 @dataclass
@@ -343,6 +370,6 @@ class _Writer:
             head.append(_WAIT)
         names = ", ".join(["count", *(f"x{i}" for i in range(len(self.arguments)))])
         body = "".join(f"        {line}\n" for line in self._lines)
-        decorator = '@njit(cache=True, error_model="numpy", nogil=True)'
+        decorator = '@njit(error_model="numpy", nogil=True)'
         text = f"{decorator}\ndef program({names}):\n    for _ in range(count):\n{body}"
         return "\n".join([*head, "", "", text])

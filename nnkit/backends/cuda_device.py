@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Array, Operation
 from nnkit.errors import DeviceError, DeviceMemoryError
+from nnkit.extras import install_command
 
 __all__ = ["CopyPlan", "CudaDevice", "plan_copy"]
 
@@ -301,7 +302,7 @@ class CudaDevice:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 raise DeviceError(
                     f"device {self.name}: kernels cannot be compiled ({reason}); "
-                    "install numba-cuda with the extra [cu12] or [cu13], as the driver is"
+                    f"{install_command('numba_cuda')}"
                 ) from error
             configured = entry[grid, block, cuda.external_stream(self.stream_pointer)]
         return partial(configured, *values)

@@ -10,10 +10,10 @@ from typing import Any
 
 from nnkit.backends.cuda_device import cuda_version
 from nnkit.errors import DeviceError
+from nnkit.extras import install_command
 
-__all__ = ["INSTALL", "cuda_device_names", "find_cuda_device", "first_line"]
+__all__ = ["cuda_device_names", "find_cuda_device", "first_line"]
 
-INSTALL = "pip install 'nnkit[cuda12]' (or 'nnkit[cuda13]')"
 _INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver
 _NO_DEVICE = 100  # cudaErrorNoDevice
 
@@ -54,7 +54,7 @@ def _count_devices() -> int:
     for module, package in (("cupy", "CuPy"), ("numba_cuda", "numba-cuda")):
         # Without numba-cuda, `numba.cuda` is the target inside Numba, which lacks what the kernels use.
         if not _is_installed(module):
-            raise DeviceError(f"{package} is not installed; {INSTALL}")
+            raise DeviceError(f"{package} is not installed; {install_command('cupy')}")
     if not _driver_is_there():
         raise DeviceError("there is no NVIDIA driver on this machine; install one, or use device 'cpu'")
     cupy = _imported("cupy")
@@ -62,7 +62,7 @@ def _count_devices() -> int:
     numba_cuda = _imported("numba.cuda")
     if not numba_cuda.is_available():
         reason = first_line(numba_cuda.cuda_error() or "it finds no libNVVM")
-        raise DeviceError(f"numba-cuda cannot use this GPU ({reason}); {INSTALL}")
+        raise DeviceError(f"numba-cuda cannot use this GPU ({reason}); {install_command('cupy')}")
     return count
 
 
@@ -86,7 +86,9 @@ def _imported(module: str) -> Any:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
         cause = error.__cause__ or error  # CuPy wraps the loader's message into a page of advice
-        raise DeviceError(f"{module} cannot be loaded ({first_line(cause)}); {INSTALL}") from error
+        raise DeviceError(
+            f"{module} cannot be loaded ({first_line(cause)}); {install_command('cupy')}"
+        ) from error
 
 
 def _asked(runtime: Any) -> int:

@@ -15,11 +15,12 @@ from numpy.typing import DTypeLike, NDArray
 from nnkit.backends.blas import usable_cores
 from nnkit.backends.cublaslt import load_cublaslt
 from nnkit.backends.cuda_device import CudaDevice
-from nnkit.backends.cuda_probe import INSTALL, find_cuda_device, first_line
+from nnkit.backends.cuda_probe import find_cuda_device, first_line
 from nnkit.backends.cuda_program import CudaProgram
 from nnkit.backends.cuda_uploads import CudaUploads
 from nnkit.backends.protocol import Array, Operation, Program, Uploads
 from nnkit.errors import DeviceError
+from nnkit.extras import install_command
 
 __all__ = ["CupyBackend", "Products", "create"]
 
@@ -224,7 +225,7 @@ def _opened(index: int) -> CupyBackend:
 
 def _products(device: CudaDevice) -> Products:
     if importlib.util.find_spec("nvmath") is None:
-        return _PlainProducts(f"nvmath-python is not installed: {INSTALL}")
+        return _PlainProducts(f"nvmath-python is not installed: {install_command('nvmath')}")
     try:
         return load_cublaslt(device)
     except DeviceError:

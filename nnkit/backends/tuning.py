@@ -71,7 +71,9 @@ def begin_anew_with(core_type: str) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def fastest_threads(widths: Sequence[int], batch_size: int, dtype: DTypeLike, memory: Path) -> int | None:
+def fastest_threads(
+    widths: Sequence[int], batch_size: int, dtype: DTypeLike, memory: Path | None
+) -> int | None:
     """Return how many BLAS threads to multiply with, measured once and then remembered.
 
     Parameters
@@ -82,8 +84,8 @@ def fastest_threads(widths: Sequence[int], batch_size: int, dtype: DTypeLike, me
         Rows a step.
     dtype : dtype
         float32 or float64.
-    memory : Path
-        The file that remembers, by machine, BLAS and shapes.
+    memory : Path, optional
+        The file that remembers, by machine, BLAS and shapes; None where there is none.
 
     Returns
     -------
@@ -97,13 +99,14 @@ def fastest_threads(widths: Sequence[int], batch_size: int, dtype: DTypeLike, me
         return None
     shape = f"{'-'.join(map(str, widths))}, batch {batch_size}, {np.dtype(dtype).name}"
     key = ", ".join([*blas.values(), f"NumPy {np.__version__}", shape])
-    known = _remembered(memory)
+    known = {} if memory is None else _remembered(memory)
     if key not in known:
         known[key] = _measured(widths, batch_size, dtype, int(blas["BLAS threads"]))
-        try:
-            write_whole(memory, json.dumps(known, indent=1).encode())
-        except FileError:
-            logger.debug("the number of BLAS threads could not be remembered")
+        if memory is not None:
+            try:
+                write_whole(memory, json.dumps(known, indent=1).encode())
+            except FileError:
+                logger.debug("the number of BLAS threads could not be remembered")
     return known[key]
 
 

@@ -22,6 +22,7 @@ from nnkit.benchmarks.suite import (
 )
 from nnkit.errors import FileError
 from nnkit.files import write_whole
+from nnkit.working import hide_work
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,6 +79,7 @@ def bench(
 
 
 def _tell(line: str) -> None:
+    hide_work()
     print(line, file=sys.stderr, flush=True)
 
 

@@ -68,7 +68,7 @@ def _latency(plan: Plan, widths: tuple[int, ...], blank: Record) -> Iterable[Rec
     row = np.random.default_rng(0).standard_normal((1, widths[0]), dtype=np.float32)
     layers = _layers(network)
     functions: dict[str, Callable[[], object]] = {
-        "median": partial(network.predict, row),
+        "median": partial(network.outputs, row),
         "NumPy's": partial(_plain, layers, row),
         "Model.predict": partial(_model(network, row).predict, row),
         "its products": _products(layers, row),
@@ -104,8 +104,8 @@ def _latency(plan: Plan, widths: tuple[int, ...], blank: Record) -> Iterable[Rec
 
 def _model(network: Network, row: NDArray) -> Model:
     """Return a classifier of the network, which takes rows as they are."""
-    task = "binary" if network.outputs == 1 else "multiclass"
-    target = TargetEncoder.fit(np.arange(max(network.outputs, 2)), task, ("class",))
+    task = "binary" if network.output_width == 1 else "multiclass"
+    target = TargetEncoder.fit(np.arange(max(network.output_width, 2)), task, ("class",))
     spread_out = np.concatenate([row, row + 1])  # a preprocessor is fitted on rows that differ
     preprocessor = Preprocessor.fit(spread_out, scaling="none")
     return Model(network, preprocessor, target, loss_for_task(target.task))
@@ -144,7 +144,7 @@ def _torch(layers: list[tuple[NDArray, NDArray]], row: NDArray) -> Callable[[], 
 def _throughput(plan: Plan, widths: tuple[int, ...], rows: int, blank: Record) -> Iterable[Record]:
     network = _network(plan, widths)
     x = np.random.default_rng(0).standard_normal((rows, widths[0]), dtype=np.float32)
-    functions = [partial(network.predict, x), partial(_plain, _layers(network), x)]
+    functions = [partial(network.outputs, x), partial(_plain, _layers(network), x)]
     own, plain = in_turns(functions, plan.repeats, clock=seconds_on_host, rest=REST)
     figures = {
         "whole": measured("s", own),

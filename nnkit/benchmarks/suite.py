@@ -18,6 +18,7 @@ from nnkit.benchmarks.plan import Plan, Size
 from nnkit.benchmarks.records import FORMAT, Record
 from nnkit.errors import DeviceError, FileError, unknown_name
 from nnkit.files import write_whole
+from nnkit.working import working
 
 __all__ = [
     "SECTIONS",
@@ -140,14 +141,18 @@ def run_suite(
         Called after each record, for what is measured must not be lost with what is not.
     """
     result = Result(_machine(), size, time.strftime("%Y-%m-%d %H:%M", time.gmtime()))
-    for section in sections:
-        began = time.monotonic()
-        for device in devices:
-            for record in run_section(section, Plan(device, size)):
-                result.records.append(record)
-                result.seconds[section] = round(time.monotonic() - began, 1)
-                tell(f"{section}: {summary(record)}")
-                save(result)
+    with working("measuring", len(sections), "sections") as work:
+        for section in sections:
+            began = time.monotonic()
+            for device in devices:
+                with working(f"{section} on {device}", unit="done") as part:
+                    for record in run_section(section, Plan(device, size)):
+                        result.records.append(record)
+                        result.seconds[section] = round(time.monotonic() - began, 1)
+                        part.advance()
+                        tell(f"{section}: {summary(record)}")
+                        save(result)
+            work.advance()
     return result
 
 
@@ -221,7 +226,7 @@ def load_result(path: Path) -> Result:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):
-        raise FileError(f"{path}: is not JSON; --compare takes the bench.json of an earlier run") from None
+        raise FileError(f"{path}: is not JSON; `earlier` is the bench.json of an earlier run") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise FileError(f"{path}: is not a result of nnkit bench (its format is not {FORMAT!r})")
     try:

@@ -17,6 +17,7 @@ from nnkit.errors import DataError
 __all__ = ["Bags", "Features", "SparseRows", "can_stay_mapped", "features_from", "is_mapped"]
 
 _BLOCK_BYTES = 1 << 20
+_PIXEL_SCALE = 1 / 255
 
 
 def is_mapped(array: Any) -> bool:
@@ -242,14 +243,17 @@ def can_stay_mapped(dtype: np.dtype) -> bool:
 
 
 def features_from(X: ArrayLike | Features, dtype: DTypeLike, mapped: bool = False) -> Features:
-    """Return plain numbers as features: uint8 are pixels, divided by 255; others are taken as they are.
+    """Return numbers as features.
+
+    An array of dtype uint8, dense or sparse, holds pixels and is divided by 255. Every other number is taken
+    as it is, and so are the columns of a data frame (pandas, Polars, Arrow), whatever their types.
 
     Parameters
     ----------
-    X : array_like or SciPy sparse matrix of shape (samples, features), or Features
-        Returned as it is if it is Features already.
+    X : array_like, SciPy sparse matrix or data frame of shape (samples, features), or Features
+        Features are returned as they are.
     dtype : dtype
-        The network's; numbers that are not uint8 are converted to it.
+        The network's; numbers that are not pixels are converted to it.
     mapped : bool
         Whether rows that are mapped from a file stay there, of whatever type they can be read in, and are
         converted as a batch is filled.
@@ -263,16 +267,17 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike, mapped: bool = Fals
         return X
     if hasattr(X, "tocsr"):
         return _sparse_features(X, dtype)
-    array = np.asarray(X)
+    frame = any(hasattr(X, name) for name in ("__dataframe__", "__arrow_c_stream__"))
+    array = _columns_of(X) if frame else np.asarray(X)
     if array.ndim != 2:
         hint = "; reshape one row with X.reshape(1, -1)" if array.ndim == 1 else ""
         raise DataError(f"X has {array.ndim} dimensions and not 2, (samples, features){hint}")
     if len(array) == 0:
         raise DataError("X has no rows")
     mapped = mapped and is_mapped(array) and can_stay_mapped(array.dtype)
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 and not frame:
         pixels = array if mapped else np.ascontiguousarray(array)
-        return Features(pixels, scale=np.full(array.shape[1], 1 / 255))
+        return Features(pixels, scale=np.full(array.shape[1], _PIXEL_SCALE))
     if array.dtype.kind not in "biuf":
         raise DataError(f"X has dtype {array.dtype}, not numbers")
     if mapped:
@@ -283,16 +288,25 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike, mapped: bool = Fals
     return Features(_as_finite(array, dtype))
 
 
+def _columns_of(frame: Any) -> NDArray:
+    """Return a data frame as an array, where NumPy would make objects of columns of different types."""
+    array = np.asarray(frame)
+    if array.dtype != object or array.ndim != 2:
+        return array
+    columns = [np.array(column.tolist()) for column in array.T]
+    for place, column in enumerate(columns):
+        if column.dtype.kind not in "biuf":
+            raise DataError(f"column {place} of X (counting from 0) holds no numbers; encode it")
+    return np.stack(columns, axis=1)
+
+
 def _as_finite(array: NDArray, dtype: DTypeLike, first: int = 0) -> NDArray:
     """Return numbers in another type; raise if one is not finite in it. `first` is the first row's number."""
     with np.errstate(over="ignore"):
         dense = np.ascontiguousarray(array, dtype)
     if not np.isfinite(dense.sum()) and not np.isfinite(dense).all():
         row, column = np.argwhere(~np.isfinite(dense))[0]
-        raise DataError(
-            f"X holds {array[row, column]} at row {first + row}, column {column}, which is no finite "
-            f"{dense.dtype}; remove, impute or scale it"
-        )
+        raise DataError(_not_finite(array[row, column], first + row, column, dense.dtype))
     return dense
 
 
@@ -303,11 +317,19 @@ def _sparse_features(X: Any, dtype: DTypeLike) -> Features:
         raise DataError(f"X has dtype {X.dtype}, not numbers")
     with np.errstate(over="ignore"):
         rows = SparseRows.of(X, dtype)
+    if X.dtype == np.uint8:
+        rows = replace(rows, values=rows.values * rows.values.dtype.type(_PIXEL_SCALE))
     if not np.isfinite(rows.values).all():
         place = int(np.argmin(np.isfinite(rows.values)))
         row = int(np.searchsorted(rows.starts, place, side="right")) - 1
-        raise DataError(
-            f"X holds {rows.values[place]} at row {row}, column {rows.columns[place]}, which is no finite "
-            f"{rows.values.dtype}; remove, impute or scale it"
-        )
+        value = SparseRows.of(X, np.float64).values[place]
+        raise DataError(_not_finite(value, row, rows.columns[place], rows.values.dtype))
     return Features(np.empty((X.shape[0], 0), dtype), sparse=rows)
+
+
+def _not_finite(value: Any, row: int, column: int, dtype: np.dtype) -> str:
+    """Return the message for a number of X that is not finite in `dtype`."""
+    where = f"X holds {value} at row {row}, column {column} (counting from 0)"
+    if np.isfinite(value):
+        return f"{where}, which is too large for {dtype}; scale it, or compute in float64"
+    return f"{where}, which is not finite; remove or impute it"

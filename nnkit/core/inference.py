@@ -18,6 +18,7 @@ from nnkit.core.mixed import Half
 from nnkit.core.parameters import Arena
 from nnkit.core.passes import Passes
 from nnkit.kernels.layout import BATCH, COUNTERS, LOSS_SUM, LOSS_WEIGHT, SCALARS
+from nnkit.working import Work, working
 
 __all__ = ["Inference", "Predictors"]
 
@@ -97,8 +98,14 @@ class Inference:
             operations.append(self._passes.loss(self._loss, batch, self._scalars, self._chunk))
         return self._arena.backend.program(operations)
 
-    def run(self) -> tuple[NDArray, float]:
-        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one."""
+    def run(self, work: Work | None = None) -> tuple[NDArray, float]:
+        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one.
+
+        Parameters
+        ----------
+        work : Work, optional
+            Counts the rows that are done.
+        """
         backend = self._arena.backend
         if self._loss is not None:
             backend.write(self._scalars, 0.0)
@@ -109,6 +116,8 @@ class Inference:
             for first, count in self.rows.stretches(0, len(self._programs), self._chunk):
                 for number in range(first, first + count):
                     outputs = self._run_chunk(number, outputs)
+                    if work is not None:
+                        work.advance(self._chunk)
         finally:
             self.rows.close()
         assert outputs is not None
@@ -159,7 +168,8 @@ class Predictors:
         others = (features.codes, features.sparse, features.rows)
         spread = features.bags or any(other is not None for other in others)
         if len(features) > _FEWEST_ROWS or spread:
-            return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run()[0]
+            with working("predicting", len(features), "rows") as work:
+                return Inference(self._stages, arena, Rows(arena.backend, arena.dtype, features)).run(work)[0]
         key = (len(features), features.dense.dtype, features.shift is None, features.scale is None)
         inference = self._kept.pop(key, None)
         if inference is None:

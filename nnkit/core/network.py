@@ -82,7 +82,7 @@ class Network:
         return self._inputs
 
     @property
-    def outputs(self) -> int:
+    def output_width(self) -> int:
         """The number of outputs."""
         return next(layer.units for layer in reversed(self.layers) if isinstance(layer, Dense))
 
@@ -183,7 +183,7 @@ class Network:
                 raise ConfigError(f"parameter {name!r} has shape {shapes[name]}, not {array.shape}")
         self._write(arrays)
 
-    def predict(self, X: ArrayLike | Features) -> NDArray:
+    def outputs(self, X: ArrayLike | Features) -> NDArray:
         """Return the raw outputs (logits).
 
         Parameters
@@ -238,7 +238,7 @@ class Network:
         features = features_from(X, arena.dtype)
         self.check_width(features)
         chosen = loss_from(loss)
-        targets = loss_targets(y, chosen, self.outputs, len(features), arena.dtype)
+        targets = loss_targets(y, chosen, self.output_width, len(features), arena.dtype)
         weights = loss_weights(sample_weight, len(features), arena.dtype)
         rows = Rows(arena.backend, arena.dtype, features, targets, weights)
         _, gradient = FullBatch(self._stages, arena, chosen, Penalty(l1, l2), rows).run()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.data.download import RemoteFile, cache_folder, fetch
+from nnkit.cache import cache_folder
+from nnkit.data.download import RemoteFile, fetch
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.idx import load_image_sets
 from nnkit.errors import FileError

@@ -92,7 +92,7 @@ def _is_text(type_: pa.DataType) -> bool:
 def check_column(name: str, column: pa.ChunkedArray) -> None:
     """Raise a DataError for what no training can use: infinite numbers, and texts among numbers.
 
-    Rows count from 1, without the header.
+    Rows count from 0, without the header.
     """
     kind = column_kind(name, column.type)
     if kind == "number" and pa.types.is_floating(column.type):
@@ -100,8 +100,8 @@ def check_column(name: str, column: pa.ChunkedArray) -> None:
         if pc.any(infinite).as_py():
             row = _first_row(infinite, True)
             raise DataError(
-                f"column {name!r} holds {column[row].as_py()} in row {row + 1}: correct it or leave it empty "
-                "(a missing value)"
+                f"column {name!r} holds {column[row].as_py()} in row {row} (counting from 0): correct it "
+                "or leave it empty (a missing value)"
             )
     elif _is_text(column.type):
         _check_texts(name, column)
@@ -118,8 +118,8 @@ def _check_texts(name: str, column: pa.ChunkedArray, share: float = _NUMBER_SHAR
     others = present - numeric - 1
     more = f" (and {others} more like it)" if others else ""
     raise DataError(
-        f"column {name!r} holds numbers but {_shown(column[row].as_py())} in row {row + 1}{more}: "
-        "correct it, leave the cell empty, or drop the column"
+        f"column {name!r} holds numbers but {_shown(column[row].as_py())} in row {row} (counting from 0)"
+        f"{more}: correct it, leave the cell empty, or drop the column"
     )
 
 
@@ -147,7 +147,7 @@ def numbers(name: str, column: pa.ChunkedArray, kind: str = "number") -> NDArray
     Raises
     ------
     DataError
-        Where a value is no number, or infinite; its row counts from 1.
+        Where a value is no number, or infinite; its row counts from 0.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -180,8 +180,8 @@ def _parsed(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     row = _first_row(matches, False)
     if row >= 0:
         raise DataError(
-            f"column {name!r} should hold numbers, but row {row + 1} holds {_shown(column[row].as_py())}: "
-            "correct it or leave the cell empty"
+            f"column {name!r} should hold numbers, but row {row} (counting from 0) holds "
+            f"{_shown(column[row].as_py())}: correct it or leave the cell empty"
         )
     # Arrow's parser knows no leading plus sign.
     return pc.cast(pc.replace_substring_regex(trimmed, r"^\+", ""), pa.float64())
@@ -224,7 +224,7 @@ def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
     Raises
     ------
     DataError
-        Where a row has no target or an infinite one, or the type can be no target; the row counts from 1.
+        Where a row has no target or an infinite one, or the type can be no target; the row counts from 0.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -239,7 +239,8 @@ def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
         count = pc.sum(missing).as_py()
         more = f" (and {count - 1} more)" if count > 1 else ""
         raise DataError(
-            f"target {name!r} is missing in row {row + 1}{more}: leave out the rows without a target"
+            f"target {name!r} is missing in row {row} (counting from 0){more}: leave out the rows without "
+            "a target"
         )
     if _is_text(column.type):
         share = _NUMBER_SHARE if pc.count_distinct(column).as_py() > _LABELS else 1 - _TEXT_LABELS_SHARE

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
+from nnkit.cache import write_cached
 from nnkit.errors import FileError
+from nnkit.working import working
 
-__all__ = ["RemoteFile", "cache_folder", "fetch"]
+__all__ = ["RemoteFile", "fetch"]
 
 _TIMEOUT_SECONDS = 30
 _CHUNK = 1 << 16
@@ -42,14 +44,6 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[-1]
 
 
-def cache_folder() -> Path:
-    """Return the folder for downloads: NNKIT_CACHE, or nnkit in XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("NNKIT_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "nnkit"
-
-
 def fetch(remote: RemoteFile, folder: Path, mend: str) -> Path:
     """Return the file in `folder`, downloaded where it is not there yet.
 
@@ -69,17 +63,17 @@ def fetch(remote: RemoteFile, folder: Path, mend: str) -> Path:
     path = folder / remote.name
     try:
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            _download(remote, path)
+            write_cached(path, _downloaded(remote))
         digest = hashlib.new(remote.algorithm, usedforsecurity=False)
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
+    except _DownloadError as error:
+        raise FileError(f"cannot download {remote.url} into {folder} ({error}): {mend}") from None
     except FileError:
         raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise FileError(f"cannot download {remote.url} into {folder} ({reason}): {mend}") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     if digest.hexdigest() != remote.digest:
         raise FileError(
             f"{path}: its {remote.algorithm} digest is not that of {remote.url}: delete it and try again"
@@ -87,30 +81,33 @@ def fetch(remote: RemoteFile, folder: Path, mend: str) -> Path:
     return path
 
 
-def _download(remote: RemoteFile, path: Path) -> None:
-    """Write the whole file or nothing, and only if the digest is right."""
+class _DownloadError(Exception):
+    """Why the other side sent nothing."""
+
+
+def _downloaded(remote: RemoteFile) -> Iterator[bytes]:
+    """Yield the file's content, and end normally only if the digest is right."""
     digest = hashlib.new(remote.algorithm, usedforsecurity=False)
     received = 0
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with (
-            os.fdopen(handle, "wb") as out,
+            working(f"downloading {remote.name}", unit="bytes") as work,
             urllib.request.urlopen(remote.url, timeout=_TIMEOUT_SECONDS) as answer,
         ):
             while chunk := answer.read(_CHUNK):
                 received += len(chunk)
+                work.advance(len(chunk))
                 if received > _MOST_BYTES:
                     raise FileError(f"{remote.url}: the answer is larger than any file that is wanted")
                 digest.update(chunk)
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        if digest.hexdigest() != remote.digest:
-            raise FileError(
-                f"{remote.url}: the {remote.algorithm} digest of what came is wrong: it was cut short "
-                "or altered, try again"
-            )
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+                yield chunk
+    except FileError:
         raise
+    except (OSError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise _DownloadError(reason) from error
+    if digest.hexdigest() != remote.digest:
+        raise FileError(
+            f"{remote.url}: the {remote.algorithm} digest of what came is wrong: it was cut short "
+            "or altered, try again"
+        )

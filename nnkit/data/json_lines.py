@@ -33,16 +33,17 @@ def read_json_lines(path: Path) -> pa.Table:
     FileError
         Where the file cannot be read.
     """
-    longest = _survey(path)
+    size, longest = _survey(path)
+    block = max(_CHUNK, 2 * longest)
     try:
         with open_text(path) as stream:
-            options = pyarrow.json.ReadOptions(block_size=max(_CHUNK, 2 * longest))
+            options = pyarrow.json.ReadOptions(block_size=block)
             table = pyarrow.json.read_json(stream, read_options=options)
         table.validate(full=True)
     except UNREADABLE as error:
         raise unreadable(path, error) from None
     except pa.ArrowException as error:
-        raise _mistake(path, str(error)) from None
+        raise _mistake(path, str(error), size <= block) from None
     if table.num_rows == 0:
         raise DataError(f"{path}: there is not a single row of data")
     try:
@@ -51,8 +52,8 @@ def read_json_lines(path: Path) -> pa.Table:
         raise DataError(f"{path}: {error}") from None
 
 
-def _survey(path: Path) -> int:
-    """Read the text once: raise what is wrong with it, and return the length of the longest line."""
+def _survey(path: Path) -> tuple[int, int]:
+    """Read the text once: raise what is wrong with it; return its length and that of the longest line."""
     size = longest = 0
     begun = True
     try:
@@ -74,7 +75,7 @@ def _survey(path: Path) -> int:
         raise unreadable(path, error) from None
     if begun:
         raise DataError(f"{path}: the file is empty")
-    return longest
+    return size, longest
 
 
 def _check_beginning(path: Path, line: bytes) -> None:
@@ -85,9 +86,9 @@ def _check_beginning(path: Path, line: bytes) -> None:
         )
 
 
-def _mistake(path: Path, message: str) -> DataError:
-    """Return Arrow's complaint, with the row it is about counted from 1."""
+def _mistake(path: Path, message: str, one_block: bool) -> DataError:
+    """Return Arrow's complaint, without the row where it is counted within one of several blocks."""
     message = " ".join(message.split()).removeprefix("JSON parse error: ")
-    message = re.sub(r"in row (\d+)", lambda found: f"in row {int(found[1]) + 1}", message)
+    message = re.sub(r" in row (\d+)", r" in row \1 (counting from 0)" if one_block else "", message)
     shown = message if len(message) <= _LONGEST_REASON else message[:_LONGEST_REASON] + "…"
     return DataError(f"{path}: not readable as JSON Lines: {shown}: write one object a line")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,13 +15,21 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory_limit() -> int:
-    """Return the most bytes that one file's content may take: half of what this process may have."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    """Return the most bytes that one file's content may take: half of what this process may have.
+
+    Windows tells none of the limits that are looked at here: there the address space is the limit.
+    """
+    sizes = [sys.maxsize]
+    if hasattr(os, "sysconf"):
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with suppress(OSError, ValueError):  # no control group, or one whose limit is the word "max"
         sizes.append(int(_CGROUP.read_text(encoding="ascii")))
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        sizes.append(soft)
+    with suppress(ImportError):  # the module is not there on Windows
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            sizes.append(soft)
     return min(sizes) // 2
 
 

@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.blas import usable_cores
+from nnkit.cache import MEND, cache_folder, write_cached
 from nnkit.data.limits import readable
 from nnkit.data.pictures import PictureSettings, shown_path
 from nnkit.errors import DataError, FileError
-from nnkit.files import write_whole
-from nnkit.kernels.specialise import cache_folder
+from nnkit.working import working
 
 __all__ = ["Decoded", "decode_pictures"]
 
@@ -101,10 +101,10 @@ def decode_pictures(
         seconds = time.perf_counter() - began
         return Decoded(found.pixels, found.bad, f"read from the cache in {seconds:.2f} s")
     _make_room(path.parent, size)
-    write_whole(path, _file(path, paths, signs, settings, skip))
+    write_cached(path, _file(path, paths, signs, settings, skip))
     found = _kept(path, (len(paths), settings.count))
     if found is None:
-        raise FileError(f"{path}: vanished as soon as it was written; set NNKIT_CACHE to another folder")
+        raise FileError(f"{path}: vanished as soon as it was written: {MEND}")
     seconds = time.perf_counter() - began
     kept = f"decoded in {seconds:.1f} s, {readable(size)} kept in {path.parent}"
     return Decoded(found.pixels, found.bad, kept)
@@ -142,7 +142,8 @@ def _decoded(
             place = slice(start, start + step)
             jobs.append(pool.submit(_block, start, paths[place], signs[place], settings, ended))
 
-    with pillow_is_quiet(), ThreadPoolExecutor(threads, "nnkit-pictures") as pool:
+    decoding = working("decoding", len(paths), "pictures")
+    with decoding as work, pillow_is_quiet(), ThreadPoolExecutor(threads, "nnkit-pictures") as pool:
         try:
             for _ in range(2 * threads):
                 begin(pool)
@@ -153,6 +154,7 @@ def _decoded(
                         raise DataError(_refusal(paths[place], reason))
                     bad[place] = reason
                 begin(pool)
+                work.advance(len(block))
                 yield block
         finally:
             ended.set()
@@ -218,7 +220,7 @@ def _file(
     bad: _Bad = {}
     for block in _decoded(paths, signs, settings, skip, bad):
         yield block.reshape(-1).data
-    write_whole(path.with_suffix(".json"), json.dumps({"bad": bad}).encode())
+    write_cached(path.with_suffix(".json"), json.dumps({"bad": bad}).encode())
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> Decoded | None:

@@ -111,7 +111,7 @@ def picture_folder(folder: Path, options: PictureOptions) -> PictureFiles:
         testing = [names[name] for name in _TESTING if name in names]
         test = _classes(testing[0], options) if len(testing) == 1 else None
         other = [names[name] for name in _VALIDATING if name in names]
-        notes = [f"{path} is not used: --validation {path} measures on it" for path in other]
+        notes = [f"{path} is not used: data.validation = {str(path)!r} measures on it" for path in other]
         found = _classes(training[0], options)
         return PictureFiles(
             folder.resolve().name,
@@ -243,7 +243,9 @@ def picture_table(
     for row, value in enumerate(values):
         if not isinstance(value, str) or not value or "\0" in value or len(value) > 4 * _LONGEST_PATH:
             shown = "nothing" if value in (None, "") else repr(value)[:_LONGEST_PATH]
-            raise DataError(f"column {column!r} holds {shown} in row {row + 1}, and not a picture's path")
+            raise DataError(
+                f"column {column!r} holds {shown} in row {row} (counting from 0), and not a picture's path"
+            )
         paths.append(path.parent / os.path.expanduser(value))
     others = [name for name in table.column_names if name != column and name not in names]
     notes = (f"pictures are learned from alone: not used are {', '.join(map(repr, others))[:200]}",)

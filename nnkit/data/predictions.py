@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import ConfigError
 from nnkit.files import write_whole
+from nnkit.working import working
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +24,7 @@ __all__ = ["prediction_lines", "write_predictions"]
 _SUFFIXES = (".csv", ".parquet", ".npy")
 
 
+@working("writing predictions")
 def write_predictions(
     values: NDArray,
     target: TargetEncoder,

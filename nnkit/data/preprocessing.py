@@ -24,6 +24,7 @@ from nnkit.data.operations import (
 )
 from nnkit.data.pictures import Pictures, PictureSettings, encode_pictures, fit_pictures, settings_of
 from nnkit.errors import ConfigError, DataError, ModelFileError
+from nnkit.working import working
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,6 +61,7 @@ class Preprocessor:
     constant: tuple[str, ...] = ()
 
     @classmethod
+    @working("analysing columns")
     def fit(
         cls,
         features: Any,
@@ -113,6 +115,7 @@ class Preprocessor:
         operations, notes, constant = fit_table(table, rows, scaling, text, categories == "embed")
         return cls(operations, name, notes, constant)
 
+    @working("encoding rows")
     def transform(self, features: Any, rows: NDArray[np.integer] | None = None) -> Features:
         """Encode rows.
 

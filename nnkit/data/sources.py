@@ -32,11 +32,12 @@ from nnkit.data.targets import check_target
 from nnkit.data.text_folders import holds_texts, read_text_folder
 from nnkit.data.unchanged import unchanged
 from nnkit.errors import DataError, FileError
+from nnkit.working import working
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Dataset", "Examples", "load_dataset"]
+__all__ = ["Dataset", "Examples", "load_dataset", "source_not_found"]
 
 _KINDS = "CSV, TSV, JSON Lines, Parquet, Arrow, Feather, .npy, .npz or a folder of IDX or text files"
 _TEXT_SUFFIXES = ("", ".csv", ".tsv", ".txt", ".data", ".dat", ".gz")
@@ -94,22 +95,8 @@ def load_dataset(
     if not isinstance(source, str | Path):
         listed = PictureFiles("pictures", [Path(path).expanduser() for path in source])
         return load_pictures(listed, options, "pictures", keep=False)
-    with unchanged(Path(source).expanduser()):
-        opened, where = _open(source, require_target, options, mapped)
-    try:
-        files = _picture_files(opened, where, keys, require_target, options)
-        if files is not None:
-            dataset = load_pictures(files, options, where, keep=require_target)
-        elif isinstance(opened, Dataset):
-            dataset = _from_arrays(opened, where, keys, features, drop, require_target)
-        else:
-            assert not isinstance(opened, PictureFiles)
-            if keys is None and require_target and where in BUILT_INS:
-                keys = [-1]
-            dataset = _from_table(opened, where, keys, features, drop, require_target)
-    except DataError as error:
-        text = str(error)
-        raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
+    with working(f"reading {source}"):
+        dataset = _load(source, keys, features, drop, require_target, options, mapped)
     if test is None:
         return dataset
     chosen = dataset.target_names if keys is None else keys
@@ -134,6 +121,33 @@ def load_dataset(
     return replace(dataset, test=second.train, notes=dataset.notes + second.notes)
 
 
+def _load(
+    source: str | Path,
+    keys: list[Key] | None,
+    features: Sequence[Key] | None,
+    drop: Sequence[Key] | None,
+    require_target: bool,
+    options: PictureOptions,
+    mapped: bool,
+) -> Dataset:
+    """Return one source, without a second one for testing; arguments and errors as for `load_dataset`."""
+    with unchanged(Path(source).expanduser()):
+        opened, where = _open(source, require_target, options, mapped)
+    try:
+        files = _picture_files(opened, where, keys, require_target, options)
+        if files is not None:
+            return load_pictures(files, options, where, keep=require_target)
+        if isinstance(opened, Dataset):
+            return _from_arrays(opened, where, keys, features, drop, require_target)
+        assert not isinstance(opened, PictureFiles)
+        if keys is None and require_target and where in BUILT_INS:
+            keys = [-1]
+        return _from_table(opened, where, keys, features, drop, require_target)
+    except DataError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
+
+
 def _picture_files(
     opened: Dataset | pa.Table | PictureFiles,
     where: str,
@@ -144,7 +158,7 @@ def _picture_files(
     """Return the pictures that a source holds or names; None where it holds something else."""
     if isinstance(opened, PictureFiles):
         if require_target and keys is not None and [str(key) for key in keys] != list(opened.target_names):
-            raise DataError("the classes are the names of the subfolders: leave out --target")
+            raise DataError("the classes are the names of the subfolders: leave out `target`")
         return opened
     if isinstance(opened, Dataset) or where in BUILT_INS:
         return None
@@ -178,7 +192,7 @@ def _open(
     if is_folder:
         return _open_folder(path, require_target, options), str(path)
     if not exists:
-        raise FileError(_not_found(str(source)))
+        raise source_not_found(str(source))
     try:
         with path.open("rb") as stream:
             magic = stream.read(8)
@@ -189,13 +203,16 @@ def _open(
     return _open_file(path, magic, require_target, mapped), str(path)
 
 
-def _not_found(source: str) -> str:
+def source_not_found(source: str) -> FileError:
+    """Return the error for a source that is no file, folder or built-in, with the nearest name."""
     near = difflib.get_close_matches(source.lower(), BUILT_INS, n=1)
     if not near and (folder := Path(source).expanduser().parent).is_dir():
         names = [path.name for path in folder.iterdir()]
         near = difflib.get_close_matches(Path(source).name, names, n=1, cutoff=0.8)
     hint = f": did you mean {near[0]}?" if near else ""
-    return f"{source}: no such file, folder or built-in{hint}\nThe built-ins are {', '.join(BUILT_INS)}"
+    return FileError(
+        f"{source}: no such file, folder or built-in{hint}\nThe built-ins are {', '.join(BUILT_INS)}"
+    )
 
 
 def _open_folder(
@@ -288,7 +305,9 @@ def _table_target(table: pa.Table, target: list[Key] | None, require_target: boo
     if target is None and require_target:
         guess = default_target(names)
         if guess is None:
-            raise DataError(f"which column is the target? Say --target NAME; the columns are {listed(names)}")
+            raise DataError(
+                f"which column is the target? Name it with `target`; the columns are {listed(names)}"
+            )
         target = [guess]
     targets: list[str] = []
     for key in target or ():
@@ -326,10 +345,10 @@ def _from_arrays(
             train, names = Examples(train.features, values), tuple(str(column) for column in columns)
             dropped += columns
     elif require_target and target is not None and [str(key) for key in target] != list(names):
-        raise DataError(f"the target comes with this data as {names[0]!r}: leave out --target")
+        raise DataError(f"the target comes with this data as {names[0]!r}: leave out `target`")
     if train.target is None and require_target:
         raise DataError(
-            "there is no target: name the column with --target NUMBER, or give a .npz with X and y"
+            "there is no target: give the number of its column with `target`, or give a .npz with X and y"
         )
     if features is None and not dropped:
         return Dataset(dataset.name, train, test, names, dataset.image_shape)

@@ -211,7 +211,9 @@ def _encode_number(
     if not np.isfinite(stored).all():
         place = int(np.argmin(np.isfinite(stored)))
         row = place if rows is None else int(rows[place])
-        raise DataError(f"column {operation.column!r} in row {row + 1} is too large for {dtype}: rescale it")
+        raise DataError(
+            f"column {operation.column!r} in row {row} (counting from 0) is too large for {dtype}: rescale it"
+        )
     return stored
 
 
@@ -240,6 +242,7 @@ def table_as_array(table: pa.Table, count: int, names: Sequence[str] = ()) -> ND
         if np.isnan(values).any():
             row = int(np.argmax(np.isnan(values)))
             raise DataError(
-                f"column {name!r} is missing in row {row + 1}, and the model has no value to fill in"
+                f"column {name!r} is missing in row {row} (counting from 0), and the model has no value "
+                "to fill in"
             )
     return np.column_stack(columns)

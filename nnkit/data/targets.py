@@ -226,9 +226,9 @@ class TargetEncoder:
         """Raise unless this target's answers are decided by a threshold, and it is one."""
         if self.task not in ("binary", "multilabel"):
             by = "the greatest probability" if self.task == "multiclass" else "nothing: it gives values"
-            raise ConfigError(f"a {self.task} model decides by {by}: leave out --threshold")
+            raise ConfigError(f"a {self.task} model decides by {by}: leave out `threshold`")
         if not 0 <= threshold <= 1:
-            raise ConfigError(f"a threshold is a probability from 0 to 1, not {threshold:g}")
+            raise ConfigError(f"`threshold` must be a probability from 0 to 1, not {threshold:g}")
 
     def _checked(self, outputs: ArrayLike) -> NDArray[np.float64]:
         values = np.asarray(outputs, dtype=np.float64)

@@ -19,6 +19,7 @@ from nnkit.data.terms import Terms, find_terms
 from nnkit.data.text_options import TextOptions
 from nnkit.data.tokens import tokenise
 from nnkit.errors import DataError
+from nnkit.working import working
 
 __all__ = ["encode_texts", "fit_texts", "holds_text"]
 
@@ -97,7 +98,7 @@ def _count(
     counts: Counter[str] = Counter()
     tokens, missing, rarest = 0, 0, 0
     grams = (1, None) if operation.buckets else operation.grams
-    for documents in _documents(texts, rows):
+    for documents in _documents(texts, rows, "building a vocabulary"):
         missing += sum(text is None for text in documents)
         found = find_terms([text or "" for text in documents], *grams)
         times = np.bincount(found.documents.values, minlength=len(found.names))
@@ -115,7 +116,7 @@ def _weighted(
 ) -> TextColumn:
     """Return the operation with the number of training documents that hold each entry."""
     holding = np.zeros(operation.size, np.int64)
-    for documents in _documents(texts, rows):
+    for documents in _documents(texts, rows, "weighting terms"):
         ids = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
         holding += np.bincount(
             np.unique(_pairs(ids, operation.size)) % operation.size, minlength=len(holding)
@@ -133,14 +134,19 @@ def _as_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         raise DataError(f"column {name!r} cannot be read as text: {str(error)[:160]}") from None
 
 
-def _documents(texts: pa.ChunkedArray, rows: NDArray[np.integer] | None) -> Iterator[list[str | None]]:
-    """Yield the rows' texts, a stretch at a time."""
+def _documents(
+    texts: pa.ChunkedArray, rows: NDArray[np.integer] | None, what: str
+) -> Iterator[list[str | None]]:
+    """Yield the rows' texts, a stretch at a time; `what` says to a listener what is done with them."""
     count = len(texts) if rows is None else len(rows)
-    for first in range(0, count, _ROWS_AT_ONCE):
-        if rows is None:
-            yield texts.slice(first, _ROWS_AT_ONCE).to_pylist()
-        else:
-            yield texts.take(arrow_array(rows[first : first + _ROWS_AT_ONCE])).to_pylist()
+    with working(what, count, "rows") as work:
+        for first in range(0, count, _ROWS_AT_ONCE):
+            if rows is None:
+                found = texts.slice(first, _ROWS_AT_ONCE)
+            else:
+                found = texts.take(arrow_array(rows[first : first + _ROWS_AT_ONCE]))
+            yield found.to_pylist()
+            work.advance(len(found))
 
 
 def encode_texts(
@@ -153,7 +159,7 @@ def encode_texts(
     where d of the n training documents hold it; a bag's weights are scaled to length 1, as scikit-learn's.
     """
     ids, lengths, weights = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [np.empty(0, dtype)]
-    for documents in _documents(_as_texts(operation.column, column), rows):
+    for documents in _documents(_as_texts(operation.column, column), rows, "encoding texts"):
         found = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
         if operation.inverse_frequencies is not None:
             found, weight = _tfidf(found, operation.size, operation.inverse_frequencies)

@@ -323,7 +323,7 @@ def _positive(model: Model, positive: str | None) -> Any:
     """Return the class that counts as a yes, or None."""
     if model.task not in ("binary", "multiclass"):
         if positive is not None:
-            raise ConfigError(f"a {model.task} model gives no classes: leave out --positive {positive}")
+            raise ConfigError(f"a {model.task} model gives no classes: leave out `positive`")
         return None
     assert model.classes is not None
     if positive is None:
@@ -392,14 +392,14 @@ def _difference(groups: list[GroupFigures], name: str) -> Difference:
     return Difference(value, name, most.name, least.name, low, high)
 
 
-def grouping(features: pa.Table | NDArray, column: str) -> Grouping:
+def grouping(features: pa.Table | NDArray, by: str) -> Grouping:
     """Return the groups that a column parts the rows in; many different numbers are cut at their quartiles.
 
     Parameters
     ----------
     features : pyarrow.Table or ndarray of shape (samples, columns)
         Rows as a source has them, columns that the model does not take among them.
-    column : str
+    by : str
         A name, or a number.
 
     Raises
@@ -412,9 +412,9 @@ def grouping(features: pa.Table | NDArray, column: str) -> Grouping:
     from nnkit.data.tables import column_name
 
     if isinstance(features, np.ndarray):
-        place = column_index(column, features.shape[1], "--by")
+        place = column_index(by, features.shape[1], "`by`")
         return _numeric_groups(features[:, place].astype(np.float64), str(place))
-    name = column_name(column, features.column_names)
+    name = column_name(by, features.column_names)
     kind = column_kind(name, features[name].type)
     if kind in ("number", "time"):
         return _numeric_groups(numbers(name, features[name], kind), name)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.errors import ConfigError
+from nnkit.extras import install_command
 from nnkit.files import write_whole
 
 __all__ = [
@@ -166,7 +167,9 @@ def check_picture(path: Path) -> None:
 def check_matplotlib() -> None:
     """Raise `ConfigError` where plots cannot be drawn."""
     if not have_matplotlib():
-        raise ConfigError("plots are drawn by matplotlib, which is not installed: pip install 'nnkit[plots]'")
+        raise ConfigError(
+            f"plots are drawn by matplotlib, which is not installed: {install_command('matplotlib')}"
+        )
 
 
 def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:

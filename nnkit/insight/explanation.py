@@ -129,7 +129,7 @@ def chosen_outputs(model: Model, outputs: NDArray, label: str | None) -> NDArray
         if label != str(model.target.positive):
             raise ConfigError(
                 f"a binary model is explained by the log-odds of {model.target.positive!r}, and those of "
-                "the other class are the opposite: leave out --class"
+                "the other class are the opposite: leave out `label`"
             )
         return np.zeros(rows, np.int64)
     known = _labels(model)

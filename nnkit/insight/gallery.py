@@ -62,7 +62,7 @@ def plot_of(
     if what == "activations":
         return surfaces.activations_plot(None if subject is None else _activations(_model(subject)))
     if subject is None:
-        raise ConfigError(f"{what} is drawn from a run or a model: nnkit plot {what} RUN --out FILE")
+        raise ConfigError(f"{what} is drawn from a run or a model: give `subject`")
     if what == "learning":
         return _learning(subject)
     if what == "weights":
@@ -79,7 +79,7 @@ def _subject(
         return Subject.of_dataset(model, dataset(model, data))
     if not path.is_dir():
         raise ConfigError(
-            f"{what} is drawn from rows, which a model alone has not: add DATA, or give the run"
+            f"{what} is drawn from rows, which a model alone has not: give `data` too, or the run's folder"
         )
     return subject_of_run(path)
 

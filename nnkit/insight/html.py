@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from nnkit.extras import install_command
 from nnkit.insight.drawing import Plot, colours, page_svg
 
 __all__ = ["NO_PLOTS", "document", "figure", "table"]
 
-NO_PLOTS = "There are no plots: matplotlib is not installed here (pip install 'nnkit[plots]')."
+NO_PLOTS = f"There are no plots: matplotlib is not installed here ({install_command('matplotlib')})."
 # Nothing is fetched from anywhere, whatever the page's texts hold.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _STYLE = """

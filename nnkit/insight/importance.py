@@ -135,7 +135,7 @@ def permutation_importance(
     truth = np.asarray(y)
 
     def measured(rows: Features) -> float:
-        outputs = model.network.predict(rows)
+        outputs = model.network.outputs(rows)
         return model.measure(outputs, truth, [name], sample_weight)[name]
 
     baseline = measured(features)

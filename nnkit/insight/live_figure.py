@@ -39,7 +39,7 @@ class LiveFigure(Callback):
     def __init__(self, seconds: float = 1.0) -> None:
         check_matplotlib()
         self.seconds = seconds
-        self._display = _display()
+        _display()
         self._handle: Any = None
         self._due = -math.inf
 
@@ -56,6 +56,7 @@ class LiveFigure(Callback):
     def on_train_end(self, trainer: Any, figures: Figures) -> None:
         """Draw the whole training."""
         self._draw(trainer)
+        self._handle = None
 
     def _draw(self, trainer: Any) -> None:
         if not len(trainer.history):
@@ -66,7 +67,7 @@ class LiveFigure(Callback):
         plot = _curves(trainer)
         picture = Image(data=png_of(plot), width=round(_INCH * plot.size[0]), alt=plot.description)
         if self._handle is None:
-            self._handle = self._display(picture, display_id=True)
+            self._handle = _display()(picture, display_id=True)
         else:
             self._handle.update(picture)
         now = time.monotonic()

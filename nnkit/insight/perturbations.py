@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.checks import extra_module, whole
+from nnkit.checks import whole
 from nnkit.core.features import Bags, Features
 from nnkit.errors import DataError
+from nnkit.extras import extra_module
 from nnkit.insight.columns import Column, model_columns
 from nnkit.insight.explanation import Explanation, chosen_outputs, in_units, output_name
 from nnkit.model import Model
@@ -97,7 +98,7 @@ class ColumnMatrix:
             rows=None,
             picture=None,
         )
-        return self._model.network.predict(taken).astype(np.float64)
+        return self._model.network.outputs(taken).astype(np.float64)
 
 
 def _joined(first: Bags, second: Bags) -> Bags:
@@ -149,7 +150,7 @@ def shap_values(
     ----------
     Lundberg and Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv:1705.07874.
     """
-    shap = extra_module("shap", "explain")
+    shap = extra_module("shap")
     whole("seed", seed, 0, 2**32 - 1)
     matrix = ColumnMatrix(model, X, X if background is None else background)
     taken = _some(matrix.background, whole("most_background", most_background, 1), seed)
@@ -217,7 +218,7 @@ def lime_values(
     ----------
     Ribeiro, Singh and Guestrin 2016, "Why Should I Trust You?", arXiv:1602.04938.
     """
-    tabular = extra_module("lime.lime_tabular", "explain")
+    tabular = extra_module("lime.lime_tabular")
     whole("seed", seed, 0, 2**32 - 1)
     matrix = ColumnMatrix(model, X, X if background is None else background)
     outputs = matrix.outputs(matrix.rows)

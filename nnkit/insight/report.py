@@ -214,7 +214,7 @@ def _settings(subject: RunSubject) -> Iterator[str]:
     yield table(["what", "value"], trained)
     yield "<h3>Where this page was made</h3>"
     yield table(["what", "value"], [list(row) for row in describe_machine().items()])
-    yield f'<p class="soft">Written by nnkit {escape(version("nnkit"))}.</p>'
+    yield f'<p class="soft">Written by nnkit {escape(version("nnkit-train"))}.</p>'
 
 
 def _figures(plots: Sequence[Plot]) -> str:

@@ -294,7 +294,7 @@ class _Loss:
         self._network = Network.from_json(model.network.to_json(), self._start, dtype)
         features = model.preprocessor.transform(taken.features)
         encoded = model.target.transform(taken.target, dtype)
-        targets = loss_targets(encoded, model.loss, model.network.outputs, len(taken), dtype)
+        targets = loss_targets(encoded, model.loss, model.network.output_width, len(taken), dtype)
         arena = self._network.arena
         rows = Rows(arena.backend, dtype, features, targets)
         self._inference = Inference(self._network.stages, arena, rows, model.loss)

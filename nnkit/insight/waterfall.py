@@ -6,8 +6,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from nnkit.checks import extra_module
 from nnkit.errors import ConfigError
+from nnkit.extras import extra_module
 from nnkit.files import write_whole
 from nnkit.insight.explanation import Explanation, number_words
 
@@ -45,7 +45,7 @@ def write_waterfall(
     """
     if path.suffix.lower() not in _FORMATS:
         raise ConfigError(f"{path}: pictures are written as {', '.join(_FORMATS)}")
-    extra_module("matplotlib", "plots")
+    extra_module("matplotlib")
     from matplotlib.figure import Figure
 
     steps = _steps(explanation, row)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnkit.core.periods import Period
+from nnkit.errors import ConfigError, shown
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["Callback", "Callbacks", "Figures", "callbacks_from", "method_of"]
 
-__all__ = ["Callback", "Figures"]
+_METHODS = ("on_train_begin", "on_step_end", "on_epoch_end", "on_train_end")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Figures:
 class Callback:
     """Base of what ``fit(callbacks=[...])`` takes: override the calls you want.
 
-    Each is given the trainer and the `Figures` of the moment, and runs between two stretches of steps, so the
-    parameters it sees are those of ``figures.step``.
+    Any other object with at least one of the four methods is a callback too. Each call is given the trainer
+    and the `Figures` of the moment, and runs between two stretches of steps, so the parameters it sees are
+    those of ``figures.step``.
 
     Attributes
     ----------
@@ -88,4 +90,46 @@ class Callback:
         """Run after each epoch and its validation."""
 
     def on_train_end(self, trainer: Any, figures: Figures) -> None:
-        """Run once after the last step, also where the training was stopped early."""
+        """Run once at the end, however the training ended, if `on_train_begin` returned.
+
+        ``trainer.outcome`` tells how it ended.
+        """
+
+
+Callbacks = Any
+"""What ``callbacks=`` takes: None, a callback, or an iterable of callbacks."""
+
+
+def callbacks_from(given: Callbacks) -> tuple[Any, ...]:
+    """Return the callbacks that ``callbacks=`` was given: none for None, one by itself, or several.
+
+    Raises
+    ------
+    ConfigError
+        If one is a class, or has none of a callback's methods.
+    """
+    if given is None:
+        return ()
+    single = isinstance(given, type) or _has_method(given) or not isinstance(given, Iterable)
+    callbacks = (given,) if single else tuple(given)
+    for callback in callbacks:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise ConfigError(f"callbacks: {name} is a class; give an instance of it, such as {name}()")
+        if not _has_method(callback):
+            raise ConfigError(
+                f"callbacks: {shown(callback)} is no callback; give an object with at least one of "
+                f"{', '.join(_METHODS)}"
+            )
+    return callbacks
+
+
+def method_of(callback: Any, name: str) -> Callable[[Any, Figures], None] | None:
+    """Return a callback's method; None where it has none, or only the one of `Callback` that does nothing."""
+    method = getattr(callback, name, None)
+    inherited = getattr(method, "__func__", None) is getattr(Callback, name)
+    return method if callable(method) and not inherited else None
+
+
+def _has_method(given: Any) -> bool:
+    return isinstance(given, Callback) or any(callable(getattr(given, name, None)) for name in _METHODS)

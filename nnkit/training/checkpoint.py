@@ -259,7 +259,8 @@ class CheckpointWriter:
 
     def wait(self) -> None:
         """Wait for the write under way."""
-        if self._thread is not None:
+        # A thread that an interrupt kept from being started cannot be waited for.
+        if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
 
     def _busy(self) -> bool:

@@ -133,4 +133,4 @@ class Diagnosis(Callback):
     def _weights(self, trainer: Any) -> NDArray[np.float64] | None:
         if trainer.class_weight is None:
             return None
-        return class_weights(trainer.class_weight, self._targets, trainer.network.outputs)
+        return class_weights(trainer.class_weight, self._targets, trainer.network.output_width)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +21,20 @@ from nnkit.core.step import Step, StepFigures
 from nnkit.errors import DivergenceError, ModelFileError, shown
 from nnkit.kernels.formulas import LEAST_LOSS_SCALE
 from nnkit.kernels.layout import STEP
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Figures
 from nnkit.training.calls import Calls, Moment
 from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
 from nnkit.training.evaluation import Evaluation
 from nnkit.training.history import History
+from nnkit.training.interrupts import FirstError, pythons_own_interrupt, stopped_by_signals
 
 if TYPE_CHECKING:
     from nnkit.training.trainer import Trainer
 
-__all__ = ["Loop", "OptimizerState", "Order", "TrainingState"]
+__all__ = ["Loop", "OptimizerState", "Order", "Outcome", "TrainingState"]
 
 Order = Callable[[int], NDArray[np.int64]]
+Outcome = Literal["finished", "stopped", "interrupted", "failed"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Loop:
         As `Trainer.fit` takes them.
     shuffle : bool, or function of an epoch
         Whether each epoch has an order of its own; or what returns it.
-    callbacks : sequence of Callback
+    callbacks : sequence of callbacks
         Called on the way.
     carried : OptimizerState or None
         What to continue from; its arrays are changed in place.
@@ -161,7 +164,7 @@ class Loop:
         epochs: int,
         batch_size: int,
         shuffle: bool | Order,
-        callbacks: Sequence[Callback],
+        callbacks: Sequence[Any],
         carried: OptimizerState | None = None,
         block_rows: int | None = None,
         schedule_epochs: int = 0,
@@ -199,6 +202,8 @@ class Loop:
         self._began = 0.0
         self._rates: NDArray[np.float64] = np.zeros(0)
         self._resumed: Checkpoint | None = None
+        self._last = StepFigures()
+        self._whole = True  # whether everything that a checkpoint holds is of one and the same step
         self.writer: CheckpointWriter | None = None
 
     def _copy(self, source: Array, target: Array) -> Program:
@@ -206,48 +211,91 @@ class Loop:
         return backend.program([] if source is target else [backend.copy(source, target)])
 
     def run(self, resumed: Checkpoint | None = None) -> None:
-        """Train to the last epoch, or until somebody stops it: from the first one, or from a checkpoint."""
+        """Train to the last epoch, or until somebody stops it: from the first one, or from a checkpoint.
+
+        Ctrl-C stops it between two steps, and KeyboardInterrupt is raised at the very end. The callbacks that
+        were begun are ended whatever happens; of several errors the first is raised.
+        """
+        trainer, errors = self.trainer, FirstError()
+        self._prepare(resumed)
+        with stopped_by_signals(trainer.stop, *pythons_own_interrupt()) as signals:
+            with errors.kept("the training"):
+                self._train()
+            if signals:
+                errors.keep(KeyboardInterrupt(), "the training")
+            self._conclude(errors)
+            with errors.kept("closing the rows"):
+                self.rows.close()
+            with errors.kept("keeping the optimizer's state"):
+                trainer.optimizer_state = self._optimizer_state()
+            for name, end in self.calls.train_ends(self._figures(self._last)):
+                trainer.outcome = self._outcome(errors.error)
+                with errors.kept(name):
+                    end()
+        if signals and errors.error is None:  # it came while the training was ending
+            errors.keep(KeyboardInterrupt(), "the training")
+        trainer.outcome = self._outcome(errors.error)
+        trainer.step = None
+        errors.raise_first()
+
+    def _prepare(self, resumed: Checkpoint | None) -> None:
+        """Begin the state of a new training, or take up that of a checkpoint."""
         trainer = self.trainer
         trainer.stopping = False
+        trainer.outcome = None
         trainer.step = self.step
         self._resumed = resumed
-        if resumed is None:
-            trainer.state = TrainingState(
-                epochs_before=self._carried.epochs,
-                schedule_epochs=self._schedule_epochs,
-                plateau=self._carried.plateau,
-            )
-            trainer.history = History()
-            trainer.backend.write(self.step.counters[STEP : STEP + 1], self._carried.steps)
-            self.step.begin_counting_skips()
-            self._began = time.perf_counter()
-            self._keep_first.run()
-            self._keep_best.run()
-        else:
+        if resumed is not None:
             self._restore(resumed)
-        last = StepFigures()
-        try:
-            self.calls.train_begin(self._figures(last))
-            if self.writer is not None:
-                self.writer.begin(self._seconds())
-            while not self._finished() and not trainer.stopping:
-                last = self._epoch()
-            if self.writer is not None:
+            return
+        trainer.state = TrainingState(
+            epochs_before=self._carried.epochs,
+            schedule_epochs=self._schedule_epochs,
+            plateau=self._carried.plateau,
+        )
+        trainer.history = History()
+        trainer.backend.write(self.step.counters[STEP : STEP + 1], self._carried.steps)
+        self.step.begin_counting_skips()
+        self._began = time.perf_counter()
+        self._keep_first.run()
+        self._keep_best.run()
+
+    def _train(self) -> None:
+        self.calls.train_begin(self._figures(self._last))
+        if self.writer is not None:
+            self.writer.begin(self._seconds())
+        while not self._finished() and not self.trainer.stopping:
+            self._epoch()
+
+    def _conclude(self, errors: FirstError) -> None:
+        """Write the last checkpoint and return to the best weights, unless an error ended the training."""
+        trainer = self.trainer
+        if isinstance(errors.error, Exception):
+            # What is being written was good, and may be all that is left; an interrupt does not wait for it.
+            with errors.kept("waiting for a checkpoint"):
+                if self.writer is not None:
+                    self.writer.wait()
+            return
+        with errors.kept("writing the last checkpoint"):
+            if self.writer is not None and self._whole:
                 self.writer.finish(self._snapshot, self._seconds())
+        with errors.kept("returning to the best weights"):
             if trainer.restore_best and self.evaluation and trainer.state.best_epoch:
                 self._return_to_best.run()
                 trainer.state.restored = True
             trainer.backend.synchronize()
-        except Exception:
-            # What is being written was good, and may be all that is left; an interrupt does not wait for it.
-            if self.writer is not None:
-                self.writer.wait()
-            raise
-        finally:
-            self.rows.close()
-            trainer.optimizer_state = self._optimizer_state()
-            self.calls.train_end(self._figures(last))
-            trainer.step = None
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        if error is not None:
+            return "failed" if isinstance(error, Exception) else "interrupted"
+        return "finished" if self._finished() else "stopped"
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change what a checkpoint holds; interrupted half-way, it is not whole and is not written."""
+        self._whole = False
+        yield
+        self._whole = True
 
     def _optimizer_state(self) -> OptimizerState:
         state = self.trainer.state
@@ -321,28 +369,31 @@ class Loop:
             self._keep_first.run()
         self._resumed = None
 
-    def _epoch(self) -> StepFigures:
+    def _epoch(self) -> None:
         state, steps = self.trainer.state, self.step.steps_per_epoch
-        self._begin_epoch()
+        with self._changing():
+            self._begin_epoch()
         began, first = self._seconds(), state.batch
         self.calls.epoch_begin(Moment(self._step_number(), began, self.step.read()))
         while state.batch < steps and not self.trainer.stopping:
             started = time.perf_counter()
             count = self.calls.stretch(self._step_number(), self._steps_left())
-            self.step.run(state.batch, count)
-            state.batch += count
-            sums = self.step.read()
+            with self._changing():
+                self.step.run(state.batch, count)
+                state.batch += count
+                self._last = sums = self.step.read()
             self.calls.measured(count, time.perf_counter() - started)
             self._check_finite(sums)
             self.calls.step_end(Moment(self._step_number(), self._seconds(), sums), self._report)
             if state.batch < steps:
                 self._consider_checkpoint(epoch_ended=False)
-        sums = self.step.read()
+        self._last = self.step.read()
         if state.batch == steps:
-            trained = self.rows.count - first * self.step.batch_size
-            self._end_epoch(sums, trained / max(self._seconds() - began, 1e-9))
+            trained = max(self.rows.count - first * self.step.batch_size, 0)
+            with self._changing():
+                figures = self._end_epoch(self._last, trained / max(self._seconds() - began, 1e-9))
+            self.calls.epoch_end(figures)
             self._consider_checkpoint(epoch_ended=True)
-        return sums
 
     def _steps_left(self) -> int:
         """Return how many steps may run before the epoch ends or a checkpoint is due."""
@@ -364,7 +415,7 @@ class Loop:
         rate = trainer.optimizer.learning_rate * trainer.state.plateau.factor * trainer.state.rate_factor
         return rate * factors
 
-    def _end_epoch(self, sums: StepFigures, training_rate: float) -> None:
+    def _end_epoch(self, sums: StepFigures, training_rate: float) -> Figures:
         trainer, state = self.trainer, self.trainer.state
         epoch = state.epoch + 1
         self._check_weights()
@@ -390,7 +441,7 @@ class Loop:
         trainer.history.append(row)
         figures = self._figures(sums, training_rate, measured)
         state.epoch, state.batch = epoch, 0
-        self.calls.epoch_end(figures)
+        return figures
 
     def _judge(self, epoch: int, value: float, followed: bool) -> None:
         """Keep the weights if they are the best so far; stop early; let the schedule see the value.

@@ -9,6 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from nnkit.terminal import duration
 from nnkit.training.callbacks import Callback, Figures
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ProgressDisplay(Callback):
     def __init__(self, console: Console | None = None, file: TextIO | None = None) -> None:
         self.console = console
         self.file = file
+        self._console: Console | None = None  # that of the training under way
         self._progress: Progress | None = None
         self._task: Any = None
         self._best: tuple[int, str] | None = None
@@ -94,12 +96,13 @@ class ProgressDisplay(Callback):
             self._write(*self._last)
         if self._best is not None and self._best[0] not in self._written:
             self._write(self._best[0], f"{self._best[1]}  (best)")
+        self._console = None
 
     def close(self) -> None:
         """Give the terminal back; done by itself at the end, and by whoever catches an error before it."""
         if self._progress is not None:
             self._progress.stop()
-            self._progress = None
+            self._progress = self._task = None
 
     def _begin(self, figures: Figures | None) -> None:
         """Forget the last training."""
@@ -113,14 +116,16 @@ class ProgressDisplay(Callback):
 
     def _terminal(self) -> Console | None:
         """Return a console that a bar can be drawn on, or None."""
-        if self.console is None:
+        self._console = self.console
+        if self._console is None:
             file = self.file or sys.stdout
             if not (hasattr(file, "isatty") and file.isatty()):
                 return None
             from rich.console import Console
 
-            self.console = Console(file=file)
-        return self.console if self.console.is_terminal and not self.console.is_dumb_terminal else None
+            self._console = Console(file=file)
+        drawable = self._console.is_terminal and not self._console.is_dumb_terminal
+        return self._console if drawable else None
 
     def _is_shown(self, figures: Figures) -> bool:
         """Whether an epoch's line is written: all, or by count and by time where there are many."""
@@ -132,9 +137,9 @@ class ProgressDisplay(Callback):
 
     def _write(self, epoch: int, line: str) -> None:
         self._written.add(epoch)
-        if self.console is not None:
+        if self._console is not None:
             # Rich would colour the numbers, wrap the line and read [brackets] as markup.
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=self.file or sys.stdout, flush=True)
 
@@ -153,7 +158,7 @@ class ProgressDisplay(Callback):
         remaining = figures.total_steps - figures.step
         if steps <= 0 or seconds <= 0 or remaining <= 0:
             return ""
-        return f"{_duration(seconds / steps * remaining)} left"
+        return f"{duration(seconds / steps * remaining)} left"
 
 
 def _bar(console: Console) -> Progress:
@@ -214,15 +219,3 @@ def _speed(rate: float) -> str:
         return f"{rate:.2g}"
     digits = max(math.floor(math.log10(rate)) - 2, 0)
     return f"{round(rate / 10**digits) * 10**digits:,}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a time as a person says it: 0.9 s, 12 s, 3 min 20 s, 1 h 05 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"

@@ -113,7 +113,7 @@ class RateCurve:
         )
         lines.append(f"training.learning_rate = {self.suggested:g}")
         if not self.diverged:
-            lines.append(f"the loss did not rise up to {self.rates[-1]:.2g}: --highest may be larger")
+            lines.append(f"the loss did not rise up to {self.rates[-1]:.2g}: try higher rates too")
         return lines
 
 
@@ -168,7 +168,7 @@ def find_rate(
     if len(losses) < 3:
         raise DataError(
             f"the loss is not finite at a learning rate of {lowest:g} already: look for features of large "
-            "scale, or take a lower --lowest"
+            "scale, or take a smaller `lowest`"
         )
     return RateCurve(rates[: len(losses)], np.array(losses), smooth(losses))
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.cache import cache_folder
 from nnkit.config import Config, load_config
 from nnkit.core.layers import Embedding
 from nnkit.core.network import Network
@@ -32,7 +34,7 @@ from nnkit.training.from_config import layers_of, loss_of, resolved, trainer_of
 from nnkit.training.rate_test import RateCurve, find_rate
 from nnkit.training.run_data import EncodedRows, MeasuredRows, RunData
 from nnkit.training.run_record import RunRecord
-from nnkit.training.trackers import Tracker, tracking
+from nnkit.training.trackers import Tracker
 
 __all__ = ["MeasuredRows", "Outcome", "Run"]
 
@@ -215,7 +217,9 @@ class Run:
         NnkitError
             If the data or a setting do not fit.
         """
-        with tracking(trackers):
+        with ExitStack() as stack:
+            for tracker in trackers:
+                stack.enter_context(tracker.kept_open())
             outcome = self._train([*callbacks, *trackers])
             for tracker in trackers:
                 tracker.add_model(outcome.model_path, outcome.metrics)
@@ -234,7 +238,7 @@ class Run:
         watch = [] if self.diagnosis is None else [self.diagnosis]
         decode = self._units() if self.model.task == "regression" else None
         watching = [RunRecord(self), *watch, *callbacks]
-        given = {"validation": rows.validation, "callbacks": watching, "decode": decode}
+        given = {"validation": rows.validation, "callbacks": watching, "decode": decode, "progress": False}
         numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
         with locked(self.folder), self.trainer.backend.computing_like(numerics):
             try:
@@ -304,16 +308,18 @@ class Run:
         if not self.own_process or trainer.backend.name != "cpu":
             return {}
         from nnkit.backends.tuning import fastest_threads
-        from nnkit.kernels.specialise import cache_folder
 
         batch_size = self.config.training.batch_size
         embedded = sum(layer.width for layer in self.model.network.layers if isinstance(layer, Embedding))
         inputs = self.model.preprocessor.width + embedded
-        widths = [inputs, *self.config.model.hidden, self.model.network.outputs]
+        widths = [inputs, *self.config.model.hidden, self.model.network.output_width]
         work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
         if trainer.backend.shards(batch_size, work) > 1:
             return {}  # its products have one thread each, and the shards all there are
-        memory = cache_folder() / "blas-threads.json"
+        try:
+            memory = cache_folder() / "blas-threads.json"
+        except FileError:
+            memory = None
         count = fastest_threads(widths, batch_size, trainer.dtype, memory)
         return {} if count is None else {"BLAS threads": str(count)}
 
@@ -372,7 +378,7 @@ class Run:
         """Measure the model on the rows that `measured_rows` returns; those held out are encoded already."""
         model, test, train = self.model, self.dataset.test, self.dataset.train
         held_targets = rows.held_targets
-        held = None if rows.validation is None else model.network.predict(rows.validation[0])
+        held = None if rows.validation is None else model.network.outputs(rows.validation[0])
         if test is not None:
             kind, target, outputs = "test", test.target, model.outputs(test.features)
         elif held is not None:
@@ -397,7 +403,7 @@ class Run:
             "device": self.trainer.backend.name,
             "precision": self.trainer.precision,
             "seed": self.trainer.seed,
-            "nnkit": version("nnkit"),
+            "nnkit": version("nnkit-train"),
             "numpy": np.__version__,
             "metrics": finite,
             "best_threshold": threshold,

@@ -14,17 +14,17 @@ import socket
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nnkit.checks import extra_module
 from nnkit.core.layers import layer_to_json
-from nnkit.errors import unknown_name
+from nnkit.errors import ConfigError, unknown_name
+from nnkit.extras import extra_module
 from nnkit.training.callbacks import Callback, Figures
 
-__all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from", "tracking"]
+__all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from"]
 
 logger = logging.getLogger("nnkit")
 
@@ -37,10 +37,15 @@ _REST = 20  # so many times as long as it took to fail, before the next try
 # waiting. The user's own settings win.
 _SECONDS_TO_BEGIN = 30
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_FAILURES = ("failed", "interrupted")  # of `Trainer.outcome`
 
 
 class Tracker(Callback):
-    """Base of the trackers: records the config when a training begins and the figures after each epoch.
+    """Base of the trackers: a run that is opened when a training begins and closed when it ends.
+
+    The run has the config and each epoch's figures. It is closed as failed where an error or Ctrl-C ended the
+    training. Another training with the same tracker is another run. Between trainings a tracker holds nothing
+    open, so that it can be copied and pickled, as an estimator's parameter is.
 
     An error of the package's, such as a server out of reach or a full disk, is told in one line, once, and
     does not end the training: without the tracker where it was met at the beginning, and else the next epochs
@@ -56,19 +61,30 @@ class Tracker(Callback):
 
     package: str = ""
     """What the package is called in messages."""
+    variables: Mapping[str, str | None] = {}
+    """Variables of the environment that the package works with, unless the user has set them; those that it
+    sets itself have the value None. They are removed after each call."""
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
         self._config = config
         self._begun = False
+        self._kept_open = False
         self._failed = False
         self._resting_until = 0.0
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Begin the package's run, with the config."""
+        if self._begun:
+            raise ConfigError(
+                f"this {self.package} tracker records another training; give each a tracker of its own"
+            )
         config = _flat(_settings(trainer) if self._config is None else self._config)
         self._failed, self._resting_until = False, 0.0
         self._begun = self._heeding(lambda: self._begin(config, resumed=figures.step > 0))
+        if not self._begun:
+            with suppress(Exception):  # the error has been told
+                self._end(failed=True)
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Record the epoch's figures, those that are numbers."""
@@ -82,14 +98,29 @@ class Tracker(Callback):
         if self._begun and time.monotonic() >= self._resting_until:
             self._heeding(lambda: self._log(finite, figures.epoch))
 
+    def on_train_end(self, trainer: Any, figures: Figures) -> None:
+        """End the package's run, as failed where an error or Ctrl-C ended the training."""
+        if not self._kept_open:
+            self._close(trainer.outcome in _FAILURES)
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Leave the package's run open when a training ends, for `add_model`; end it with this context."""
+        self._kept_open, failed = True, True
+        try:
+            yield
+            failed = False
+        finally:
+            self._kept_open = False
+            self._close(failed)
+
     def add_model(self, path: str | os.PathLike[str], metrics: Mapping[str, float]) -> None:
-        """Record the model file, and the figures it was measured by at the end."""
+        """Record the model file and the figures that it was measured by, in a run that is kept open."""
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         if self._begun:
             self._heeding(lambda: self._add_model(Path(path), finite))
 
-    def close(self, failed: bool = False) -> None:
-        """End the package's run; once is enough."""
+    def _close(self, failed: bool) -> None:
         if self._begun:
             self._heeding(lambda: self._end(failed))
             self._begun = False
@@ -98,7 +129,8 @@ class Tracker(Callback):
         """Act, and return whether that went well; the first error is told."""
         began = time.monotonic()
         try:
-            action()
+            with self._environment():
+                action()
         except Exception as error:
             now = time.monotonic()
             self._resting_until = now + _REST * (now - began)
@@ -111,6 +143,18 @@ class Tracker(Callback):
             return False
         return True
 
+    @contextmanager
+    def _environment(self) -> Iterator[None]:
+        added = [name for name in self.variables if name not in os.environ]
+        for name in added:
+            if (value := self.variables[name]) is not None:
+                os.environ[name] = value
+        try:
+            yield
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
+
     @abstractmethod
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None: ...
 
@@ -121,12 +165,14 @@ class Tracker(Callback):
     def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None: ...
 
     @abstractmethod
-    def _end(self, failed: bool) -> None: ...
+    def _end(self, failed: bool) -> None:
+        """End the run and hold nothing of it; also called after a `_begin` that failed half-way."""
 
 
 class TensorBoard(Tracker):
     """Writes event files into ``tensorboard`` in the run's folder: `tensorboard --logdir runs` shows them.
 
+    A second training writes into ``tensorboard-2``, and so on; one that is resumed goes on in the last one.
     The config is a text and a set of hyperparameters, and so is where the model file lies, for TensorBoard
     keeps no files. Neither TensorFlow nor PyTorch is needed.
 
@@ -140,56 +186,76 @@ class TensorBoard(Tracker):
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        # Not the writer around it, whose thread prints a traceback of its own where the disk is full.
-        writer = extra_module("tensorboard.summary.writer.record_writer", "tensorboard")
-        self._records = writer.RecordWriter
-        self._event = extra_module("tensorboard.compat.proto.event_pb2", "tensorboard").Event
-        self._summary = extra_module("tensorboard.compat.proto.summary_pb2", "tensorboard")
-        self._tensor = extra_module("tensorboard.compat.proto.tensor_pb2", "tensorboard")
-        self._types = extra_module("tensorboard.compat.proto.types_pb2", "tensorboard")
-        self._hparams = extra_module("tensorboard.plugins.hparams.summary_v2", "tensorboard")
+        _tensorboard("summary.writer.record_writer")
+        self._writer: Any = None
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
-        folder = self.folder / "tensorboard"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._events_folder(resumed)
         now = time.time()
         name = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_FILES)}"
-        self._writer = self._records((folder / name).open("wb"))
-        self._writer.write(self._event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        # Not the writer around it, whose thread prints a traceback of its own where the disk is full.
+        records = _tensorboard("summary.writer.record_writer").RecordWriter
+        self._writer = records((folder / name).open("wb"))
+        event = _tensorboard("compat.proto.event_pb2").Event
+        self._writer.write(event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         plain = {name: _plain(value) for name, value in config.items()}
-        self._write(self._hparams.hparams_pb(plain, trial_id=str(self.folder)), 0)
+        hyperparameters = _tensorboard("plugins.hparams.summary_v2").hparams_pb
+        self._write(hyperparameters(plain, trial_id=str(folder)), 0)
         self._write_text("config", json.dumps(dict(config), indent=1, default=str), 0)
 
+    def _events_folder(self, resumed: bool) -> Path:
+        """Return the last folder of events for a resumed training, else a new one."""
+        for number in count(1):
+            folder = self.folder / ("tensorboard" if number == 1 else f"tensorboard-{number}")
+            following = self.folder / f"tensorboard-{number + 1}"
+            if resumed and folder.is_dir() and not following.exists():
+                break
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
+        return folder
+
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
-        values = [
-            self._summary.Summary.Value(tag=_tag(name), simple_value=value) for name, value in metrics.items()
-        ]
-        self._write(self._summary.Summary(value=values), epoch)
+        self._write_scalars({_tag(name): value for name, value in metrics.items()}, epoch)
         self._writer.flush()
 
     def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None:
         self._write_text("model", str(path.absolute()), 0)
-        values = [
-            self._summary.Summary.Value(tag=f"final/{name}", simple_value=value)
-            for name, value in metrics.items()
-        ]
-        self._write(self._summary.Summary(value=values), 0)
+        self._write_scalars({f"final/{name}": value for name, value in metrics.items()}, 0)
 
     def _end(self, failed: bool) -> None:
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def _write(self, summary: Any, step: int) -> None:
         # The hyperparameters' message may come of another build of the same protocol: by bytes it fits.
-        event = self._event(wall_time=time.time(), step=step)
+        event = _tensorboard("compat.proto.event_pb2").Event(wall_time=time.time(), step=step)
         event.summary.ParseFromString(summary.SerializeToString())
         self._writer.write(event.SerializeToString())
 
+    def _write_scalars(self, values: Mapping[str, float], step: int) -> None:
+        summary = _tensorboard("compat.proto.summary_pb2").Summary
+        self._write(
+            summary(value=[summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]), step
+        )
+
     def _write_text(self, tag: str, text: str, step: int) -> None:
-        summary = self._summary
-        metadata = summary.SummaryMetadata(plugin_data=summary.SummaryMetadata.PluginData(plugin_name="text"))
-        tensor = self._tensor.TensorProto(dtype=self._types.DT_STRING, string_val=[text.encode()])
-        value = summary.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
-        self._write(summary.Summary(value=[value]), step)
+        messages = _tensorboard("compat.proto.summary_pb2")
+        metadata = messages.SummaryMetadata(
+            plugin_data=messages.SummaryMetadata.PluginData(plugin_name="text")
+        )
+        string = _tensorboard("compat.proto.types_pb2").DT_STRING
+        tensor = _tensorboard("compat.proto.tensor_pb2").TensorProto(dtype=string, string_val=[text.encode()])
+        value = messages.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+        self._write(messages.Summary(value=[value]), step)
+
+
+def _tensorboard(module: str) -> Any:
+    return extra_module(f"tensorboard.{module}")
 
 
 class MLflow(Tracker):
@@ -206,37 +272,47 @@ class MLflow(Tracker):
     """
 
     package = "MLflow"
+    variables = _PATIENCE
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        self._mlflow = extra_module("mlflow", "mlflow")
-        extra_module("mlflow.store.tracking.sqlalchemy_store", "mlflow")
+        extra_module("mlflow")
+        extra_module("mlflow.store.tracking.sqlalchemy_store")
+        self._client: Any = None
+        self.run_id: str | None = None
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
-        for setting, value in _PATIENCE.items():
-            os.environ.setdefault(setting, value)
+        self.run_id = None
+        mlflow = extra_module("mlflow")
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         beside.mkdir(parents=True, exist_ok=True)
-        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
+        self._client = mlflow.MlflowClient(tracking_uri=uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            local = uri.startswith("sqlite:")
-            where = (beside / "mlartifacts").as_uri() if local else None
-            identity = self._client.create_experiment(name, artifact_location=where)
-        else:
-            identity = experiment.experiment_id
+        local = uri.startswith("sqlite:")
+        identity = self._experiment(name, (beside / "mlartifacts").as_uri() if local else None)
         if resumed and self._go_on(identity):
             return
         run = self._client.create_run(
             identity, run_name=self.folder.name, tags={"nnkit.folder": str(self.folder.absolute())}
         )
         self.run_id = run.info.run_id
-        entities = self._mlflow.entities
+        entities = mlflow.entities
         parameters = [entities.Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in config.items()]
         for first in range(0, len(parameters), 100):  # as many as one call takes
             self._client.log_batch(self.run_id, params=parameters[first : first + 100])
+
+    def _experiment(self, name: str, artifacts: str | None) -> str:
+        """Return the experiment's identity; make it, unless another process does so at this moment."""
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return self._client.create_experiment(name, artifact_location=artifacts)
+            except Exception:
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
+        return experiment.experiment_id
 
     def _go_on(self, experiment: str) -> bool:
         """Take up the run that the training before its stop left, if there is one."""
@@ -250,7 +326,7 @@ class MLflow(Tracker):
 
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
         now = int(time.time() * 1000)
-        entities = self._mlflow.entities
+        entities = extra_module("mlflow.entities")
         found = [entities.Metric(name, value, now, epoch) for name, value in metrics.items()]
         self._client.log_batch(self.run_id, metrics=found)
 
@@ -260,7 +336,9 @@ class MLflow(Tracker):
             self._client.log_metric(self.run_id, f"final_{name}", value)
 
     def _end(self, failed: bool) -> None:
-        self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
+        client, self._client = self._client, None
+        if client is not None and self.run_id is not None:
+            client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
 
 
 class WeightsAndBiases(Tracker):
@@ -276,21 +354,25 @@ class WeightsAndBiases(Tracker):
     """
 
     package = "Weights & Biases"
+    variables: Mapping[str, str | None] = {"WANDB_SERVICE": None}
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(folder, config)
-        self._wandb = extra_module("wandb", "wandb")
+        extra_module("wandb")
+        self._run: Any = None
 
     def _begin(self, config: Mapping[str, Any], resumed: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         patience = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": _SECONDS_TO_BEGIN}
-        self._run = self._wandb.init(
+        wandb = extra_module("wandb")
+        self._run = wandb.init(
             mode=os.environ.get("WANDB_MODE") or "offline",
             project=os.environ.get("WANDB_PROJECT") or _PROJECT,
             name=self.folder.name,
             dir=str(self.folder),
             config=dict(config),
-            settings=self._wandb.Settings(console="off", silent=True, **patience),
+            # A run of the user's own in this process stays as it is.
+            settings=wandb.Settings(console="off", silent=True, reinit="create_new", **patience),
         )
 
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
@@ -298,12 +380,14 @@ class WeightsAndBiases(Tracker):
 
     def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None:
         self._run.summary.update({f"final_{name}": value for name, value in metrics.items()})
-        artifact = self._wandb.Artifact("model", type="model")
+        artifact = extra_module("wandb").Artifact("model", type="model")
         artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 
     def _end(self, failed: bool) -> None:
-        self._run.finish(exit_code=1 if failed else 0)
+        run, self._run = self._run, None
+        if run is not None:
+            run.finish(exit_code=1 if failed else 0)
 
 
 TRACKERS: Mapping[str, Callable[..., Tracker]] = {
@@ -329,18 +413,6 @@ def trackers_from(
         if name not in TRACKERS:
             raise unknown_name("tracker", name, TRACKERS)
     return [TRACKERS[name](folder, config) for name in wanted]
-
-
-@contextmanager
-def tracking(trackers: Iterable[Tracker]) -> Iterator[None]:
-    """Close the trackers at the end, as failed where an error ends it."""
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        for tracker in trackers:
-            tracker.close(failed)
 
 
 def _settings(trainer: Any) -> dict[str, Any]:

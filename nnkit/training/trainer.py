@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,15 +34,16 @@ from nnkit.core.targets import loss_targets, loss_weights
 from nnkit.data.limits import memory_limit
 from nnkit.data.splitting import split_rows
 from nnkit.errors import ConfigError, DataError, shown
-from nnkit.training.callbacks import Callback
+from nnkit.training.callbacks import Callbacks, callbacks_from
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, newest_checkpoint
 from nnkit.training.class_weights import class_weights
 from nnkit.training.evaluation import Decode, Evaluation
 from nnkit.training.fingerprint import differences, fingerprint
 from nnkit.training.history import History
-from nnkit.training.loop import Loop, OptimizerState, Order, TrainingState
+from nnkit.training.loop import Loop, OptimizerState, Order, Outcome, TrainingState
 from nnkit.training.placement import DataPlacement, Placed, place_rows
 from nnkit.training.precision import resolve_precision
+from nnkit.training.progress import ProgressDisplay
 
 __all__ = ["Trainer"]
 
@@ -47,6 +51,10 @@ logger = logging.getLogger("nnkit")
 
 Held = tuple[ArrayLike | Features, ArrayLike] | tuple[ArrayLike | Features, ArrayLike, ArrayLike | None]
 Validation = float | Held | None
+
+# The trainers and networks that are being trained now, by identity.
+_in_training: set[int] = set()
+_in_training_lock = threading.Lock()
 
 
 class Trainer:
@@ -111,6 +119,9 @@ class Trainer:
         What the optimizer has gathered, for ``fit(continued=True)``.
     step : Step or None
         What a training under way runs, for callbacks to look at; else None.
+    outcome : {"finished", "stopped", "interrupted", "failed"} or None
+        How the last training ended: at its last epoch or by early stopping, by `stop`, by Ctrl-C, or by an
+        error. Callbacks find it in `on_train_end`; None before the first training ends, and during one.
 
     Examples
     --------
@@ -120,7 +131,7 @@ class Trainer:
     >>> net = Network([Dense(8, "tanh"), Dense(1)])
     >>> trainer = Trainer(net, loss="binary_cross_entropy", optimizer=Adam(0.05), device="cpu")
     >>> history = trainer.fit(X, [0, 1, 1, 0], epochs=300, batch_size=4)
-    >>> (net.predict(X) > 0).ravel().astype(int).tolist()
+    >>> (net.outputs(X) > 0).ravel().astype(int).tolist()
     [0, 1, 1, 0]
     """
 
@@ -177,10 +188,11 @@ class Trainer:
         self.history = History()
         self.optimizer_state: OptimizerState | None = None
         self.step: Step | None = None
+        self.outcome: Outcome | None = None
         self.stopping = False
 
     def _known_metrics(self, metrics: Sequence[str] | None) -> tuple[str, ...]:
-        task = self.loss.task(self.network.outputs)
+        task = self.loss.task(self.network.output_width)
         if metrics is None:
             return default_metrics(task)
         if isinstance(metrics, str):
@@ -209,18 +221,23 @@ class Trainer:
         validation: Validation = None,
         sample_weight: ArrayLike | None = None,
         shuffle: bool | Order = True,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callbacks = None,
         decode: Decode | None = None,
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
         continued: bool = False,
         schedule_epochs: int | None = None,
+        progress: bool | None = None,
     ) -> History:
         """Train from epoch 1: a second call repeats the first one's orders and draws on the weights it finds.
 
+        Ctrl-C ends the training between two steps, a second one at once. KeyboardInterrupt is then raised,
+        after the last checkpoint is written and, with `restore_best`, the best weights are in the network.
+
         Parameters
         ----------
-        X : array_like of shape (samples, features), or Features
-            uint8 values are pixels and are divided by 255; other numbers are taken as they are.
+        X : array_like, SciPy sparse matrix or data frame of shape (samples, features), or Features
+            An array of dtype uint8, dense or sparse, holds pixels and is divided by 255; other numbers are
+            taken as they are, and so are a data frame's columns.
         y : array_like
             Class indices of shape (samples,), or targets of shape (samples,) or (samples, outputs).
         epochs : int
@@ -234,8 +251,8 @@ class Trainer:
         shuffle : bool, or function
             Whether each epoch takes the rows in an order of its own; or a function of the epoch, from 0, that
             returns it as int64.
-        callbacks : iterable of Callback
-            Called on the way.
+        callbacks : callback, or iterable of callbacks, optional
+            Objects with any of the methods of `Callback`.
         decode : function, optional
             Turns a regression's outputs and targets into their own units for the metrics.
         checkpoints : Checkpoints or path-like, optional
@@ -247,6 +264,9 @@ class Trainer:
             The length of the schedule in epochs, counted from the first of the calls that continue one
             another; by default all epochs up to the end of this call. After its end a schedule keeps its last
             learning rate, or goes on if it does not depend on its length.
+        progress : bool, optional
+            Whether to show the training on standard output, as a `ProgressDisplay` among the callbacks does;
+            by default where that is a terminal.
 
         Returns
         -------
@@ -258,7 +278,7 @@ class Trainer:
         DataError
             If the data do not fit the network or the loss.
         ConfigError
-            If a setting is out of its range.
+            If a setting is out of its range, or the trainer or its network is being trained already.
         DivergenceError
             If the loss is no longer finite; the best weights so far are kept.
         """
@@ -267,22 +287,24 @@ class Trainer:
         if callable(shuffle) and checkpoints is not None:
             raise ConfigError("what is ordered by a function cannot be resumed: give shuffle as a bool")
         length = 0 if schedule_epochs is None else whole("schedule_epochs", schedule_epochs, 1)
-        loop, data = self._loop(
-            X,
-            y,
-            epochs,
-            batch_size,
-            validation,
-            sample_weight,
-            shuffle,
-            callbacks,
-            decode,
-            continued,
-            schedule_epochs=length,
-        )
-        if checkpoints is not None:
-            loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
-        loop.run()
+        called = _with_progress(callbacks_from(callbacks), progress)
+        with self._training_alone():
+            loop, data = self._loop(
+                X,
+                y,
+                epochs,
+                batch_size,
+                validation,
+                sample_weight,
+                shuffle,
+                called,
+                decode,
+                continued,
+                schedule_epochs=length,
+            )
+            if checkpoints is not None:
+                loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
+            loop.run()
         return self.history
 
     def resume(
@@ -294,9 +316,10 @@ class Trainer:
         epochs: int | None = None,
         validation: Validation = None,
         sample_weight: ArrayLike | None = None,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callbacks = None,
         decode: Decode | None = None,
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
     ) -> History:
         """Go on with a training at the very step where a checkpoint left it, in the middle of an epoch too.
 
@@ -312,8 +335,8 @@ class Trainer:
             As `fit` was given them.
         epochs : int, optional
             More than before trains on; the learning rates left are then those of the longer schedule.
-        callbacks : iterable of Callback
-            Called on the way.
+        callbacks, progress
+            As in `fit`.
         checkpoints : Checkpoints or path-like, optional
             As in `fit`; if not given and `source` is a folder, they are kept on there.
 
@@ -340,8 +363,9 @@ class Trainer:
         # The order goes on as it was begun, wherever the rows lie now.
         block_rows = checkpoint.settings.get("block_rows")
         block_rows = None if block_rows is None else whole("block_rows", block_rows, 1, 2**53)
+        called = _with_progress(callbacks_from(callbacks), progress)
         # The step is prepared for the number of threads that it will run with.
-        with self.backend.computing_like(checkpoint.numerics):
+        with self._training_alone(), self.backend.computing_like(checkpoint.numerics):
             loop, data = self._loop(
                 X,
                 y,
@@ -350,7 +374,7 @@ class Trainer:
                 validation,
                 sample_weight,
                 shuffle,
-                callbacks,
+                called,
                 decode,
                 block_rows=block_rows,
             )
@@ -360,6 +384,24 @@ class Trainer:
             self._warn_of_rounding(checkpoint)
             loop.run(checkpoint)
         return self.history
+
+    @contextmanager
+    def _training_alone(self) -> Iterator[None]:
+        """Keep the trainer and its network for one training; raise `ConfigError` if there is one already."""
+        taken = {id(self), id(self.network)}
+        with _in_training_lock:
+            if taken & _in_training:
+                what = "trainer" if id(self) in _in_training else "network"
+                raise ConfigError(
+                    f"the {what} is being trained already, in another thread or around this callback: wait "
+                    f"for that training to end, or use another {what}"
+                )
+            _in_training.update(taken)
+        try:
+            yield
+        finally:
+            with _in_training_lock:
+                _in_training.difference_update(taken)
 
     def _warn_of_rounding(self, checkpoint: Checkpoint) -> None:
         """Say so where results cannot be those of the training that was never interrupted."""
@@ -426,7 +468,7 @@ class Trainer:
         validation: Validation,
         sample_weight: ArrayLike | None,
         shuffle: bool | Order,
-        callbacks: Iterable[Callback],
+        callbacks: tuple[Any, ...],
         decode: Decode | None,
         continued: bool = False,
         block_rows: int | Literal["auto"] | None = "auto",
@@ -434,7 +476,7 @@ class Trainer:
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
         """Return the loop over these data, and what computes their fingerprint."""
         features = self._features(X)
-        targets = loss_targets(y, self.loss, self.network.outputs, len(features), self.dtype)
+        targets = loss_targets(y, self.loss, self.network.output_width, len(features), self.dtype)
         weights = loss_weights(sample_weight, len(features), self.dtype)
         if isinstance(validation, int | float | np.number):
             kept, held_out = self._split(targets, float(validation))
@@ -467,7 +509,7 @@ class Trainer:
             epochs,
             batch_size,
             shuffle,
-            tuple(callbacks),
+            callbacks,
             carried,
             placed.block_rows,
             schedule_epochs,
@@ -508,7 +550,7 @@ class Trainer:
         return placed if block_rows == "auto" else replace(placed, block_rows=block_rows)
 
     def _split(self, targets: NDArray, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        task = self.loss.task(self.network.outputs)
+        task = self.loss.task(self.network.output_width)
         single = task in ("binary", "multiclass") and targets.size == len(targets)
         # Soft targets of a binary task are probabilities, by which rows cannot be stratified.
         classes = targets.reshape(-1).astype(np.int64) if single else None
@@ -524,7 +566,7 @@ class Trainer:
     def _with_class_weights(self, targets: NDArray, weights: NDArray | None) -> NDArray | None:
         if self.class_weight is None:
             return weights
-        by_class = class_weights(self.class_weight, targets, self.network.outputs).astype(self.dtype)
+        by_class = class_weights(self.class_weight, targets, self.network.output_width).astype(self.dtype)
         return loss_weights(by_class if weights is None else weights * by_class, len(targets), self.dtype)
 
     def _held(self, validation: Held) -> tuple[Features, NDArray, NDArray | None]:
@@ -533,7 +575,7 @@ class Trainer:
             raise DataError("validation is a share, (X, y) or (X, y, sample_weight)")
         features = self._features(validation[0])
         self.network.check_width(features)
-        targets = loss_targets(validation[1], self.loss, self.network.outputs, len(features), self.dtype)
+        targets = loss_targets(validation[1], self.loss, self.network.output_width, len(features), self.dtype)
         weights = loss_weights(validation[2] if len(validation) == 3 else None, len(features), self.dtype)
         return features, targets, weights
 
@@ -541,13 +583,22 @@ class Trainer:
         self, held: tuple[Features, NDArray, NDArray | None], decode: Decode | None
     ) -> Evaluation:
         features, targets, weights = held
-        task = self.loss.task(self.network.outputs)
+        task = self.loss.task(self.network.output_width)
         # What cannot be had, or was changed, has been said of the training rows.
         mapped = "auto" if self.data_placement == "mmap" and not features.mapped else self.data_placement
         placed = place_rows(mapped, self.backend, self._automatic, features)
         rows = Rows(self.backend, self.dtype, placed.features, targets, weights, placement=placed.placement)
         inference = Inference(self.network.stages, self.network.arena, rows, self.loss, self.half)
         return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)
+
+
+def _with_progress(callbacks: tuple[Any, ...], progress: bool | None) -> tuple[Any, ...]:
+    """Return the callbacks, with a display before them where it is wanted and none is among them."""
+    if progress is None:
+        terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
+        progress = terminal and threading.current_thread() is threading.main_thread()
+    displayed = any(isinstance(callback, ProgressDisplay) for callback in callbacks)
+    return (ProgressDisplay(), *callbacks) if progress and not displayed else callbacks
 
 
 def _checkpoints(given: Checkpoints | str | os.PathLike[str]) -> Checkpoints:

@@ -83,7 +83,7 @@ def step_of(name: str, dtype: str = "float32") -> Step:
     if varied:
         pixels, picked = random.integers(0, 256, (80, 12), np.uint8), random.permutation(80)[:50]
         X = Features(pixels, None, np.full(12, 1 / 255), rows=picked, picture=(2, 2, 3))
-    outputs = network.outputs
+    outputs = network.output_width
     y = (
         random.integers(0, outputs, 50).astype(np.int32)
         if loss == "cross_entropy"

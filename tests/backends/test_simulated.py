@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from extra_packages import require
 
 TESTS = Path(__file__).resolve().parents[1]
 FILES = ("test_contract.py", "test_cuda_device.py", "test_cuda_training.py")
 
 
 def test_the_backend_does_on_a_simulated_gpu_what_it_must() -> None:
-    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: there is no simulator")
+    require("numba_cuda")
     paths = [str(TESTS / "backends" / name) for name in FILES]
     command = [
         sys.executable,

@@ -59,8 +59,8 @@ lesser = {**real, "BLAS core type": "Prescott"}
 if "OPENBLAS_CORETYPE" not in os.environ:
     blas.describe_blas = lambda: lesser
     tuning.processor_flags = lambda: frozenset({"avx2", "fma"})
-from nnkit import cli
-cli._take_the_processors_blas()
+from nnkit.cli.processor import take_the_processors_blas
+take_the_processors_blas()
 print(os.environ.get("OPENBLAS_CORETYPE"), *sys.argv[1:])
 """
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from extra_packages import require
 
 from nnkit.backends import select
 from nnkit.benchmarks import contest, peers
@@ -53,7 +54,7 @@ def test_nnkit_trains_the_problem_from_its_weights_in_its_order(problem: Problem
     [("sklearn", "ScikitLearn"), ("torch", "TorchEager"), ("jax", "JaxStep"), ("jax", "JaxEpoch")],
 )
 def test_peers_come_to_the_same_loss_as_nnkit(problem: Problem, library: str, kind: str) -> None:
-    pytest.importorskip(library, reason=f"{library} is not installed: pip install 'nnkit[bench]'")
+    require(library)
     peer = getattr(peers, kind)(problem, "cpu", "fp32")
     peer.run()
     expected = last_loss_of_epoch(training_step(problem, select("cpu").backend), problem.steps)

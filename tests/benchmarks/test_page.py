@@ -43,7 +43,6 @@ def result(factor: float = 1.0, devices: tuple[str, ...] = ("cpu", "cuda:0"), si
 
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cuda:0")])
 def test_the_page_is_valid_and_has_a_plot_for_each_dimension(devices: tuple[str, ...]) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'nnkit[plots]'")
     text = page(result(devices=devices))
     checker = check(text)
     for dimension in ("device", "precision", "batch", "width"):

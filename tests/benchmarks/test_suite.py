@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from extra_packages import require
 
 from nnkit import cli
 from nnkit.benchmarks import sweep
@@ -118,7 +119,7 @@ def test_peers_do_the_same_work(tiny: Result, library: str, name: str) -> None:
     peer = next(record for record in tiny.section("peers") if record.name == name)
     if importlib.util.find_spec(library) is None:
         assert "No module named" in peer.skipped
-        pytest.skip(f"{library} is not installed: pip install 'nnkit[bench]'")
+        require(library)
     assert peer.details["same work"] is True
     assert peer.ratios["loss apart from nnkit's"].median < 1e-4
     own = next(record for record in tiny.section("peers") if record.name == "nnkit")

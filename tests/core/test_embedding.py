@@ -103,14 +103,14 @@ def test_a_bags_vector_follows_the_other_inputs(reduce: str, weighted: bool) -> 
         ]
     )
     expected = inputs @ parameters["layers.2.weight"] + parameters["layers.2.bias"]
-    np.testing.assert_allclose(net.predict(held), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(net.outputs(held), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_many_rows_are_predicted_in_chunks() -> None:
     held = bags(rows=5000)
     net = network([Embedding(SIZE, WIDTH), Dense(CLASSES)])
     few = np.array([4999, 0, 3000])
-    np.testing.assert_allclose(net.predict(features(held))[few], net.predict(features(held).take(few)))
+    np.testing.assert_allclose(net.outputs(features(held))[few], net.outputs(features(held).take(few)))
 
 
 BEGINNINGS: dict[str, list[Layer]] = {
@@ -135,7 +135,7 @@ def test_gradient_is_that_of_central_differences(reduce: str, weighted: bool, be
 
     def objective() -> float:
         net.set_parameters(parameters)
-        logits = net.predict(held)
+        logits = net.outputs(held)
         losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(ROWS), y]
         return float(sample_weight @ losses / sample_weight.sum())
 
@@ -447,7 +447,7 @@ def test_bags_that_are_all_empty_train(reduce: str) -> None:
     trainer.fit(features(held), classes(), epochs=2, batch_size=8)
     np.testing.assert_array_equal(net.parameters()["layers.0.weight"], before)
     np.testing.assert_allclose(
-        net.predict(features(held)), np.tile(net.parameters()["layers.1.bias"], (ROWS, 1)), atol=1e-12
+        net.outputs(features(held)), np.tile(net.parameters()["layers.1.bias"], (ROWS, 1)), atol=1e-12
     )
 
 
@@ -455,7 +455,7 @@ def test_weights_that_sum_to_nothing_give_zeros_and_no_gradient() -> None:
     held = Bags(np.array([1, 2, 3], np.int32), np.array([0, 2, 3]), SIZE, np.array([1.0, -1.0, 0.0]))
     net = network([Embedding(SIZE, WIDTH, "mean"), Dense(CLASSES)])
     expected = np.tile(net.parameters()["layers.1.bias"], (2, 1))
-    np.testing.assert_array_equal(net.predict(features(held)), expected)
+    np.testing.assert_array_equal(net.outputs(features(held)), expected)
     gradients = net.gradients(features(held), np.array([0, 1]), "cross_entropy")
     assert not gradients["layers.0.weight"].any()
 
@@ -479,7 +479,7 @@ def test_a_document_of_a_million_tokens_is_one_row() -> None:
     before = net.parameters()
     shares = np.bincount(ids[:1_000_000], minlength=SIZE) / 1e6
     expected = shares @ before["layers.0.weight"] @ before["layers.1.weight"] + before["layers.1.bias"]
-    np.testing.assert_allclose(net.predict(features(held, dtype=np.float32))[0], expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(net.outputs(features(held, dtype=np.float32))[0], expected, rtol=0, atol=1e-4)
     trainer = Trainer(net, "cross_entropy", device="cpu")
     trainer.fit(features(held, dtype=np.float32), np.array([0, 1, 2]), epochs=1, batch_size=2)
     assert np.isfinite(net.parameters()["layers.0.weight"]).all()
@@ -528,7 +528,7 @@ def test_a_network_with_embeddings_survives_json() -> None:
     description = json.loads(json.dumps(net.to_json()))
     back = Network.from_json(description, net.parameters(), np.float32)
     assert back.layers == net.layers
-    np.testing.assert_array_equal(back.predict(held), net.predict(held))
+    np.testing.assert_array_equal(back.outputs(held), net.outputs(held))
 
 
 @pytest.mark.parametrize("size", [SIZE + 1, 2**31, 2**31 + 1, 10**40, -1, 2.5, True])
@@ -588,7 +588,7 @@ def test_arrays_and_bags_that_do_not_fit_are_refused() -> None:
     ]
     for one, given, message in cases:
         for call in (
-            lambda one=one, given=given: one.predict(given),
+            lambda one=one, given=given: one.outputs(given),
             lambda one=one, given=given: one.gradients(given, classes(), "cross_entropy"),
             lambda one=one, given=given: Trainer(one, "cross_entropy", device="cpu").fit(given, classes()),
         ):

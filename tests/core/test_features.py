@@ -1,9 +1,11 @@
-"""Bags of ids: what they hold, how rows of them are taken, and what is refused."""
+"""Rows of features: bags of ids, pixels and plain numbers, and what is refused."""
 
 import numpy as np
 import pytest
+from scipy import sparse
 
-from nnkit.core.features import Bags, Features, is_mapped
+from nnkit import Dense, MLPClassifier, Network, Trainer
+from nnkit.core.features import Bags, Features, features_from, is_mapped
 from nnkit.errors import DataError
 
 
@@ -58,3 +60,79 @@ def test_a_view_of_a_file_is_mapped_and_a_copy_of_it_is_not(tmp_path):
     # A memmap's copies are memmaps by their class.
     for copy in (rows.copy(), rows.astype(np.float32), np.array(rows), rows[[0, 2]], rows + 1):
         assert not is_mapped(copy)
+
+
+def _frames():
+    """Return what makes each library's data frame of named columns."""
+    pandas, polars, pyarrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+    return {"pandas": pandas.DataFrame, "polars": polars.DataFrame, "arrow": pyarrow.table}
+
+
+BYTES = np.array([[0, 255, 3], [7, 0, 51]], np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_array_of_bytes_is_pixels_dense_or_sparse_to_the_bit(dtype):
+    pixels = BYTES * np.dtype(dtype).type(1 / 255)
+    network = Network([Dense(2)])
+    network.initialize(3, dtype=dtype)
+    expected = network.outputs(pixels)
+    np.testing.assert_array_equal(network.outputs(BYTES), expected)
+    for form in (sparse.csr_matrix, sparse.csc_matrix, sparse.coo_matrix, sparse.csr_array):
+        np.testing.assert_array_equal(features_from(form(BYTES), dtype).sparse.values, pixels[pixels > 0])
+        np.testing.assert_array_equal(network.outputs(form(BYTES)), expected)
+    for other in (np.int8, np.uint16, np.bool_):
+        given = BYTES.astype(other)
+        plain = network.outputs(given.astype(dtype))
+        np.testing.assert_array_equal(network.outputs(given), plain)
+        np.testing.assert_array_equal(network.outputs(sparse.csr_matrix(given)), plain)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "arrow"])
+def test_the_columns_of_a_data_frame_are_numbers_whatever_their_types(library):
+    frame = _frames()[library]
+    for types in ([np.uint8] * 3, [np.uint8, np.float32, np.uint8], [np.uint8, np.bool_, np.int64]):
+        columns = {name: BYTES[:, j].astype(types[j]) for j, name in enumerate("abc")}
+        expected = np.stack(list(columns.values()), axis=1).astype(np.float32)
+        np.testing.assert_array_equal(features_from(frame(columns), np.float32).dense, expected)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "arrow"])
+def test_a_data_frames_texts_are_refused_by_their_column(library):
+    with pytest.raises(DataError, match=r"column 1 of X .* no numbers"):
+        features_from(_frames()[library]({"a": [1.0, 2.0], "b": ["1", "2"]}), np.float32)
+
+
+def test_bytes_are_pixels_in_training_validation_and_gradients_too():
+    generator = np.random.default_rng(1)
+    X, y = generator.integers(0, 256, (40, 3)).astype(np.uint8), generator.integers(0, 2, 40)
+    results = []
+    for given in (X, X * np.float32(1 / 255), sparse.csr_matrix(X)):
+        trainer = Trainer(Network([Dense(4, "tanh"), Dense(1)]), "binary_cross_entropy", device="cpu")
+        history = trainer.fit(given, y, epochs=2, batch_size=8, validation=(given[:10], y[:10]))
+        gradients = trainer.network.gradients(given, y, "binary_cross_entropy")
+        values = {**trainer.network.parameters(), **gradients}
+        results.append([history["validation_loss"], *values.values()])
+    for found in results[1:]:
+        for one, other in zip(results[0], found, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_numbers_too_large_for_the_type_are_named_as_they_were_given(form):
+    with pytest.raises(DataError, match=r"1e\+39 at row 1, column 0 .* too large for float32"):
+        features_from(form(np.array([[1.0, 2.0], [1e39, 0.0]])), np.float32)
+    with pytest.raises(DataError, match=r"nan at row 1, column 0 .* not finite"):
+        features_from(form(np.array([[1.0, 2.0], [np.nan, 0.0]])), np.float32)
+
+
+def test_an_estimator_takes_bytes_as_numbers_as_scikit_learn_does():
+    generator = np.random.default_rng(1)
+    X, y = generator.integers(0, 5, (40, 3)).astype(np.uint8), generator.integers(0, 2, 40)
+    settings = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0, "device": "cpu"}
+    plain = MLPClassifier(**settings).fit(X.astype(float), y)
+    expected = plain.predict_proba(X.astype(float))
+    for form in (np.asarray, sparse.csr_matrix):
+        fitted = MLPClassifier(**settings).fit(form(X), y)
+        np.testing.assert_array_equal(fitted.predict_proba(form(X)), expected)
+        np.testing.assert_array_equal(plain.predict_proba(form(X)), expected)

@@ -99,7 +99,7 @@ def check(layers: Sequence[Layer], loss: str) -> None:
     X, targets, weights = examples(loss)
     net = network(layers)
     parameters = net.parameters()
-    np.testing.assert_allclose(net.predict(X), forward(layers, parameters, X), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(net.outputs(X), forward(layers, parameters, X), rtol=1e-12, atol=1e-12)
 
     def objective() -> float:
         rows = ROW_LOSSES[loss](forward(layers, parameters, X), targets)

@@ -36,7 +36,7 @@ def net() -> Network:
 
 def test_parameters_are_numbered_over_the_layers_that_have_them(net: Network) -> None:
     assert {name: array.shape for name, array in net.parameters().items()} == SHAPES
-    assert (net.inputs, net.outputs) == (4, 3)
+    assert (net.inputs, net.output_width) == (4, 3)
     assert all(array.dtype == np.float32 for array in net.parameters().values())
 
 
@@ -112,7 +112,7 @@ def test_a_network_survives_json(net: Network) -> None:
     again = Network.from_json(description, net.parameters(), np.float32)
     assert again.layers == net.layers
     X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    np.testing.assert_array_equal(again.predict(X), net.predict(X))
+    np.testing.assert_array_equal(again.outputs(X), net.outputs(X))
 
 
 def test_moving_to_another_dtype_keeps_the_values(net: Network) -> None:
@@ -121,7 +121,7 @@ def test_moving_to_another_dtype_keeps_the_values(net: Network) -> None:
     for name, array in net.parameters().items():
         assert array.dtype == np.float64
         np.testing.assert_array_equal(array, before[name])
-    assert net.predict(np.ones((2, 4))).dtype == np.float64
+    assert net.outputs(np.ones((2, 4))).dtype == np.float64
 
 
 def test_the_description_is_readable(net: Network) -> None:
@@ -135,17 +135,17 @@ def test_mistakes_are_named(net: Network) -> None:
     with pytest.raises(ConfigError, match="at least one Dense layer"):
         Network([Dropout(0.5)])
     with pytest.raises(ConfigError, match="no parameters yet"):
-        Network([Dense(3)]).predict(np.ones((1, 4)))
+        Network([Dense(3)]).outputs(np.ones((1, 4)))
     with pytest.raises(DataError, match="5 features, and the network takes 4"):
-        net.predict(np.ones((1, 5)))
+        net.outputs(np.ones((1, 5)))
     with pytest.raises(DataError, match=r"1 dimensions .* reshape"):
-        net.predict(np.ones(4))
+        net.outputs(np.ones(4))
     with pytest.raises(DataError, match="no rows"):
-        net.predict(np.ones((0, 4)))
+        net.outputs(np.ones((0, 4)))
     with pytest.raises(DataError, match="nan at row 1, column 2"):
-        net.predict([[0, 0, 0, 0], [0, 0, np.nan, 0]])
+        net.outputs([[0, 0, 0, 0], [0, 0, np.nan, 0]])
     with pytest.raises(DataError, match="not numbers"):
-        net.predict([["a"] * 4])
+        net.outputs([["a"] * 4])
     with pytest.raises(DataError, match="5 features, and the network takes 4"):
         net.gradients(np.ones((2, 5)), [0, 1], "cross_entropy")
 
@@ -158,7 +158,7 @@ def test_predicting_in_chunks_is_predicting_at_once(net: Network, monkeypatch, c
     expected = np.tanh(hidden @ parameters["layers.1.weight"]) @ parameters["layers.2.weight"]
     monkeypatch.setattr(inference, "_FEWEST_ROWS", chunk)
     monkeypatch.setattr(inference, "_MOST_ROWS", chunk)
-    outputs = net.predict(X)
+    outputs = net.outputs(X)
     assert outputs.shape == (10, 3)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
 
@@ -168,7 +168,7 @@ def test_the_inputs_are_not_changed(net: Network) -> None:
     X.flags.writeable = False
     held = X.copy()
     first = Network([Activation("relu"), Dropout(0.5), Dense(3)], inputs=4)
-    first.predict(X)
+    first.outputs(X)
     first.gradients(X, np.zeros(10, int), "cross_entropy")
     np.testing.assert_array_equal(X, held)
 
@@ -177,7 +177,7 @@ def test_bytes_are_pixels_and_features_carry_their_own_scale() -> None:
     net = Network([Dense(3)], inputs=4)
     net.initialize(4, dtype=np.float64)
     pixels = np.random.default_rng(2).integers(0, 256, (5, 4), dtype=np.uint8)
-    np.testing.assert_allclose(net.predict(pixels), net.predict(pixels / 255), rtol=1e-12)
+    np.testing.assert_allclose(net.outputs(pixels), net.outputs(pixels / 255), rtol=1e-12)
     encoded = Features(
         np.array([[3.0], [5.0]]),
         shift=np.array([4.0]),
@@ -186,7 +186,7 @@ def test_bytes_are_pixels_and_features_carry_their_own_scale() -> None:
         cardinalities=(3,),
     )
     plain = [[-0.5, 0, 0, 1], [0.5, 1, 0, 0]]
-    np.testing.assert_allclose(net.predict(encoded), net.predict(plain), rtol=1e-12)
+    np.testing.assert_allclose(net.outputs(encoded), net.outputs(plain), rtol=1e-12)
 
 
 def test_few_rows_are_predicted_by_what_the_last_call_left(net: Network) -> None:
@@ -198,20 +198,20 @@ def test_few_rows_are_predicted_by_what_the_last_call_left(net: Network) -> None
     for X in (first, second, pixels, first, pixels[::-1].copy()):
         again = Network(net.layers, inputs=4)
         again.set_parameters(net.parameters())
-        kept = net.predict(X)
-        np.testing.assert_array_equal(kept, again.predict(X))
-    assert net.predict(first) is not net.predict(first)
+        kept = net.outputs(X)
+        np.testing.assert_array_equal(kept, again.outputs(X))
+    assert net.outputs(first) is not net.outputs(first)
 
 
 def test_what_is_kept_sees_new_parameters_and_leaves_the_callers_rows(net: Network) -> None:
     X = np.random.default_rng(6).normal(size=(2, 4)).astype(np.float32)
     given = X.copy()
-    before = net.predict(X)
+    before = net.outputs(X)
     net.set_parameters({name: 2 * value for name, value in net.parameters().items()})
-    assert not np.allclose(net.predict(X), before)
+    assert not np.allclose(net.outputs(X), before)
     net.initialize(4, seed=9, dtype=np.float64)
-    assert net.predict(X).dtype == np.float64
-    net.predict(np.zeros((2, 4), np.float32))
+    assert net.outputs(X).dtype == np.float64
+    net.outputs(np.zeros((2, 4), np.float32))
     np.testing.assert_array_equal(X, given)
 
 
@@ -219,9 +219,9 @@ def test_several_threads_predict_few_rows_at_once(net: Network) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     rows = np.random.default_rng(7).normal(size=(200, 1, 4)).astype(np.float32)
-    expected = [net.predict(X) for X in rows]
+    expected = [net.outputs(X) for X in rows]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(net.predict, rows))
+        found = list(pool.map(net.outputs, rows))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -229,8 +229,8 @@ def test_a_network_that_has_predicted_can_be_pickled(net: Network) -> None:
     import pickle
 
     X = np.ones((1, 4), np.float32)
-    expected = net.predict(X)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(net)).predict(X), expected)
+    expected = net.outputs(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(net)).outputs(X), expected)
 
 
 @pytest.mark.parametrize("cast", [False, True])

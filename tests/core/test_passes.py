@@ -79,9 +79,9 @@ def test_whole_products_serve_prediction_too_but_not_under_dropout() -> None:
     layers: list[Layer] = [Dense(7, "relu"), Dropout(0.5), Dense(3)]
     X = np.random.default_rng(1).normal(size=(20, 4))
     fusing = Fusing()
-    predicted = network_on(fusing, layers).predict(X)
+    predicted = network_on(fusing, layers).outputs(X)
     assert fusing.forwards > 0
-    np.testing.assert_allclose(predicted, network_on(NumpyBackend(), layers).predict(X), rtol=1e-12)
+    np.testing.assert_allclose(predicted, network_on(NumpyBackend(), layers).outputs(X), rtol=1e-12)
     from nnkit.training.trainer import Trainer
 
     fusing.forwards = 0

@@ -37,10 +37,10 @@ def test_gradients_are_those_of_differences(shape: str) -> None:
     step = 1e-6
     for column in range(INPUTS):
         moved = step * (np.arange(INPUTS) == column)
-        ahead, behind = net.predict(X + moved), net.predict(X - moved)
+        ahead, behind = net.outputs(X + moved), net.outputs(X - moved)
         expected = ((ahead - behind) * weights).sum(axis=1) / (2 * step)
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-6, atol=1e-8)
-    np.testing.assert_array_equal(sensitivity.outputs(X), net.predict(X))
+    np.testing.assert_array_equal(sensitivity.outputs(X), net.outputs(X))
 
 
 def test_more_rows_than_are_taken_at_once_and_a_second_call_agree() -> None:
@@ -68,5 +68,5 @@ def test_what_is_embedded_is_an_input_like_others() -> None:
     inputs = np.hstack([dense, vectors])
     sensitivity = Sensitivity(net.stages, net.arena)
     assert sensitivity.inputs == 7
-    expected = net.predict(Features(dense, bags=(bags,)))
+    expected = net.outputs(Features(dense, bags=(bags,)))
     np.testing.assert_allclose(sensitivity.outputs(inputs), expected, rtol=1e-12)

@@ -167,10 +167,10 @@ def test_dropout_drops_while_training_and_not_in_prediction() -> None:
     plain = Network([layer for layer in LAYERS if not isinstance(layer, Dropout)])
     plain.initialize(INPUTS, dtype=np.float64)
     plain.set_parameters(training.net.parameters())
-    np.testing.assert_array_equal(training.net.predict(training.X), plain.predict(training.X))
+    np.testing.assert_array_equal(training.net.outputs(training.X), plain.outputs(training.X))
     training.begin(rate=1e-300)
     training.step.run(0, training.step.steps_per_epoch)
-    logits = plain.predict(training.X)
+    logits = plain.outputs(training.X)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     exact = -np.mean(np.log(probabilities[np.arange(50), training.y]))
     dropped = training.step.read().loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnkit.data import builtin
-from nnkit.data.download import RemoteFile, cache_folder, fetch
+from nnkit.data.download import RemoteFile, fetch
 from nnkit.data.sources import load_dataset
 from nnkit.errors import FileError
 
@@ -101,9 +102,17 @@ def test_failed_download_names_address_folder_and_mend(
         assert words in str(caught.value)
 
 
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NNKIT_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_folder() == Path("/somewhere/nnkit")
-    monkeypatch.setenv("NNKIT_CACHE", "/mine")
-    assert cache_folder() == Path("/mine")
+def test_a_cache_that_cannot_be_written_to_is_said_with_the_way_out(tmp_path: Path) -> None:
+    remote = mirror(tmp_path)
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(FileError, match=r"file\.gz: cannot be written: .*set NNKIT_CACHE"):
+        fetch(remote, tmp_path / "cache", "mend")
+
+
+def test_a_download_has_the_permissions_of_any_file(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        path = fetch(mirror(tmp_path), tmp_path / "cache", "mend")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644

@@ -371,7 +371,7 @@ def test_folders_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
     assert dataset.test is not None
     assert dataset.test.target is not None
     assert dataset.test.target.tolist() == ["cats", "dogs", "dogs"]
-    assert "--validation" in dataset.notes[0]
+    assert "data.validation = " in dataset.notes[0]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -461,7 +461,7 @@ def test_wrong_sources_are_told(tmp_path: Path) -> None:
     (mixed / "dogs" / "notes.txt").unlink()
     (mixed / "birds").mkdir()
     assert "the class 'birds' has no pictures" in told(mixed)
-    assert "leave out --target" in told(folder_of(tmp_path / "pets"), target="animal")
+    assert "leave out `target`" in told(folder_of(tmp_path / "pets"), target="animal")
     twice = tmp_path / "twice.csv"
     twice.write_text("a,b,label\npets/cats/0.png,pets/cats/0.png,x\npets/dogs/0.png,pets/dogs/0.png,y\n")
     assert "image_column" in told(twice)

@@ -166,8 +166,8 @@ def test_dates_become_seconds() -> None:
 @pytest.mark.parametrize(
     ("column", "words"),
     [
-        ([1.0, np.inf], "'a' holds inf in row 2"),
-        (["1", "abc"], "row 2 holds 'abc'"),
+        ([1.0, np.inf], r"'a' holds inf in row 1 \(counting from 0\)"),
+        (["1", "abc"], r"row 1 \(counting from 0\) holds 'abc'"),
         ([[1], [2]], "'a' holds list"),
         ([b"x", b"y"], "'a' holds binary"),
     ],

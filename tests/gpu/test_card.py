@@ -215,11 +215,11 @@ def test_a_run_on_the_card_leaves_a_model_for_any_machine(tmp_path: Path) -> Non
     network = load(folder / "model.safetensors").network
     assert network.arena.backend.name == "cpu"
     X = np.random.default_rng(0).normal(size=(4, network.inputs)).astype(np.float32)
-    expected = run.trainer.network.predict(X)
-    np.testing.assert_allclose(network.predict(X), expected, rtol=1e-4, atol=1e-5)
+    expected = run.trainer.network.outputs(X)
+    np.testing.assert_allclose(network.outputs(X), expected, rtol=1e-4, atol=1e-5)
     network.place(select("cuda").backend, np.float32)
     assert network.arena.backend.name == "cuda:0"
-    np.testing.assert_array_equal(network.predict(X), expected)
+    np.testing.assert_array_equal(network.outputs(X), expected)
 
 
 def test_kernels_are_compiled_once_for_all_processes(backend: CupyBackend) -> None:

@@ -106,7 +106,7 @@ def test_a_baseline_of_zero_is_zero_in_the_users_unit() -> None:
     found = integrated_gradients(model, rows(), baseline="zero")
     inputs = np.zeros((1, 9))
     inputs[0, :2] = -38 * 0.1, -3000 / 800
-    assert found.base[0] == pytest.approx(100 + 20 * float(model.network.predict(inputs)[0, 0]))
+    assert found.base[0] == pytest.approx(100 + 20 * float(model.network.outputs(inputs)[0, 0]))
 
 
 def test_a_column_that_the_output_does_not_depend_on_contributes_nothing() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from extra_packages import require
 from scipy import stats
 
 from nnkit.core.layers import Dense
@@ -58,9 +59,7 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
 
 
 def test_figures_and_differences_are_fairlearns() -> None:
-    fairlearn = pytest.importorskip(
-        "fairlearn.metrics", reason="fairlearn is not installed: pip install 'nnkit[audit]'"
-    )
+    fairlearn = require("fairlearn.metrics")
     model, X, y, groups = binary()
     found = audit(model, X, y, groups)
     truth, said = y == "yes", model.predict(X) == "yes"
@@ -135,7 +134,7 @@ def test_a_regression_has_metrics_and_no_rates() -> None:
     assert found.groups[1].metrics["mae"] == pytest.approx(
         np.abs(model.predict(X)[1::3] - y[1::3]).mean(), rel=1e-9
     )
-    with pytest.raises(ConfigError, match="a regression model gives no classes: leave out --positive 1"):
+    with pytest.raises(ConfigError, match="a regression model gives no classes: leave out `positive`"):
         audit(model, X, y, np.arange(ROWS) % 3, positive="1")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from extra_packages import require
 from test_attributions import rows, table_model
 
 from nnkit.core.layers import Dense, Embedding
@@ -22,10 +23,6 @@ from nnkit.errors import ConfigError
 from nnkit.insight.attributions import integrated_gradients
 from nnkit.insight.perturbations import ColumnMatrix, lime_values, shap_values
 from nnkit.model import Model
-
-
-def needs(package: str) -> None:
-    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'nnkit[explain]'")
 
 
 @pytest.mark.parametrize("embedded", [False, True])
@@ -43,7 +40,7 @@ def test_the_matrix_gives_the_models_outputs(embedded: bool) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
 def test_shap_on_a_linear_network_is_weight_times_input_less_the_mean(dtype: Any, tolerance: float) -> None:
-    needs("shap")
+    require("shap")
     model, X = table_model([], dtype), rows()
     found = shap_values(model, X, background=X)
     # Which integrated gradients are compared with in a closed form of their own.
@@ -61,7 +58,7 @@ def test_shap_on_a_linear_network_is_weight_times_input_less_the_mean(dtype: Any
 
 
 def test_shap_of_many_columns_is_estimated_and_adds_up() -> None:
-    needs("shap")
+    require("shap")
     random = np.random.default_rng(0)
     X = random.normal(size=(60, 14))
     net = Network([Dense(3)])
@@ -78,7 +75,7 @@ def test_shap_of_many_columns_is_estimated_and_adds_up() -> None:
 
 @pytest.mark.parametrize("embedded", [False, True])
 def test_shap_values_add_up_to_the_output(embedded: bool) -> None:
-    needs("shap")
+    require("shap")
     model = table_model([Dense(16, "relu"), Dense(8, "tanh")], embedded=embedded)
     found = shap_values(model, rows(), background=rows(1))
     np.testing.assert_allclose(found.gap, 0, atol=1e-6)
@@ -112,7 +109,7 @@ def mixed_rows() -> pa.Table:
 
 
 def test_shap_of_missing_values_categories_and_texts_is_shapleys_formula() -> None:
-    needs("shap")
+    require("shap")
     model, X = mixed_model(), mixed_rows()
     found = shap_values(model, X, background=X)
     names = found.columns
@@ -137,7 +134,7 @@ def test_shap_of_missing_values_categories_and_texts_is_shapleys_formula() -> No
 
 
 def test_lime_gives_missing_values_categories_and_texts_a_figure_each() -> None:
-    needs("lime")
+    require("lime")
     model, X = mixed_model(), mixed_rows()
     found = lime_values(model, X, background=X, samples=500)
     assert found.columns == ("hour", "town", "body")
@@ -147,7 +144,7 @@ def test_lime_gives_missing_values_categories_and_texts_a_figure_each() -> None:
 
 
 def test_lime_ranks_the_columns_of_a_linear_network() -> None:
-    needs("lime")
+    require("lime")
     model, X = table_model([]), rows()
     weight = np.zeros((9, 1))
     weight[1], weight[2] = 5.0, 0.1  # pay, and a little of the colour blue
@@ -175,5 +172,5 @@ def test_a_missing_package_says_which_extra_brings_it(
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
-    with pytest.raises(ConfigError, match=rf"{package} is not installed: pip install 'nnkit\[explain\]'"):
+    with pytest.raises(ConfigError, match=f"{package} is not installed: pip install shap lime"):
         method(table_model([]), rows())

@@ -16,9 +16,10 @@ import pytest
 from numba import typeof
 from numpy.typing import NDArray
 
+from nnkit.cache import cache_folder
 from nnkit.kernels import native
+from nnkit.kernels.modules import module_name, source_name
 from nnkit.kernels.native import Loop, undefined_symbols
-from nnkit.kernels.specialise import source_name
 
 SOURCE = """import math
 
@@ -26,7 +27,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@njit(error_model="numpy", nogil=True)
 def weigh(matrix, integers, column, single, double, whole, out):
     for i in range(matrix.shape[0]):
         row = matrix[i]
@@ -43,9 +44,17 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "kernels" / "native"
 
 
+_tried_first: dict[str, bytes] = {}  # compiled once for all tests
+
+
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """Collect what loading machine code has given."""
+def loads(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Collect what loading machine code has given, but for the function that is tried first."""
+    cache_folder()
+    for name, data in _tried_first.items():
+        (own_cache / name).write_bytes(data)
+    assert native._can_be_called(own_cache, may_compile=True)
+    _tried_first.update({path.name: path.read_bytes() for path in own_cache.glob("check_*.o")})
     found: list[int | None] = []
     load = native._address_of
 
@@ -55,6 +64,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
     monkeypatch.setattr(native, "_address_of", note)
     return found
+
+
+def objects(folder: Path) -> list[Path]:
+    """Return the files with the loop's machine code."""
+    return list(folder.glob("weigh_*.o"))
 
 
 def loop(source: str = SOURCE) -> Loop:
@@ -100,7 +114,7 @@ def test_code_for_other_types_is_another(own_cache: Path, loads: list[int | None
     wider[0] = wider[0].astype(np.float64)
     loop()(*wider)
     np.testing.assert_allclose(wider[-1], expected(wider), rtol=1e-12)
-    assert len(list(own_cache.iterdir())) == 4
+    assert len(objects(own_cache)) == 4
     assert not loads
 
 
@@ -134,7 +148,7 @@ def test_what_is_not_known_how_to_be_laid_out_is_numbas(value: Any) -> None:
 def test_damaged_code_is_not_run(damage: str, own_cache: Path, loads: list[int | None]) -> None:
     values = arguments()
     loop()(*values)
-    [path] = own_cache.iterdir()
+    [path] = objects(own_cache)
     data = bytearray(path.read_bytes())
     if damage == "a byte":
         data[len(data) // 2] ^= 1
@@ -147,15 +161,21 @@ def test_damaged_code_is_not_run(damage: str, own_cache: Path, loads: list[int |
     else:
         data = data.replace(b'"symbol"', b'"simbol"')
     path.write_bytes(bytes(data))
+    del sys.modules[module_name(loop().module)]  # as in a new process
     again = arguments()
     loop()(*again)
     assert not loads
+    np.testing.assert_array_equal(again[-1], values[-1])
+    # It was made anew.
+    loop()(*again)
+    assert len(loads) == 1
     np.testing.assert_array_equal(again[-1], values[-1])
 
 
 def test_code_that_needs_what_is_not_here_is_not_loaded(loads: list[int | None]) -> None:
     loop()(*arguments())
     path = native._Object.path(loop().module, str(native._signature(arguments())))
+    assert path is not None
     code = native._Object.read(path)
     assert code is not None
     assert "pow" in code.needs
@@ -180,15 +200,44 @@ def test_code_for_other_settings_is_another(
         native._made_for.cache_clear()
 
 
-def test_a_cache_that_cannot_be_written_to_costs_the_code_alone(
-    own_cache: Path, loads: list[int | None]
+def test_releases_that_were_not_tested_are_left_to_numba(
+    own_cache: Path, loads: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own_cache.parent.mkdir(parents=True)
-    own_cache.write_text("in the way")
+    loop()(*arguments())
+    monkeypatch.setattr(native, "_checked", {})
+    monkeypatch.setattr(native, "version", lambda package: "0.99.1")
     values = arguments()
     loop()(*values)
-    np.testing.assert_allclose(values[-1], expected(values), rtol=1e-12)
     assert not loads
+    np.testing.assert_allclose(values[-1], expected(values), rtol=1e-12)
+
+
+def test_machine_code_is_loaded_only_where_the_function_that_is_tried_is_right(
+    own_cache: Path, loads: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop()(*arguments())
+    monkeypatch.setattr(native, "_checked", {})
+    bound = native._bound
+
+    def in_another_order(address: int, values: list[Any]) -> Any:
+        """Lay numbers out as a later Numba might."""
+        turned = [*values[:3], np.float32(values[4]), float(values[3]), *values[5:]]
+        return bound(address, turned if len(values) == 7 else values)
+
+    monkeypatch.setattr(native, "_bound", in_another_order)
+    values = arguments()
+    loop()(*values)
+    assert len(loads) == 1  # the function that is tried
+    np.testing.assert_allclose(values[-1], expected(values), rtol=1e-12)
+
+
+def test_the_values_of_the_function_that_is_tried_are_those_of_python() -> None:
+    values, after = native._check_values()
+    namespace: dict[str, Any] = {}
+    exec("import math\n" + native._CHECK[native._CHECK.index("def check") :], namespace)
+    namespace["check"](*values)
+    np.testing.assert_array_equal(values[-1].base, after)
+    assert np.count_nonzero(after) > 4
 
 
 def test_the_names_that_an_object_needs_are_all_found() -> None:

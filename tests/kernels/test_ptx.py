@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from numba.cuda.cudadrv.error import NvvmSupportError
+from extra_packages import require
 from ptx_cases import (
     IN_16_BITS,
     NEWEST,
@@ -24,6 +24,7 @@ from ptx_cases import (
     representatives,
 )
 
+from nnkit.extras import install_command
 from nnkit.kernels.cuda import TEMPLATES
 
 CASES = cases()
@@ -44,6 +45,9 @@ ANEW = [
 @pytest.fixture(scope="module")
 def results() -> Iterator[dict[str, Future[Compiled]]]:
     """Compile everything, in processes of their own; skip where Numba finds no NVVM."""
+    require("numba_cuda")
+    from numba.cuda.cudadrv.error import NvvmSupportError
+
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
         workers = min(8, len(os.sched_getaffinity(0)))
@@ -54,7 +58,7 @@ def results() -> Iterator[dict[str, Future[Compiled]]]:
             futures = {name: pool.submit(compiled, name) for name in CASES}
             if isinstance(next(iter(futures.values())).exception(), NvvmSupportError):
                 pool.shutdown(cancel_futures=True)
-                pytest.skip("Numba finds no NVVM, which comes with nnkit[cuda12]")
+                pytest.skip(f"Numba finds no NVVM: {install_command('numba_cuda')}")
             for name, capability in ANEW:
                 futures[f"{name} for {capability}"] = pool.submit(compiled_for, name, capability)
             yield futures

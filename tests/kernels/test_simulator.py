@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+from extra_packages import require
+
 FILES = (
     "test_fused.py",
     "test_cuda.py",
@@ -20,6 +22,7 @@ EXPECTED = 290
 
 
 def test_the_cuda_kernels_meet_the_expectations_in_the_simulator(tmp_path: Path) -> None:
+    require("numba_cuda")
     here, report = Path(__file__).parent, tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     done = subprocess.run(

@@ -61,8 +61,8 @@ def test_rows_of_an_array_train_as_copies_of_them_do() -> None:
         assert weights(ours) == weights(theirs)
         for few in (70, 3):
             part = np.arange(few)
-            found = ours.network.predict(picked.take(part))
-            np.testing.assert_array_equal(found, theirs.network.predict(copied.take(part)))
+            found = ours.network.outputs(picked.take(part))
+            np.testing.assert_array_equal(found, theirs.network.outputs(copied.take(part)))
 
 
 def test_rows_outside_the_array_are_refused() -> None:
@@ -110,7 +110,7 @@ def test_validation_rows_are_never_varied() -> None:
     history = made.fit(
         features(np.arange(100)), LABELS[:100], epochs=3, validation=(features(held), LABELS[held])
     )
-    logits = made.network.predict(features(held))[:, 0].astype(np.float64)
+    logits = made.network.outputs(features(held))[:, 0].astype(np.float64)
     losses = np.logaddexp(0, logits) - logits * LABELS[held]
     np.testing.assert_allclose(list(history["validation_loss"]), losses.mean(), rtol=1e-6)
     assert len({round(loss, 6) for loss in history["loss"]}) == 3, "the training rows are, anew each epoch"

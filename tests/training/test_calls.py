@@ -88,7 +88,8 @@ def test_every_call_reaches_every_callback_in_their_order() -> None:
     calls.train_begin(figures(0))
     calls.step_end(moment(3, 0.1), since)
     calls.epoch_end(figures(10))
-    calls.train_end(figures(11))
+    for _, end in calls.train_ends(figures(11)):
+        end()
     moments = [("begin", 0), ("step", 3), ("epoch", 10), ("end", 11)]
     assert noted == [(name, call, step) for call, step in moments for name in "ab"]
 

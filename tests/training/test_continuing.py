@@ -176,7 +176,7 @@ def test_figures_tell_the_penalty_apart(on: str) -> None:
 
     one = trainer(l2=0.5, penalty_on=on)
     squares = sum(np.sum(one.network.parameters()[f"layers.{i}.weight"] ** 2) for i in range(2))
-    errors = one.network.predict(X).astype(np.float64) - Y
+    errors = one.network.outputs(X).astype(np.float64) - Y
     one.fit(X, Y, epochs=1, batch_size=50, callbacks=[Record()])
     penalty = 0.25 * squares / (50 if on == "sum" else 1)
     assert told[0].penalty == pytest.approx(penalty, rel=1e-6)
@@ -194,7 +194,7 @@ def test_sparse_rows_train_as_dense_ones_do() -> None:
     one.fit(dense, Y, epochs=3, batch_size=16, validation=0.2)
     other.fit(sparse.csc_matrix(dense), Y, epochs=3, batch_size=16, validation=0.2)
     np.testing.assert_array_equal(weights(one), weights(other))
-    np.testing.assert_array_equal(other.network.predict(sparse.coo_matrix(dense)), one.network.predict(dense))
+    np.testing.assert_array_equal(other.network.outputs(sparse.coo_matrix(dense)), one.network.outputs(dense))
 
 
 def test_entries_of_a_sparse_matrix_given_twice_are_added() -> None:
@@ -205,7 +205,7 @@ def test_entries_of_a_sparse_matrix_given_twice_are_added() -> None:
     network = trainer().network
     given = np.pad(matrix.toarray(), ((0, 0), (0, 2)))
     raw.resize(2, 5)
-    np.testing.assert_allclose(network.predict(raw), network.predict(given), rtol=1e-6)
+    np.testing.assert_allclose(network.outputs(raw), network.outputs(given), rtol=1e-6)
     assert raw.nnz == 3  # the caller's matrix is as it was
 
 

@@ -89,4 +89,4 @@ def test_float32_networks_stay_float32() -> None:
     network = Network([Dense(4, "relu"), Dense(1)])
     fitted(network, "mse", X[:, :1].astype("float32"), "float32", iterations=30)
     assert network.parameters()["layers.0.weight"].dtype == np.float32
-    assert np.mean((network.predict(X) - X[:, :1]) ** 2) < 0.05
+    assert np.mean((network.outputs(X) - X[:, :1]) ** 2) < 0.05

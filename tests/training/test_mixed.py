@@ -148,7 +148,7 @@ def test_it_learns_as_well_as_fp32(name: str, epochs: int) -> None:
             training = trainer(net, precision, seed=seed, optimizer=Adam(2e-3))
             training.fit(X[~held], y[~held], epochs=epochs, batch_size=32)
             # Over all rows: the difference of a single one counts little.
-            right[precision] += int(np.sum(net.predict(X).argmax(axis=1) == y))
+            right[precision] += int(np.sum(net.outputs(X).argmax(axis=1) == y))
     for precision in FORMATS:
         assert abs(right[precision] - right["fp32"]) <= 0.002 * len(y) * len(seeds)
     assert right["fp32"] > 0.95 * len(y) * len(seeds)
@@ -212,7 +212,7 @@ def test_logits_beyond_float16_are_no_overflow() -> None:
     X, y = problem()
     net = Network([Dense(8, "relu"), Dense(3)], inputs=X.shape[1])
     net.set_parameters({"layers.1.weight": 6e4 * net.parameters()["layers.1.weight"]})
-    assert abs(net.predict(X)).max() > 70_000
+    assert abs(net.outputs(X)).max() > 70_000
     history = trainer(net, optimizer=SGD(1e-6)).fit(X, y, epochs=1, batch_size=200)
     assert math.isfinite(history["loss"][0])
     assert history["loss"][0] > 1000
@@ -257,7 +257,7 @@ def test_what_overflows_in_the_validation_is_evaluated_in_float32() -> None:
     net = Network([Dense(21, "relu"), Dense(13, "relu"), Dense(3)])
     history = trainer(net).fit(X[24:], y[24:], epochs=2, batch_size=32, validation=(held, y[:24]))
     assert history["skipped_steps"][-1] == 0
-    logits = net.predict(held).astype(np.float64)
+    logits = net.outputs(held).astype(np.float64)
     log_sums = special.logsumexp(logits, axis=1)
     assert history["validation_loss"][-1] == pytest.approx(
         np.mean(log_sums - logits[np.arange(24), y[:24]]), rel=1e-5
@@ -388,7 +388,7 @@ def test_padding_stays_zero_after_steps_and_overflows() -> None:
         assert not np.nan_to_num(buffers.a[:, stage.outputs :]).any()
     last = step.passes._last_delta
     assert last is not None
-    assert not last[:, net.outputs :].any()
+    assert not last[:, net.output_width :].any()
 
 
 def test_the_model_is_float32_and_the_same_wherever_it_is_used(tmp_path: Path) -> None:
@@ -398,8 +398,8 @@ def test_the_model_is_float32_and_the_same_wherever_it_is_used(tmp_path: Path) -
     plain = network()
     plain.initialize(X.shape[1])
     plain.set_parameters(net.parameters())
-    assert net.predict(X).dtype == np.float32
-    assert np.array_equal(net.predict(X), plain.predict(X))
+    assert net.outputs(X).dtype == np.float32
+    assert np.array_equal(net.outputs(X), plain.outputs(X))
 
 
 def test_a_continued_training_goes_on_with_the_loss_scale() -> None:

@@ -64,7 +64,7 @@ def test_no_hidden_layer_is_a_linear_model() -> None:
 
 def test_a_binary_target_has_one_output_and_its_loss() -> None:
     run = run_of("breast_cancer")
-    assert run.model.network.outputs == 1
+    assert run.model.network.output_width == 1
     assert run.trainer.loss.name == "binary_cross_entropy"
     assert run_of("iris").trainer.loss.name == "cross_entropy"
     assert run_of("diabetes").trainer.loss.name == "mse"
@@ -150,7 +150,7 @@ def test_whole_numbers_of_many_values_are_classes_where_it_is_said(tmp_path: Pat
     path = write(tmp_path / "t.csv", 120, lambda i: 10 * (i % 30))
     assert run_of(path).model.task == "regression"
     run = run_of(path, "data.task=classification")
-    assert (run.model.task, run.model.network.outputs) == ("multiclass", 30)
+    assert (run.model.task, run.model.network.output_width) == ("multiclass", 30)
     assert run.model.classes is not None
     assert run.model.classes.tolist() == list(range(0, 300, 10))
     assert run_of("breast_cancer", "data.task=classification").model.task == "binary"
@@ -160,12 +160,12 @@ def test_the_task_is_that_of_all_rows(tmp_path: Path) -> None:
     # 50 numbered classes are 5 % of 1000 rows, and more of those trained on.
     run = run_of(write(tmp_path / "t.csv", 1000, lambda i: i % 50))
     assert run.training_rows == 900
-    assert (run.model.task, run.model.network.outputs) == ("multiclass", 50)
+    assert (run.model.task, run.model.network.output_width) == ("multiclass", 50)
 
 
 def test_whole_numbers_of_few_values_are_a_regression_where_it_is_said() -> None:
     run = run_of("iris", "data.task=regression")
-    assert (run.model.task, run.model.network.outputs, run.trainer.loss.name) == ("regression", 1, "mse")
+    assert (run.model.task, run.model.network.output_width, run.trainer.loss.name) == ("regression", 1, "mse")
     with pytest.raises(DataError, match="a binary target has two classes, this one 3"):
         run_of("iris", "data.task=binary")
 

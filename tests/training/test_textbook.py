@@ -118,7 +118,7 @@ def test_the_exam_data_are_learnt_to_six_of_six() -> None:
     network = Network([Dense(4, "relu"), Dense(1)])
     trainer = Trainer(network, "binary_cross_entropy", Adam(0.05), device="cpu", precision="fp64")
     trainer.fit(standardised, passed, epochs=200, batch_size=6, shuffle=False)
-    assert np.array_equal(network.predict(standardised).ravel() > 0, passed == 1)
+    assert np.array_equal(network.outputs(standardised).ravel() > 0, passed == 1)
 
 
 def kept(rate: float, rows: int, columns: int, stage: int, batch: int, epoch: int, seed: int) -> NDArray:

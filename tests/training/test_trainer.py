@@ -304,7 +304,7 @@ def test_the_validation_figures_are_those_of_the_epochs_weights() -> None:
     network = classifier()
     trainer = trainer_for(network, metrics=["accuracy", "log_loss"])
     history = trainer.fit(X, y, epochs=2, batch_size=16, validation=(Xv, yv))
-    logits = network.predict(Xv)
+    logits = network.outputs(Xv)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     row = history.rows[-1]
     cross_entropy = -np.log(probabilities[np.arange(30), yv]).mean()
@@ -320,7 +320,7 @@ def test_a_regression_is_measured_in_the_units_that_decode_returns() -> None:
     history = trainer_for(network, "mse").fit(
         X, scaled, epochs=2, validation=(X, scaled), decode=lambda values: 4.0 * values + 10.0
     )
-    errors = 4.0 * network.predict(X).ravel() + 10.0 - y
+    errors = 4.0 * network.outputs(X).ravel() + 10.0 - y
     assert history["validation_mae"][-1] == pytest.approx(np.abs(errors).mean(), rel=1e-12)
     assert history["validation_loss"][-1] == pytest.approx(np.mean(0.5 * (errors / 4) ** 2), rel=1e-12)
 
@@ -534,7 +534,7 @@ def test_pixels_are_divided_by_255() -> None:
     ]
     assert_close(networks[0].parameters(), networks[1].parameters())
     np.testing.assert_allclose(histories[0]["validation_loss"], histories[1]["validation_loss"], rtol=1e-12)
-    np.testing.assert_allclose(networks[0].predict(pixels), networks[0].predict(pixels / 255), rtol=1e-12)
+    np.testing.assert_allclose(networks[0].outputs(pixels), networks[0].outputs(pixels / 255), rtol=1e-12)
 
 
 def test_a_batch_may_be_larger_than_the_data_and_the_data_one_row() -> None:
@@ -571,7 +571,7 @@ def test_soft_targets_of_the_validation_are_measured_as_their_nearest_classes() 
     soft = 0.8 * np.eye(3)[y] + 0.2 / 3
     network = classifier()
     history = trainer_for(network).fit(X, soft, epochs=2, validation=(X, soft))
-    assert history["validation_accuracy"][-1] == np.mean(network.predict(X).argmax(axis=1) == y)
+    assert history["validation_accuracy"][-1] == np.mean(network.outputs(X).argmax(axis=1) == y)
 
 
 # Calls.
@@ -683,7 +683,7 @@ def test_costly_metrics_are_measured_after_the_last_epoch_alone() -> None:
     assert all("validation_accuracy" in row and "validation_log_loss" not in row for row in history)
     from sklearn.metrics import f1_score
 
-    expected = f1_score(y, network.predict(X).argmax(axis=1), average="macro")
+    expected = f1_score(y, network.outputs(X).argmax(axis=1), average="macro")
     assert history.rows[-1]["validation_f1"] == pytest.approx(expected)
 
 
@@ -838,7 +838,7 @@ def test_three_epochs_on_two_thousand_mnist_digits_reach_85_percent_on_others(sh
         images[:2000], labels[:2000], epochs=3, batch_size=32, validation=(images[2000:], labels[2000:])
     )
     assert history["validation_accuracy"][-1] > 0.85
-    assert np.mean(network.predict(images[2000:]).argmax(axis=1) == labels[2000:]) > 0.85
+    assert np.mean(network.outputs(images[2000:]).argmax(axis=1) == labels[2000:]) > 0.85
 
 
 def test_weights_of_held_out_rows_weigh_their_loss_and_metrics() -> None:

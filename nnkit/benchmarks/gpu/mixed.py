@@ -143,7 +143,7 @@ def _logits(settings: Settings) -> Iterator[Figure]:
     X, y = _table()
     network = Network([Dense(64, "relu"), Dense(5)], inputs=X.shape[1])
     network.set_parameters({"layers.1.weight": 3e4 * network.parameters()["layers.1.weight"]})
-    greatest = float(abs(network.predict(X)).max())
+    greatest = float(abs(network.outputs(X)).max())
     trainer = Trainer(network, "cross_entropy", device=settings.device, precision="fp16")
     history = trainer.fit(X, y, epochs=10, batch_size=64)
     yield Figure("logits beyond float16: greatest before training", "", _one(greatest), Aim(">=", 65_504))

@@ -1,0 +1,37 @@
+"""`nnkit bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnkit.cli.options import AsJson
+
+
+def bench(
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SECTION]...",
+            help="kernels, step, epoch, precision, loading, start, memory, growth, predict, peers.",
+            show_default="all",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, within a minute.")] = False,
+    device: Annotated[str, typer.Option(help="auto (all that work here), cpu or cuda.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write.", show_default="runs/bench-TIME")
+    ] = None,
+    earlier: Annotated[
+        Path | None, typer.Option("--compare", metavar="FILE", help="Compare with an earlier bench.json.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure nnkit on this machine; leave bench.json and a page with plots, bench.html."""
+    from nnkit.benchmarks.command import bench as measure
+
+    if not measure(sections or [], quick, device, out, earlier, as_json):
+        typer.echo("some of it ended in an error and was not measured; see above", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,34 @@
+"""`nnkit check`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nnkit.cli.loading import untrained_run
+from nnkit.cli.options import AsJson, Assignments, Source, Target
+from nnkit.cli.printing import print_findings, print_run
+
+
+def check(
+    source: Source = None,
+    target: Target = None,
+    assignments: Assignments = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is found.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with data and settings, as far as it shows before training."""
+    run = untrained_run(source, target, assignments, quiet=as_json)
+    findings = run.check()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"findings": [finding.to_json() for finding in findings]}))
+    else:
+        print_run(run)
+        print_findings(findings)
+        if not findings:
+            typer.echo("nothing was found that is wrong before training")
+    if findings and strict:
+        raise typer.Exit(1)

@@ -1,0 +1,56 @@
+"""Names that an option takes, for its help and for shell completion.
+
+The registries that know them take half a second to import, which no help should wait for; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["ACTIVATIONS", "LOSSES", "OPTIMIZERS", "PLOTS", "SCHEDULES", "completed", "listed"]
+
+ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+SCHEDULES = (
+    "constant",
+    "step",
+    "exponential",
+    "inverse_time",
+    "cosine",
+    "one_cycle",
+    "reduce_on_plateau",
+)
+LOSSES = (
+    "cross_entropy",
+    "binary_cross_entropy",
+    "mse",
+    "mae",
+    "huber",
+    "poisson",
+    "poisson_deviance",
+)
+PLOTS = (
+    "learning",
+    "confusion",
+    "roc",
+    "precision-recall",
+    "calibration",
+    "predicted",
+    "residuals",
+    "mistakes",
+    "importance",
+    "boundary",
+    "loss-surface",
+    "weights",
+    "activations",
+)
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """Return names as a sentence lists them: a, b or c."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def completed(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return the function that completes the beginning of one of the names in a shell."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]

@@ -1,0 +1,133 @@
+"""What all commands have in common: help in groups, examples, and errors that name options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from nnkit.errors import NnkitError
+
+__all__ = ["Command", "CommandGroup", "with_option_names"]
+
+# A library error names an argument in backquotes, or begins with it: "seed = -1 must be a whole number ...".
+_ARGUMENT = re.compile(r"`(\w+)`|^(\w+)(?= = )", re.ASCII)
+
+
+class Command(TyperCommand):
+    """A command whose help has its options in groups, at 80 columns, and its examples as they are typed."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the options' and the arguments' places in the line of usage."""
+        names = [
+            _argument_name(param) if param.required else f"[{_argument_name(param)}]"
+            for param in self.get_params(ctx)
+            if param.param_type_name == "argument"
+        ]
+        return ["[OPTIONS]", *names]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, and then the options in the groups that they are declared with."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                is_argument = param.param_type_name == "argument"
+                group = "Arguments" if is_argument else getattr(param, "rich_help_panel", None) or "Options"
+                name = _argument_name(param) if is_argument else record[0]
+                groups.setdefault(group, []).append((name, _plain_default(record[1])))
+        for group, rows in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, a line each."""
+        _write_examples(self.epilog, formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; what is wrong with one is said without the validator's own words."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error of the library names options in place of arguments."""
+        try:
+            return super().invoke(ctx)
+        except NnkitError as error:
+            options = {param.name: _written(param) for param in self.get_params(ctx)}
+            error.args = (with_option_names(str(error), options), *error.args[1:])
+            raise
+
+
+class CommandGroup(TyperGroup):
+    """The program, whose help has the commands in groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each group's commands with the first sentence of their help."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self._visible(ctx):
+            group = getattr(command, "rich_help_panel", None) or "Commands"
+            groups.setdefault(group, []).append((name, _first_sentence(command.help or "")))
+        width = max(len(name) for rows in groups.values() for name, _ in rows)
+        for group, rows in groups.items():
+            with formatter.section(group):
+                formatter.write_dl([(name.ljust(width), words) for name, words in rows])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, a line each."""
+        _write_examples(self.epilog, formatter)
+
+    def _visible(self, ctx: Any) -> Iterator[tuple[str, Any]]:
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                yield name, command
+
+
+def with_option_names(message: str, options: dict[str, str]) -> str:
+    """Return a library error's message with the command's options in place of the arguments it names.
+
+    Parameters
+    ----------
+    message : str
+        Arguments stand in backquotes, or at the beginning before " = ".
+    options : dict
+        How an argument is written on the command line; one that is not among them keeps its name.
+    """
+
+    def written(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        return options.get(name, name)
+
+    return _ARGUMENT.sub(written, message)
+
+
+def _written(param: Any) -> str:
+    return _argument_name(param) if param.param_type_name == "argument" else param.opts[0]
+
+
+def _argument_name(param: Any) -> str:
+    name = (param.metavar or param.name).upper()
+    return name if param.nargs == 1 or name.endswith("...") else f"{name}..."
+
+
+def _plain_default(words: str) -> str:
+    """Return an option's help; typer puts a default that is said in words in parentheses."""
+    return re.sub(r"\[default: \((.*)\)", r"[default: \1", words)
+
+
+def _first_sentence(words: str) -> str:
+    return re.split(r"(?<=\.)\s|\n\n", " ".join(words.split("\n\n")[0].split()))[0]
+
+
+def _write_examples(epilog: str | None, formatter: Any) -> None:
+    if epilog:
+        with formatter.section("Examples"):
+            for line in epilog.splitlines():
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")

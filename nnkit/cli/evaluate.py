@@ -1,0 +1,31 @@
+"""`nnkit evaluate`."""
+
+from __future__ import annotations
+
+from nnkit.cli.loading import decision_threshold, load_model, load_rows
+from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, OnBadPicture, Threshold
+from nnkit.cli.printing import decision_json, print_decision, print_json, print_metrics
+
+
+def evaluate(
+    model: ModelPath,
+    data: Data,
+    as_json: AsJson = False,
+    threshold: Threshold = None,
+    on_bad: OnBadPicture = OnBad.error,
+) -> None:
+    """Measure a model on labelled rows (a source with a test set of its own: on that)."""
+    from nnkit.errors import DataError
+
+    loaded = load_model(model)
+    decision = decision_threshold(loaded, threshold)
+    dataset = load_rows(loaded, data, on_bad)
+    examples = dataset.train if dataset.test is None else dataset.test
+    if examples.target is None:
+        raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")
+    metrics = loaded.evaluate(examples.features, examples.target, threshold=decision)
+    if as_json:
+        print_json({"metrics": metrics, "rows": len(examples), **decision_json(loaded, decision)})
+    else:
+        print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}")
+        print_decision(loaded, decision)

@@ -1,0 +1,66 @@
+"""`nnkit init`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nnkit.cli.options import Assignments, Target
+
+_HEADER = """\
+# A training with nnkit: nnkit train {file}
+#
+# Every key is here with its default. Remove the # before a key to change it.
+# Relative paths are relative to this file.
+
+"""
+
+
+def init(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|DATA",
+            help="The .toml file to write; or the data to train on, for which NAME.toml is written.",
+        ),
+    ] = "config.toml",
+    target: Target = None,
+    assignments: Assignments = None,
+) -> None:
+    """Write a config file with every key, its default and what it is for.
+
+    An existing file is not overwritten.
+    """
+    from nnkit.config import Config
+    from nnkit.errors import FileError
+    from nnkit.files import write_whole
+
+    source = None if file.endswith(".toml") else file
+    path = Path(file) if source is None else _config_path(source)
+    if path.exists():
+        raise FileError(f"{path}: the file exists and is not overwritten; give another name or remove it")
+    named = [] if target is None else [f"data.target={target}"]
+    config = Config().with_overrides([*named, *(assignments or [])])
+    if source is not None:
+        # Not as an override, which would be made absolute: it stays relative to the file.
+        config = config.model_copy(update={"data": config.data.model_copy(update={"train": source})})
+    header = _HEADER.format(file=shlex.quote(path.name))
+    write_whole(path, (header + config.to_commented_toml()).encode())
+    typer.echo(f"config   {path}")
+    typer.echo(f"edit it, then: nnkit train {shlex.quote(str(path))}")
+
+
+def _config_path(source: str) -> Path:
+    """Return the config's name for data, in the working directory."""
+    from nnkit.data.builtin import BUILT_INS
+    from nnkit.data.sources import source_not_found
+
+    path = Path(source).expanduser()
+    if source not in BUILT_INS and not path.exists():
+        raise source_not_found(source)
+    name = Path(os.path.abspath(path)).name.removesuffix(".gz")
+    return Path(f"{name if path.is_dir() else name.partition('.')[0] or name}.toml")

@@ -1,0 +1,100 @@
+"""What commands load: a config, a model, rows, a training that is only looked at."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from nnkit.cli.options import OnBad
+from nnkit.working import hide_work
+
+if TYPE_CHECKING:
+    from nnkit.config import Config
+    from nnkit.data.examples import Dataset
+    from nnkit.model import Model
+    from nnkit.training.run import Run
+
+
+def config_from(source: str | None) -> Config:
+    from nnkit.config import Config, DataConfig, load_config
+
+    if source is not None and source.endswith(".toml"):
+        return load_config(source)
+    return Config(data=DataConfig(train="digits" if source is None else source))
+
+
+def load_model(path: Path) -> Model:
+    from nnkit.model import load
+
+    return load(path / "model.safetensors" if path.is_dir() else path)
+
+
+def load_rows(model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True) -> Dataset:
+    """Load what a model is to be measured on, or to predict."""
+    from nnkit.data.pictures import PictureOptions
+    from nnkit.data.sources import load_dataset
+    from nnkit.errors import DataError
+
+    settings = model.preprocessor.pictures
+    if isinstance(data, list) and settings is None:
+        raise DataError(f"several sources are for pictures, which this model was not trained on: {data[1]}")
+    names = list(model.target.names) or None
+    if settings is None:
+        return load_dataset(data, target=names, require_target=require_target)
+    # A folder's subfolders name the classes, whatever the column was called in training.
+    folder = isinstance(data, str) and Path(data).expanduser().is_dir()
+    options = PictureOptions(settings, on_bad.value)
+    target = None if folder or names == ["class"] else names
+    dataset = load_dataset(data, target=target, require_target=require_target, pictures=options)
+    for note in dataset.notes:
+        typer.echo(note, err=True)
+    return dataset
+
+
+def decision_threshold(model: Model, threshold: float | None) -> float:
+    """Return the threshold of the answers, as the user gave it or the default."""
+    if threshold is not None:
+        model.target.check_threshold(threshold)
+    return 0.5 if threshold is None else threshold
+
+
+def untrained_run(source: str | None, target: str | None, assignments: list[str] | None, quiet: bool) -> Run:
+    """Prepare a training that is only looked at; what the library logs goes to standard error, or nowhere."""
+    from nnkit.training.run import Run
+
+    named = [] if target is None else [f"data.target={target}"]
+    config = config_from(source).with_overrides([*named, *(assignments or [])])
+    if quiet:
+        return Run(config)
+    with printed_notes():
+        return Run(config)
+
+
+class _Notes(logging.StreamHandler):
+    """Writes below what is shown of the work under way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        hide_work()
+        super().emit(record)
+
+
+@contextmanager
+def printed_notes() -> Iterator[None]:
+    """Print what the library logs, a line each."""
+    handler = _Notes(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("nnkit")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

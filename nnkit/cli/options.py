@@ -1,0 +1,35 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class OnBad(StrEnum):
+    """What to do with a picture that cannot be read."""
+
+    error = "error"
+    skip = "skip"
+
+
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        help="A .toml config, a data file or folder, or a built-in's name.", show_default="digits"
+    ),
+]
+Target = Annotated[str | None, typer.Option(help="Column to predict, by name or number.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
+]
+ModelPath = Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")]
+Data = Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")]
+Threshold = Annotated[
+    float | None, typer.Option(help="Probability above which the answer is yes.", show_default="0.5")
+]
+OnBadPicture = Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
