@@ -70,7 +70,10 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "numpy": np.__version__,
     }
     dtype = estimator.coefs_[0].dtype
-    columns = ArrayColumns(estimator.n_features_in_, False, 0.0, 1.0)
+    names = tuple(getattr(estimator, "feature_names_in_", ()))
+    if len(set(names)) < len(names):  # before scikit-learn 1.9, two columns may have one name
+        names = ()
+    columns = ArrayColumns(estimator.n_features_in_, False, 0.0, 1.0, names)
     network, loss = estimator._ready(), estimator._loss(dtype)
     Model(network, Preprocessor((columns,), dtype.name), _target(estimator), loss, details).save(path)
 
@@ -118,11 +121,7 @@ def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
             if not fits(value):
                 raise ModelFileError(f"{name} of the estimator described has no value of its kind")
             setattr(estimator, name, value)
-    named = model.network.parameters()
-    layers = range(len(named) // 2)
-    estimator._adopt(
-        [named[f"layers.{i}.weight"] for i in layers], [named[f"layers.{i}.bias"] for i in layers]
-    )
+    estimator._adopt(model.network)
     if "feature_names_in_" in fitted:
         estimator.feature_names_in_ = np.array(json_fields.texts(fitted, "feature_names_in_"), dtype=object)
     if model.classes is not None:
@@ -132,8 +131,7 @@ def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
         estimator._sparse_labels = json_fields.flag(fitted, "sparse_labels")
     if estimator.n_outputs_ != model.target.outputs or estimator.n_features_in_ != model.preprocessor.width:
         raise ModelFileError("the estimator described is not that of the network")
-    estimator._ready()
-    estimator._go_on()
+    estimator._network()  # the parameters describe one
     return estimator
 
 

@@ -168,6 +168,7 @@ class Perceptron(BaseEstimator):
         sizes = self._hidden_sizes()
         self._check_names()
         self._dropout_rates(len(sizes))
+        callbacks = callbacks_from(self.callbacks)
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         X, y = self._checked(from_device(X), from_device(y), reset=first)
         sample_weight = None if sample_weight is None else _check_sample_weight(from_device(sample_weight), X)
@@ -187,7 +188,7 @@ class Perceptron(BaseEstimator):
         if self.solver == "lbfgs" and self.optimizer is None:
             self._minimise(X, targets, _times(sample_weight, class_weights))
         else:
-            self._descend(X, targets, sample_weight, class_weights, held_out, random, incremental)
+            self._descend(X, targets, sample_weight, class_weights, held_out, random, callbacks, incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
             raise _not_finite()
         return self
@@ -387,6 +388,7 @@ class Perceptron(BaseEstimator):
         class_weights: NDArray | None,
         held_out: tuple[Any, NDArray, NDArray | None] | None,
         random: np.random.RandomState,
+        callbacks: tuple[Any, ...],
         incremental: bool,
     ) -> None:
         trained, optimizer = self._trained, self._optimizer()
@@ -427,7 +429,7 @@ class Perceptron(BaseEstimator):
                 validation=held_out,
                 sample_weight=weights,
                 shuffle=_orders(rows, random) if self.shuffle else False,
-                callbacks=[convergence, *callbacks_from(self.callbacks)],
+                callbacks=[convergence, *callbacks],
                 progress=False,
                 continued=incremental,
                 schedule_epochs=self.max_iter,

@@ -162,12 +162,15 @@ class ArrayColumns:
     pixels : bool
         Whether the columns are uint8 and stay so until a batch is gathered.
     shift, scale : float, or ndarray of shape (count,), float64
+    names : tuple of str
+        The columns' names, by which those of a table are found; empty if the columns have none.
     """
 
     count: int
     pixels: bool
     shift: float | NDArray[np.float64]
     scale: float | NDArray[np.float64]
+    names: tuple[str, ...] = ()
 
     @cached_property
     def shift_by_column(self) -> NDArray[np.float64] | None:
@@ -192,6 +195,7 @@ class ArrayColumns:
             "pixels": self.pixels,
             "shift": np.asarray(self.shift).tolist(),
             "scale": np.asarray(self.scale).tolist(),
+            "names": list(self.names),
         }
 
 
@@ -269,11 +273,15 @@ def operation_from_json(data: Any) -> Operation:
             raise ModelFileError("the model file is damaged: a category column has no values")
         return CategoryColumn(json_fields.text(data, "column"), values_, name == "embed")
     count = json_fields.whole(data, "columns", 1, _MOST_COLUMNS)
+    names = json_fields.texts(data, "names", distinct=True) if "names" in data else ()
+    if len(names) not in (0, count):
+        raise ModelFileError(f"the model file is damaged: {len(names)} names for {count} columns")
     return ArrayColumns(
         count,
         json_fields.flag(data, "pixels"),
         _per_column(data, "shift", count),
         _per_column(data, "scale", count),
+        names,
     )
 
 

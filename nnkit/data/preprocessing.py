@@ -123,9 +123,9 @@ class Preprocessor:
         ----------
         features : array of shape (samples, p), or a table
             A table's columns are matched by name, in any order, and others are ignored. A model that was
-            trained on an array takes a table of as many columns of numbers, in their order. One that was
-            trained on pictures takes paths, Pillow's images, and arrays of shape (samples, height, width) or
-            (samples, height, width, channels).
+            trained on an array without names takes a table of as many columns of numbers, in their order. One
+            that was trained on pictures takes paths, Pillow's images, and arrays of shape (samples, height,
+            width) or (samples, height, width, channels).
         rows : ndarray of integers, optional
             The rows to encode; without it, all.
 
@@ -154,7 +154,7 @@ class Preprocessor:
 
         table: pa.Table = as_table(features)
         if array is not None:
-            return encode_array(table_as_array(table, array.count), array, rows, dtype)
+            return encode_array(table_as_array(table, array.count, array.names), array, rows, dtype)
         return encode_table(table, cast("Sequence[ColumnOperation]", self.operations), rows, dtype)
 
     @property
@@ -172,8 +172,10 @@ class Preprocessor:
 
     @property
     def input_names(self) -> tuple[str, ...] | None:
-        """The columns it wants of a table, by name; None where it wants an array or pictures."""
-        if isinstance(self._first, ArrayColumns | PictureColumns):
+        """The columns it wants of a table, by name; None where it wants pictures or unnamed columns."""
+        if isinstance(self._first, ArrayColumns):
+            return self._first.names or None
+        if isinstance(self._first, PictureColumns):
             return None
         return tuple(
             operation.column for operation in self.operations if isinstance(operation, ColumnOperation)
@@ -245,7 +247,7 @@ class Preprocessor:
         """A name for each of the network's inputs, in their order: the numbers, then the one-hot places."""
         array = self._array
         if array is not None:
-            return tuple(str(column) for column in range(array.count))
+            return array.names or tuple(str(column) for column in range(array.count))
         if isinstance(self._first, PictureColumns):
             channels = ("red", "green", "blue") if self._first.channels == 3 else ("grey",)
             pixels = [f"{y},{x}" for y, x in np.ndindex(self._first.height, self._first.width)]

@@ -153,16 +153,7 @@ def encode_table(
     dtype: np.dtype,
 ) -> Features:
     """Encode the rows; columns are matched by name, and those that no operation wants are ignored."""
-    names = set(table.column_names)
-    missing = [operation.column for operation in operations if operation.column not in names]
-    if missing:
-        from nnkit.data.tables import listed
-
-        plural = "column" if len(missing) == 1 else "columns"
-        raise DataError(
-            f"{plural} {listed(map(repr, missing))} missing: the model was trained on them; "
-            f"there are {listed(map(repr, table.column_names))}"
-        )
+    _check_present(table, [operation.column for operation in operations])
     number_columns = [operation for operation in operations if isinstance(operation, NumberColumn)]
     categories = [operation for operation in operations if isinstance(operation, CategoryColumn)]
     one_hot = [category for category in categories if not category.embedded]
@@ -182,6 +173,19 @@ def encode_table(
         codes[:, place] = _encode_category(category, table[category.column], rows)
     cardinalities = tuple(category.places for category in one_hot)
     return Features(dense, codes=codes, cardinalities=cardinalities, bags=bags)
+
+
+def _check_present(table: pa.Table, wanted: Sequence[str]) -> None:
+    present = set(table.column_names)
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        from nnkit.data.tables import listed
+
+        plural = "column" if len(missing) == 1 else "columns"
+        raise DataError(
+            f"{plural} {listed(map(repr, missing))} missing: the model was trained on them; "
+            f"there are {listed(map(repr, table.column_names))}"
+        )
 
 
 def _encode_bags(
@@ -224,8 +228,11 @@ def _encode_category(
     return table[indices if rows is None else indices[rows]]
 
 
-def table_as_array(table: pa.Table, count: int) -> NDArray[np.float64]:
-    """Return a table of numbers as an array, for a model that was trained on one."""
+def table_as_array(table: pa.Table, count: int, names: Sequence[str] = ()) -> NDArray[np.float64]:
+    """Return a table of numbers as an array, for a model that was trained on one; columns by name, if any."""
+    if names:
+        _check_present(table, names)
+        table = table.select(names)
     if table.num_columns != count:
         raise DataError(
             f"the table has {table.num_columns} feature columns, the model was trained on {count}"

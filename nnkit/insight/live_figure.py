@@ -19,7 +19,8 @@ _INCH = 96  # pixels of a style sheet
 class LiveFigure(Callback):
     """Draw the learning curves in a notebook, in one figure below the cell that trains.
 
-    It is drawn anew at the ends of epochs, and once more at the end of the training.
+    It is drawn anew at the ends of epochs, and once more at the end of the training. A copy in a process
+    without a notebook, such as a worker of ``cross_val_score(n_jobs=2)``, draws nothing.
 
     Parameters
     ----------
@@ -58,10 +59,16 @@ class LiveFigure(Callback):
         self._draw(trainer)
         self._handle = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the figure of the training under way."""
+        return {**self.__dict__, "_handle": None}
+
     def _draw(self, trainer: Any) -> None:
-        if not len(trainer.history):
-            return
+        from IPython import get_ipython
         from IPython.display import Image
+
+        if not len(trainer.history) or get_ipython() is None:
+            return
 
         began = time.monotonic()
         plot = _curves(trainer)

@@ -20,7 +20,7 @@ from nnkit.core.layers import Embedding
 from nnkit.core.network import Network
 from nnkit.core.targets import loss_targets
 from nnkit.data.examples import Examples
-from nnkit.data.operations import NumberColumn
+from nnkit.data.operations import ArrayColumns, NumberColumn
 from nnkit.errors import DataError
 from nnkit.insight.drawing import LIGHT, MARKERS, Palette, Plot, literal
 from nnkit.insight.subject import Subject, drawn_examples
@@ -158,9 +158,12 @@ def boundary_plot(subject: Subject, points: int = 201) -> Plot:
 def _two_features(model: Model, examples: Examples) -> tuple[NDArray[np.float64], tuple[str, str]]:
     names = model.preprocessor.input_names
     features = examples.features
-    if names is None and isinstance(features, np.ndarray) and features.shape[1] == 2:
-        return features.astype(np.float64), ("feature 0", "feature 1")
-    plain = all(isinstance(operation, NumberColumn) for operation in model.preprocessor.operations)
+    if isinstance(features, np.ndarray) and features.ndim == 2 and features.shape[1] == 2:
+        first, second = names or ("feature 0", "feature 1")
+        return features.astype(np.float64), (first, second)
+    plain = all(
+        isinstance(operation, NumberColumn | ArrayColumns) for operation in model.preprocessor.operations
+    )
     if names is None or len(names) != 2 or not plain:
         count = model.network.inputs if names is None else len(names)
         raise DataError(

@@ -39,7 +39,8 @@ class ProgressDisplay(Callback):
     console : rich.console.Console, optional
         Where to draw; by default one on `file`.
     file : text file, optional
-        Where to write; by default standard output as it is when the training begins.
+        Where to write; by default standard output as it is when the training begins. A pickled display leaves
+        console and file behind, and writes to the standard output of the process that it comes to.
     """
 
     def __init__(self, console: Console | None = None, file: TextIO | None = None) -> None:
@@ -103,6 +104,19 @@ class ProgressDisplay(Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = self._task = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process."""
+        return {**self.__dict__, **dict.fromkeys(("console", "file", "_console", "_progress", "_task"))}
+
+    def __copy__(self) -> ProgressDisplay:
+        copied = self.__new__(type(self))
+        copied.__dict__.update(self.__getstate__(), console=self.console, file=self.file)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ProgressDisplay:
+        """Return a display on the same console and file: for scikit-learn's `clone`."""
+        return self.__copy__()
 
     def _begin(self, figures: Figures | None) -> None:
         """Forget the last training."""

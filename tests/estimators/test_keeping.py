@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,13 @@ import joblib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from plain_network import outputs
 from safetensors import safe_open
+from scipy import special
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 from twins import assert_same_network, ours_for, problem, same_bits
 
 import nnkit
@@ -119,6 +126,73 @@ def test_a_saved_estimator_knows_its_columns(tmp_path: Path) -> None:
         again.predict(table[["b", "a", "ä", "d e"]])
 
 
+def ordered(X: NDArray) -> tuple[Any, list[Any]]:
+    """Return rows as a data frame, and the same rows as tables of other kinds and orders of columns."""
+    pandas, polars, arrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+    frame = pandas.DataFrame(X, columns=["age", "income", "débt", "d e"])
+    other = frame[["d e", "débt", "age", "income"]].assign(note="?")[["note", "d e", "débt", "age", "income"]]
+    return frame, [
+        frame,
+        other,
+        polars.from_pandas(other),
+        arrow.Table.from_pandas(other, preserve_index=False),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
+def test_a_model_of_an_estimator_finds_a_tables_columns_by_name(kind: str, tmp_path: Path) -> None:
+    X, y = problem(kind)
+    frame, tables = ordered(X)
+    estimator = ours_for(kind, max_iter=20).fit(frame, y)
+    estimator.save(tmp_path / "m.safetensors")
+    model = load(tmp_path / "m.safetensors")
+    model.save(tmp_path / "again.safetensors")
+    for each in (model, load(tmp_path / "again.safetensors")):
+        for table in tables:
+            np.testing.assert_allclose(each.predict(table), estimator.predict(frame), rtol=1e-12)
+        np.testing.assert_allclose(each.predict(X), estimator.predict(frame), rtol=1e-12)
+        assert each.preprocessor.input_names == tuple(frame.columns)
+    assert model.evaluate(tables[1], y) == model.evaluate(frame, y)
+    renamed = frame.rename(columns={"age": "years"})
+    for wrong in (renamed, frame.drop(columns="age")):
+        with pytest.raises(NnkitError, match="column 'age' missing"):
+            model.predict(wrong)
+
+
+def test_a_model_of_an_estimator_without_names_takes_columns_by_place(tmp_path: Path) -> None:
+    X, y = problem("binary")
+    frame, _ = ordered(X)
+    estimator = ours_for("binary", max_iter=20).fit(X, y)
+    estimator.save(tmp_path / "m.safetensors")
+    model = load(tmp_path / "m.safetensors")
+    assert model.predict(frame).tolist() == estimator.predict(X).tolist()
+    with pytest.raises(NnkitError, match="5 feature columns"):
+        model.predict(frame.assign(more=1.0))
+
+
+def test_the_command_line_finds_an_estimators_columns_by_name(tmp_path: Path) -> None:
+    X, y = problem("binary", rows=200)
+    frame, tables = ordered(X)
+    labels = np.array(["no", "yes"])[y]
+    estimator = ours_for("binary", max_iter=20).fit(frame, labels)
+    estimator.save(tmp_path / "m.safetensors")
+    accuracy = estimator.score(frame, labels)
+    for table in tables[:2]:
+        table.assign(label=labels).to_csv(tmp_path / "rows.csv", index=False)
+        told = run_nnkit(tmp_path, "evaluate", "m.safetensors", "rows.csv", "--json")
+        assert json.loads(told)["metrics"]["accuracy"] == pytest.approx(accuracy)
+        run_nnkit(tmp_path, "predict", "m.safetensors", "rows.csv", "--out", "out.csv")
+        answers = [line.strip('"') for line in (tmp_path / "out.csv").read_text().split()[1:]]
+        assert answers == estimator.predict(frame).tolist()
+
+
+def run_nnkit(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-c", "from nnkit.cli import main; main()", *arguments]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def test_training_goes_on_from_a_file(tmp_path: Path) -> None:
     X, y = problem("multiclass")
     estimator = ours_for("multiclass", max_iter=3, warm_start=True).fit(X, y)
@@ -167,9 +241,100 @@ def plain_parts(network: nnkit.Network) -> tuple[Any, ...]:
     return network, Preprocessor.fit(X), TargetEncoder.fit(X[:, 0]), loss_from("mse")
 
 
-def through_joblib(estimator: Any, folder: Path) -> Any:
+def through_joblib(estimator: Any, folder: Path, **options: Any) -> Any:
     joblib.dump(estimator, folder / "m.joblib")
-    return joblib.load(folder / "m.joblib")
+    return joblib.load(folder / "m.joblib", **options)
+
+
+def through_a_file(estimator: Any, folder: Path) -> Any:
+    estimator.save(folder / "m.safetensors")
+    return type(estimator).load(folder / "m.safetensors")
+
+
+def with_assigned_arrays(estimator: Any, folder: Path) -> Any:
+    estimator.coefs_ = [coef.copy() for coef in estimator.coefs_]
+    estimator.intercepts_ = [intercept.copy() for intercept in estimator.intercepts_]
+    return estimator
+
+
+def with_some_assigned_arrays(estimator: Any, folder: Path) -> Any:
+    estimator.coefs_[1] = estimator.coefs_[1].astype(np.float32)
+    return estimator
+
+
+ORIGINS: dict[str, Callable[[Any, Path], Any]] = {
+    "fitted": lambda estimator, folder: estimator,
+    "pickle": lambda estimator, folder: pickle.loads(pickle.dumps(estimator)),
+    "deepcopy": lambda estimator, folder: copy.deepcopy(estimator),
+    "copy": lambda estimator, folder: copy.copy(estimator),
+    "joblib": through_joblib,
+    "file": through_a_file,
+    "assigned": with_assigned_arrays,
+    "some assigned": with_some_assigned_arrays,
+}
+
+
+@pytest.mark.parametrize("asked", ["before", "after the arrays were taken", "not"])
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_a_change_within_the_weights_always_counts(origin: str, asked: str, tmp_path: Path) -> None:
+    X, y = problem("multiclass")
+    ours = ORIGINS[origin](ours_for("multiclass", max_iter=5).fit(X, y), tmp_path)
+    if asked == "before":
+        ours.predict_proba(X)
+    arrays = [*ours.coefs_, *ours.intercepts_]
+    if asked == "after the arrays were taken":
+        ours.predict_proba(X)
+    generator = np.random.default_rng(0)
+    for _ in range(2):
+        for array in arrays:
+            array[:] = generator.normal(size=array.shape)
+        logits = outputs((ours.coefs_, ours.intercepts_), X)
+        np.testing.assert_allclose(ours.predict_proba(X), special.softmax(logits, axis=1), atol=1e-6)
+    # Training continues from them, and what is saved is what predicts.
+    ours.save(tmp_path / "changed.safetensors")
+    again = MLPClassifier.load(tmp_path / "changed.safetensors")
+    np.testing.assert_array_equal(again.predict_proba(X), ours.predict_proba(X))
+
+
+def test_weights_mapped_from_a_file_are_predicted_with_and_trained_on(tmp_path: Path) -> None:
+    X, y = problem("binary")
+    ours = ours_for("binary", max_iter=5).fit(X, y)
+    mapped = through_joblib(ours, tmp_path, mmap_mode="r")
+    assert not mapped.coefs_[0].flags.writeable
+    assert same_value(mapped.predict_proba(X), ours.predict_proba(X))
+    assert same_bits(mapped.partial_fit(X, y), ours.partial_fit(X, y))
+    mapped.coefs_[0][:] = 0
+    mapped.intercepts_[0][:] = 0
+    assert len(np.unique(mapped.predict_proba(X), axis=0)) == 1
+
+
+def test_a_shallow_copy_trains_apart() -> None:
+    X, y = problem("binary")
+    settings = {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.5, "n_iter_no_change": 1}
+    one = ours_for("binary", **settings).partial_fit(X, y, classes=[0, 1])
+    other = copy.copy(one)
+    expected = copy.deepcopy(one)
+    for _ in range(5):
+        other.partial_fit(X, y)
+    for _ in range(5):
+        one.partial_fit(X, y)
+        expected.partial_fit(X, y)
+        assert same_bits(one, expected)
+
+
+def test_weights_changed_within_a_pipeline_and_a_search_count() -> None:
+    X, y = problem("binary")
+    search = GridSearchCV(
+        Pipeline([("scale", StandardScaler()), ("mlp", ours_for("binary", max_iter=3))]),
+        {"mlp__alpha": [0.1, 0.01]},
+        cv=2,
+        n_jobs=2,
+    ).fit(X, y)
+    search = pickle.loads(pickle.dumps(search))
+    search.predict_proba(X)
+    for array in (*search.best_estimator_["mlp"].coefs_, *search.best_estimator_["mlp"].intercepts_):
+        array[:] = 0
+    np.testing.assert_array_equal(search.predict_proba(X), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,17 @@ One step over all rows shows a rule as it is written; several are compared with 
 
 from __future__ import annotations
 
+import copy
 import pickle
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from plain_network import ONE_STEP, Weights, descent, first_weights, gradient, half_squares, outputs, penalty
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 from twins import ROWS, assert_same_course, assert_same_network, ours_for, problem, same_bits, theirs_for
 
 import nnkit
@@ -272,6 +277,66 @@ def test_callbacks_are_called_around_every_epoch(solver: str) -> None:
     assert recorder.calls == ["begin", "epoch", "epoch", "epoch", "epoch", "end"]
     assert recorder.epochs == [1, 2, 3, 4]
     np.testing.assert_allclose(recorder.losses, ours.loss_curve_, atol=1e-9)
+
+
+class Plain:
+    """No `Callback`, and with one method alone."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_epoch_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+        self.epochs.append(figures.epoch)
+
+
+@pytest.mark.parametrize("number", ["one", "list", "tuple", "none"])
+def test_callbacks_are_any_objects_with_the_methods_one_or_several(number: str) -> None:
+    X, y = problem("binary")
+    plain = Plain()
+    given = {"one": plain, "list": [plain, Recorder()], "tuple": (plain,), "none": None}[number]
+    ours_for("binary", callbacks=given, max_iter=3).fit(X, y).partial_fit(X, y)
+    assert plain.epochs == ([] if number == "none" else [1, 2, 3, 1])
+
+
+@pytest.mark.parametrize("wrong", [3, print, [print], Plain, [Plain], "plain", [None], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_what_is_no_callback_is_refused_before_the_training(wrong: Any, solver: str) -> None:
+    X, y = problem("binary")
+    ours = ours_for("binary", callbacks=wrong, solver=solver)
+    with pytest.raises(ValueError, match="callbacks: "):
+        ours.fit(X, y)
+    assert not hasattr(ours, "coefs_")
+
+
+def tracker(folder: Path) -> Any:
+    from nnkit.training.trackers import TensorBoard
+
+    return TensorBoard(folder)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda folder: [nnkit.ProgressDisplay()],
+        lambda folder: nnkit.ProgressDisplay(file=sys.stderr),
+        lambda folder: [tracker(folder)],
+        lambda folder: Plain(),
+    ],
+    ids=["display", "display on a file", "tracker", "plain"],
+)
+def test_an_estimator_with_callbacks_is_cloned_copied_pickled_and_validated(
+    made: Any, tmp_path: Path
+) -> None:
+    X, y = problem("binary")
+    ours = ours_for("binary", callbacks=made(tmp_path), max_iter=2)
+    for _ in range(2):  # before a fit, and after it
+        cloned, copied = clone(ours), copy.deepcopy(ours)
+        again = pickle.loads(pickle.dumps(ours))
+        for each in (cloned, copied, again):
+            each.fit(X, y)
+        assert len(cross_val_score(ours, X, y, n_jobs=2, cv=2)) == 2
+        ours.fit(X, y)
+        assert same_bits(ours, again)
 
 
 def test_callbacks_do_not_change_the_training() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
@@ -76,6 +77,37 @@ def test_outside_of_a_notebook_it_names_what_to_use() -> None:
     InteractiveShell.clear_instance()
     with pytest.raises(NnkitError, match="this is none: use ProgressDisplay"):
         LiveFigure()
+
+
+def test_a_figure_can_be_copied_and_pickled_also_while_it_draws(shell: InteractiveShell) -> None:
+    cell = """
+import copy, pickle
+from nnkit import MLPClassifier
+from sklearn.base import clone
+
+class Copying:
+    def on_epoch_end(self, trainer, figures):
+        pickle.dumps(figure), copy.deepcopy(figure)
+
+figure = LiveFigure(0.0)
+estimator = MLPClassifier((4,), max_iter=2, callbacks=[figure, Copying()], device="cpu")
+clone(estimator).fit(X, y)
+pickle.loads(pickle.dumps(figure))
+""" + CELL.format(epochs=1, seconds=0.0)
+    cell = cell[cell.index("import numpy") :] + cell[: cell.index("import numpy")]
+    assert len(outputs_of(shell, cell).outputs) >= 3
+
+
+def test_a_copy_in_a_process_without_a_notebook_draws_nothing(shell: InteractiveShell) -> None:
+    outputs_of(shell, CELL.format(epochs=1, seconds=0.0))
+    pickled = pickle.dumps(shell.user_ns["figures"][0])
+    InteractiveShell.clear_instance()
+    figure = pickle.loads(pickled)
+    with capture_output() as captured:
+        figure.on_epoch_end(shell.user_ns["trainer"], None)
+        figure.on_train_end(shell.user_ns["trainer"], None)
+    assert not captured.outputs
+    assert captured.stdout == ""
 
 
 def test_without_ipython_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -108,6 +111,37 @@ def test_a_second_training_begins_anew() -> None:
     first = file.getvalue()
     train(display, 100)
     assert file.getvalue() == 2 * first
+
+
+def test_a_copied_display_writes_to_the_same_file_and_a_pickled_one_to_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = io.StringIO()
+    display = ProgressDisplay(file=file)
+    train(display, 2)
+    for copied in (copy.deepcopy(display), copy.copy(display)):
+        before = len(file.getvalue())
+        train(copied, 2)
+        assert file.getvalue()[before:] == file.getvalue()[:before]
+        file.truncate(before), file.seek(before)
+    train(pickle.loads(pickle.dumps(display)), 2)
+    assert capsys.readouterr().out == file.getvalue()
+
+
+@pytest.mark.parametrize("given", ["console", "file"])
+def test_a_display_on_a_terminal_can_be_copied_and_pickled_also_while_it_draws(
+    given: str, tmp_path: Path
+) -> None:
+    with (tmp_path / "out").open("w") as file:
+        made = {"console": Console(file=file, force_terminal=True), "file": file}[given]
+        display = ProgressDisplay(**{given: made})
+        display.on_train_begin(None, figures(0, 0, 2, 0.1))
+        try:
+            for copied in (pickle.loads(pickle.dumps(display)), copy.deepcopy(display)):
+                assert copied._progress is None
+            assert getattr(copied, given) is made
+        finally:
+            display.close()
 
 
 def test_a_metric_of_training_and_validation_is_told_apart() -> None:
