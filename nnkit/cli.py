@@ -148,6 +148,7 @@ def train(
     _check_resume(source, out, resume)
     _take_the_processors_blas()
     with _notes():
+        from nnkit.training.interrupts import stopped_by_signals
         from nnkit.training.progress import ProgressDisplay
         from nnkit.training.run import Run
         from nnkit.training.trackers import trackers_from
@@ -161,7 +162,7 @@ def train(
         _print_run(run)
         display = ProgressDisplay()
         try:
-            with _ended_by_signals(run) as ended:
+            with stopped_by_signals(run.stop, signal.SIGINT, signal.SIGTERM) as ended:
                 outcome = run.train([display], trackers)
         finally:
             display.close()
@@ -262,7 +263,7 @@ def info(
 ) -> None:
     """Show the devices, the BLAS and the versions; or a model's summary."""
     if model is not None:
-        _print_table(_summary(_load(model)))
+        typer.echo(_load(model).summary())
         return
     from nnkit.machine import describe_machine
 
@@ -501,7 +502,7 @@ def _config(source: str | None) -> Config:
 def _load(path: Path) -> Model:
     from nnkit.model import load
 
-    return load(path / "model.safetensors" if path.is_dir() else path)
+    return load(path)
 
 
 def _dataset(model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True) -> Dataset:
@@ -542,26 +543,8 @@ def _notes() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@contextmanager
-def _ended_by_signals(run: Run) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM end a training between two steps; a second one ends it at once."""
-    ended: list[int] = []
-
-    def end(number: int, frame: Any) -> None:
-        if ended:
-            raise KeyboardInterrupt
-        ended.append(number)
-        run.stop()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _print_run(run: Run) -> None:
+    from nnkit.core.layer_words import layers_in_words
     from nnkit.data.pictures import Pictures
 
     model, trainer = run.model, run.trainer
@@ -576,28 +559,11 @@ def _print_run(run: Run) -> None:
         rows, made = "pictures", f"; {features.settings}; {features.origin}"
     counts = f"{run.training_rows:,} {rows} to train on{held_out}{test}"
     typer.echo(f"data     {run.dataset.name}: {counts} ({kind}{made})")
-    typer.echo(f"network  {_network_words(model)}")
+    typer.echo(f"network  {layers_in_words(model.network.layers, model.preprocessor.width)}")
     typer.echo(
         f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
         f"batches of {run.config.training.batch_size}, {trainer.precision}"
     )
-
-
-def _network_words(model: Model, inputs: bool = True) -> str:
-    """Return the inputs, what is embedded beside them, and the layers after them."""
-    layers = model.network.layers
-    first = [str(model.preprocessor.width)] if inputs and model.preprocessor.width else []
-    first += [_layer_words(layer) for layer in layers if hasattr(layer, "size")]
-    after = [_layer_words(layer) for layer in layers if not hasattr(layer, "size")]
-    return " → ".join([*([" + ".join(first)] if first else []), *after])
-
-
-def _layer_words(layer: Any) -> str:
-    if hasattr(layer, "size"):
-        return f"{layer.reduce} of {layer.size:,} × {layer.width}"
-    if hasattr(layer, "units"):
-        return f"{layer.units}" if layer.activation == "identity" else f"{layer.units} {layer.activation}"
-    return f"dropout {layer.rate:g}" if hasattr(layer, "rate") else str(layer.name)
 
 
 def _print_outcome(run: Run, outcome: Outcome) -> None:
@@ -665,44 +631,6 @@ def _print_json(value: dict[str, Any]) -> None:
 
     metrics = {name: number if math.isfinite(number) else None for name, number in value["metrics"].items()}
     typer.echo(json.dumps({**value, "metrics": metrics}))
-
-
-def _summary(model: Model) -> dict[str, str]:
-    parameters = sum(values.size for values in model.network.parameters().values())
-    names = model.preprocessor.input_names
-    classes = [] if model.classes is None else [str(label) for label in model.classes.tolist()]
-    rows = {
-        "task": model.task,
-        "target": ", ".join(model.target.names) or "(not named)",
-        "classes": ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else ""),
-        "positive class": "" if model.target.positive is None else str(model.target.positive),
-        "best threshold": _threshold_words(model),
-        "pictures": "" if model.preprocessor.pictures is None else _picture_words(model),
-        "columns": "" if names is None else ", ".join(names),
-        "text": "; ".join(map(str, model.preprocessor.text_columns)),
-        "inputs": str(model.network.inputs),
-        "layers": _network_words(model, inputs=False),
-        "parameters": f"{parameters:,} {model.network.arena.dtype.name}",
-        "loss": model.loss.name,
-    }
-    details = {key: value for key, value in model.details.items() if value not in (None, "", {}, [])}
-    details.pop("best_threshold", None)
-    for rows_name, metrics in details.pop("metrics", {}).items():
-        rows[f"{rows_name} metrics"] = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.items())
-    rows |= {key.replace("_", " "): str(value) for key, value in details.items()}
-    return {name: value for name, value in rows.items() if value}
-
-
-def _threshold_words(model: Model) -> str:
-    best = _decided(model, 0.5).get("best_threshold")
-    return f"{best['threshold']:.4g}, with f1 {best['f1']:.4g} on the validation rows" if best else ""
-
-
-def _picture_words(model: Model) -> str:
-    operation = model.preprocessor.operations[0]
-    scaled = ("shift", "scale")
-    shift, scale = (", ".join(f"{value:.4g}" for value in getattr(operation, name)) for name in scaled)
-    return f"{model.preprocessor.pictures}; (value − {shift}) · {scale}"
 
 
 def _take_the_processors_blas() -> None:

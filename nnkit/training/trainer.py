@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -494,6 +495,26 @@ class Trainer:
             return seen if held is None else {**seen, **fingerprint(*held, "validation")}
 
         return loop, cache(data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as a model file, which `nnkit.load` reads; see `Network.save`.
+
+        Raises
+        ------
+        ConfigError
+            If the network has no parameters yet.
+        FileError
+            If the file cannot be written.
+        """
+        details = {
+            "epochs": len(self.history),
+            "device": self.backend.name,
+            "precision": self.precision,
+            "seed": self.seed,
+            "nnkit": version("nnkit"),
+            "numpy": np.__version__,
+        }
+        self.network.save(path, self.loss, details)
 
     def prepared_step(
         self, X: ArrayLike | Features, y: ArrayLike, batch_size: int, sample_weight: ArrayLike | None = None
