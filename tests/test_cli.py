@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from nnkit import Dense, Network, cli, load, load_dataset
-from nnkit.cli.train import ended_by_signals
 
 SMALL = ("--hidden", "16", "--epochs", "3")
 
@@ -625,10 +623,11 @@ def test_what_cannot_be_resumed_is_said(digits: Path, arguments: tuple[str, ...]
 
 
 def test_a_second_signal_ends_at_once() -> None:
+    from nnkit.training.interrupts import stopped_by_signals
+
     stops: list[int] = []
-    run = SimpleNamespace(stop=lambda: stops.append(1))
     before = signal.getsignal(signal.SIGINT)
-    with ended_by_signals(cast("Any", run)) as ended:
+    with stopped_by_signals(lambda: stops.append(1), signal.SIGINT, signal.SIGTERM) as ended:
         os.kill(os.getpid(), signal.SIGINT)
         assert (ended, stops) == ([signal.SIGINT], [1])
         with pytest.raises(KeyboardInterrupt):

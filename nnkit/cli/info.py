@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nnkit.cli.loading import load_model
-from nnkit.cli.printing import print_pairs, summary
+from nnkit.cli.printing import print_pairs
 
 
 def info(
@@ -18,7 +18,7 @@ def info(
 ) -> None:
     """Show the devices, the BLAS and the versions; or a model's summary."""
     if model is not None:
-        print_pairs(summary(load_model(model)))
+        typer.echo(load_model(model).summary())
         return
     from nnkit.machine import describe_machine
 

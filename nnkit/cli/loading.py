@@ -32,7 +32,7 @@ def config_from(source: str | None) -> Config:
 def load_model(path: Path) -> Model:
     from nnkit.model import load
 
-    return load(path / "model.safetensors" if path.is_dir() else path)
+    return load(path)
 
 
 def load_rows(model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True) -> Dataset:

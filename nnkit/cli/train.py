@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -101,6 +99,7 @@ def train(
     _check_resume(source, out, resume)
     take_the_processors_blas()
     with printed_notes():
+        from nnkit.training.interrupts import stopped_by_signals
         from nnkit.training.progress import ProgressDisplay
         from nnkit.training.run import Run
         from nnkit.training.trackers import trackers_from
@@ -114,7 +113,7 @@ def train(
         print_run(run)
         display = ProgressDisplay()
         try:
-            with ended_by_signals(run) as ended:
+            with stopped_by_signals(run.stop, signal.SIGINT, signal.SIGTERM) as ended:
                 outcome = run.train([display], trackers)
         finally:
             display.close()
@@ -132,25 +131,6 @@ def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> 
         from nnkit.errors import ConfigError
 
         raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {given}")
-
-
-@contextmanager
-def ended_by_signals(run: Run) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM end a training between two steps; a second one ends it at once."""
-    ended: list[int] = []
-
-    def end(number: int, frame: Any) -> None:
-        if ended:
-            raise KeyboardInterrupt
-        ended.append(number)
-        run.stop()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_outcome(run: Run, outcome: Outcome) -> None:
