@@ -184,7 +184,7 @@ def environment(tmp_path: Path, **changes: str) -> dict[str, str]:
     return {**os.environ, "NNKIT_CACHE": str(tmp_path / "cache"), **changes}
 
 
-TRAIN = ["train", "exam", "--epochs", "2", "--set", "model.hidden=[4]", "--set", "run.diagnostics=off"]
+TRAIN = ["train", "exam", "--epochs", "2", "--set", "model.hidden=[4]", "--set", "run.diagnostics=false"]
 
 
 def shell(
