@@ -42,7 +42,10 @@ class Result:
 
 
 def nnkit(*arguments: object) -> Result:
-    """Run the command line here; a traceback leaves it as the exception that it is."""
+    """Run the command line here; a traceback leaves it as the exception that it is.
+
+    What a slow machine says of its work, a line that ends with three dots, is left out of the errors.
+    """
     out, err, before = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["nnkit", *map(str, arguments)]
     code = 0
@@ -53,7 +56,8 @@ def nnkit(*arguments: object) -> Result:
         code = int(end.code or 0)
     finally:
         sys.argv = before
-    return Result(code, out.getvalue(), err.getvalue())
+    told = [line for line in err.getvalue().splitlines(keepends=True) if not line.endswith(" ...\n")]
+    return Result(code, out.getvalue(), "".join(told))
 
 
 def succeed(*arguments: object) -> str:
