@@ -81,8 +81,11 @@ def write_csv(path: Path, columns: dict[str, Any], header: bool = True, delimite
 
 
 def read_csv(path: Path) -> dict[str, list[str]]:
-    with path.open(newline="") as file:
-        names, *rows = csv.reader(file)
+    return read_csv_text(path.read_text())
+
+
+def read_csv_text(text: str) -> dict[str, list[str]]:
+    names, *rows = csv.reader(io.StringIO(text))
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
@@ -292,6 +295,29 @@ def test_probabilities_belong_to_the_labels(answers: Path, table: Path, tmp_path
     succeed("predict", answers, table, "--out", tmp_path / "labels.csv")
     labels = read_csv(tmp_path / "labels.csv")["target"]
     assert labels == np.array(["no", "yes"])[values.argmax(axis=1)].tolist()
+
+
+def test_columns_are_kept_beside_predictions(answers: Path, tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rows.csv", {"id": [f"a{row}" for row in range(120)], **people()})
+    labels = read_csv_text(succeed("predict", answers, data))["target"]
+    kept = read_csv_text(succeed("predict", answers, data, "--keep", "id", "--keep", "target"))
+    assert kept["id"] == [f"a{row}" for row in range(120)]
+    assert kept["target"] == people()["target"]
+    assert kept["predicted_target"] == labels
+    succeed(
+        "predict", answers, data, "--keep", "colour", "--keep", 1, "--proba", "--out", tmp_path / "p.parquet"
+    )
+    written = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert list(written) == ["colour", "height", "probability_no", "probability_yes"]
+    assert written["height"] == people()["height"]
+    for arguments, words in (
+        ((data, "--keep", "colur"), "there is no column 'colur': did you mean 'colour'?"),
+        ((data, "--keep", "id", "--out", tmp_path / "p.npy"), "a .npy file holds predictions alone"),
+        (("digits", "--keep", "0"), "--keep takes columns of a table"),
+    ):
+        result = nnkit("predict", answers, *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert words in result.err
 
 
 def test_columns_are_matched_by_name(answers: Path, table: Path, tmp_path: Path) -> None:
