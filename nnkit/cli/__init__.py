@@ -103,7 +103,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends with 2 and a line or two, an interrupt with 130."""
     try:
         with shown_work():
-            app(standalone_mode=True)
+            app(prog_name="nnkit", standalone_mode=True)
     except NnkitError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

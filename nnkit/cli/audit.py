@@ -32,7 +32,10 @@ def audit(
     threshold: Threshold = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on groups of rows: metrics, rates of yes, and how far apart the groups are."""
+    """Measure a model on groups of rows and compare the groups.
+
+    It prints metrics, rates of yes with 95 % intervals, and how far apart the groups are.
+    """
     from nnkit.data.pictures import Pictures
     from nnkit.errors import DataError
     from nnkit.insight.audits import audit as audited

@@ -14,22 +14,29 @@ def bench(
     sections: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SECTION]...",
-            help="kernels, step, epoch, precision, loading, start, memory, growth, predict, peers.",
+            metavar="SECTION...",
+            help="What to measure: kernels, step, epoch, precision, loading, start, memory, growth, predict "
+            "or peers.",
             show_default="all",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, within a minute.")] = False,
-    device: Annotated[str, typer.Option(help="auto (all that work here), cpu or cuda.")] = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Take small sizes, for a minute.")] = False,
+    device: Annotated[
+        str, typer.Option(help="The device to measure: cpu, cuda, or auto for all that work.")
+    ] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write.", show_default="runs/bench-TIME")
+        Path | None, typer.Option(help="The folder to write the results to.", show_default="runs/bench-TIME")
     ] = None,
     earlier: Annotated[
-        Path | None, typer.Option("--compare", metavar="FILE", help="Compare with an earlier bench.json.")
+        Path | None,
+        typer.Option("--compare", metavar="FILE", help="Compare with an earlier bench.json, or its folder."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure nnkit on this machine; leave bench.json and a page with plots, bench.html."""
+    """Measure nnkit on this machine.
+
+    It prints tables and writes bench.json and a page with plots, bench.html.
+    """
     from nnkit.benchmarks.command import bench as measure
 
     if not measure(sections or [], quick, device, out, earlier, as_json):

@@ -14,7 +14,10 @@ def evaluate(
     threshold: Threshold = None,
     on_bad: OnBadPicture = OnBad.error,
 ) -> None:
-    """Measure a model on labelled rows (a source with a test set of its own: on that)."""
+    """Measure a model on labelled rows.
+
+    Of a source with a test set of its own, the test set is measured.
+    """
     from nnkit.errors import DataError
 
     loaded = load_model(model)

@@ -144,10 +144,10 @@ def explain(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell which columns a model's answers come from, over all rows or for one row.
+    """Tell which columns a model's answers come from.
 
-    Without --row it measures by how much a metric gets worse when a column is shuffled. With --row it tells
-    what each column, and each word of a text, contributes to the answer for that row.
+    Without --row it measures by how much a metric over many rows gets worse when a column is shuffled. With
+    --row it tells what each column, and each word of a text, contributes to the answer for that row.
     """
     chosen = method.value if method is not None else "permutation" if row is None else "gradients"
     asked = _Question(chosen, row, label, metric, repeats, rows, baseline.value, seed, out)

@@ -25,7 +25,7 @@ def info(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show this machine's devices, BLAS and versions; or a model's summary."""
+    """Show this machine's devices and versions, or a model's summary."""
     if model is None:
         from nnkit.machine import describe_machine
 

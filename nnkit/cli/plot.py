@@ -40,7 +40,7 @@ def plot(
     ] = None,
     dark: Annotated[bool, typer.Option("--dark", help="Draw a .png for a dark background.")] = False,
 ) -> None:
-    """Draw one plot of a run, of a model on data, or of the activation functions."""
+    """Draw one plot of a run or of a model."""
     with working(f"drawing {what}"):
         from nnkit.insight.drawing import check_picture, write_plot
         from nnkit.insight.gallery import plot_of

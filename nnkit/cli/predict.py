@@ -20,17 +20,21 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="DATA...",
-            help="A data file or folder, or a built-in's name; pictures, one or several.",
+            help="A data file or folder, the name of a built-in, or one or several pictures.",
             show_default=False,
         ),
     ] = None,
     texts: Annotated[
-        list[str] | None, typer.Option("--text", help="A text in place of DATA; may come several times.")
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="Predict this text in place of DATA; may be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A .csv, .parquet or .npy file; else printed as CSV.")
+        Path | None,
+        typer.Option(help="The file to write: .csv, .parquet or .npy.", show_default="CSV is printed"),
     ] = None,
-    proba: Annotated[bool, typer.Option(help="Probabilities of the classes instead of labels.")] = False,
+    proba: Annotated[
+        bool, typer.Option("--proba", help="Write the probability of each class instead of a label.")
+    ] = False,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,7 +45,10 @@ def predict(
     threshold: Threshold = None,
     on_bad: OnBadPicture = OnBad.error,
 ) -> None:
-    """Predict labels or values, one row each; of a --text the label and its probability."""
+    """Predict a label or a value for each row.
+
+    For --text it prints the label and its probability.
+    """
     from nnkit.data.predictions import prediction_lines, write_predictions
     from nnkit.errors import ConfigError
 

@@ -9,10 +9,15 @@ import typer
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder that a training left.")],
-    out: Annotated[Path | None, typer.Option(help="The page.", show_default="RUN/report.html")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that a training left.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write.", show_default="RUN/report.html")
+    ] = None,
 ) -> None:
-    """Write one HTML page about a run: curves, figures, mistakes, examples, settings; it needs no network."""
+    """Write one HTML page about a run.
+
+    It has learning curves, metrics, mistakes, examples and settings, and needs no network to be read.
+    """
     from nnkit.insight.report import write_report
 
     path = write_report(run, out)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nnkit.cli.choices import ACTIVATIONS, LOSSES, OPTIMIZERS, SCHEDULES, completed, listed
 from nnkit.cli.loading import config_from, printed_notes
 from nnkit.cli.options import Assignments, Source, Target
 from nnkit.cli.printing import print_findings, print_metrics, print_run
@@ -33,48 +34,150 @@ class Precision(StrEnum):
 def train(
     source: Source = None,
     target: Target = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            help="The share of the rows to hold out, 0 for none, or a file to validate on.",
+            show_default="0.1",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     hidden: Annotated[
-        str | None, typer.Option(help="Widths of the hidden layers.", show_default="256,128")
+        str | None,
+        typer.Option(
+            help="The widths of the hidden layers, with commas.",
+            show_default="256,128",
+            rich_help_panel="Network",
+        ),
     ] = None,
-    activation: Annotated[str | None, typer.Option(help="Of the hidden layers.", show_default="relu")] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"The activation of the hidden layers: {listed(ACTIVATIONS)}.",
+            show_default="relu",
+            rich_help_panel="Network",
+            autocompletion=completed(ACTIVATIONS),
+        ),
+    ] = None,
     dropout: Annotated[
-        float | None, typer.Option(help="Share of hidden units dropped.", show_default="0")
+        float | None,
+        typer.Option(
+            help="The share of hidden units to drop in each step.",
+            show_default="0",
+            rich_help_panel="Network",
+        ),
     ] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="auto follows from the target.", show_default="auto")
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="The number of passes over the rows.", show_default="20", rich_help_panel="Training"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="The number of rows in each step.", show_default="128", rich_help_panel="Training"),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="How weights are updated.", show_default="adam")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"How weights are updated: {listed(OPTIMIZERS)}.",
+            show_default="adam",
+            rich_help_panel="Training",
+            autocompletion=completed(OPTIMIZERS),
+        ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Base rate.", show_default="1e-3")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the rate.", show_default="cosine")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay.", show_default="0")] = None,
-    l1: Annotated[float | None, typer.Option(help="Penalty on |w|.", show_default="0")] = None,
-    l2: Annotated[float | None, typer.Option(help="Penalty on ½w².", show_default="0")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", show_default="20")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step.", show_default="128")] = None,
-    validation: Annotated[
-        str | None, typer.Option(help="Share of rows held out, 0 for none, or a file.", show_default="0.1")
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="The base learning rate.", show_default="1e-3", rich_help_panel="Training"),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"How the learning rate changes: {listed(SCHEDULES)}.",
+            show_default="cosine",
+            rich_help_panel="Training",
+            autocompletion=completed(SCHEDULES),
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"What is minimised: auto (by the target), {listed(LOSSES)}.",
+            show_default="auto",
+            rich_help_panel="Training",
+            autocompletion=completed(("auto", *LOSSES)),
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="The decoupled weight decay.", show_default="0", rich_help_panel="Training"),
+    ] = None,
+    l1: Annotated[
+        float | None,
+        typer.Option(
+            help="The penalty on the weights' absolute values.", show_default="0", rich_help_panel="Training"
+        ),
+    ] = None,
+    l2: Annotated[
+        float | None,
+        typer.Option(
+            help="The penalty on half of the weights' squares.", show_default="0", rich_help_panel="Training"
+        ),
     ] = None,
     early_stopping: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a gain.", show_default="never")
+        int | None,
+        typer.Option(
+            help="Stop after this many epochs without improvement.",
+            show_default="never",
+            rich_help_panel="Training",
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="auto")
+        str | None,
+        typer.Option(
+            help="Where to train: auto, cpu, cuda, or one GPU such as cuda:1.",
+            show_default="auto",
+            rich_help_panel="Run",
+        ),
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(show_default="fp32")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.", show_default="0")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME")] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="The precision to compute in.", show_default="fp32", rich_help_panel="Run"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="The seed of the weights, the order of the rows and dropout.",
+            show_default="0",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder.", show_default="runs/NAME-TIME", rich_help_panel="Run"),
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with the training in this run folder.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Resume the training in this run folder.", rich_help_panel="Run"),
     ] = None,
     track: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="tensorboard, mlflow, wandb; several with commas."),
+        typer.Option(
+            metavar="NAMES",
+            help="Record the training with tensorboard, mlflow or wandb; several with commas.",
+            rich_help_panel="Run",
+        ),
     ] = None,
     assignments: Assignments = None,
 ) -> None:
-    """Train a network and leave a run folder: config.toml, metrics.jsonl, checkpoints, model.safetensors."""
+    """Train a network and leave a run folder with its model.
+
+    The folder holds config.toml, metrics.jsonl, checkpoints and model.safetensors.
+    """
     given = {
         "data.target": target,
         "model.hidden": None if hidden is None else f"[{hidden}]",

@@ -28,10 +28,10 @@ def tune_rate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find a learning rate by a short training whose rate rises until the loss does.
+    """Find a learning rate by a short training whose rate rises.
 
-    It prints the losses by the rate and the command that trains with the rate it suggests (Smith 2015,
-    arXiv:1506.01186). The training itself leaves nothing behind.
+    It prints the loss at each rate, which falls and then rises, and the command that trains with the rate it
+    suggests (Smith 2015, arXiv:1506.01186). The training itself leaves nothing behind.
     """
     if picture is not None:
         from nnkit.insight.drawing import check_picture
