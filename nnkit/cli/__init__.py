@@ -16,6 +16,7 @@ from nnkit.cli import (
     plot,
     predict,
     report,
+    runs,
     train,
     tune_rate,
 )
@@ -39,6 +40,7 @@ for command in (
     evaluate.evaluate,
     predict.predict,
     info.info,
+    runs.runs,
     bench.bench,
     report.report,
     plot.plot,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nnkit.cli.loading import decision_threshold, load_model, load_rows
-from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Threshold
+from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Quiet, Threshold
 
 
 def predict(
@@ -30,6 +30,7 @@ def predict(
     proba: Annotated[bool, typer.Option(help="Probabilities of the classes instead of labels.")] = False,
     threshold: Threshold = None,
     on_bad: OnBadPicture = OnBad.error,
+    quiet: Quiet = False,
 ) -> None:
     """Predict labels or values, one row each; of a --text the label and its probability."""
     from nnkit.data.pictures import Pictures
@@ -38,14 +39,14 @@ def predict(
 
     if bool(data) == bool(texts):
         raise ConfigError("give either DATA, a file or a folder, or texts with --text")
-    loaded = load_model(model)
+    loaded = load_model(model, quiet)
     decision = decision_threshold(loaded, threshold)
     if proba and threshold is not None:
         raise ConfigError("--proba gives probabilities, which no --threshold changes: leave one of them out")
     if not data:
         features = loaded.preprocessor.table_of_texts(texts or [])
     else:
-        dataset = load_rows(loaded, data[0] if len(data) == 1 else data, on_bad, require_target=False)
+        dataset = load_rows(loaded, data[0] if len(data) == 1 else data, on_bad, False, quiet)
         features = (dataset.train if dataset.test is None else dataset.test).features
     values = loaded.predict_proba(features) if proba else loaded.predict(features, decision)
     if not data and out is None and not proba:
@@ -54,5 +55,5 @@ def predict(
         return
     paths = features.names if isinstance(features, Pictures) else None
     count = write_predictions(values, loaded.target, proba, out, paths)
-    if out is not None:
+    if out is not None and not quiet:
         typer.echo(f"{count:,} predictions written to {out}")
