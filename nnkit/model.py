@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 from nnkit.core.layers import Embedding
 from nnkit.core.links import predicted
 from nnkit.core.losses import Loss, loss_from
-from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for
+from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for, undefined_metrics
 from nnkit.core.network import Network
 from nnkit.core.tensorfile import read_tensors, write_tensors
 from nnkit.data import json_fields
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import DataError, ModelFileError, NnkitError
+from nnkit.run_folder import model_file
 
-__all__ = ["Model", "load"]
+__all__ = ["MODEL_KIND", "Model", "load"]
 
-_KIND = "nnkit.model"
+MODEL_KIND = "nnkit.model"
 _VERSION = 1
 _LONGEST_REASON = 400
 # What is too large for its type is infinite in the result; NumPy need not warn of it too.
@@ -170,6 +172,20 @@ class Model:
         names = self._metrics() if metrics is None else metrics
         return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
 
+    def undefined_metrics(self, metrics: Mapping[str, float], y: ArrayLike) -> dict[str, str]:
+        """Return why metrics have no meaning on these rows, by name; see `nnkit.core.metrics`.
+
+        Parameters
+        ----------
+        metrics : mapping of str to float
+            As `evaluate` returned them.
+        y : array_like
+            The truth that they were measured on.
+        """
+        classes = None if self.task == "multilabel" else self.target.classes
+        labels = list(self.target.names) if classes is None else [str(label) for label in classes.tolist()]
+        return undefined_metrics(metrics, self.target.task, self.target.transform(y, np.float64), labels)
+
     @_QUIET
     def best_threshold(self, X: Any, y: ArrayLike) -> dict[str, float]:
         """Return the ``threshold`` at which a binary model's ``f1`` on these rows is greatest, and that F1.
@@ -210,7 +226,7 @@ class Model:
             "loss": self.loss.to_json(),
             "details": self.details,
         }
-        write_tensors(path, _KIND, _VERSION, self.network.parameters(), metadata)
+        write_tensors(path, MODEL_KIND, _VERSION, self.network.parameters(), metadata)
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -219,7 +235,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     Parameters
     ----------
     path : path-like
-        What `Model.save` or `nnkit train` wrote.
+        What `Model.save` wrote; or a run's folder, or its name without the time, for the newest run of that
+        name.
 
     Returns
     -------
@@ -232,7 +249,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     ModelFileError
         If it is truncated, altered, or not one of ours.
     """
-    tensors, metadata = read_tensors(path, _KIND, _VERSION)
+    path = model_file(Path(path))
+    tensors, metadata = read_tensors(path, MODEL_KIND, _VERSION)
     try:
         return _model(tensors, metadata)
     except NnkitError as error:

@@ -33,6 +33,14 @@ def kernel_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     del os.environ["NNKIT_CACHE"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_work_line() -> Iterator[None]:
+    """Let commands say nothing of work that takes long: how long it takes here is no test's matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnkit.cli.work_line._PATIENCE", float("inf"))
+        yield
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked ``gpu`` where there is none: from this one line, so that one line counts them."""
     if item.get_closest_marker("gpu") and why_no_gpu():

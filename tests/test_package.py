@@ -37,6 +37,7 @@ LAYERS = (
     "backends",
     "kernels",
     "checks",
+    "run_folder",
     "files",
     "nesting",
     "terminal",
@@ -205,7 +206,7 @@ def test_pixels_stay_bytes(shared_data: Path, tmp_path: Path) -> None:
     Run(Config().with_overrides(["data.train=digits", *settings])).train()
     tracemalloc.start()
     try:
-        run = Run(Config().with_overrides([f"data.train={mnist}", *settings]))
+        run = Run(Config().with_overrides([f"data.train={mnist}", *settings]), overwrite=True)
         outcome = run.train()
         peak = tracemalloc.get_traced_memory()[1]
     finally:

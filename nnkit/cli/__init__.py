@@ -19,6 +19,7 @@ from nnkit.cli import (
     plot,
     predict,
     report,
+    runs,
     train,
     tune_rate,
 )
@@ -60,6 +61,7 @@ COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
         ),
     ),
     "Look at a model": (
+        (runs.runs, "nnkit runs\nnnkit runs experiments --json"),
         (report.report, "nnkit report runs/houses"),
         (
             plot.plot,

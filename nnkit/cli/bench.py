@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from nnkit.cli.options import AsJson
+from nnkit.cli.options import AsJson, Quiet
+from nnkit.working import working
 
 
 def bench(
@@ -32,13 +33,15 @@ def bench(
         typer.Option("--compare", metavar="FILE", help="Compare with an earlier bench.json, or its folder."),
     ] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure nnkit on this machine.
 
     It prints tables and writes bench.json and a page with plots, bench.html.
     """
-    from nnkit.benchmarks.command import bench as measure
+    with working("loading nnkit"):
+        from nnkit.benchmarks.command import bench as measure
 
-    if not measure(sections or [], quick, device, out, earlier, as_json):
+    if not measure(sections or [], quick, device, out, earlier, as_json, quiet):
         typer.echo("some of it ended in an error and was not measured; see above", err=True)
         raise typer.Exit(1)

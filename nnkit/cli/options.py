@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+from nnkit.working import stop_listening
+
+
+def quieten(is_quiet: bool) -> bool:
+    """Keep what the command is doing from being shown."""
+    if is_quiet:
+        stop_listening()
+    return is_quiet
+
 
 class OnBad(StrEnum):
     """What to do with a picture that cannot be read."""
@@ -47,4 +56,10 @@ Threshold = Annotated[
     typer.Option(help="The probability above which the answer is yes.", show_default="0.5"),
 ]
 OnBadPicture = Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=quieten, help="Print nothing but errors and what the command is for."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

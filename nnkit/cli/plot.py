@@ -10,6 +10,7 @@ import typer
 from nnkit.cli.choices import PLOTS, completed, listed
 from nnkit.cli.loading import load_rows
 from nnkit.cli.options import OnBad
+from nnkit.run_folder import find_run
 from nnkit.working import working
 
 
@@ -49,7 +50,8 @@ def plot(
             check_picture(out)
         drawn = plot_of(what, subject, data, lambda model, source: load_rows(model, source, OnBad.error))
         if out is None:
-            out = (subject if subject is not None and subject.is_dir() else Path()) / f"{what}.png"
+            run = Path() if subject is None else find_run(subject)
+            out = (run if run.is_dir() else Path()) / f"{what}.png"
         write_plot(drawn, out, dark)
     typer.echo(f"{drawn.title}: {drawn.description}")
     typer.echo(f"picture  {out}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnkit.cli.loading import decision_threshold, load_model, load_rows
-from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Threshold
+from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Quiet, Threshold
 
 if TYPE_CHECKING:
     from nnkit.data.examples import Dataset, Examples
@@ -44,6 +44,7 @@ def predict(
     ] = None,
     threshold: Threshold = None,
     on_bad: OnBadPicture = OnBad.error,
+    quiet: Quiet = False,
 ) -> None:
     """Predict a label or a value for each row.
 
@@ -54,7 +55,7 @@ def predict(
 
     if bool(data) == bool(texts):
         raise ConfigError("give either DATA, a file or a folder, or texts with --text")
-    loaded = load_model(model)
+    loaded = load_model(model, quiet)
     decision = decision_threshold(loaded, threshold)
     if proba and threshold is not None:
         raise ConfigError("--proba gives probabilities, which no --threshold changes: leave one of them out")
@@ -64,7 +65,7 @@ def predict(
             raise ConfigError("texts given with --text have no columns: leave out --keep")
         features = loaded.preprocessor.table_of_texts(texts or [])
     else:
-        dataset = load_rows(loaded, data[0] if len(data) == 1 else data, on_bad, require_target=False)
+        dataset = load_rows(loaded, data[0] if len(data) == 1 else data, on_bad, False, quiet)
         examples = dataset.train if dataset.test is None else dataset.test
         features = examples.features
         kept = _kept(dataset, examples, keep or [], out)
@@ -74,7 +75,7 @@ def predict(
         typer.echo("\n".join(prediction_lines(values, probabilities, loaded.target)))
         return
     count = write_predictions(values, loaded.target, proba, out, kept)
-    if out is not None:
+    if out is not None and not quiet:
         typer.echo(f"{count:,} predictions written to {out}")
 
 

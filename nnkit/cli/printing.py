@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from nnkit.terminal import number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,11 +62,15 @@ def print_findings(findings: list[Finding]) -> None:
         typer.echo(("! " if finding.severity == "serious" else "  ") + str(finding))
 
 
-def print_metrics(metrics: dict[str, float], what: str) -> None:
+def print_metrics(metrics: dict[str, float], what: str, undefined: Mapping[str, str]) -> None:
+    """Print metrics as a table, and below it why those have no meaning that have none."""
     table = made_table(f"on {what}", "metric", "value")
     for name, value in metrics.items():
-        table.add_row(name.replace("_", " "), f"{value:,.4f}")
+        table.add_row(name.replace("_", " "), number(value).strip() if math.isfinite(value) else "undefined")
     print_table(table)
+    for reason in dict.fromkeys(undefined.values()):
+        names = ", ".join(name.replace("_", " ") for name, why in undefined.items() if why == reason)
+        typer.echo(f"{names}: {reason}")
 
 
 def made_table(title: str, *columns: str) -> Table:
@@ -118,7 +126,6 @@ def print_pairs(rows: dict[str, str]) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    import math
 
     metrics = {name: number if math.isfinite(number) else None for name, number in value["metrics"].items()}
     print_object({**value, "metrics": metrics})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -13,12 +13,16 @@ import typer
 
 from nnkit.cli.choices import ACTIVATIONS, LOSSES, OPTIMIZERS, SCHEDULES, completed, listed
 from nnkit.cli.loading import config_from, printed_notes
-from nnkit.cli.options import Assignments, Source, Target
+from nnkit.cli.options import Assignments, Quiet, Source, Target
 from nnkit.cli.printing import print_findings, print_metrics, print_run
 from nnkit.cli.processor import take_the_processors_blas
+from nnkit.cli.settings import option_of, told_in_options
+from nnkit.run_folder import find_run
+from nnkit.working import working
 
 if TYPE_CHECKING:
     from nnkit.training.run import Outcome, Run
+    from nnkit.training.run_summary import RunSummary
 
 
 class Precision(StrEnum):
@@ -45,7 +49,7 @@ def train(
     hidden: Annotated[
         str | None,
         typer.Option(
-            help="The widths of the hidden layers, with commas.",
+            help="The widths of the hidden layers, with commas, or none.",
             show_default="256,128",
             rich_help_panel="Network",
         ),
@@ -173,14 +177,19 @@ def train(
         ),
     ] = None,
     assignments: Assignments = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the run that is in the folder.", rich_help_panel="Run"),
+    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a network and leave a run folder with its model.
 
-    The folder holds config.toml, metrics.jsonl, checkpoints and model.safetensors.
+    The folder holds config.toml, metrics.jsonl and model.safetensors.
     """
     given = {
         "data.target": target,
-        "model.hidden": None if hidden is None else f"[{hidden}]",
+        "model.hidden": hidden,
         "model.activation": activation,
         "model.dropout": dropout,
         "training.loss": loss,
@@ -199,42 +208,113 @@ def train(
         "run.seed": seed,
         "run.out": None if out is None else str(out),
     }
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    overrides += assignments or []
-    _check_resume(source, out, resume)
+    _check_resume(source, out, resume, overwrite)
     take_the_processors_blas()
-    with printed_notes():
+    with printed_notes(quiet), told_in_options():
+        run = _prepared(source, resume, given, assignments or [], overwrite)
+        if run is None:
+            return
         from nnkit.training.progress import ProgressDisplay
-        from nnkit.training.run import Run
         from nnkit.training.trackers import trackers_from
 
-        if resume is not None:
-            run = Run.resumed(resume, overrides)
-        else:
-            run = Run(config_from(source).with_overrides(overrides), own_process=True)
+        if track:
+            run.claim_folder()
         tracked = run.resolved().model_dump(mode="json") if track else None
         trackers = trackers_from(track, run.folder, tracked) if track else []
-        print_run(run)
+        if not quiet:
+            print_run(run)
         display = ProgressDisplay()
         try:
             with ended_by_signals(run) as ended:
-                outcome = run.train([display], trackers)
+                outcome = run.train([] if quiet else [display], trackers)
         finally:
             display.close()
-    _print_outcome(run, outcome)
+    if quiet:
+        typer.echo(outcome.model_path)
+    else:
+        _print_outcome(run, outcome)
     if ended:
         name = signal.Signals(ended[0]).name
-        how = f"; go on with: nnkit train --resume {run.folder}" if run.interrupted else ""
+        how = f"; resume with: nnkit train --resume {run.folder}" if run.interrupted else ""
         typer.echo(f"stopped by {name}; the model so far is saved{how}", err=True)
         raise typer.Exit(128 + ended[0])
 
 
-def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> None:
-    given = "a SOURCE" if source is not None else "--out" if out is not None else ""
-    if resume is not None and given:
+def _check_resume(source: str | None, out: Path | None, resume: Path | None, overwrite: bool) -> None:
+    given = {"a SOURCE": source is not None, "--out": out is not None, "--overwrite": overwrite}
+    wrong = next((name for name, is_given in given.items() if is_given), "")
+    if resume is not None and wrong:
         from nnkit.errors import ConfigError
 
-        raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {given}")
+        raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {wrong}")
+
+
+def _prepared(
+    source: str | None,
+    resume: Path | None,
+    given: Mapping[str, Any],
+    assignments: list[str],
+    overwrite: bool,
+) -> Run | None:
+    """Return the training that the options describe; None where it is finished, which is said."""
+    with working("loading nnkit"):
+        from nnkit.training.run import Run, check_free, resumed_config
+        from nnkit.training.run_summary import summary_of
+
+    options = {key: (option_of(key), _value(key, value)) for key, value in given.items() if value is not None}
+    if resume is None:
+        config = config_from(source).with_overrides(assignments, options)
+        if config.run.out is not None:
+            check_free(Path(config.run.out), overwrite)
+        return Run(config, own_process=True, overwrite=overwrite)
+    folder = find_run(resume)
+    resumed_config(folder, assignments, options)
+    summary = summary_of(folder)
+    if summary.finished and (given["training.epochs"] or 0) <= summary.epochs:
+        typer.echo(_nothing_to_resume(summary))
+        return None
+    return Run.resumed(folder, assignments, options)
+
+
+def _value(key: str, value: Any) -> Any:
+    """Return an option's value as the config has it."""
+    if key == "model.hidden":
+        return _widths(value)
+    parsed = ("data.target", "data.validation", "training.loss", "training.optimizer", "training.schedule")
+    if key not in parsed:
+        return value
+    from nnkit.config import value_from
+
+    return value_from(value, f"{option_of(key)} {value}")
+
+
+def _widths(text: str) -> list[int]:
+    """Return the widths of the hidden layers."""
+    if text.strip() == "none":
+        return []
+    parts = text.split(",")
+    for part in parts:
+        try:
+            int(part)
+        except ValueError:
+            from nnkit.errors import ConfigError
+
+            raise ConfigError(
+                f"--hidden takes whole numbers with commas, such as 256,128, or none, not {text!r}"
+            ) from None
+    return [int(part) for part in parts]
+
+
+def _nothing_to_resume(summary: RunSummary) -> str:
+    folder, longer = summary.folder, 2 * max(summary.epochs, 1)
+    done = (
+        f"{folder} is {summary.state} after {summary.epoch} of {summary.epochs} epochs: nothing is left to do"
+    )
+    if (folder / "checkpoints").is_dir():
+        return f"{done}\nTo train on: nnkit train --resume {folder} --epochs {longer}"
+    return (
+        f"{done}\nTo train longer, begin anew: nnkit train {folder}/config.toml --epochs {longer} --overwrite"
+    )
 
 
 @contextmanager
@@ -260,12 +340,11 @@ def _print_outcome(run: Run, outcome: Outcome) -> None:
     history = run.trainer.history
     if not len(history):
         typer.echo("no epoch was finished")
-    elif run.trainer.state.restored and run.trainer.state.best_epoch != len(history):
-        typer.echo(
-            f"the weights are those of epoch {run.trainer.state.best_epoch}, the best of {len(history)}"
-        )
+    elif run.past_its_best:
+        best = run.trainer.state.best_epoch
+        typer.echo(f"the weights are those of epoch {best}, the best of {len(history)}")
     if outcome.metrics:
-        print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows")
+        print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows", outcome.undefined)
     if run.hint:
         typer.echo(run.hint)
     print_findings(run.untold)
