@@ -17,18 +17,18 @@ from nnkit.core.layer_words import layers_in_words
 from nnkit.core.layers import Embedding
 from nnkit.core.links import predicted
 from nnkit.core.losses import Loss, loss_from
-from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for
+from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for, undefined_metrics
 from nnkit.core.network import MODEL_KIND, MODEL_VERSION, PLAIN, Network, write_model
 from nnkit.core.tensorfile import read_tensors
 from nnkit.data import json_fields
 from nnkit.data.operations import PictureColumns, PlainRows
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
-from nnkit.errors import DataError, FileError, ModelFileError, NnkitError
+from nnkit.errors import DataError, ModelFileError, NnkitError
+from nnkit.run_folder import model_file
 
-__all__ = ["Model", "load"]
+__all__ = ["MODEL_KIND", "Model", "load"]
 
-_FILE = "model.safetensors"  # of a run's folder
 _LONGEST_REASON = 400
 # In a summary.
 _MOST_NAMES = 20
@@ -187,6 +187,20 @@ class Model:
         names = self._metrics() if metrics is None else metrics
         return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
 
+    def undefined_metrics(self, metrics: Mapping[str, float], y: ArrayLike) -> dict[str, str]:
+        """Return why metrics have no meaning on these rows, by name; see `nnkit.core.metrics`.
+
+        Parameters
+        ----------
+        metrics : mapping of str to float
+            As `evaluate` returned them.
+        y : array_like
+            The truth that they were measured on.
+        """
+        classes = None if self.task == "multilabel" else self.target.classes
+        labels = list(self.target.names) if classes is None else [str(label) for label in classes.tolist()]
+        return undefined_metrics(metrics, self.target.task, self.target.transform(y, np.float64), labels)
+
     @_QUIET
     def best_threshold(self, X: Any, y: ArrayLike) -> dict[str, float]:
         """Return the ``threshold`` at which a binary model's ``f1`` on these rows is greatest, and that F1.
@@ -278,7 +292,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     ----------
     path : path-like
         What `Model.save`, `Trainer.save`, `Network.save`, an estimator's `save` or `nnkit train` wrote; or a
-        run's folder.
+        run's folder, or its name without the time, for the newest run of that name.
 
     Returns
     -------
@@ -291,13 +305,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     ModelFileError
         If it is truncated, altered, or not one of ours.
     """
-    if Path(path).is_dir():
-        folder, path = Path(path), Path(path) / _FILE
-        if not path.exists():
-            raise FileError(
-                f"{folder}: no {_FILE} is there; give a model file, or the folder of a finished run"
-            )
-    tensors, metadata = read_tensors(path, MODEL_KIND, MODEL_VERSION)
+    tensors, metadata = read_tensors(model_file(Path(path)), MODEL_KIND, MODEL_VERSION)
     try:
         return _model(tensors, metadata)
     except NnkitError as error:

@@ -36,6 +36,14 @@ def kernel_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     del os.environ["NNKIT_CACHE"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_work_line() -> Iterator[None]:
+    """Let commands say nothing of work that takes long: how long it takes here is no test's matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnkit.cli.work_line._PATIENCE", float("inf"))
+        yield
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what lacks an extra's package or a GPU: from one line each, so that one line counts them."""
     for mark in item.iter_markers("extra"):

@@ -39,6 +39,7 @@ LAYERS = (
     "checks",
     "extras",
     "cache",
+    "run_folder",
     "files",
     "nesting",
     "terminal",
@@ -94,12 +95,21 @@ def loaded_by(statement: str) -> set[str]:
         "import nnkit",
         "import nnkit.cli",
         "import nnkit.cli\nsys.argv = ['nnkit', '--help']\ntry: nnkit.cli.main()\nexcept SystemExit: pass",
+        "import nnkit.cli\nsys.argv = ['nnkit', '--version']\ntry: nnkit.cli.main()\nexcept SystemExit: pass",
     ],
 )
 def test_importing_costs_next_to_nothing(statement: str) -> None:
     loaded = loaded_by(statement)
     assert "nnkit" in loaded
     assert loaded.isdisjoint(SLOW)
+
+
+@pytest.mark.parametrize("command", ["train", "plot", "explain"])
+def test_the_help_of_a_command_costs_next_to_nothing(command: str) -> None:
+    arguments = f"sys.argv = ['nnkit', '{command}', '--help']"
+    loaded = loaded_by(f"import nnkit.cli\n{arguments}\ntry: nnkit.cli.main()\nexcept SystemExit: pass")
+    # Typer reads a command's arguments by pydantic in its newer versions.
+    assert loaded.isdisjoint(set(SLOW) - {"pydantic"})
 
 
 def test_using_a_name_loads_what_it_needs() -> None:
@@ -255,7 +265,7 @@ def test_pixels_stay_bytes(shared_data: Path, tmp_path: Path) -> None:
     Run(Config().with_overrides(["data.train=digits", *settings])).train()
     tracemalloc.start()
     try:
-        run = Run(Config().with_overrides([f"data.train={mnist}", *settings]))
+        run = Run(Config().with_overrides([f"data.train={mnist}", *settings]), overwrite=True)
         outcome = run.train()
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nnkit.terminal import number
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from nnkit.model import Model
     from nnkit.training.diagnostics import Finding
     from nnkit.training.run import Run
@@ -40,16 +46,43 @@ def print_findings(findings: list[Finding]) -> None:
         typer.echo(("! " if finding.severity == "serious" else "  ") + str(finding))
 
 
-def print_metrics(metrics: dict[str, float], what: str) -> None:
-    from rich.console import Console
+def print_metrics(metrics: dict[str, float], what: str, undefined: Mapping[str, str]) -> None:
+    """Print metrics as a table, and below it why those have no meaning that have none."""
+    table = made_table(f"on {what}", "metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name.replace("_", " "), number(value).strip() if math.isfinite(value) else "undefined")
+    print_table(table)
+    for reason in dict.fromkeys(undefined.values()):
+        names = ", ".join(name.replace("_", " ") for name, why in undefined.items() if why == reason)
+        typer.echo(f"{names}: {reason}")
+
+
+def made_table(title: str, *columns: str) -> Table:
+    """Return a table whose first column is of words, and the others of figures."""
     from rich.table import Table
 
-    table = Table(title=f"on {what}", title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name.replace("_", " "), f"{value:,.4f}")
+    table = Table(title=plain(title), title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right")
+    return table
+
+
+def print_table(table: Table) -> None:
+    from rich.console import Console
+
     Console(soft_wrap=True).print(table)
+
+
+def plain(words: str) -> str:
+    """Return words that Rich prints as they are: [brackets] would be markup."""
+    return words.replace("[", r"\[")
+
+
+def to_terminal() -> bool:
+    """Tell whether what is printed goes to a terminal that shows colours."""
+    from rich.console import Console
+
+    return Console().is_terminal and Console().color_system is not None
 
 
 def decision_json(model: Model, decision: float) -> dict[str, Any]:
@@ -77,8 +110,13 @@ def print_pairs(rows: dict[str, str]) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    import json
-    import math
 
     metrics = {name: number if math.isfinite(number) else None for name, number in value["metrics"].items()}
-    typer.echo(json.dumps({**value, "metrics": metrics}))
+    print_object({**value, "metrics": metrics})
+
+
+def print_object(value: dict[str, Any]) -> None:
+    """Print JSON on one line; a number that JSON lacks is a mistake of ours."""
+    import json
+
+    typer.echo(json.dumps(value, allow_nan=False))
