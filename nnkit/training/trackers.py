@@ -288,12 +288,12 @@ class MLflow(Tracker):
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         beside.mkdir(parents=True, exist_ok=True)
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
         local = uri.startswith("sqlite:")
         # Two processes that make one store at the same moment fail in MLflow.
         with open(beside / ".mlflow.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
             identity = self._experiment(name, (beside / "mlartifacts").as_uri() if local else None)
         if resumed and self._go_on(identity):
             return
