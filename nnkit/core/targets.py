@@ -53,12 +53,17 @@ def loss_targets(y: ArrayLike, loss: Loss, outputs: int, count: int, dtype: DTyp
     array = array.reshape(count, -1)
     if array.shape[1] != outputs:
         raise DataError(f"the targets have {array.shape[1]} columns, and the network has {outputs} outputs")
-    targets = np.ascontiguousarray(array, dtype)
+    with np.errstate(over="ignore"):
+        targets = np.ascontiguousarray(array, dtype)
     if not np.isfinite(targets).all():
         row, column = np.argwhere(~np.isfinite(targets))[0]
-        raise DataError(
-            f"the target in row {row} is {targets[row, column]}; remove the row or mend the value"
-        )
+        value = array[row, column]
+        if np.isfinite(value):
+            raise DataError(
+                f"the target in row {row}, {value:g}, does not fit in {targets.dtype}: scale the targets, or "
+                "take dtype='float64' (of a Trainer: precision='fp64')"
+            )
+        raise DataError(f"the target in row {row} is {value}; remove the row or correct the value")
     if loss.link in ("softmax", "sigmoid") and (targets.min() < 0 or targets.max() > 1):
         raise DataError(
             f"targets of {loss.name} lie between 0 and 1; these reach from {targets.min()} to {targets.max()}"
@@ -84,8 +89,21 @@ def _class_indices(array: NDArray, outputs: int) -> NDArray[np.int32]:
     return indices
 
 
-def loss_weights(sample_weight: ArrayLike | None, count: int, dtype: DTypeLike) -> NDArray | None:
+def loss_weights(
+    sample_weight: ArrayLike | None, count: int, dtype: DTypeLike, of: str = "sample_weight"
+) -> NDArray | None:
     """Return sample weights of shape (samples,) in `dtype`, or None where none are given.
+
+    Parameters
+    ----------
+    sample_weight : array_like of shape (samples,), optional
+        The weights.
+    count : int
+        The number of samples.
+    dtype : dtype
+        The working type.
+    of : str
+        What messages call the weights.
 
     Raises
     ------
@@ -94,9 +112,19 @@ def loss_weights(sample_weight: ArrayLike | None, count: int, dtype: DTypeLike) 
     """
     if sample_weight is None:
         return None
-    weights = np.ascontiguousarray(sample_weight, dtype)
+    with np.errstate(over="ignore"):
+        weights = np.ascontiguousarray(sample_weight, dtype)
     if weights.shape != (count,):
-        raise DataError(f"sample_weight has shape {weights.shape}, and there are {count} samples")
-    if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
-        raise DataError("sample weights must be finite, at least 0, and not all 0")
+        raise DataError(f"{of} has shape {weights.shape}, and there are {count} samples")
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        value = np.asarray(sample_weight)[row]
+        if np.isfinite(value) and value > 0:
+            raise DataError(
+                f"{of} of row {row}, {value:g}, does not fit in {weights.dtype}: divide all by it"
+            )
+        raise DataError(f"{of} of row {row} is {value:g}; weights must be finite and at least 0")
+    if weights.max() == 0:
+        raise DataError(f"{of} is 0 in every row; weights must be not all 0")
     return weights

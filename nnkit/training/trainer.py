@@ -576,7 +576,8 @@ class Trainer:
         features = self._features(validation[0])
         self.network.check_width(features)
         targets = loss_targets(validation[1], self.loss, self.network.output_width, len(features), self.dtype)
-        weights = loss_weights(validation[2] if len(validation) == 3 else None, len(features), self.dtype)
+        given = validation[2] if len(validation) == 3 else None
+        weights = loss_weights(given, len(features), self.dtype, "the weight in validation")
         return features, targets, weights
 
     def _evaluation(

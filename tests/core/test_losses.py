@@ -149,12 +149,24 @@ def test_targets_that_do_not_fit_are_named(targets, loss: str, outputs: int, mes
         ([[1], [2], [3]], "shape"),
         ([1, -1, 1], "at least 0"),
         ([0, 0, 0], "not all 0"),
-        ([1, np.nan, 1], "finite"),
+        ([1, np.nan, 1], "of row 1 is nan; weights must be finite"),
+        ([1, -np.inf, 1], "finite"),
+        ([1, 1, 1e300], "sample_weight of row 2, 1e\\+300, does not fit in float32"),
     ],
 )
 def test_sample_weights_that_do_not_fit_are_named(weights, message: str) -> None:
     with pytest.raises(DataError, match=message):
         loss_weights(weights, 3, np.float32)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "poisson"])
+def test_a_target_too_large_for_the_type_is_told_from_one_that_is_infinite(loss: str) -> None:
+    large = np.array([[1.0, 2.0], [3.0, 1e300], [5.0, 6.0]])
+    with pytest.raises(DataError, match=r"row 1, 1e\+300, does not fit in float32: scale .* dtype='float64'"):
+        loss_targets(large, loss_from(loss), 2, 3, np.float32)
+    np.testing.assert_array_equal(loss_targets(large, loss_from(loss), 2, 3, np.float64), large)
+    with pytest.raises(DataError, match="row 1 is inf; remove the row"):
+        loss_targets(np.where(large > 1e9, np.inf, large), loss_from(loss), 2, 3, np.float32)
 
 
 def test_sample_weights_take_the_dtype() -> None:
