@@ -57,10 +57,10 @@ class DeviceMemoryError(DeviceError, MemoryError):
     shortage : str
         How much was asked, and how much is free.
     mend : str
-        Which setting to change; by default those that a step's memory grows with.
+        Which argument to change; by default those that a step's memory grows with.
     """
 
-    def __init__(self, shortage: str, mend: str = "lower training.batch_size or model.hidden") -> None:
+    def __init__(self, shortage: str, mend: str = "lower `batch_size`, or use narrower layers") -> None:
         super().__init__(f"{shortage}; {mend}")
         self.shortage = shortage
 

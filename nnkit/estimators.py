@@ -378,6 +378,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
                 by_class = compute_class_weight(weight, classes=self.classes_, y=self.classes_)
             except ValueError as error:
                 raise ConfigError(f"class_weight = {weight!r}: {error}") from error
+            if not (np.isfinite(by_class) & (by_class >= 0)).all():
+                raise ConfigError(f"class_weight = {weight!r}: weights must be finite and at least 0")
         return by_class[codes]
 
     def _loss(self, dtype: np.dtype) -> Loss:

@@ -182,11 +182,11 @@ class Perceptron(BaseEstimator):
             self._begin([X.shape[1], *sizes, self.n_outputs_], X.dtype, random)
         elif sizes != [len(intercept) for intercept in self.intercepts_[:-1]]:
             raise ConfigError(
-                f"hidden_layer_sizes = {sizes} are not those of the network to go on with; "
+                f"hidden_layer_sizes = {sizes} are not those of the network to continue with; "
                 "set warm_start=False and call fit to begin anew"
             )
         if self.solver == "lbfgs" and self.optimizer is None:
-            self._minimise(X, targets, _times(sample_weight, class_weights))
+            self._minimise(X, targets, _counting(_times(sample_weight, class_weights)))
         else:
             self._descend(X, targets, sample_weight, class_weights, held_out, random, callbacks, incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
@@ -197,10 +197,8 @@ class Perceptron(BaseEstimator):
         sizes = _values("hidden_layer_sizes", self.hidden_layer_sizes)
         for size in sizes:
             if isinstance(size, bool) or not isinstance(size, Integral):
-                raise ConfigError(
-                    f"hidden_layer_sizes = {shown(self.hidden_layer_sizes)} must be whole numbers, and "
-                    f"{shown(size)} is none"
-                )
+                given = shown(self.hidden_layer_sizes)
+                raise ConfigError(f"hidden_layer_sizes = {given}: {shown(size)} is not a whole number")
         if any(size <= 0 for size in sizes):
             raise ConfigError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return [int(size) for size in sizes]
@@ -274,14 +272,13 @@ class Perceptron(BaseEstimator):
         rates = _values("dropout", self.dropout)
         for rate in rates:
             if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1:
-                raise ConfigError(
-                    f"dropout = {shown(self.dropout)} must be rates in [0, 1), and {shown(rate)} is none"
-                )
+                raise ConfigError(f"dropout = {shown(self.dropout)}: {shown(rate)} is not a rate in [0, 1)")
         rates = [float(rate) for rate in rates]
         rates = rates * count if len(rates) == 1 else rates
         if len(rates) != count:
             raise ConfigError(
-                f"dropout has {len(rates)} rates for {count} hidden layers; give one or {count}"
+                f"dropout has {len(rates)} rates, and there are {count} hidden layers; give one for all, or "
+                "one for each"
             )
         return rates
 
@@ -393,11 +390,18 @@ class Perceptron(BaseEstimator):
     ) -> None:
         trained, optimizer = self._trained, self._optimizer()
         features = features_from(X, X.dtype)
-        weights = _times(sample_weight, class_weights)
+        weights = _counting(_times(sample_weight, class_weights))
         if self.early_stopping and held_out is None:
             kept, held = self._split(targets, random)
-            held_out = (features.take(held), targets[held], _taken(sample_weight, held))
-            features, targets, weights = features.take(kept), targets[kept], _taken(weights, kept)
+            held_weights, weights = _taken(sample_weight, held), _taken(weights, kept)
+            for part, rows in (("held out", held_weights), ("left to train on", weights)):
+                if rows is not None and not rows.any():
+                    raise DataError(
+                        f"early_stopping: the {len(rows)} rows that are {part} all have weight 0; change "
+                        "validation_fraction or random_state, or give eval_set"
+                    )
+            held_out = (features.take(held), targets[held], held_weights)
+            features, targets = features.take(kept), targets[kept]
         rows, batch_size = len(features), self._batch_size(len(features))
         trainer = self._trainer(X, optimizer, random)
         if incremental and trained.optimizer_state is not None:
@@ -607,6 +611,13 @@ def _times(weights: NDArray | None, factors: NDArray | None) -> NDArray | None:
     if weights is None or factors is None:
         return factors if weights is None else weights
     return weights * factors
+
+
+def _counting(weights: NDArray | None) -> NDArray | None:
+    """Return the weights, unless every row's is 0; of sample_weight alone it has been said before."""
+    if weights is not None and not weights.any():
+        raise DataError("class_weight, times sample_weight where given, is 0 for every row")
+    return weights
 
 
 def _taken(array: NDArray | None, rows: NDArray) -> NDArray | None:

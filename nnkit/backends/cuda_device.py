@@ -222,7 +222,7 @@ class CudaDevice:
                 raise DeviceMemoryError(
                     f"device {self.name}: {_size(count * kind.itemsize)} of the host's memory cannot be "
                     f"pinned ({' '.join(str(error).split())[:100]})",
-                    "lower training.batch_size",
+                    "lower `batch_size`",
                 ) from None
         return np.frombuffer(memory, kind, count).reshape(shape)
 

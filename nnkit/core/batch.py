@@ -124,8 +124,8 @@ def default_placement(backend: Backend, features: Features) -> Placement:
 
 def _mend(features: Features, ringed: bool) -> str:
     if streams(features) and not ringed:
-        return "set run.data_placement = 'pinned', which leaves the rows in the host's memory"
-    return "give fewer rows, or set run.device = 'cpu'"
+        return "set `data_placement` = 'pinned', which leaves the rows in the host's memory"
+    return "give fewer rows, or set `device` = 'cpu'"
 
 
 class Rows:

@@ -149,7 +149,7 @@ def initializer_from(value: str | Mapping[str, Any] | Initializer) -> Initialize
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError(
-            'an initializer is a name or a table with one, such as {name = "normal", std = 0.02}'
+            'an initializer is a name or a table with one, such as {"name": "normal", "std": 0.02}'
         )
     if name not in INITIALIZERS:
         raise unknown_name("initializer", name, INITIALIZERS)

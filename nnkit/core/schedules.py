@@ -377,7 +377,7 @@ def schedule_from(value: str | Mapping[str, Any] | Schedule) -> Schedule:
     options = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError('a schedule is a name or a table with one, such as {name = "step", every = 10}')
+        raise ConfigError('a schedule is a name or a table with one, such as {"name": "step", "every": 10}')
     if name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
     known = [item.name for item in fields(SCHEDULES[name])]

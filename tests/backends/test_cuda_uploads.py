@@ -214,7 +214,7 @@ def test_a_lack_of_memory_tells_what_was_asked_what_is_free_and_what_to_lower() 
             create((1024, 1024, 1280), np.float32)
         assert str(caught.value) == (
             "device cuda:0: an array of 5.0 GiB does not fit, 4.0 GiB of 80.0 GiB are free; lower "
-            "training.batch_size or model.hidden"
+            "`batch_size`, or use narrower layers"
         )
         assert isinstance(caught.value, MemoryError)
 
@@ -229,9 +229,9 @@ def test_a_data_set_that_does_not_fit_is_told_of_as_such() -> None:
         Rows(backend, np.float32, Features(np.zeros((4096, 1024), np.uint8)))
     text = str(caught.value)
     assert "an array of 4.0 MiB does not fit, 1.0 GiB of 80.0 GiB are free" in text
-    assert "run.data_placement = 'pinned'" in text
+    assert "`data_placement` = 'pinned'" in text
     # Nor is there room for the order of rows that are pinned already.
-    with pytest.raises(DeviceMemoryError, match="give fewer rows, or set run"):
+    with pytest.raises(DeviceMemoryError, match="give fewer rows, or set `device`"):
         Rows(backend, np.float32, Features(np.zeros((64, 2), np.uint8)), shuffled=True, placement="pinned")
 
 

@@ -161,6 +161,16 @@ def test_sample_weights_that_do_not_fit_are_named(weights, message: str) -> None
         loss_weights(weights, 3, np.float32)
 
 
+@pytest.mark.parametrize("loss", ["mse", "mae", "poisson"])
+def test_a_target_too_large_for_the_type_is_told_from_one_that_is_infinite(loss: str) -> None:
+    large = np.array([[1.0, 2.0], [3.0, 1e300], [5.0, 6.0]])
+    with pytest.raises(DataError, match=r"1e\+300 in row 1 is too large for float32; .*dtype='float64'"):
+        loss_targets(large, loss_from(loss), 2, 3, np.float32)
+    np.testing.assert_array_equal(loss_targets(large, loss_from(loss), 2, 3, np.float64), large)
+    with pytest.raises(DataError, match="row 1 is inf; remove the row"):
+        loss_targets(np.where(large > 1e9, np.inf, large), loss_from(loss), 2, 3, np.float32)
+
+
 def test_sample_weights_take_the_dtype() -> None:
     assert loss_weights(None, 3, np.float32) is None
     weights = loss_weights([1, 0, 2], 3, np.float32)

@@ -137,6 +137,70 @@ def test_an_unknown_activation_or_loss_is_refused(kind: str, wrong: dict[str, An
         twins(kind, alpha=0.0)[1].set_params(**wrong).fit(X, y)
 
 
+NO_SIZES = [
+    *((3.5,), (True,), True, False, (np.True_,), np.array([4.0]), np.array([True]), [np.float64(4.0)]),
+    *("8", ["8"], ((3,), 4), np.array([[3], [4]]), np.array(5), np.float64(5.0), (3, None), None, 5.0),
+]
+
+
+@pytest.mark.parametrize("sizes", NO_SIZES, ids=repr)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_widths_that_are_no_whole_numbers_are_refused_by_name(sizes: Any, method: str) -> None:
+    X, y = problem("regression")
+    ours = ours_for("regression", hidden_layer_sizes=sizes)
+    with pytest.raises(ValueError, match="hidden_layer_sizes") as caught:
+        getattr(ours, method)(X, y)
+    wrong = sizes if not isinstance(sizes, tuple | list) else next(s for s in sizes if s != 3)
+    assert repr(wrong) in str(caught.value)
+    assert not hasattr(ours, "coefs_")
+    with pytest.raises(ValueError, match="hidden_layer_sizes"):
+        ours_for("regression", hidden_layer_sizes=(size for size in (3, 4))).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "sizes", [range(3, 5), (np.int8(3), np.uint64(4)), np.array([3, 4], np.int16)], ids=repr
+)
+def test_widths_of_every_whole_type_are_taken(sizes: Any) -> None:
+    X, y = problem("regression")
+    theirs, ours = (twin.fit(X, y) for twin in twins("regression", hidden_layer_sizes=sizes, max_iter=2))
+    assert [coef.shape for coef in ours.coefs_] == [(4, 3), (3, 4), (4, 1)]
+    assert_same_network(theirs, ours)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "batch_size",
+        "max_iter",
+        "n_iter_no_change",
+        "max_fun",
+        "alpha",
+        "tol",
+        "dropout",
+        "clip_norm",
+        "momentum",
+    ],
+)
+def test_true_is_no_number(name: str) -> None:
+    X, y = problem("binary")
+    with pytest.raises(InvalidParameterError, match=f"'{name}' parameter .* Got True"):
+        ours_for("binary", **{name: True}).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [(True, 0.1), ("0.1", 0.1), ((0.1,), 0.1), (None, 0.1), (np.nan, 0.1), (1.0, 0.1), (-0.1, 0.1)],
+    ids=repr,
+)
+def test_rates_that_are_none_are_refused_by_name(rates: Any) -> None:
+    X, y = problem("binary")
+    ours = ours_for("binary", dropout=rates)
+    with pytest.raises(ValueError, match="dropout = ") as caught:
+        ours.fit(X, y)
+    assert f": {rates[0]!r} is not a rate" in str(caught.value)
+    assert not hasattr(ours, "coefs_")
+
+
 @pytest.mark.parametrize("sizes", [(5, 0), [-3], (0,)], ids=str)
 def test_layers_without_units_are_refused(sizes: Any) -> None:
     X, y = problem("binary")
@@ -339,3 +403,54 @@ def test_a_training_that_is_interrupted_keeps_what_it_has() -> None:
     assert ours.n_iter_ == 3
     theirs = theirs_for("binary", max_iter=3, **ADAM).fit(X, y)
     assert_same_network(theirs, ours)
+
+
+# --- nnkit's own words for what nnkit refuses ---
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_targets_too_large_for_float32_are_called_so(solver: str) -> None:
+    X, y = problem("regression")
+    ours = ours_for("regression", solver=solver, max_iter=2)
+    with pytest.raises(
+        ValueError, match=r"is too large for float32; divide .* \(dtype='float64' of an estimator\)"
+    ):
+        ours.fit(X.astype(np.float32), y * 1e300)
+    with pytest.raises(ValueError, match="is too large for float32"):
+        ours.set_params(solver="adam").fit(
+            X.astype(np.float32), y, eval_set=(X.astype(np.float32), y * 1e300)
+        )
+    ours.set_params(dtype="float64").fit(X.astype(np.float32), y * 1e100)
+
+
+def test_held_out_rows_that_all_weigh_nothing_are_called_so() -> None:
+    X, y = problem("binary")
+    ours = ours_for("binary", early_stopping=True, max_iter=2)
+    weights = np.zeros(ROWS)
+    weights[0] = 1.0
+    heard = set()
+    for seed in range(40):
+        with pytest.raises(ValueError, match="early_stopping: the") as caught:
+            ours.set_params(random_state=seed).fit(X, y, sample_weight=weights)
+        heard.add("held out" if "5 rows that are held out" in str(caught.value) else "trained on")
+        assert "validation_fraction" in str(caught.value)
+    assert heard == {"held out", "trained on"}
+    ours.fit(X, y, sample_weight=weights, eval_set=(X, y))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({0: -1.0, 1: 2.0}, "finite and at least 0"),
+        ({0: np.nan, 1: 2.0}, "finite and at least 0"),
+        ({0: 0.0, 1: 0.0}, "0 for every row"),
+        ({"a": 2.0}, "not in class_weight"),
+        ({0: "much"}, "much"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_wrong_class_weights_are_called_class_weights(table: Any, message: str, solver: str) -> None:
+    X, y = problem("binary")
+    with pytest.raises(ValueError, match=f"class_weight.*{message}"):
+        ours_for("binary", class_weight=table, solver=solver, max_iter=2).fit(X, y)
