@@ -273,12 +273,13 @@ class Model:
         return f"{settings}; (value − {shift}) · {scale}"
 
     def _detail_words(self) -> dict[str, str]:
-        """Return the metrics and those details that are short: a word, a number, a shape."""
+        """Return the metrics, an estimator's class, and what else is short: a word, a number, a shape."""
         words = {}
         for rows, metrics in self.details.get("metrics", {}).items():
             figures = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
             words[f"{rows} metrics"] = ", ".join(figures)
-        for name, value in self.details.items():
+        for name, detail in self.details.items():
+            value = detail.get("class") if isinstance(detail, dict) else detail
             short = isinstance(value, str | int | float) or (isinstance(value, list) and len(value) <= 4)
             if short and len(str(value)) <= _LONGEST_VALUE:
                 words[name.replace("_", " ")] = "" if value == [] else str(value)

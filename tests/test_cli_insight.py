@@ -53,7 +53,7 @@ def test_a_plot_has_a_name_of_its_own(run: Path, tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["report", "nowhere"], "give the folder of a run"),
+        (["report", "nowhere"], "nowhere: there is no such file or run"),
         (["plot", "nothing", "--out", "a.png"], "unknown plot"),
         (["plot", "roc", "--out", "a.png"], "RUN"),
         (["plot", "activations", "--out", "a.gif"], ".png or .svg"),

@@ -93,8 +93,8 @@ def _in_type(what: str, values: NDArray, dtype: DTypeLike) -> NDArray:
         given, row = values[place], int(place[0])
         if np.isfinite(given):
             raise DataError(
-                f"the {what} {given} in row {row} is too large for {converted.dtype}; divide all of them by a "
-                "constant, or train with precision='fp64' (dtype='float64' of an estimator)"
+                f"the {what} {given} in row {row} is too large for {converted.dtype}; divide all of them "
+                "by a constant, or train with precision='fp64' (dtype='float64' of an estimator)"
             )
         raise DataError(f"the {what} in row {row} is {given}; remove the row or correct the value")
     return converted
