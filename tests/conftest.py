@@ -36,6 +36,9 @@ def kernel_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     del os.environ["NNKIT_CACHE"]
 
 
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def patient_work_line() -> Iterator[None]:
     """Let commands say nothing of work that takes long: how long it takes here is no test's matter."""
@@ -45,12 +48,14 @@ def patient_work_line() -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what lacks an extra's package or a GPU: from one line each, so that one line counts them."""
+    """Skip what lacks something: here, so that one line of the summary counts all that lack the same."""
     for mark in item.iter_markers("extra"):
         if find_spec(mark.args[0]) is None:
             pytest.skip(f"{mark.args[0]} is not installed: {install_command(mark.args[0])}")
     if item.get_closest_marker("gpu") and why_no_gpu():
         pytest.skip(why_no_gpu())
+    if "shared_data" in getattr(item, "fixturenames", ()) and not SHARED_DATA.is_dir():
+        pytest.skip("../shared/data is not there")
 
 
 @cache
@@ -68,8 +73,5 @@ def why_no_gpu() -> str:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Return the folder of real data beside the repository; skip where it is not there."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("../shared/data is not there")
-    return folder
+    """Return the folder of real data beside the repository; without it, `pytest_runtest_setup` skips."""
+    return SHARED_DATA

@@ -107,6 +107,7 @@ def test_every_way_to_encode_learns(settings: tuple[str, ...], mails: Path, tmp_
     assert metrics_of(tmp_path / "run", test)["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_text_beside_numbers_and_categories(tmp_path: Path) -> None:
     """Neither the text nor the number tells the answer alone: their parity does."""
     random = Random(3)

@@ -46,6 +46,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_every_section_and_prints_the_table_last(tmp_path: Path) -> None:
     names = ["floors", "kernels", "floor", "agreement", "mnist", "small", "mixed", "loading", "step"]
     command = ["bash", str(ROOT / "bench" / "gpu.sh"), *names, "--device", "cpu", "--quick", "--no-peers"]
@@ -73,6 +74,7 @@ def test_a_dry_run_measures_every_section_and_prints_the_table_last(tmp_path: Pa
     assert_plots_hold(record)
 
 
+@pytest.mark.slow
 def test_the_section_of_mixed_precision_measures_each_format() -> None:
     with rounding.installed() as device:
         parts = mixed.parts(Settings(device, quick=True, peers=False))

@@ -30,6 +30,8 @@ from nnkit.benchmarks.suite import (
 )
 from nnkit.errors import ConfigError, FileError
 
+pytestmark = pytest.mark.slow
+
 CAN_FAIL = """
 import os, time
 from nnkit.benchmarks.plan import Case

@@ -200,6 +200,7 @@ def traced() -> Iterator[Callable[[Callable[[], object]], int]]:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "dtype"),
     [

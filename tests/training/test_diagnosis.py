@@ -517,6 +517,7 @@ def test_a_training_that_ends_in_infinities_keeps_its_findings(tmp_path: Path) -
 # --- sound trainings ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source", ["digits", "iris", "wine", "breast_cancer", "diabetes", "xor", "exam", "moons"]
 )
@@ -526,6 +527,7 @@ def test_trainings_on_the_built_in_data_raise_no_alarm(tmp_path: Path, source: s
     assert run.findings == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "settings"),
     [

@@ -413,6 +413,7 @@ print(outcome.rows, outcome.count, outcome.metrics["accuracy"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "columns", "scaling"), [("uint8", 800, "auto"), ("float32", 200, "auto")])
 def test_a_file_larger_than_a_limit_set_on_the_process_is_trained_on(
     dtype: str, columns: int, scaling: str, tmp_path: Path

@@ -100,6 +100,7 @@ def test_the_steepest_fall_is_not_looked_for_in_noise() -> None:
     assert 1e-3 / 3 < curve.steepest < 1e-3 * 10
 
 
+@pytest.mark.slow
 def test_a_suggested_rate_learns_better_than_a_hundredth_and_a_hundredfold(tmp_path: Path) -> None:
     def accuracy(rate: float) -> float:
         settings = [f"training.learning_rate={rate}", "training.epochs=3", f"run.out={tmp_path / str(rate)}"]
