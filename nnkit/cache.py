@@ -82,7 +82,7 @@ def _found(own: str, shared: str, home: str) -> tuple[Path, str]:
         folder = _named(own, shared)
         _claim(folder)
         return folder, ""
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         problem = _reason(error)
     try:
         return _private_folder(), problem
@@ -90,21 +90,24 @@ def _found(own: str, shared: str, home: str) -> tuple[Path, str]:
         raise FileError(f"{problem}, and {_reason(error)}: {MEND}") from None
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
+def _reason(error: OSError) -> str:
+    if error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
 def _named(own: str, shared: str) -> Path:
     """Return the folder that the environment names; an empty value is none."""
-    if own:
-        # A relative one stays where it was first looked for.
-        return Path(own).expanduser().absolute()
-    # The XDG Base Directory Specification: a relative path is ignored.
-    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
+    try:
+        if own:
+            # A relative one stays where it was first looked for.
+            return Path(own).expanduser().absolute()
+        # The XDG Base Directory Specification: a relative path is ignored.
+        base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
+    except RuntimeError:
+        raise FileNotFoundError(f"{own or '~/.cache'}: the home folder is not known") from None
     if not base.is_absolute():
-        raise RuntimeError(f"the home folder {Path.home()} is not an absolute path")
+        raise FileNotFoundError(f"{base}: the home folder is not an absolute path")
     return base / "nnkit"
 
 
@@ -141,8 +144,11 @@ def _check(folder: Path, sticky: bool = False) -> None:
 
 
 def _try_to_write(folder: Path) -> None:
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(bytes(4096))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 @cache

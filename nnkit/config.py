@@ -34,7 +34,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from nnkit.core.activations import activation_names
+from nnkit.core.activations import activation_function, activation_names
 from nnkit.core.augmentation import augmentation_from
 from nnkit.core.initializers import INITIALIZERS, initializer_from
 from nnkit.core.losses import loss_from, loss_names
@@ -56,6 +56,8 @@ __all__ = [
     "TextConfig",
     "TrainingConfig",
     "load_config",
+    "toml_value",
+    "value_from",
 ]
 
 _LARGEST_FILE = 2**20  # a config is read by people
@@ -83,7 +85,7 @@ class _KeyMistake(ValueError):
 
 def _shown(value: object) -> str:
     """Return a value as its file shows it, cut short."""
-    text = _toml_value(value, strict=False)
+    text = toml_value(value, strict=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -233,6 +235,11 @@ def _device(value: object) -> str:
 
 def _known_metric(value: str) -> str:
     get_metric(value)
+    return value
+
+
+def _known_activation(value: str) -> str:
+    activation_function(value)
     return value
 
 
@@ -412,9 +419,10 @@ class ModelConfig(_Section):
         Field(max_length=_MOST_LAYERS),
         _key("The widths of the hidden layers; [] for a linear model."),
     ] = [256, 128]
-    # A registered activation's name is known to the network alone, so it is checked there.
     activation: Annotated[
-        _Text, _key(f"The activation of the hidden layers: {', '.join(activation_names())}.")
+        _Text,
+        AfterValidator(_known_activation),
+        _key(f"The activation of the hidden layers: {', '.join(activation_names())}."),
     ] = "relu"
     dropout: Annotated[
         float | list[float],
@@ -538,7 +546,15 @@ class RunConfig(_Section):
             "10 minutes",
         ),
     ] = None
-    checkpoint_keep: Annotated[int, Field(ge=1), _key("How many of the newest checkpoints to keep.")] = 3
+    checkpoint_keep: Annotated[
+        int, Field(ge=1), _key("How many of the newest checkpoints to keep while training.")
+    ] = 3
+    keep_checkpoints: Annotated[
+        bool,
+        _key(
+            "Whether to keep them when the training is finished, so that it can be resumed for more epochs."
+        ),
+    ] = False
     data_placement: Annotated[
         Literal["auto", "device", "pinned", "mmap"],
         _key("Where the training rows are kept: on the device, in the host's memory, or mapped from a file."),
@@ -578,7 +594,9 @@ class Config(_Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     run: RunConfig = Field(default_factory=RunConfig)
 
-    def with_overrides(self, overrides: Iterable[str]) -> Config:
+    def with_overrides(
+        self, overrides: Iterable[str], options: Mapping[str, tuple[str, Any]] | None = None
+    ) -> Config:
         """Return the config with keys replaced, as ``--set section.key=value`` does.
 
         Parameters
@@ -586,6 +604,9 @@ class Config(_Section):
         overrides : iterable of str
             ``"training.epochs=5"``: the value as TOML, or a bare word for a text. Relative paths are relative
             to the working directory.
+        options : mapping of str to (str, value), optional
+            Values given in another way, set before the overrides: by the key, such as ``training.epochs``,
+            what mistakes call it, such as ``--epochs``, and the value.
 
         Raises
         ------
@@ -594,19 +615,21 @@ class Config(_Section):
         """
         raw = self.model_dump(exclude_unset=True)
         given: dict[tuple[str, ...], str] = {}
-        for text in overrides:
-            path, value = _assignment(text)
+        assigned = [(tuple(key.split(".")), value, "") for key, (_, value) in (options or {}).items()]
+        for path, value, text in [*assigned, *((*_assignment(text), text) for text in overrides)]:
             _assign(raw, path, value)
             if path[:2] in Config.paths:
                 _resolve_path(raw, path[:2], Path.cwd())
             given[path] = text
-        return _validated(raw, lambda location: _override_place(given, location))
+        # What an override replaced is told by the override.
+        names = {key: name for key, (name, _) in (options or {}).items() if not given[tuple(key.split("."))]}
+        return _validated(raw, lambda location: _override_place(given, location), names)
 
     def to_toml(self) -> str:
         """Return the config as a TOML file, every key written out; `load_config` reads it back equal."""
         sections = []
         for section, keys in self.model_dump().items():
-            lines = [f"{key} = {_toml_value(value)}" for key, value in keys.items() if value is not None]
+            lines = [f"{key} = {toml_value(value)}" for key, value in keys.items() if value is not None]
             sections.append("\n".join([f"[{section}]", *lines]) + "\n")
         return "\n".join(sections)
 
@@ -716,15 +739,33 @@ def _assignment(text: str) -> tuple[tuple[str, ...], Any]:
         raise ConfigError(f"--set {text}: the key's section is missing; {mend}")
     if not equals or not all(path):
         raise ConfigError(f"--set {text}: not of the form section.key=value, such as training.epochs=5")
-    value = value.strip()
+    return path, value_from(value, f"--set {text}")
+
+
+def value_from(text: str, said: str) -> Any:
+    """Return a value that is written as TOML, or as a bare word for a text.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``5``, ``[48, 64]`` or ``adam``.
+    said : str
+        How the user gave it, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If it begins like a list, a table or a quoted text, and is none.
+    """
+    text = text.strip()
     try:
-        parsed = tomllib.loads(f"value = {value}")
+        parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        if value[:1] in ("[", "{", '"', "'"):
-            raise ConfigError(f"--set {text}: the value is not valid TOML") from None
-        return path, value
+        if text[:1] in ("[", "{", '"', "'"):
+            raise ConfigError(f"{said}: the value is not valid TOML") from None
+        return text
     # A line break in the value could begin another key.
-    return path, parsed["value"] if len(parsed) == 1 else value
+    return parsed["value"] if len(parsed) == 1 else text
 
 
 def _assign(raw: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
@@ -756,8 +797,15 @@ def _sections() -> Iterator[tuple[str, type[_Section]]]:
 # --- mistakes in words ---
 
 
-def _validated(raw: dict[str, Any], place: Callable[[tuple[str, ...]], tuple[int, str]]) -> Config:
-    """Return the config, or raise the first two mistakes, each on a line that begins with its place."""
+def _validated(
+    raw: dict[str, Any],
+    place: Callable[[tuple[str, ...]], tuple[int, str]],
+    names: Mapping[str, str] | None = None,
+) -> Config:
+    """Return the config, or raise the first two mistakes, each on a line that begins with its place.
+
+    A key is called by its name in `names`, where it has one there.
+    """
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -768,7 +816,8 @@ def _validated(raw: dict[str, Any], place: Callable[[tuple[str, ...]], tuple[int
             if isinstance(cause, _KeyMistake):
                 location = (*location, cause.key)
             order, where = place(location)
-            mistakes.setdefault(f"{where}{_mistake(detail, location)[:_LONGEST_MISTAKE]}", (order, where))
+            mistake = _mistake(detail, location, (names or {}).get(".".join(location[:2]), ""))
+            mistakes.setdefault(f"{where}{mistake[:_LONGEST_MISTAKE]}", (order, where))
         lines = sorted(mistakes, key=lambda line: mistakes[line][0])
         more = len(lines) - 2 + max(0, error.error_count() - _MOST_MISTAKES)
         shown = (
@@ -777,9 +826,9 @@ def _validated(raw: dict[str, Any], place: Callable[[tuple[str, ...]], tuple[int
         raise ConfigError("\n".join(shown)) from None
 
 
-def _mistake(detail: ErrorDetails, location: tuple[str, ...]) -> str:
-    """Return what is wrong with a key, and what would be right."""
-    key = ".".join(location)
+def _mistake(detail: ErrorDetails, location: tuple[str, ...], name: str = "") -> str:
+    """Return what is wrong with a key, called by a name of its own if it has one, and what would be right."""
+    key = name or ".".join(location)
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_key(location)
@@ -829,7 +878,7 @@ def _override_place(given: Mapping[tuple[str, ...], str], location: tuple[str, .
     """Return the order and the words for the override that a mistake is in."""
     for order, (path, text) in enumerate(given.items()):
         if path[: len(location)] == location or location[: len(path)] == path:
-            return order, f"--set {text}: "
+            return order, f"--set {text}: " if text else ""
     return len(given), "after the overrides, "
 
 
@@ -896,13 +945,13 @@ def _commented_key(section: _Section, key: str, field: FieldInfo) -> str:
     """Return a key with the value it has; commented out where it was not set."""
     value = section.model_dump()[key]
     if key in section.model_fields_set and value is not None:
-        return f"{key} = {_toml_value(value)}"
+        return f"{key} = {toml_value(value)}"
     if value is None:
         [value] = field.examples or [None]
-    return f"# {key} = {_toml_value(value)}"
+    return f"# {key} = {toml_value(value)}"
 
 
-def _toml_value(value: object, *, strict: bool = True) -> str:
+def toml_value(value: object, *, strict: bool = True) -> str:
     """Return a value in TOML; one that TOML lacks is an error, or its repr where not `strict`."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -914,9 +963,9 @@ def _toml_value(value: object, *, strict: bool = True) -> str:
         # JSON's escapes are all TOML's too, but for the delete character, which TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml_value(item, strict=strict) for item in value)}]"
+        return f"[{', '.join(toml_value(item, strict=strict) for item in value)}]"
     if isinstance(value, Mapping):
-        pairs = (f"{_toml_key(key)} = {_toml_value(item, strict=strict)}" for key, item in value.items())
+        pairs = (f"{_toml_key(key)} = {toml_value(item, strict=strict)}" for key, item in value.items())
         return "{" + ", ".join(pairs) + "}"
     if strict:
         raise ConfigError(f"{value!r} cannot be written to a config")
@@ -925,4 +974,4 @@ def _toml_value(value: object, *, strict: bool = True) -> str:
 
 def _toml_key(key: object) -> str:
     text = str(key)
-    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text, re.ASCII) else _toml_value(text)
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text, re.ASCII) else toml_value(text)

@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError:  # on Windows, where only `locked` does without it
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "remove_unfinished", "write_whole"]
+__all__ = ["holder_of", "in_use", "locked", "remove_unfinished", "write_whole"]
 
 
 def write_whole(
@@ -99,6 +99,31 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def holder_of(folder: Path) -> str | None:
+    """Return the number of the process that holds a folder by `locked`; None where none does."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
+    else:
+        return None
+    finally:
+        os.close(handle)
+
+
+def in_use(folder: Path, holder: str) -> FileError:
+    """Return the error for a folder that another process holds."""
+    return FileError(
+        f"{folder}: in use by another training (process {holder}); wait for it, or choose another folder"
+    )
+
+
 def _locked_file(path: Path) -> int:
     """Return the handle of the lock's file, locked, with the number of this process in it."""
     while True:
@@ -113,10 +138,7 @@ def _locked_file(path: Path) -> int:
         except BlockingIOError:
             holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(handle)
-            raise FileError(
-                f"{path.parent}: in use by another training (process {holder}); "
-                "wait for it, or choose another folder"
-            ) from None
+            raise in_use(path.parent, holder) from None
         os.close(handle)
 
 

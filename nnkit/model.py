@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnkit.core.layer_words import layers_in_words
 from nnkit.core.layers import Embedding
 from nnkit.core.links import predicted
 from nnkit.core.losses import Loss, loss_from
-from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for
-from nnkit.core.network import Network
-from nnkit.core.tensorfile import read_tensors, write_tensors
+from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for, undefined_metrics
+from nnkit.core.network import MODEL_KIND, MODEL_VERSION, PLAIN, Network, write_model
+from nnkit.core.tensorfile import read_tensors
 from nnkit.data import json_fields
+from nnkit.data.operations import PictureColumns, PlainRows
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import DataError, ModelFileError, NnkitError
+from nnkit.run_folder import model_file
 
-__all__ = ["Model", "load"]
+__all__ = ["MODEL_KIND", "Model", "load"]
 
-_KIND = "nnkit.model"
-_VERSION = 1
 _LONGEST_REASON = 400
+# In a summary.
+_MOST_NAMES = 20
+_LONGEST_VALUE = 200
 # What is too large for its type is infinite in the result; NumPy need not warn of it too.
 _QUIET = np.errstate(over="ignore", invalid="ignore")
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
-    """What `nnkit train` writes and `nnkit.load` reads.
+    """What `nnkit train`, `Trainer.save` and `Network.save` write and `nnkit.load` reads.
 
     Parameters
     ----------
@@ -54,6 +60,17 @@ class Model:
     target: TargetEncoder
     loss: Loss
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        classes = (
+            "" if self.classes is None or self.task == "multilabel" else f", {len(self.classes)} classes"
+        )
+        layers = layers_in_words(self.network.layers, self.network.inputs)
+        return f"<Model: {self.task}{classes}; {layers}; {self._parameters:,} parameters>"
+
+    @property
+    def _parameters(self) -> int:
+        return sum(math.prod(segment.shape) for segment in self.network.arena.segments)
 
     @property
     def task(self) -> str:
@@ -78,7 +95,7 @@ class Model:
         X : array of shape (samples, features), or table (Arrow, pandas, Polars)
             Rows as they were trained on; a table's columns are matched by name. A model of pictures takes a
             path, an image of Pillow's, a list of these, or an array of shape (samples, height, width) or
-            (samples, height, width, channels).
+            (samples, height, width, channels). A model of one column of text takes a list of texts.
         threshold : float
             The probability above which binary and multilabel answer yes.
 
@@ -170,6 +187,20 @@ class Model:
         names = self._metrics() if metrics is None else metrics
         return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
 
+    def undefined_metrics(self, metrics: Mapping[str, float], y: ArrayLike) -> dict[str, str]:
+        """Return why metrics have no meaning on these rows, by name; see `nnkit.core.metrics`.
+
+        Parameters
+        ----------
+        metrics : mapping of str to float
+            As `evaluate` returned them.
+        y : array_like
+            The truth that they were measured on.
+        """
+        classes = None if self.task == "multilabel" else self.target.classes
+        labels = list(self.target.names) if classes is None else [str(label) for label in classes.tolist()]
+        return undefined_metrics(metrics, self.target.task, self.target.transform(y, np.float64), labels)
+
     @_QUIET
     def best_threshold(self, X: Any, y: ArrayLike) -> dict[str, float]:
         """Return the ``threshold`` at which a binary model's ``f1`` on these rows is greatest, and that F1.
@@ -202,15 +233,56 @@ class Model:
         FileError
             If it cannot be written.
         """
-        metadata = {
-            "network": self.network.to_json(),
-            "dtype": self.network.arena.dtype.name,
-            "preprocessing": self.preprocessor.to_json(),
-            "target": self.target.to_json(),
-            "loss": self.loss.to_json(),
-            "details": self.details,
+        write_model(
+            path, self.network, self.loss, self.preprocessor.to_json(), self.target.to_json(), self.details
+        )
+
+    def summary(self) -> str:
+        """Return task, classes, columns, loss and metrics in a line each, and a table of the layers."""
+        rows = {
+            "task": self.task,
+            "target": _listed(self.target.names) or "(not named)",
+            "classes": "" if self.classes is None else _listed(self.classes.tolist()),
+            "positive class": "" if self.target.positive is None else str(self.target.positive),
+            "best threshold": self._threshold_words(),
+            "pictures": self._picture_words(),
+            "columns": _listed(self.preprocessor.input_names or ()),
+            "text": "; ".join(map(str, self.preprocessor.text_columns)),
+            "inputs": str(self.network.inputs),
+            "layers": layers_in_words(self.network.layers),
+            "parameters": f"{self._parameters:,} {self.network.arena.dtype.name}",
+            "loss": self.loss.name,
+            **self._detail_words(),
         }
-        write_tensors(path, _KIND, _VERSION, self.network.parameters(), metadata)
+        width = max(map(len, rows))
+        lines = [f"{name:<{width}}  {value}" for name, value in rows.items() if value]
+        return "\n".join([*lines, "", self.network.summary()])
+
+    def _threshold_words(self) -> str:
+        best = self.details.get("best_threshold") or {}
+        if self.task != "binary" or not {"threshold", "f1"} <= best.keys():
+            return ""
+        return f"{best['threshold']:.4g}, with f1 {best['f1']:.4g} on the validation rows"
+
+    def _picture_words(self) -> str:
+        settings, operation = self.preprocessor.pictures, self.preprocessor.operations[0]
+        if settings is None or not isinstance(operation, PictureColumns):
+            return ""
+        numbers = (operation.shift, operation.scale)
+        shift, scale = (", ".join(f"{value:.4g}" for value in of_channels) for of_channels in numbers)
+        return f"{settings}; (value − {shift}) · {scale}"
+
+    def _detail_words(self) -> dict[str, str]:
+        """Return the metrics and those details that are short: a word, a number, a shape."""
+        words = {}
+        for rows, metrics in self.details.get("metrics", {}).items():
+            figures = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
+            words[f"{rows} metrics"] = ", ".join(figures)
+        for name, value in self.details.items():
+            short = isinstance(value, str | int | float) or (isinstance(value, list) and len(value) <= 4)
+            if short and len(str(value)) <= _LONGEST_VALUE:
+                words[name.replace("_", " ")] = "" if value == [] else str(value)
+        return words
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -219,7 +291,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     Parameters
     ----------
     path : path-like
-        What `Model.save` or `nnkit train` wrote.
+        What `Model.save`, `Trainer.save`, `Network.save`, an estimator's `save` or `nnkit train` wrote; or a
+        run's folder, or its name without the time, for the newest run of that name.
 
     Returns
     -------
@@ -232,7 +305,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     ModelFileError
         If it is truncated, altered, or not one of ours.
     """
-    tensors, metadata = read_tensors(path, _KIND, _VERSION)
+    tensors, metadata = read_tensors(model_file(Path(path)), MODEL_KIND, MODEL_VERSION)
     try:
         return _model(tensors, metadata)
     except NnkitError as error:
@@ -243,6 +316,13 @@ def load(path: str | os.PathLike[str]) -> Model:
         ) from error
 
 
+def _listed(names: Iterable[Any]) -> str:
+    """Return names with commas between them, the first of them where there are many."""
+    words = [str(name) for name in names]
+    rest = f", … ({len(words):,} in all)" if len(words) > _MOST_NAMES else ""
+    return ", ".join(words[:_MOST_NAMES]) + rest
+
+
 def _cut(text: str) -> str:
     """Return a message that may quote the file, at a length that can be read."""
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
@@ -251,18 +331,24 @@ def _cut(text: str) -> str:
 def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model:
     dtype = {"float32": np.float32, "float64": np.float64}[metadata["dtype"]]
     network = Network.from_json(metadata["network"], tensors, dtype)
-    preprocessor = Preprocessor.from_json(metadata["preprocessing"])
-    target = TargetEncoder.from_json(metadata["target"])
+    loss = loss_from(metadata["loss"])
+    tables = tuple(layer.size for layer in network.layers if isinstance(layer, Embedding))
+    if metadata["preprocessing"] == PLAIN:
+        preprocessor = Preprocessor((PlainRows(network.inputs or 0, tables),), metadata["dtype"])
+    else:
+        preprocessor = Preprocessor.from_json(metadata["preprocessing"])
+    if metadata["target"] == PLAIN:
+        target = TargetEncoder.plain(loss.task(network.output_width), network.output_width)
+    else:
+        target = TargetEncoder.from_json(metadata["target"])
     if preprocessor.dtype != metadata["dtype"]:
         raise ModelFileError("the network and the preprocessing compute in different types")
-    tables = tuple(layer.size for layer in network.layers if isinstance(layer, Embedding))
     if tables != preprocessor.embedding_sizes:
         raise ModelFileError("the network's embeddings do not fit the columns that the file describes")
     if preprocessor.width != network.inputs or target.outputs != network.output_width:
         raise ModelFileError(
             "the network does not fit the preprocessing and the target that the file describes"
         )
-    loss = loss_from(metadata["loss"])
     if loss.task(target.outputs) != target.task:
         raise ModelFileError(f"the loss {loss.name!r} does not fit the {target.task} target")
     details = json_fields.mapping(metadata["details"], "details")

@@ -1,14 +1,16 @@
-"""What people read on a terminal: how wide it is, and times in words."""
+"""What people read on a terminal: how wide it is, figures and times in few characters."""
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TextIO
 
-__all__ = ["duration", "terminal_width"]
+__all__ = ["duration", "number", "number_apart", "terminal_width"]
 
 _USUAL_WIDTH = 80  # of a terminal, and of what is written to a file
 _LEAST_WIDTH = 20
+_MOST_EXTRA = 6  # digits more than usual, to tell two figures apart
 
 
 def terminal_width(file: TextIO) -> int:
@@ -33,3 +35,33 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def number(value: float, extra: int = 0) -> str:
+    """Return a figure with at least four digits, six characters wide wherever that can be.
+
+    Parameters
+    ----------
+    value : float
+    extra : int
+        How many more digits.
+    """
+    size = abs(value)
+    if not math.isfinite(value):
+        return f"{value:6}"
+    if size == 0 or 1e-3 <= size < 1e6:
+        decimals = 4 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
+        if 0.9 < size < 1:
+            # What counts is how far it is from 1: two digits of that.
+            decimals = max(decimals, min(1 - math.floor(math.log10(1 - size)), 10))
+        return f"{value:6,.{decimals + extra}f}"
+    digits, exponent = f"{value:.{3 + extra}e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
+def number_apart(value: float, other: float) -> str:
+    """Return a figure with as many digits as tell it apart from another one, ten significant ones at most."""
+    texts = [number(value, extra) for extra in range(_MOST_EXTRA + 1)]
+    if value == other or not math.isfinite(value):
+        return texts[0]
+    return next((text for extra, text in enumerate(texts) if text != number(other, extra)), texts[0])

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Listener", "Work", "hide_work", "listening", "working"]
+__all__ = ["Listener", "Work", "hide_work", "listening", "stop_listening", "working"]
 
 
 @dataclass(eq=False)
@@ -99,7 +99,13 @@ def listening(listener: Listener) -> Iterator[None]:
     try:
         yield
     finally:
-        _listeners.remove(listener)
+        if listener in _listeners:
+            _listeners.remove(listener)
+
+
+def stop_listening() -> None:
+    """Let no listener hear of the works that begin from now on."""
+    _listeners.clear()
 
 
 def hide_work() -> None:

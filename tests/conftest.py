@@ -6,10 +6,13 @@ import gc
 import os
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from nnkit.extras import install_command
 
 # On a machine that does other things too, how long something takes says nothing about whether it is right.
 settings.register_profile("nnkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,8 +36,19 @@ def kernel_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     del os.environ["NNKIT_CACHE"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_work_line() -> Iterator[None]:
+    """Let commands say nothing of work that takes long: how long it takes here is no test's matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnkit.cli.work_line._PATIENCE", float("inf"))
+        yield
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what is marked ``gpu`` where there is none: from this one line, so that one line counts them."""
+    """Skip what lacks an extra's package or a GPU: from one line each, so that one line counts them."""
+    for mark in item.iter_markers("extra"):
+        if find_spec(mark.args[0]) is None:
+            pytest.skip(f"{mark.args[0]} is not installed: {install_command(mark.args[0])}")
     if item.get_closest_marker("gpu") and why_no_gpu():
         pytest.skip(why_no_gpu())
 

@@ -135,7 +135,7 @@ def full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def temporary_file(**options: Any) -> Any:
         if folder in Path(options["dir"]).parents:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(options["dir"]))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return opened(**options)
 
     monkeypatch.setattr("nnkit.cache.tempfile.TemporaryFile", temporary_file)
@@ -145,9 +145,9 @@ PROBLEMS = [
     (file_in_the_way, "cache: File exists"),
     (file_in_place_of_the_kernels, "kernels: File exists"),
     (nowhere, "/proc/nnkit: No such file or directory"),
-    (unknown_user, "home"),
-    (no_home, "home"),
-    (relative_home, "home"),
+    (unknown_user, "~nobody-of-this-name/cache: the home folder is not known"),
+    (no_home, "~/.cache: the home folder is not known"),
+    (relative_home, ".cache: the home folder is not an absolute path"),
     (of_another_user, "cache: it belongs to another user"),
     (open_to_all, "cache: other users can write to it"),
     (kernels_open_to_all, "kernels: other users can write to it"),

@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from nnkit import Dense, Network, cli, load, load_dataset
-from nnkit.cli.train import ended_by_signals
 
 SMALL = ("--hidden", "16", "--epochs", "3")
 
@@ -63,6 +61,11 @@ def succeed(*arguments: object) -> str:
     return result.out
 
 
+def without_work(text: str) -> str:
+    """Return what another process wrote, without what it says of work that takes long."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.endswith(" ...\n"))
+
+
 def metrics_of(model: Path, data: object) -> dict[str, float]:
     return json.loads(succeed("evaluate", model, data, "--json"))["metrics"]
 
@@ -77,8 +80,11 @@ def write_csv(path: Path, columns: dict[str, Any], header: bool = True, delimite
 
 
 def read_csv(path: Path) -> dict[str, list[str]]:
-    with path.open(newline="") as file:
-        names, *rows = csv.reader(file)
+    return read_csv_text(path.read_text())
+
+
+def read_csv_text(text: str) -> dict[str, list[str]]:
+    names, *rows = csv.reader(io.StringIO(text))
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
@@ -129,7 +135,6 @@ def answers(table: Path) -> Path:
 
 def test_train_leaves_a_run_folder(digits: Path) -> None:
     assert sorted(path.name for path in digits.iterdir()) == [
-        "checkpoints",
         "config.toml",
         "findings.json",
         "metrics.jsonl",
@@ -254,7 +259,7 @@ def test_labels_come_back_in_their_own_type(tmp_path: Path) -> None:
             tmp_path / f"{name}.csv",
             {"x": values.tolist(), "target": np.where(values < 30, low, high).tolist()},
         )
-        options = ("--hidden", "", "--epochs", 30, "--learning-rate", 0.1, "--batch-size", 20)
+        options = ("--hidden", "none", "--epochs", 30, "--learning-rate", 0.1, "--batch-size", 20)
         succeed("train", path, *options, "--out", tmp_path / name)
         succeed("predict", tmp_path / name, path, "--out", tmp_path / "p.csv")
         predicted = read_csv(tmp_path / "p.csv")["target"]
@@ -288,6 +293,29 @@ def test_probabilities_belong_to_the_labels(answers: Path, table: Path, tmp_path
     succeed("predict", answers, table, "--out", tmp_path / "labels.csv")
     labels = read_csv(tmp_path / "labels.csv")["target"]
     assert labels == np.array(["no", "yes"])[values.argmax(axis=1)].tolist()
+
+
+def test_columns_are_kept_beside_predictions(answers: Path, tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rows.csv", {"id": [f"a{row}" for row in range(120)], **people()})
+    labels = read_csv_text(succeed("predict", answers, data))["target"]
+    kept = read_csv_text(succeed("predict", answers, data, "--keep", "id", "--keep", "target"))
+    assert kept["id"] == [f"a{row}" for row in range(120)]
+    assert kept["target"] == people()["target"]
+    assert kept["predicted_target"] == labels
+    succeed(
+        "predict", answers, data, "--keep", "colour", "--keep", 1, "--proba", "--out", tmp_path / "p.parquet"
+    )
+    written = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert list(written) == ["colour", "height", "probability_no", "probability_yes"]
+    assert written["height"] == people()["height"]
+    for arguments, words in (
+        ((data, "--keep", "colur"), "there is no column 'colur': did you mean 'colour'?"),
+        ((data, "--keep", "id", "--out", tmp_path / "p.npy"), "a .npy file holds predictions alone"),
+        (("digits", "--keep", "0"), "--keep takes columns of a table"),
+    ):
+        result = nnkit("predict", answers, *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert words in result.err
 
 
 def test_columns_are_matched_by_name(answers: Path, table: Path, tmp_path: Path) -> None:
@@ -449,16 +477,27 @@ TRAINING_MISTAKES = {
     "train {}/good.csv --set data.test={}/other_columns.csv": "height",
     "train {}/good.csv --set data.test={}/other_label.csv": "'perhaps' is not among the classes",
     "train {}/good.csv --validation {}/other_label.csv": "'perhaps' is not among the classes",
-    "train iris --batch-size 0": "training.batch_size must be at least 1, not 0",
-    "train iris --learning-rate 0": "training.learning_rate must be greater than 0",
-    "train iris --learning-rate 101": "training.learning_rate must be at most 100",
-    "train iris --learning-rate nan": "training.learning_rate must be a finite number",
-    "train iris --dropout 1": "model.dropout must be from 0 up to 1",
-    "train iris --dropout -0.1": "model.dropout must be from 0 up to 1",
-    "train iris --hidden 0": "model.hidden must be at least 1",
-    "train iris --hidden wide": "not valid TOML",
-    "train iris --activation rel": "did you mean relu?",
-    "train iris --optimizer adm": "did you mean adam?",
+    "train iris --batch-size 0": "--batch-size must be at least 1, not 0",
+    "train iris --learning-rate 0": "--learning-rate must be greater than 0",
+    "train iris --learning-rate 101": "--learning-rate must be at most 100",
+    "train iris --learning-rate nan": "--learning-rate must be a finite number",
+    "train iris --dropout 1": "--dropout must be from 0 up to 1",
+    "train iris --dropout -0.1": "--dropout must be from 0 up to 1",
+    "train iris --hidden 0": "each element of --hidden must be at least 1, not 0",
+    "train iris --hidden wide": "--hidden takes whole numbers with commas, such as 256,128, or none, not",
+    "train iris --hidden 12,-3": "each element of --hidden must be at least 1, not -3",
+    "train iris --hidden 3.5": "--hidden takes whole numbers",
+    "train iris --hidden 5,,5": "--hidden takes whole numbers",
+    "train iris --hidden=": "--hidden takes whole numbers",
+    "train iris --epochs 0": "--epochs must be at least 1, not 0",
+    "train iris --seed -1": "--seed must be at least 0, not -1",
+    "train iris --l2 -0.1": "--l2 must be at least 0, not -0.1",
+    "train iris --early-stopping -1": "--early-stopping must be at least 0, not -1",
+    "train iris --validation 1.5": "--validation must be a share of the samples from 0 up to 1",
+    "train iris --schedule {name": "--schedule {name: the value is not valid TOML",
+    "train iris --epochs 3 --set training.epochs=0": "--set training.epochs=0: training.epochs must",
+    "train iris --activation rel": "--activation: unknown activation 'rel'; did you mean relu?",
+    "train iris --optimizer adm": "--optimizer: unknown optimizer 'adm'; did you mean adam?",
     "train iris --loss mse": "use 'cross_entropy'",
     "train iris --set epochs=3": "write training.epochs=",
     "train {}/unknown_key.toml": "line 3: unknown key 'epoch' in [training]; did you mean epochs?",
@@ -472,8 +511,8 @@ TRAINING_MISTAKES = {
 }
 
 USING_MISTAKES = {
-    "evaluate {}/missing {}/good.csv": "missing: cannot be read",
-    "evaluate {} {}/good.csv": "model.safetensors: cannot be read",
+    "evaluate {}/missing {}/good.csv": "missing: there is no such file or run; there are no runs in",
+    "evaluate {} {}/good.csv": "no model.safetensors is there, for it is not a run's folder",
     "evaluate {}/truncated.safetensors {}/good.csv": "truncated or altered",
     "evaluate {}/altered.safetensors {}/good.csv": "truncated or altered",
     "predict {}/pickle.safetensors {}/good.csv": "not a file of the kind nnkit.model",
@@ -567,8 +606,10 @@ def test_a_signal_saves_the_model_and_ends(number: signal.Signals, code: int, tm
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == code
-    told = f"stopped by {number.name}; the model so far is saved; go on with: nnkit train --resume {folder}\n"
-    assert err == told
+    told = (
+        f"stopped by {number.name}; the model so far is saved; resume with: nnkit train --resume {folder}\n"
+    )
+    assert without_work(err) == told
     assert f"model    {folder}/model.safetensors" in out
     assert "\x1b" not in out
     epochs = load(folder / "model.safetensors").details["epochs"]
@@ -578,6 +619,7 @@ def test_a_signal_saves_the_model_and_ends(number: signal.Signals, code: int, tm
 
 def test_a_stopped_training_is_gone_on_with_to_the_same_weights(tmp_path: Path) -> None:
     options = ("train", "moons", "--hidden", 16, "--epochs", 400, "--batch-size", 16)
+    options += ("--set", "run.keep_checkpoints=true")
     succeed(*options, "--out", tmp_path / "whole")
     folder = tmp_path / "parts"
     command = [sys.executable, "-c", "from nnkit.cli import main; main()", *map(str, options)]
@@ -613,9 +655,14 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     [
         (("--resume", "{run}", "digits"), "leave out a SOURCE"),
         (("--resume", "{run}", "--out", "elsewhere"), "leave out --out"),
-        (("--resume", "{run}", "--hidden", "5"), "network: not as in the training to be resumed"),
-        (("--resume", "{run}", "--learning-rate", "0.5"), "optimizer: not as in"),
-        (("--resume", "nowhere"), "nowhere: no config.toml is there"),
+        (("--resume", "{run}", "--overwrite"), "leave out --overwrite"),
+        (
+            ("--resume", "{run}", "--hidden", "5"),
+            "--hidden cannot change when a training is resumed: it is [5] here and [16] in the run",
+        ),
+        (("--resume", "{run}", "--learning-rate", "0.5"), "it is 0.5 here and 0.01 in the run"),
+        (("--resume", "{run}", "--set", "training.l1=1"), "it is 1.0 here and 0.0 in the run"),
+        (("--resume", "nowhere"), "nowhere: there is no such file or run"),
     ],
 )
 def test_what_cannot_be_resumed_is_said(digits: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -625,10 +672,11 @@ def test_what_cannot_be_resumed_is_said(digits: Path, arguments: tuple[str, ...]
 
 
 def test_a_second_signal_ends_at_once() -> None:
+    from nnkit.training.interrupts import stopped_by_signals
+
     stops: list[int] = []
-    run = SimpleNamespace(stop=lambda: stops.append(1))
     before = signal.getsignal(signal.SIGINT)
-    with ended_by_signals(cast("Any", run)) as ended:
+    with stopped_by_signals(lambda: stops.append(1), signal.SIGINT, signal.SIGTERM) as ended:
         os.kill(os.getpid(), signal.SIGINT)
         assert (ended, stops) == ([signal.SIGINT], [1])
         with pytest.raises(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,23 @@ def test_tune_rate_prints_a_curve_and_a_rate(tmp_path: Path, monkeypatch: pytest
     assert "█" in out
     found = json.loads(succeed("tune-rate", "iris", "--steps", 60, "--json"))
     assert f"training.learning_rate = {found['suggested']:g}" in out
+    assert out.endswith(f"train with it: nnkit train iris --learning-rate {found['suggested']:g}\n")
     assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"]) <= 60
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tune_rate_prints_a_command_that_trains_with_its_rate(tmp_path: Path) -> None:
+    path = tmp_path / "my rows.csv"
+    path.write_text("x,y z\n" + "".join(f"{x},{x % 7}.5\n" for x in range(60)))
+    settings = ("--set", "model.hidden=[4, 4]", "--set", "training.learning_rate=9")
+    arguments = (path, "--target", "y z", *settings)
+    found = json.loads(succeed("tune-rate", *arguments, "--steps", 20, "--json"))
+    command = succeed("tune-rate", *arguments, "--steps", 20).splitlines()[-1].removeprefix("train with it: ")
+    rate = f"{found['suggested']:g}"
+    expected = ["nnkit", "train", str(path), "--target", "y z", "--learning-rate", rate, "--set"]
+    assert shlex.split(command) == [*expected, "model.hidden=[4, 4]"]
+    out = succeed(*shlex.split(command)[1:], "--epochs", 1, "--out", tmp_path / "run")
+    assert f"adam at {float(rate):g}" in out
 
 
 def test_tune_rate_draws_its_curve(tmp_path: Path) -> None:
@@ -79,6 +95,7 @@ def test_tune_rate_draws_its_curve(tmp_path: Path) -> None:
     drawn = path.read_text(encoding="utf-8")
     assert f"suggested: {found['suggested']:.2g}" in drawn
     assert "learning rate (of one step, rising)" in drawn
+    assert f"picture  {path}\n" in succeed("tune-rate", "iris", "--steps", 60, "--picture", path)
     result = nnkit("tune-rate", "iris", "--picture", tmp_path / "curve.gif")
     assert result.code == 2
     assert "curve.gif: plots are written as .png or .svg" in result.err

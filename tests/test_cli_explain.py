@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extra_packages import require
 from test_cli import SMALL, nnkit, people, succeed, write_csv
 
-from nnkit.insight.command import METHODS
+from nnkit.cli.explain import ExplainMethod
 from nnkit.insight.explanation import Explanation
 from nnkit.insight.waterfall import write_waterfall
 
@@ -40,10 +39,11 @@ def test_importance_is_a_table_and_json(run: Path, table: Path) -> None:
 
 
 def test_a_row_is_explained_in_the_users_columns(run: Path, table: Path) -> None:
-    printed = succeed("explain", run, table, "--row", 5)
+    printed = succeed("explain", run, table, "--row", 4)
+    assert "row 4, counting from 0" in printed
     assert "log-odds of 'yes'" in printed
-    found = json.loads(succeed("explain", run, table, "--row", 5, "--json"))
-    assert found["row"] == 5
+    found = json.loads(succeed("explain", run, table, "--row", 4, "--json"))
+    assert found["row"] == 4
     assert found["columns"][0]["column"] == "height"
     assert len(found["columns"]) == 3
     total = sum(column["contribution"] for column in found["columns"])
@@ -53,14 +53,21 @@ def test_a_row_is_explained_in_the_users_columns(run: Path, table: Path) -> None
     assert (found["columns"][0]["contribution"] > 0) == high
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "permutation"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(
+            method.value, marks=pytest.mark.extra(method.value) if method.value in ("shap", "lime") else ()
+        )
+        for method in ExplainMethod
+        if method.value != "permutation"
+    ],
+)
 def test_every_method_finds_the_column_that_decides(run: Path, table: Path, method: str) -> None:
-    if method in ("shap", "lime"):
-        require(method)
     found = json.loads(succeed("explain", run, table, "--method", method, "--rows", 10, "--json"))
     assert found["rows"] == 10
     assert found["columns"][0]["column"] == "height"
-    assert "height" in succeed("explain", run, table, "--method", method, "--row", 1)
+    assert "height" in succeed("explain", run, table, "--method", method, "--row", 0)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
@@ -104,21 +111,27 @@ def test_an_audit_is_a_table_and_json(run: Path, table: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("explain", "--row", 0), "has rows 1 to 120, and no row 0"),
-        (("explain", "--row", 121), "has rows 1 to 120, and no row 121"),
-        (("explain", "--method", "permutation", "--row", 1), "permutation importance is of all rows"),
+        (("explain", "--row", -1), "there is no row -1: people has rows 0 to 119"),
+        (("explain", "--row", 120), "there is no row 120: people has rows 0 to 119"),
+        (
+            ("explain", "--method", "permutation", "--row", 1),
+            "permutation importance is of all rows: leave out --row, or choose another --method",
+        ),
         (("explain", "--out", "x.png", "--method", "gradients"), "say which with --row"),
         (("explain", "--row", 1, "--out", "x.bmp"), "pictures are written as .png, .svg, .pdf"),
-        (("explain", "--row", 1, "--class", "no"), "explained by the log-odds of 'yes'"),
+        (
+            ("explain", "--row", 1, "--class", "no"),
+            "those of the other class are the opposite: leave out --class",
+        ),
         (("explain", "--row", 1, "--metric", "f1"), "explains outputs, not a metric"),
         (("explain", "--metric", "r2"), "does not apply to a binary task"),
         (("explain", "--metric", "acuracy"), "did you mean accuracy"),
-        (("explain", "--repeats", 0), "repeats = 0 must be a whole number"),
+        (("explain", "--repeats", 0), "--repeats = 0 must be a whole number"),
         (("explain", "--rows", 0), "--rows = 0 must be a whole number"),
         (("explain", "--seed", -1), "--seed = -1 must be a whole number"),
         (("audit", "--by", "color"), "there is no column 'color': did you mean 'colour'"),
         (("audit", "--by", "colour", "--positive", "maybe"), "unknown class 'maybe'"),
-        (("audit", "--by", "colour", "--threshold", 2), "a threshold is a probability from 0 to 1"),
+        (("audit", "--by", "colour", "--threshold", 2), "--threshold must be a probability from 0 to 1"),
     ],
 )
 def test_a_mistake_ends_with_one_error(
@@ -165,8 +178,8 @@ def test_pictures_are_explained_by_pixels_only(tmp_path: Path) -> None:
         assert words in result.err
 
 
+@pytest.mark.extra("tensorboard")
 def test_training_is_tracked(table: Path, tmp_path: Path) -> None:
-    require("tensorboard")
     folder = tmp_path / "run"
     succeed("train", table, *SMALL, "--out", folder, "--track", "tensorboard")
     assert len(list((folder / "tensorboard").glob("events.out.tfevents.*"))) == 1

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from extra_packages import require
 
 from nnkit import Dense, Network, Trainer
 from nnkit.backends import cuda_probe, cupy, select
@@ -77,15 +76,32 @@ def refusal(device: str) -> str:
 )
 def test_what_is_missing_is_named_with_its_mend(monkeypatch: pytest.MonkeyPatch, runtime, words) -> None:
     libraries(monkeypatch, **runtime)
+    monkeypatch.setattr(cuda_probe, "_CARD_FILES", ("/",))
     assert words in refusal("cuda")
     selection = select("auto")
     assert selection.backend.name == "cpu"
-    assert selection.reason.startswith(f"device cpu ({words}")
+    assert selection.reason.startswith(f"device   cpu ({words}")
     assert "\n" not in selection.reason
 
 
+def test_without_a_card_nothing_is_said_of_what_would_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    libraries(monkeypatch, missing=["cupy"], driver=0)
+    monkeypatch.setattr(cuda_probe, "_CARD_FILES", ())
+    assert select("auto").reason == "device   cpu"
+    assert "CuPy is not installed" in refusal("cuda")  # where it was asked for
+
+
+def test_a_card_is_seen_by_its_files_or_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cuda_probe, "_CARD_FILES", (tmp_path / "nvidia0",))
+    for driver in (True, False):
+        monkeypatch.setattr(cuda_probe, "_driver_is_there", lambda driver=driver: driver)
+        assert cuda_probe.has_nvidia_card() is driver
+    (tmp_path / "nvidia0").touch()
+    assert cuda_probe.has_nvidia_card()
+
+
+@pytest.mark.extra("cupy")
 def test_cupy_itself_without_a_driver_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    require("cupy")
     if cuda_probe._driver_is_there():
         pytest.skip("there is a driver")
     monkeypatch.setattr(cuda_probe, "_driver_is_there", lambda: True)
@@ -157,7 +173,7 @@ def test_a_trainer_takes_the_cpu_and_logs_why(
     with caplog.at_level(logging.INFO, "nnkit"):
         trainer = Trainer(Network([Dense(2)], inputs=3), "mse")
     assert trainer.backend.name == "cpu"
-    assert [r.message for r in caplog.records] == [f"device cpu (CuPy is not installed; {INSTALL})"]
+    assert [r.message for r in caplog.records] == [f"device   cpu (CuPy is not installed; {INSTALL})"]
     with pytest.raises(DeviceError, match="'cuda:1': CuPy is not installed"):
         Trainer(Network([Dense(2)], inputs=3), "mse", device="cuda:1")
 
@@ -175,12 +191,16 @@ def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_command_line_ends_with_2_or_trains_on_the_cpu(tmp_path: Path) -> None:
     result = run("nnkit train iris --device cuda", tmp_path)
     assert result.returncode == 2
-    assert result.stderr.splitlines() == [f"error: device 'cuda': CuPy is not installed; {INSTALL}"]
+    # A slow import is told of as well.
+    assert [line for line in result.stderr.splitlines() if not line.endswith(" ...")] == [
+        f"error: device 'cuda': CuPy is not installed; {INSTALL}"
+    ]
     assert list(tmp_path.iterdir()) == []
     result = run("nnkit train iris --device auto --epochs 1 --hidden 4 --out run", tmp_path)
     assert result.returncode == 0
     [line] = [line for line in result.stdout.splitlines() if line.startswith("device ")]
-    assert line == f"device cpu (CuPy is not installed; {INSTALL})"
+    why = f" (CuPy is not installed; {INSTALL})" if cuda_probe.has_nvidia_card() else ""
+    assert line == f"device   cpu{why}"
     assert (tmp_path / "run" / "model.safetensors").is_file()
     result = run("nnkit info", tmp_path)
     assert result.returncode == 0

@@ -149,3 +149,19 @@ def test_a_folder_in_the_files_place_or_a_file_in_the_folders_is_said(tmp_path: 
         with pytest.raises(FileError, match="cannot be written"):
             write_whole(path, b"content")
     assert sorted(item.name for item in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_a_folder_that_cannot_be_opened_is_not_flushed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Windows opens none, and elsewhere one may be writable without being readable."""
+    opened = os.open
+
+    def open_files(path: Any, *arguments: Any, **options: Any) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_files)
+    write_whole(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"

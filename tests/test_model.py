@@ -6,23 +6,28 @@ import copy
 import hashlib
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from scipy import sparse, special
 from sklearn import metrics
 
-from nnkit import Dense, Dropout, Model, Network, load, load_dataset
+from nnkit import Dense, Dropout, Embedding, MLPClassifier, Model, Network, Trainer, load, load_dataset
 from nnkit.config import Config
+from nnkit.core.features import Bags, Features
 from nnkit.core.layers import Layer
 from nnkit.core.losses import loss_from
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
-from nnkit.errors import DataError, FileError, ModelFileError, NnkitError
+from nnkit.data.text_options import TextOptions
+from nnkit.errors import ConfigError, DataError, FileError, ModelFileError, NnkitError
 from nnkit.training.run import Run
 
 
@@ -451,7 +456,7 @@ def _paths(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def test_a_missing_file_and_a_folder_are_file_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(FileError, match="cannot be read"):
+        with pytest.raises(FileError, match=r"cannot be read|no model\.safetensors is there"):
             load(path)
 
 
@@ -472,3 +477,155 @@ def test_a_model_of_layers_of_every_kind_comes_back(tmp_path: Path) -> None:
     loaded = load(tmp_path / "m")
     assert loaded.network.layers == tuple(layers)
     np.testing.assert_array_equal(loaded.outputs(X), network.outputs(preprocessor.transform(X)))
+
+
+# --- networks saved without preprocessing ---
+
+
+def rows_of(kind: str) -> Any:
+    """Return rows in one of the forms that a network takes."""
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 4)).astype(np.uint8)
+    forms: dict[str, Callable[[], Any]] = {
+        "pixels": lambda: pixels,
+        "sparse pixels": lambda: sparse.csr_matrix(pixels),
+        "numbers": lambda: pixels / 255,
+        "frame": lambda: pa.table({name: pixels[:, j] for j, name in enumerate("abcd")}),
+    }
+    return forms[kind]()
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "task"),
+    [
+        ("cross_entropy", 3, "multiclass"),
+        ("binary_cross_entropy", 1, "binary"),
+        ("binary_cross_entropy", 3, "multilabel"),
+        ({"name": "huber", "delta": 0.5}, 1, "regression"),
+        ("poisson", 2, "regression"),
+    ],
+)
+def test_a_trainer_saves_a_model_in_one_line(loss: Any, outputs: int, task: str, tmp_path: Path) -> None:
+    X, random = rows_of("pixels"), np.random.default_rng(4)
+    y = random.integers(0, 3, 20) if task == "multiclass" else random.integers(0, 2, (20, outputs))
+    trainer = Trainer(Network([Dense(5, "tanh"), Dense(outputs)]), loss, device="cpu", precision="fp64")
+    trainer.fit(X, y, epochs=2)
+    trainer.save(tmp_path / "mine.safetensors")
+    model = load(tmp_path / "mine.safetensors")
+    assert (model.task, model.loss.to_json()) == (task, trainer.loss.to_json())
+    for kind in ("pixels", "sparse pixels", "numbers", "frame"):
+        np.testing.assert_array_equal(model.outputs(rows_of(kind)), trainer.network.outputs(rows_of(kind)))
+    logits = trainer.network.outputs(X)
+    if task == "multiclass":
+        assert model.predict(X).tolist() == logits.argmax(axis=1).tolist()
+        np.testing.assert_allclose(model.predict_proba(X), special.softmax(logits, axis=1))
+    elif task == "regression":
+        values = np.exp(logits) if loss == "poisson" else logits
+        np.testing.assert_allclose(model.predict(X), values[:, 0] if outputs == 1 else values)
+    else:
+        yes = (logits > 0).astype(int)
+        assert model.predict(X).tolist() == (yes[:, 0] if outputs == 1 else yes).tolist()
+    assert model.evaluate(X, y).keys()
+    assert model.details["epochs"] == 2
+    model.save(tmp_path / "again.safetensors")  # a model that was loaded is saved like any other
+    np.testing.assert_array_equal(load(tmp_path / "again.safetensors").outputs(X), logits)
+
+
+def test_a_network_is_saved_with_the_loss_that_says_what_it_predicts(tmp_path: Path) -> None:
+    network = Network([Dense(3)], inputs=4)
+    network.save(tmp_path / "net.safetensors", "cross_entropy")
+    model = load(tmp_path / "net.safetensors")
+    assert model.classes is not None
+    assert (model.task, model.classes.tolist()) == ("multiclass", [0, 1, 2])
+    np.testing.assert_array_equal(model.outputs(rows_of("numbers")), network.outputs(rows_of("numbers")))
+    with pytest.raises(DataError, match="5 features, and the network takes 4"):
+        model.predict(np.zeros((2, 5)))
+    with pytest.raises(ConfigError, match="no parameters yet"):
+        Network([Dense(3)]).save(tmp_path / "none.safetensors", "mse")
+    with pytest.raises(ConfigError, match="unknown loss"):
+        network.save(tmp_path / "none.safetensors", "crossentropy")
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_a_network_with_embeddings_is_saved_for_features(tmp_path: Path) -> None:
+    bags = Bags(np.array([1, 2, 0], np.int32), np.array([0, 2, 3]), 5)
+    features = Features(np.zeros((2, 0), np.float32), bags=(bags,))
+    network = Network([Embedding(5, 3), Dense(1)], inputs=0)
+    network.save(tmp_path / "net.safetensors", "mse")
+    np.testing.assert_array_equal(
+        load(tmp_path / "net.safetensors").outputs(features), network.outputs(features)
+    )
+
+
+def test_a_runs_folder_is_loaded_as_the_command_line_does(iris: Path, tmp_path: Path) -> None:
+    X = features_and_target("iris")[0]
+    np.testing.assert_array_equal(load(iris.parent).outputs(X), load(iris).outputs(X))
+    with pytest.raises(FileError, match=r"no model\.safetensors is there; give a model file"):
+        load(tmp_path)
+
+
+# --- what a model says of itself ---
+
+
+def test_a_network_says_its_layers_shapes_and_parameters() -> None:
+    network = Network([Dense(512, "relu"), Dropout(0.2), Dense(10)])
+    assert network.summary().splitlines() == [
+        "layer         shape     parameters",
+        "Dense, relu   ? → 512            ?",
+        "Dropout, 0.2  512                0",
+        "Dense         512 → 10       5,130",
+        "total                            ?",
+    ]
+    network.initialize(784)
+    lines = network.summary().splitlines()
+    assert lines[1] == "Dense, relu   784 → 512     401,920"
+    assert lines[-1] == "total         float32       407,050"
+    assert sum(values.size for values in network.parameters().values()) == 407_050
+
+
+def test_a_model_says_what_it_is_in_short(iris: Path) -> None:
+    model = load(iris)
+    assert repr(model) == "<Model: multiclass, 3 classes; 4 → 4 relu → 3; 35 parameters>"
+    summary = model.summary()
+    assert re.search(r"^task +multiclass$", summary, re.MULTILINE)
+    assert re.search(r"^classes +0, 1, 2$", summary, re.MULTILINE)
+    assert re.search(r"^validation metrics +accuracy ", summary, re.MULTILINE)
+    assert summary.endswith(model.network.summary())
+
+
+def test_a_summary_leaves_out_what_is_long(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(300, 40))
+    estimator = MLPClassifier((3,), max_iter=150, tol=0, device="cpu").fit(X, np.arange(300) % 100)
+    estimator.save(tmp_path / "fitted.safetensors")
+    model = load(tmp_path / "fitted.safetensors")
+    assert len(model.summary()) < 1500
+    assert ", … (100 in all)" in model.summary()
+    assert len(repr(model)) < 200
+
+
+# --- texts ---
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, pd.Series])
+def test_a_model_of_one_text_column_takes_texts_as_they_are(form: Any) -> None:
+    texts = [f"{word} number {n} of the list" for n in range(30) for word in ("good", "bad")]
+    table = pa.table({"text": texts})
+    preprocessor = Preprocessor.fit(table, text=TextOptions())
+    encoder = TargetEncoder.fit(np.array(["yes", "no"] * 30))
+    [column] = preprocessor.text_columns
+    network = Network([Embedding(column.size, 4), Dense(1)], inputs=0, seed=1)
+    model = Model(network, preprocessor, encoder, loss_from("binary_cross_entropy"))
+    asked = ["a good list", "bad number 7"]
+    expected = model.predict_proba(pa.table({"text": asked}))
+    np.testing.assert_array_equal(model.predict_proba(form(asked)), expected)
+    assert model.predict(form(asked)).tolist() == model.predict(pa.table({"text": asked})).tolist()
+    with pytest.raises(DataError, match=r"give \[text\]"):
+        model.predict("a good list")
+
+
+def test_a_list_of_texts_does_not_say_which_of_several_columns_they_are(iris: Path) -> None:
+    texts = [f"number {n} of the list" for n in range(60)]
+    preprocessor = Preprocessor.fit(pa.table({"subject": texts, "body": texts[::-1]}), text=TextOptions())
+    with pytest.raises(DataError, match=r"several columns of text \('subject', 'body'\): give a table"):
+        preprocessor.transform(["one", "two"])
+    with pytest.raises(DataError, match="no columns of text"):
+        load(iris).predict(["one", "two"])

@@ -39,6 +39,7 @@ LAYERS = (
     "checks",
     "extras",
     "cache",
+    "run_folder",
     "files",
     "nesting",
     "terminal",
@@ -94,6 +95,7 @@ def loaded_by(statement: str) -> set[str]:
         "import nnkit",
         "import nnkit.cli",
         "import nnkit.cli\nsys.argv = ['nnkit', '--help']\ntry: nnkit.cli.main()\nexcept SystemExit: pass",
+        "import nnkit.cli\nsys.argv = ['nnkit', '--version']\ntry: nnkit.cli.main()\nexcept SystemExit: pass",
     ],
 )
 def test_importing_costs_next_to_nothing(statement: str) -> None:
@@ -102,13 +104,24 @@ def test_importing_costs_next_to_nothing(statement: str) -> None:
     assert loaded.isdisjoint(SLOW)
 
 
+@pytest.mark.parametrize("command", ["train", "plot", "explain"])
+def test_the_help_of_a_command_costs_next_to_nothing(command: str) -> None:
+    arguments = f"sys.argv = ['nnkit', '{command}', '--help']"
+    loaded = loaded_by(f"import nnkit.cli\n{arguments}\ntry: nnkit.cli.main()\nexcept SystemExit: pass")
+    # Typer reads a command's arguments by pydantic in its newer versions.
+    assert loaded.isdisjoint(set(SLOW) - {"pydantic"})
+
+
 def test_using_a_name_loads_what_it_needs() -> None:
     loaded = loaded_by("from nnkit import Dense")
     assert "nnkit.core.layers" in loaded
     assert loaded.isdisjoint({"sklearn", "pyarrow", "pandas", "pydantic", "rich"})
 
 
-def test_training_on_arrays_loads_no_library_for_tables_pictures_or_figures(tmp_path: Path) -> None:
+def test_training_on_arrays_loads_no_library_for_tables_pictures_or_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNKIT_CACHE", str(tmp_path / "cache"))  # with kernels in it, Numba is not imported
     np.savez(tmp_path / "rows.npz", X=np.arange(240.0).reshape(80, 3) % 7, y=np.arange(80) % 2)
     arguments = [
         "nnkit",
@@ -174,8 +187,10 @@ for estimator, y in (MLPClassifier(), X[:, 0] > 3), (MLPRegressor(), X[:, 0]):
     assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
     estimator.save("model.safetensors")
     assert np.array_equal(load("model.safetensors").predict(X), estimator.predict(X))
+from nnkit.data.limits import check_size
 from nnkit.errors import FileError
 from nnkit.files import locked
+check_size(1000, "a file")
 try:
     with locked(__import__("pathlib").Path("run")):
         pass
@@ -250,7 +265,7 @@ def test_pixels_stay_bytes(shared_data: Path, tmp_path: Path) -> None:
     Run(Config().with_overrides(["data.train=digits", *settings])).train()
     tracemalloc.start()
     try:
-        run = Run(Config().with_overrides([f"data.train={mnist}", *settings]))
+        run = Run(Config().with_overrides([f"data.train={mnist}", *settings]), overwrite=True)
         outcome = run.train()
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -19,6 +19,7 @@ from nnkit.errors import DeviceError
 __all__ = ["Selection", "available", "select"]
 
 ENTRY_POINT_GROUP = "nnkit.backends"
+_CUDA = "device 'cuda': "
 _OWN = {"cpu": "nnkit.backends.numpy:create", "cuda": "nnkit.backends.cupy:create"}
 
 
@@ -66,16 +67,19 @@ def select(device: str = "auto") -> Selection:
         known = ", ".join(sorted({"auto", *factories}))
         raise DeviceError(f"device {device!r}: there is no such device; choose one of {known}")
     backend = factories[kind](device)
-    return Selection(backend, f"device {backend.name}")
+    return Selection(backend, f"device   {backend.name}")
 
 
 def _automatic(factories: dict[str, Callable[[str], Backend]]) -> Selection:
     try:
         backend = factories["cuda"]("cuda")
     except DeviceError as error:
-        why = str(error).removeprefix("device 'cuda': ")
-        return Selection(factories["cpu"]("cpu"), f"device cpu ({why})")
-    return Selection(backend, f"device {backend.name}")
+        from nnkit.backends.cuda_probe import has_nvidia_card
+
+        # Without a card nobody misses what would use it.
+        why = f" ({str(error).removeprefix(_CUDA)})" if has_nvidia_card() else ""
+        return Selection(factories["cpu"]("cpu"), f"device   cpu{why}")
+    return Selection(backend, f"device   {backend.name}")
 
 
 def _lazily(path: str) -> Callable[[str], Backend]:

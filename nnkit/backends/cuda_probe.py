@@ -6,14 +6,17 @@ import ctypes
 import importlib
 import importlib.util
 import sys
+from pathlib import Path
 from typing import Any
 
 from nnkit.backends.cuda_device import cuda_version
 from nnkit.errors import DeviceError
 from nnkit.extras import install_command
 
-__all__ = ["cuda_device_names", "find_cuda_device", "first_line"]
+__all__ = ["cuda_device_names", "find_cuda_device", "first_line", "has_nvidia_card"]
 
+# What the driver makes for a card; the last is that of Windows, seen from its Linux.
+_CARD_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 _INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver
 _NO_DEVICE = 100  # cudaErrorNoDevice
 
@@ -48,6 +51,11 @@ def find_cuda_device(device: str) -> int:
 def cuda_device_names() -> list[str]:
     """Return the names of all devices; raises `DeviceError` where CUDA does not work."""
     return [f"cuda:{index}" for index in range(_count_devices())]
+
+
+def has_nvidia_card() -> bool:
+    """Whether there is an NVIDIA card, or its driver, on this machine; asked without CUDA."""
+    return any(Path(path).exists() for path in _CARD_FILES) or _driver_is_there()
 
 
 def _count_devices() -> int:

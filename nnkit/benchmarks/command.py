@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from nnkit.benchmarks.suite import (
 )
 from nnkit.errors import FileError
 from nnkit.files import write_whole
+from nnkit.run_folder import claim_folder, timed_name
 from nnkit.working import hide_work
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def bench(
     out: Path | None = None,
     earlier: Path | None = None,
     as_json: bool = False,
+    quiet: bool = False,
 ) -> bool:
     """Run the suite; return whether nothing ended in an error.
 
@@ -54,6 +55,8 @@ def bench(
         An earlier bench.json, or its folder, to compare with.
     as_json : bool
         Print the result as JSON and nothing else on the standard output.
+    quiet : bool
+        Print nothing but the result.
 
     Raises
     ------
@@ -67,15 +70,20 @@ def bench(
     def save(result: Result) -> None:
         save_result(result, folder / "bench.json")
 
-    result = run_suite(names, devices, "quick" if quick else "full", _tell, save)
+    result = run_suite(names, devices, "quick" if quick else "full", _ignore if quiet else _tell, save)
     comparison = None if before is None else compare(before, result)
     write_whole(folder / "bench.html", page(result, comparison).encode())
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         _print(result, comparison)
-        print(f"written to {folder / 'bench.json'} and {folder / 'bench.html'}")
+        if not quiet:
+            print(f"written to {folder / 'bench.json'} and {folder / 'bench.html'}")
     return not result.failed
+
+
+def _ignore(line: str) -> None:
+    pass
 
 
 def _tell(line: str) -> None:
@@ -85,7 +93,9 @@ def _tell(line: str) -> None:
 
 def _folder(out: Path | None) -> Path:
     """Make the folder now: it must not turn out at the end that nothing can be written there."""
-    folder = Path("runs") / f"bench-{time.strftime('%Y%m%d-%H%M%S')}" if out is None else out
+    if out is None:
+        return claim_folder(Path("runs") / timed_name("bench"))
+    folder = out
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

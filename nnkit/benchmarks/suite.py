@@ -18,6 +18,7 @@ from nnkit.benchmarks.plan import Plan, Size
 from nnkit.benchmarks.records import FORMAT, Record
 from nnkit.errors import DeviceError, FileError, unknown_name
 from nnkit.files import write_whole
+from nnkit.run_folder import find_run
 from nnkit.working import working
 
 __all__ = [
@@ -220,6 +221,7 @@ def load_result(path: Path) -> Result:
     FileError
         If it cannot be read, or holds something else.
     """
+    path = find_run(path, "bench.json")
     path = path / "bench.json" if path.is_dir() else path
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

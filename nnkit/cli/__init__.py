@@ -19,6 +19,7 @@ from nnkit.cli import (
     plot,
     predict,
     report,
+    runs,
     train,
     tune_rate,
 )
@@ -60,6 +61,7 @@ COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
         ),
     ),
     "Look at a model": (
+        (runs.runs, "nnkit runs\nnnkit runs experiments --json"),
         (report.report, "nnkit report runs/houses"),
         (
             plot.plot,
@@ -103,7 +105,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends with 2 and a line or two, an interrupt with 130."""
     try:
         with shown_work():
-            app(standalone_mode=True)
+            app(prog_name="nnkit", standalone_mode=True)
     except NnkitError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -7,31 +7,41 @@ from typing import Annotated
 
 import typer
 
-from nnkit.cli.options import AsJson
+from nnkit.cli.options import AsJson, Quiet
+from nnkit.working import working
 
 
 def bench(
     sections: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SECTION]...",
-            help="kernels, step, epoch, precision, loading, start, memory, growth, predict, peers.",
+            metavar="SECTION...",
+            help="What to measure: kernels, step, epoch, precision, loading, start, memory, growth, predict "
+            "or peers.",
             show_default="all",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, within a minute.")] = False,
-    device: Annotated[str, typer.Option(help="auto (all that work here), cpu or cuda.")] = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Take small sizes, for a minute.")] = False,
+    device: Annotated[
+        str, typer.Option(help="The device to measure: cpu, cuda, or auto for all that work.")
+    ] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write.", show_default="runs/bench-TIME")
+        Path | None, typer.Option(help="The folder to write the results to.", show_default="runs/bench-TIME")
     ] = None,
     earlier: Annotated[
-        Path | None, typer.Option("--compare", metavar="FILE", help="Compare with an earlier bench.json.")
+        Path | None,
+        typer.Option("--compare", metavar="FILE", help="Compare with an earlier bench.json, or its folder."),
     ] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Measure nnkit on this machine; leave bench.json and a page with plots, bench.html."""
-    from nnkit.benchmarks.command import bench as measure
+    """Measure nnkit on this machine.
 
-    if not measure(sections or [], quick, device, out, earlier, as_json):
+    It prints tables and writes bench.json and a page with plots, bench.html.
+    """
+    with working("loading nnkit"):
+        from nnkit.benchmarks.command import bench as measure
+
+    if not measure(sections or [], quick, device, out, earlier, as_json, quiet):
         typer.echo("some of it ended in an error and was not measured; see above", err=True)
         raise typer.Exit(1)

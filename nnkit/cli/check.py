@@ -15,10 +15,10 @@ def check(
     source: Source = None,
     target: Target = None,
     assignments: Assignments = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is found.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if anything is found.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with data and settings, as far as it shows before training."""
+    """Say what is wrong with data and settings before training."""
     run = untrained_run(source, target, assignments, quiet=as_json)
     findings = run.check()
     if as_json:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from nnkit.cli.loading import decision_threshold, load_model, load_rows
-from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, OnBadPicture, Threshold
+from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, OnBadPicture, Quiet, Threshold
 from nnkit.cli.printing import decision_json, print_decision, print_json, print_metrics
+from nnkit.working import working
 
 
 def evaluate(
     model: ModelPath,
     data: Data,
     as_json: AsJson = False,
+    quiet: Quiet = False,
     threshold: Threshold = None,
     on_bad: OnBadPicture = OnBad.error,
 ) -> None:
-    """Measure a model on labelled rows (a source with a test set of its own: on that)."""
+    """Measure a model on labelled rows.
+
+    Of a source with a test set of its own, the test set is measured.
+    """
     from nnkit.errors import DataError
 
-    loaded = load_model(model)
+    loaded = load_model(model, quiet)
     decision = decision_threshold(loaded, threshold)
-    dataset = load_rows(loaded, data, on_bad)
+    dataset = load_rows(loaded, data, on_bad, quiet=quiet)
     examples = dataset.train if dataset.test is None else dataset.test
     if examples.target is None:
         raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")
-    metrics = loaded.evaluate(examples.features, examples.target, threshold=decision)
+    with working("measuring the model"):
+        metrics = loaded.evaluate(examples.features, examples.target, threshold=decision)
+    undefined = loaded.undefined_metrics(metrics, examples.target)
     if as_json:
-        print_json({"metrics": metrics, "rows": len(examples), **decision_json(loaded, decision)})
-    else:
-        print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}")
+        told = {"undefined": undefined} if undefined else {}
+        print_json({"metrics": metrics, "rows": len(examples), **told, **decision_json(loaded, decision)})
+        return
+    print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}", undefined)
+    if not quiet:
         print_decision(loaded, decision)

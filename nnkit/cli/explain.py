@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nnkit.cli.loading import load_model, load_rows
 from nnkit.cli.options import AsJson, Data, ModelPath, OnBad
+from nnkit.cli.printing import made_table, plain, print_object, print_table, to_terminal
+from nnkit.working import working
+
+if TYPE_CHECKING:
+    from nnkit.data.examples import Dataset, Examples
+    from nnkit.insight.explanation import Explanation
+    from nnkit.insight.importance import Importance
+    from nnkit.insight.words import ExplainedText
+    from nnkit.model import Model
+
+_MOST_SHOWN, _WORDS_SHOWN = 30, 15
+# Rows at most, unless said otherwise: drawn by the seed. lime fits 5,000 perturbed rows for each.
+_MOST_ROWS = {"permutation": 5000, "gradients": 200, "shap": 50, "lime": 20}
+_MOST_BACKGROUND = 1000
+# A word whose contribution is a smaller share of the greatest one's stays without a colour.
+_LEAST_TINT = 0.05
+_UP, _DOWN = (0x2E, 0xA0, 0x43), (0xD7, 0x3A, 0x31)
 
 
 class ExplainMethod(StrEnum):
@@ -28,35 +46,286 @@ class BaselineName(StrEnum):
     zero = "zero"
 
 
+@dataclass(frozen=True)
+class _Question:
+    """The options of one call."""
+
+    method: str
+    row: int | None
+    label: str | None
+    metric: str | None
+    repeats: int
+    rows: int | None
+    baseline: Any
+    seed: int
+    out: Path | None
+
+    @property
+    def most_rows(self) -> int:
+        return _MOST_ROWS[self.method] if self.rows is None else self.rows
+
+    def check(self) -> None:
+        """Raise `ConfigError` where a number is out of its range or two options do not go together."""
+        from nnkit.checks import whole
+        from nnkit.errors import ConfigError
+
+        if self.method == "permutation":
+            given = {"row": self.row, "label": self.label, "out": self.out}
+            why = "permutation importance is of all rows"
+        else:
+            given, why = {"metric": self.metric}, f"{self.method} explains outputs, not a metric"
+        for name, value in given.items():
+            if value is not None:
+                raise ConfigError(f"{why}: leave out `{name}`, or choose another `method`")
+        if self.out is not None and self.row is None:
+            raise ConfigError(f"`out` {self.out} is a picture of one row: say which with `row`")
+        whole("seed", self.seed, 0, 2**32 - 1)
+        if self.rows is not None:
+            whole("rows", self.rows, 1)
+
+
 def explain(
     model: ModelPath,
     data: Data,
-    row: Annotated[int | None, typer.Option(help="Explain this row, counted from 1.")] = None,
-    method: Annotated[
-        ExplainMethod | None,
-        typer.Option(help="How.", show_default="gradients for a row, else permutation"),
+    row: Annotated[
+        int | None,
+        typer.Option(help="Explain this row, counting from 0.", rich_help_panel="What is explained"),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--class", help="The class, or target column, explained.", show_default="predicted"),
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Explain this class, or this one of several target columns.",
+            show_default="each row's most probable class",
+            rich_help_panel="What is explained",
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            help="Explain at most this many rows, drawn by the seed.",
+            show_default="5000, 200, 50 or 20, by the method",
+            rich_help_panel="What is explained",
+        ),
+    ] = None,
+    method: Annotated[
+        ExplainMethod | None,
+        typer.Option(
+            help="How contributions are found.",
+            show_default="gradients for a row, else permutation",
+            rich_help_panel="How",
+        ),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="What permutation worsens.", show_default="accuracy or r2")
+        str | None,
+        typer.Option(
+            help="Permutation: the metric whose worsening is measured.",
+            show_default="accuracy or r2",
+            rich_help_panel="How",
+        ),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Permutations of each column.")] = 5,
-    rows: Annotated[int | None, typer.Option(help="Rows at most.", show_default="by the method")] = None,
-    baseline: Annotated[BaselineName, typer.Option(help="Where gradients begin.")] = BaselineName.mean,
-    seed: Annotated[int, typer.Option(help="Of permutations and of drawn rows.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="A waterfall of the row: .png, .svg or .pdf.")] = None,
+    repeats: Annotated[
+        int, typer.Option(help="Permutation: how often each column is shuffled.", rich_help_panel="How")
+    ] = 5,
+    baseline: Annotated[
+        BaselineName,
+        typer.Option(help="Gradients: the row that contributions are relative to.", rich_help_panel="How"),
+    ] = BaselineName.mean,
+    seed: Annotated[
+        int, typer.Option(help="The seed of permutations and of the rows drawn.", rich_help_panel="How")
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the row's contributions as a waterfall: a .png, .svg or .pdf file.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell which columns a model's answers come from: of all rows, or of one."""
-    from nnkit.insight.command import Settings, explain_data
+    """Tell which columns a model's answers come from.
 
-    chosen: Any = None if method is None else method.value
-    begin: Any = baseline.value
-    settings = Settings(chosen, row, label, metric, repeats, rows, begin, seed, out)
-    settings.check()
+    Without --row it measures by how much a metric over many rows gets worse when a column is shuffled. With
+    --row it tells what each column, and each word of a text, contributes to the answer for that row.
+    """
+    chosen = method.value if method is not None else "permutation" if row is None else "gradients"
+    asked = _Question(chosen, row, label, metric, repeats, rows, baseline.value, seed, out)
+    asked.check()
     loaded = load_model(model)
-    dataset = load_rows(loaded, data, OnBad.error, require_target=settings.chosen == "permutation")
-    explain_data(loaded, dataset, settings, as_json)
+    dataset = load_rows(loaded, data, OnBad.error, require_target=chosen == "permutation")
+    examples = dataset.train if dataset.test is None else dataset.test
+    if chosen == "permutation":
+        importance = _importance(loaded, dataset, examples, asked)
+        print_object(importance.to_json()) if as_json else _print_importance(importance)
+        return
+    explanation = _explanation(loaded, dataset, examples, asked)
+    if row is None:
+        print_object(explanation.to_json()) if as_json else _print_sizes(explanation)
+        return
+    values = _values(examples, row)
+    if out is not None:
+        from nnkit.insight.waterfall import write_waterfall
+
+        title = f"row {row} of {dataset.name}: what contributes ({explanation.method})"
+        write_waterfall(explanation, 0, out, title, values)
+    if as_json:
+        print_object({"row": row, **explanation.row_json(0)})
+        return
+    _print_row(explanation, row, values)
+    if out is not None:
+        typer.echo(f"picture  {out}")
+
+
+def _importance(model: Model, dataset: Dataset, examples: Examples, asked: _Question) -> Importance:
+    from nnkit.errors import DataError
+    from nnkit.insight.importance import permutation_importance
+    from nnkit.insight.subject import drawn_examples
+
+    if examples.target is None:
+        raise DataError(
+            f"{dataset.name}: permutation importance compares with the target, and there is no target column "
+            f"{', '.join(model.target.names)}; choose `method` gradients"
+        )
+    taken = drawn_examples(examples, asked.most_rows, asked.seed)
+    assert taken.target is not None
+    with working("shuffling columns"):
+        return permutation_importance(
+            model, taken.features, taken.target, asked.metric, repeats=asked.repeats, seed=asked.seed
+        )
+
+
+def _explanation(model: Model, dataset: Dataset, examples: Examples, asked: _Question) -> Explanation:
+    import numpy as np
+
+    from nnkit.data.pictures import Pictures
+    from nnkit.errors import DataError
+    from nnkit.insight.subject import drawn_examples
+
+    background = drawn_examples(examples, _MOST_BACKGROUND, asked.seed).features
+    if asked.row is None:
+        rows = drawn_examples(examples, asked.most_rows, asked.seed).features
+    else:
+        if not 0 <= asked.row < len(examples):
+            last = len(examples) - 1
+            raise DataError(f"there is no row {asked.row}: {dataset.name} has rows 0 to {last:,}")
+        rows = examples.take(np.array([asked.row])).features
+    given: dict[str, Any] = {"background": background, "label": asked.label}
+    with working(f"explaining by {asked.method}"):
+        if asked.method == "gradients":
+            from nnkit.insight.attributions import integrated_gradients
+
+            return integrated_gradients(model, rows, baseline=asked.baseline, **given)
+        from nnkit.insight.perturbations import lime_values, shap_values
+
+        if isinstance(rows, Pictures):
+            raise DataError(
+                f"{asked.method} is not for the thousands of pixels of a picture: choose `method` gradients"
+            )
+        values_of = shap_values if asked.method == "shap" else lime_values
+        return values_of(model, rows, seed=asked.seed, **given)
+
+
+def _values(examples: Examples, row: int) -> dict[str, str]:
+    """Return a row's values in the user's own words."""
+    import numpy as np
+
+    from nnkit.data.pictures import Pictures
+
+    features: Any = examples.features
+    if isinstance(features, Pictures):
+        return {}
+    if isinstance(features, np.ndarray):
+        return {str(place): f"{value:g}" for place, value in enumerate(features[row].tolist())}
+    return {name: _shown(features[name][row].as_py()) for name in features.column_names}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "(missing)"
+    words = f"{value:g}" if isinstance(value, float) else str(value)
+    return words if len(words) <= 40 else words[:39] + "…"
+
+
+def _print_importance(importance: Importance) -> None:
+    import numpy as np
+
+    name = importance.metric.replace("_", " ")
+    title = f"permutation importance on {importance.rows:,} rows: by how much {name}, "
+    title += f"{importance.baseline:,.4f}, gets worse"
+    table = made_table(title, "column", "importance", "± deviation")
+    order = np.argsort(-importance.mean, kind="stable")
+    for place in order[:_MOST_SHOWN]:
+        mean, deviation = importance.mean[place], importance.deviation[place]
+        table.add_row(plain(importance.columns[place]), f"{mean:,.4f}", f"{deviation:,.4f}")
+    print_table(table)
+    _print_left_out(len(order), _MOST_SHOWN, "columns")
+
+
+def _print_sizes(explanation: Explanation) -> None:
+    from nnkit.insight.explanation import number_words
+
+    what = explanation.to_json()
+    title = f"{explanation.method} on {what['rows']:,} rows: contributions to {what['output']}"
+    table = made_table(title, "column", "mean size", "mean")
+    for column in what["columns"][:_MOST_SHOWN]:
+        sizes = [number_words(column[key]) for key in ("mean_size", "mean")]
+        table.add_row(plain(column["column"]), *sizes)
+    print_table(table)
+    _print_left_out(len(what["columns"]), _MOST_SHOWN, "columns")
+
+
+def _print_row(explanation: Explanation, row: int, values: dict[str, str]) -> None:
+    from nnkit.insight.explanation import number_words
+
+    output, base = number_words(explanation.outputs[0]), number_words(explanation.base[0])
+    title = f"row {row}, counting from 0, by {explanation.method}: "
+    title += f"{explanation.names[0]} {output}, at the baseline {base}"
+    table = made_table(title, "column", "value", "contribution")
+    ranked = explanation.ranked(0)
+    for name, value in ranked[:_MOST_SHOWN]:
+        table.add_row(plain(name), plain(values.get(name, "")), number_words(value, sign=True))
+    gap = float(explanation.gap[0])
+    if abs(gap) > 0.01 * sum(abs(value) for _, value in ranked):
+        table.add_row("(unexplained)", "", number_words(gap, sign=True))
+    print_table(table)
+    _print_left_out(len(ranked), _MOST_SHOWN, "columns")
+    for column, text in (explanation.texts[0] if explanation.texts else {}).items():
+        _print_words(column, text)
+
+
+def _print_words(column: str, text: ExplainedText) -> None:
+    """Print the words that contribute the most, below the text in colours where it goes to a terminal."""
+    from nnkit.insight.explanation import number_words
+
+    ranked = text.by_word()
+    if to_terminal():
+        from rich.console import Console
+
+        Console(highlight=False).print(tinted(text), soft_wrap=True)
+    table = made_table(f"the words of {column!r}", "word", "contribution")
+    for word, value in ranked[:_WORDS_SHOWN]:
+        table.add_row(plain(word), number_words(value, sign=True))
+    print_table(table)
+    _print_left_out(len(ranked), _WORDS_SHOWN, "words")
+
+
+def tinted(text: ExplainedText) -> Any:
+    """Return a text for Rich: on green what raises the output, on red what lowers it, stronger for more."""
+    from rich.text import Text
+
+    found = Text(text.text)
+    greatest = max((abs(word.contribution) for word in text.words), default=0.0)
+    for word in text.words:
+        share = abs(word.contribution) / greatest if greatest else 0.0
+        if share >= _LEAST_TINT:
+            full = _UP if word.contribution > 0 else _DOWN
+            red, green, blue = (round(255 + (level - 255) * share) for level in full)
+            style = f"#000000 on #{red:02x}{green:02x}{blue:02x}"
+            found.stylize(style, word.start, word.start + len(word.text))
+    return found
+
+
+def _print_left_out(count: int, most: int, what: str) -> None:
+    if count > most:
+        typer.echo(f"and {count - most:,} more {what}; --json has all")

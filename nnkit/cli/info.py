@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nnkit.cli.loading import load_model
-from nnkit.cli.printing import print_pairs, summary
+from nnkit.cli.options import AsJson
+from nnkit.cli.printing import print_object, print_pairs
+
+if TYPE_CHECKING:
+    from nnkit.model import Model
 
 
 def info(
     model: Annotated[
-        Path | None, typer.Argument(help="A model file, or the run folder that holds it.")
+        Path | None,
+        typer.Argument(metavar="RUN|MODEL", help="A run folder or a model file; without it, this machine."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the devices, the BLAS and the versions; or a model's summary."""
-    if model is not None:
-        print_pairs(summary(load_model(model)))
-        return
-    from nnkit.machine import describe_machine
+    """Show this machine's devices and versions, or a model's summary."""
+    if model is None:
+        from nnkit.machine import describe_machine
 
-    print_pairs(describe_machine())
+        machine = describe_machine()
+        if as_json:
+            print_object({name.strip(): value for name, value in machine.items()})
+        else:
+            print_pairs(machine)
+        return
+    loaded = load_model(model)
+    print_object(_model_json(loaded)) if as_json else typer.echo(loaded.summary())
+
+
+def _model_json(model: Model) -> dict[str, Any]:
+    """Return all that a summary speaks of, whole."""
+    target, names = model.target, model.preprocessor.input_names
+    pictures = model.preprocessor.pictures
+    return {
+        "task": model.task,
+        "target": list(target.names),
+        "classes": None if model.classes is None else model.classes.tolist(),
+        "positive_class": target.positive,
+        "pictures": None if pictures is None else str(pictures),
+        "columns": None if names is None else list(names),
+        "text": [operation.column for operation in model.preprocessor.text_columns],
+        "inputs": model.network.inputs,
+        "layers": [str(layer) for layer in model.network.layers],
+        "parameters": sum(values.size for values in model.network.parameters().values()),
+        "dtype": model.network.arena.dtype.name,
+        "loss": model.loss.to_json(),
+        "details": model.details,
+    }

@@ -31,7 +31,7 @@ def init(
     target: Target = None,
     assignments: Assignments = None,
 ) -> None:
-    """Write a config file with every key, its default and what it is for.
+    """Write a config with every key, its default and what it is for.
 
     An existing file is not overwritten.
     """

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from nnkit.cli.options import OnBad
-from nnkit.working import hide_work
+from nnkit.run_folder import model_file
+from nnkit.working import hide_work, working
 
 if TYPE_CHECKING:
     from nnkit.config import Config
@@ -29,13 +30,20 @@ def config_from(source: str | None) -> Config:
     return Config(data=DataConfig(train="digits" if source is None else source))
 
 
-def load_model(path: Path) -> Model:
-    from nnkit.model import load
+def load_model(path: Path, quiet: bool = False) -> Model:
+    """Load the model that a path means, and say which where the path is not that of a file or a folder."""
+    file = model_file(path)
+    if not quiet and not file.is_relative_to(path):
+        typer.echo(f"model    {file}", err=True)
+    with working(f"loading {file}"):
+        from nnkit.model import load
 
-    return load(path / "model.safetensors" if path.is_dir() else path)
+        return load(file)
 
 
-def load_rows(model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True) -> Dataset:
+def load_rows(
+    model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True, quiet: bool = False
+) -> Dataset:
     """Load what a model is to be measured on, or to predict."""
     from nnkit.data.pictures import PictureOptions
     from nnkit.data.sources import load_dataset
@@ -52,7 +60,7 @@ def load_rows(model: Model, data: str | list[str], on_bad: OnBad, require_target
     options = PictureOptions(settings, on_bad.value)
     target = None if folder or names == ["class"] else names
     dataset = load_dataset(data, target=target, require_target=require_target, pictures=options)
-    for note in dataset.notes:
+    for note in () if quiet else dataset.notes:
         typer.echo(note, err=True)
     return dataset
 
@@ -85,9 +93,9 @@ class _Notes(logging.StreamHandler):
 
 
 @contextmanager
-def printed_notes() -> Iterator[None]:
-    """Print what the library logs, a line each."""
-    handler = _Notes(sys.stdout)
+def printed_notes(quiet: bool = False) -> Iterator[None]:
+    """Print what the library logs, a line each; or nothing of it."""
+    handler: logging.Handler = logging.NullHandler() if quiet else _Notes(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("nnkit")
     level = logger.level

@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+from nnkit.working import stop_listening
+
+
+def quieten(is_quiet: bool) -> bool:
+    """Keep what the command is doing from being shown."""
+    if is_quiet:
+        stop_listening()
+    return is_quiet
+
 
 class OnBad(StrEnum):
     """What to do with a picture that cannot be read."""
@@ -19,17 +28,38 @@ class OnBad(StrEnum):
 Source = Annotated[
     str | None,
     typer.Argument(
-        help="A .toml config, a data file or folder, or a built-in's name.", show_default="digits"
+        metavar="SOURCE",
+        help="What to train on: a data file or folder, the name of a built-in, or a .toml config.",
+        show_default="digits",
     ),
 ]
-Target = Annotated[str | None, typer.Option(help="Column to predict, by name or number.")]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any key of the config.")
+Target = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="The column to predict, by name or number.", rich_help_panel="Data"),
 ]
-ModelPath = Annotated[Path, typer.Argument(help="A model file, or the run folder that holds it.")]
-Data = Annotated[str, typer.Argument(help="A data file or folder, or a built-in's name.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Set any key of the config; nnkit init lists them; may be repeated.",
+    ),
+]
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A model file, or the run folder that holds it.")
+]
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="A data file or folder, or the name of a built-in.")
+]
 Threshold = Annotated[
-    float | None, typer.Option(help="Probability above which the answer is yes.", show_default="0.5")
+    float | None,
+    typer.Option(help="The probability above which the answer is yes.", show_default="0.5"),
 ]
 OnBadPicture = Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=quieten, help="Print nothing but errors and what the command is for."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -7,33 +7,51 @@ from typing import Annotated
 
 import typer
 
+from nnkit.cli.choices import PLOTS, completed, listed
 from nnkit.cli.loading import load_rows
 from nnkit.cli.options import OnBad
+from nnkit.run_folder import find_run
+from nnkit.working import working
 
 
 def plot(
     what: Annotated[
         str,
         typer.Argument(
-            help="learning, confusion, roc, precision-recall, calibration, predicted, residuals, mistakes, "
-            "importance, boundary, loss-surface, weights or activations."
+            metavar="PLOT", help=f"What to draw: {listed(PLOTS)}.", autocompletion=completed(PLOTS)
         ),
     ],
     subject: Annotated[
-        Path | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder, or a model file.")
+        Path | None,
+        typer.Argument(metavar="RUN|MODEL", help="A run folder, or a model file; activations need none."),
     ] = None,
     data: Annotated[
-        str | None, typer.Argument(help="Rows to measure on.", show_default="the run's own")
+        str | None,
+        typer.Argument(
+            metavar="DATA", help="The rows to measure the model on.", show_default="those the run held out"
+        ),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="A .png, or a .svg that is light or dark as its reader is.")],
-    dark: Annotated[bool, typer.Option("--dark", help="A PNG for a dark surface.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file: a .png, or a .svg that is light or dark as its reader is.",
+            show_default="PLOT.png in the run's folder, or here for a model file",
+        ),
+    ] = None,
+    dark: Annotated[bool, typer.Option("--dark", help="Draw a .png for a dark background.")] = False,
 ) -> None:
-    """Draw one picture of a run, of a model on data, or of the activation functions."""
-    from nnkit.insight.drawing import write_plot
-    from nnkit.insight.gallery import plot_of
+    """Draw one plot of a run or of a model."""
+    with working(f"drawing {what}"):
+        from nnkit.insight.drawing import check_picture, write_plot
+        from nnkit.insight.gallery import plot_of
 
-    drawn = plot_of(what, subject, data, lambda model, source: load_rows(model, source, OnBad.error))
-    write_plot(drawn, out, dark)
+        if out is not None:
+            check_picture(out)
+        drawn = plot_of(what, subject, data, lambda model, source: load_rows(model, source, OnBad.error))
+        if out is None:
+            run = Path() if subject is None else find_run(subject)
+            out = (run if run.is_dir() else Path()) / f"{what}.png"
+        write_plot(drawn, out, dark)
     typer.echo(f"{drawn.title}: {drawn.description}")
-    typer.echo(f"plot     {out}")
+    typer.echo(f"picture  {out}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nnkit.cli.loading import decision_threshold, load_model, load_rows
-from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Threshold
+from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Quiet, Threshold
+
+if TYPE_CHECKING:
+    from nnkit.data.examples import Dataset, Examples
 
 
 def predict(
@@ -17,42 +20,98 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="DATA...",
-            help="A data file or folder, or a built-in's name; pictures, one or several.",
+            help="A data file or folder, the name of a built-in, or one or several pictures.",
             show_default=False,
         ),
     ] = None,
     texts: Annotated[
-        list[str] | None, typer.Option("--text", help="A text in place of DATA; may come several times.")
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="Predict this text in place of DATA; may be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A .csv, .parquet or .npy file; else printed as CSV.")
+        Path | None,
+        typer.Option(help="The file to write: .csv, .parquet or .npy.", show_default="CSV is printed"),
     ] = None,
-    proba: Annotated[bool, typer.Option(help="Probabilities of the classes instead of labels.")] = False,
+    proba: Annotated[
+        bool, typer.Option("--proba", help="Write the probability of each class instead of a label.")
+    ] = False,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Write this column of the data, such as an id, beside each prediction; may be repeated.",
+        ),
+    ] = None,
     threshold: Threshold = None,
     on_bad: OnBadPicture = OnBad.error,
+    quiet: Quiet = False,
 ) -> None:
-    """Predict labels or values, one row each; of a --text the label and its probability."""
-    from nnkit.data.pictures import Pictures
+    """Predict a label or a value for each row.
+
+    For --text it prints the label and its probability.
+    """
     from nnkit.data.predictions import prediction_lines, write_predictions
     from nnkit.errors import ConfigError
 
     if bool(data) == bool(texts):
         raise ConfigError("give either DATA, a file or a folder, or texts with --text")
-    loaded = load_model(model)
+    loaded = load_model(model, quiet)
     decision = decision_threshold(loaded, threshold)
     if proba and threshold is not None:
         raise ConfigError("--proba gives probabilities, which no --threshold changes: leave one of them out")
+    kept: dict[str, Any] = {}
     if not data:
+        if keep:
+            raise ConfigError("texts given with --text have no columns: leave out --keep")
         features = loaded.preprocessor.table_of_texts(texts or [])
     else:
-        dataset = load_rows(loaded, data[0] if len(data) == 1 else data, on_bad, require_target=False)
-        features = (dataset.train if dataset.test is None else dataset.test).features
+        dataset = load_rows(loaded, data[0] if len(data) == 1 else data, on_bad, False, quiet)
+        examples = dataset.train if dataset.test is None else dataset.test
+        features = examples.features
+        kept = _kept(dataset, examples, keep or [], out)
     values = loaded.predict_proba(features) if proba else loaded.predict(features, decision)
     if not data and out is None and not proba:
         probabilities = None if loaded.task == "regression" else loaded.predict_proba(features)
         typer.echo("\n".join(prediction_lines(values, probabilities, loaded.target)))
         return
-    paths = features.names if isinstance(features, Pictures) else None
-    count = write_predictions(values, loaded.target, proba, out, paths)
-    if out is not None:
+    count = write_predictions(values, loaded.target, proba, out, kept)
+    if out is not None and not quiet:
         typer.echo(f"{count:,} predictions written to {out}")
+
+
+def _kept(dataset: Dataset, examples: Examples, names: list[str], out: Path | None) -> dict[str, Any]:
+    """Return the columns to write beside the predictions: of pictures their paths, else those named."""
+    from nnkit.data.pictures import Pictures
+    from nnkit.errors import ConfigError, DataError
+
+    features = examples.features
+    if isinstance(features, Pictures):
+        if names:
+            raise ConfigError("each picture's path is written beside its prediction: leave out --keep")
+        if out is not None and out.suffix == ".npy":
+            return {}
+        import pyarrow as pa
+
+        return {"path": pa.array(features.names, pa.string())}
+    if not names:
+        return {}
+    if not dataset.columns:
+        raise ConfigError(f"--keep takes columns of a table, and {dataset.name} has none by name")
+    import pyarrow as pa
+
+    from nnkit.data.tables import column_name
+
+    assert isinstance(features, pa.Table)
+    kept: dict[str, Any] = {}
+    for name in (column_name(given, dataset.columns) for given in names):
+        if name in features.column_names:
+            kept[name] = features[name]
+        elif examples.target is not None:
+            place = dataset.target_names.index(name)
+            values = examples.target if examples.target.ndim == 1 else examples.target[:, place]
+            kept[name] = pa.array(values.tolist())
+        else:
+            raise DataError(
+                f"{dataset.name}: the target column {name!r} is not complete: leave out --keep {name}"
+            )
+    return kept

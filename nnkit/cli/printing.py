@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nnkit.terminal import number
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from nnkit.model import Model
     from nnkit.training.diagnostics import Finding
     from nnkit.training.run import Run
 
 
 def print_run(run: Run) -> None:
+    from nnkit.core.layer_words import layers_in_words
     from nnkit.data.pictures import Pictures
 
     model, trainer = run.model, run.trainer
@@ -27,28 +34,11 @@ def print_run(run: Run) -> None:
         rows, made = "pictures", f"; {features.settings}; {features.origin}"
     counts = f"{run.training_rows:,} {rows} to train on{held_out}{test}"
     typer.echo(f"data     {run.dataset.name}: {counts} ({kind}{made})")
-    typer.echo(f"network  {_network_words(model)}")
+    typer.echo(f"network  {layers_in_words(model.network.layers, model.preprocessor.width)}")
     typer.echo(
         f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
         f"batches of {run.config.training.batch_size}, {trainer.precision}"
     )
-
-
-def _network_words(model: Model, inputs: bool = True) -> str:
-    """Return the inputs, what is embedded beside them, and the layers after them."""
-    layers = model.network.layers
-    first = [str(model.preprocessor.width)] if inputs and model.preprocessor.width else []
-    first += [_layer_words(layer) for layer in layers if hasattr(layer, "size")]
-    after = [_layer_words(layer) for layer in layers if not hasattr(layer, "size")]
-    return " → ".join([*([" + ".join(first)] if first else []), *after])
-
-
-def _layer_words(layer: Any) -> str:
-    if hasattr(layer, "size"):
-        return f"{layer.reduce} of {layer.size:,} × {layer.width}"
-    if hasattr(layer, "units"):
-        return f"{layer.units}" if layer.activation == "identity" else f"{layer.units} {layer.activation}"
-    return f"dropout {layer.rate:g}" if hasattr(layer, "rate") else str(layer.name)
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -56,16 +46,43 @@ def print_findings(findings: list[Finding]) -> None:
         typer.echo(("! " if finding.severity == "serious" else "  ") + str(finding))
 
 
-def print_metrics(metrics: dict[str, float], what: str) -> None:
-    from rich.console import Console
+def print_metrics(metrics: dict[str, float], what: str, undefined: Mapping[str, str]) -> None:
+    """Print metrics as a table, and below it why those have no meaning that have none."""
+    table = made_table(f"on {what}", "metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name.replace("_", " "), number(value).strip() if math.isfinite(value) else "undefined")
+    print_table(table)
+    for reason in dict.fromkeys(undefined.values()):
+        names = ", ".join(name.replace("_", " ") for name, why in undefined.items() if why == reason)
+        typer.echo(f"{names}: {reason}")
+
+
+def made_table(title: str, *columns: str) -> Table:
+    """Return a table whose first column is of words, and the others of figures."""
     from rich.table import Table
 
-    table = Table(title=f"on {what}", title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name.replace("_", " "), f"{value:,.4f}")
+    table = Table(title=plain(title), title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right")
+    return table
+
+
+def print_table(table: Table) -> None:
+    from rich.console import Console
+
     Console(soft_wrap=True).print(table)
+
+
+def plain(words: str) -> str:
+    """Return words that Rich prints as they are: [brackets] would be markup."""
+    return words.replace("[", r"\[")
+
+
+def to_terminal() -> bool:
+    """Tell whether what is printed goes to a terminal that shows colours."""
+    from rich.console import Console
+
+    return Console().is_terminal and Console().color_system is not None
 
 
 def decision_json(model: Model, decision: float) -> dict[str, Any]:
@@ -93,46 +110,13 @@ def print_pairs(rows: dict[str, str]) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    import json
-    import math
 
     metrics = {name: number if math.isfinite(number) else None for name, number in value["metrics"].items()}
-    typer.echo(json.dumps({**value, "metrics": metrics}))
+    print_object({**value, "metrics": metrics})
 
 
-def summary(model: Model) -> dict[str, str]:
-    parameters = sum(values.size for values in model.network.parameters().values())
-    names = model.preprocessor.input_names
-    classes = [] if model.classes is None else [str(label) for label in model.classes.tolist()]
-    rows = {
-        "task": model.task,
-        "target": ", ".join(model.target.names) or "(not named)",
-        "classes": ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else ""),
-        "positive class": "" if model.target.positive is None else str(model.target.positive),
-        "best threshold": _threshold_words(model),
-        "pictures": "" if model.preprocessor.pictures is None else _picture_words(model),
-        "columns": "" if names is None else ", ".join(names),
-        "text": "; ".join(map(str, model.preprocessor.text_columns)),
-        "inputs": str(model.network.inputs),
-        "layers": _network_words(model, inputs=False),
-        "parameters": f"{parameters:,} {model.network.arena.dtype.name}",
-        "loss": model.loss.name,
-    }
-    details = {key: value for key, value in model.details.items() if value not in (None, "", {}, [])}
-    details.pop("best_threshold", None)
-    for rows_name, metrics in details.pop("metrics", {}).items():
-        rows[f"{rows_name} metrics"] = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in metrics.items())
-    rows |= {key.replace("_", " "): str(value) for key, value in details.items()}
-    return {name: value for name, value in rows.items() if value}
+def print_object(value: dict[str, Any]) -> None:
+    """Print JSON on one line; a number that JSON lacks is a mistake of ours."""
+    import json
 
-
-def _threshold_words(model: Model) -> str:
-    best = decision_json(model, 0.5).get("best_threshold")
-    return f"{best['threshold']:.4g}, with f1 {best['f1']:.4g} on the validation rows" if best else ""
-
-
-def _picture_words(model: Model) -> str:
-    operation = model.preprocessor.operations[0]
-    scaled = ("shift", "scale")
-    shift, scale = (", ".join(f"{value:.4g}" for value in getattr(operation, name)) for name in scaled)
-    return f"{model.preprocessor.pictures}; (value − {shift}) · {scale}"
+    typer.echo(json.dumps(value, allow_nan=False))

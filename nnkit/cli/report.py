@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
+from nnkit.cli.options import Quiet
+from nnkit.working import working
+
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder that a training left.")],
-    out: Annotated[Path | None, typer.Option(help="The page.", show_default="RUN/report.html")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that a training left.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write.", show_default="RUN/report.html")
+    ] = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write one HTML page about a run: curves, figures, mistakes, examples, settings; it needs no network."""
-    from nnkit.insight.report import write_report
+    """Write one HTML page about a run.
+
+    It has learning curves, metrics, mistakes, examples and settings, and needs no network to be read.
+    """
+    with working("loading nnkit"):
+        from nnkit.insight.report import write_report
 
     path = write_report(run, out)
-    typer.echo(f"report   {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if not quiet:
+        typer.echo(f"report   {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nnkit.cli.choices import ACTIVATIONS, LOSSES, OPTIMIZERS, SCHEDULES, completed, listed
 from nnkit.cli.loading import config_from, printed_notes
-from nnkit.cli.options import Assignments, Source, Target
+from nnkit.cli.options import Assignments, Quiet, Source, Target
 from nnkit.cli.printing import print_findings, print_metrics, print_run
 from nnkit.cli.processor import take_the_processors_blas
+from nnkit.cli.settings import option_of, told_in_options
+from nnkit.run_folder import find_run
+from nnkit.working import working
 
 if TYPE_CHECKING:
     from nnkit.training.run import Outcome, Run
+    from nnkit.training.run_summary import RunSummary
 
 
 class Precision(StrEnum):
@@ -33,51 +37,158 @@ class Precision(StrEnum):
 def train(
     source: Source = None,
     target: Target = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            help="The share of the rows to hold out, 0 for none, or a file to validate on.",
+            show_default="0.1",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     hidden: Annotated[
-        str | None, typer.Option(help="Widths of the hidden layers.", show_default="256,128")
+        str | None,
+        typer.Option(
+            help="The widths of the hidden layers, with commas, or none.",
+            show_default="256,128",
+            rich_help_panel="Network",
+        ),
     ] = None,
-    activation: Annotated[str | None, typer.Option(help="Of the hidden layers.", show_default="relu")] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"The activation of the hidden layers: {listed(ACTIVATIONS)}.",
+            show_default="relu",
+            rich_help_panel="Network",
+            autocompletion=completed(ACTIVATIONS),
+        ),
+    ] = None,
     dropout: Annotated[
-        float | None, typer.Option(help="Share of hidden units dropped.", show_default="0")
+        float | None,
+        typer.Option(
+            help="The share of hidden units to drop in each step.",
+            show_default="0",
+            rich_help_panel="Network",
+        ),
     ] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="auto follows from the target.", show_default="auto")
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="The number of passes over the rows.", show_default="20", rich_help_panel="Training"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="The number of rows in each step.", show_default="128", rich_help_panel="Training"),
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option(help="How weights are updated.", show_default="adam")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"How weights are updated: {listed(OPTIMIZERS)}.",
+            show_default="adam",
+            rich_help_panel="Training",
+            autocompletion=completed(OPTIMIZERS),
+        ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Base rate.", show_default="1e-3")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the rate.", show_default="cosine")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay.", show_default="0")] = None,
-    l1: Annotated[float | None, typer.Option(help="Penalty on |w|.", show_default="0")] = None,
-    l2: Annotated[float | None, typer.Option(help="Penalty on ½w².", show_default="0")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.", show_default="20")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step.", show_default="128")] = None,
-    validation: Annotated[
-        str | None, typer.Option(help="Share of rows held out, 0 for none, or a file.", show_default="0.1")
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="The base learning rate.", show_default="1e-3", rich_help_panel="Training"),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"How the learning rate changes: {listed(SCHEDULES)}.",
+            show_default="cosine",
+            rich_help_panel="Training",
+            autocompletion=completed(SCHEDULES),
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"What is minimised: auto (by the target), {listed(LOSSES)}.",
+            show_default="auto",
+            rich_help_panel="Training",
+            autocompletion=completed(("auto", *LOSSES)),
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="The decoupled weight decay.", show_default="0", rich_help_panel="Training"),
+    ] = None,
+    l1: Annotated[
+        float | None,
+        typer.Option(
+            help="The penalty on the weights' absolute values.", show_default="0", rich_help_panel="Training"
+        ),
+    ] = None,
+    l2: Annotated[
+        float | None,
+        typer.Option(
+            help="The penalty on half of the weights' squares.", show_default="0", rich_help_panel="Training"
+        ),
     ] = None,
     early_stopping: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a gain.", show_default="never")
+        int | None,
+        typer.Option(
+            help="Stop after this many epochs without improvement.",
+            show_default="never",
+            rich_help_panel="Training",
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...", show_default="auto")
+        str | None,
+        typer.Option(
+            help="Where to train: auto, cpu, cuda, or one GPU such as cuda:1.",
+            show_default="auto",
+            rich_help_panel="Run",
+        ),
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(show_default="fp32")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.", show_default="0")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/NAME-TIME")] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="The precision to compute in.", show_default="fp32", rich_help_panel="Run"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="The seed of the weights, the order of the rows and dropout.",
+            show_default="0",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder.", show_default="runs/NAME-TIME", rich_help_panel="Run"),
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with the training in this run folder.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Resume the training in this run folder.", rich_help_panel="Run"),
     ] = None,
     track: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="tensorboard, mlflow, wandb; several with commas."),
+        typer.Option(
+            metavar="NAMES",
+            help="Record the training with tensorboard, mlflow or wandb; several with commas.",
+            rich_help_panel="Run",
+        ),
     ] = None,
     assignments: Assignments = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the run that is in the folder.", rich_help_panel="Run"),
+    ] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a network and leave a run folder: config.toml, metrics.jsonl, checkpoints, model.safetensors."""
+    """Train a network and leave a run folder with its model.
+
+    The folder holds config.toml, metrics.jsonl and model.safetensors.
+    """
     given = {
         "data.target": target,
-        "model.hidden": None if hidden is None else f"[{hidden}]",
+        "model.hidden": hidden,
         "model.activation": activation,
         "model.dropout": dropout,
         "training.loss": loss,
@@ -96,73 +207,125 @@ def train(
         "run.seed": seed,
         "run.out": None if out is None else str(out),
     }
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    overrides += assignments or []
-    _check_resume(source, out, resume)
+    _check_resume(source, out, resume, overwrite)
     take_the_processors_blas()
-    with printed_notes():
+    with printed_notes(quiet), told_in_options():
+        run = _prepared(source, resume, given, assignments or [], overwrite)
+        if run is None:
+            return
+        from nnkit.training.interrupts import stopped_by_signals
         from nnkit.training.progress import ProgressDisplay
-        from nnkit.training.run import Run
         from nnkit.training.trackers import trackers_from
 
-        if resume is not None:
-            run = Run.resumed(resume, overrides)
-        else:
-            run = Run(config_from(source).with_overrides(overrides), own_process=True)
+        if track:
+            run.claim_folder()
         tracked = run.resolved().model_dump(mode="json") if track else None
         trackers = trackers_from(track, run.folder, tracked) if track else []
-        print_run(run)
+        if not quiet:
+            print_run(run)
         display = ProgressDisplay()
         try:
-            with ended_by_signals(run) as ended:
-                outcome = run.train([display], trackers)
+            with stopped_by_signals(run.stop, signal.SIGINT, signal.SIGTERM) as ended:
+                outcome = run.train([] if quiet else [display], trackers)
         finally:
             display.close()
-    _print_outcome(run, outcome)
+    if quiet:
+        typer.echo(outcome.model_path)
+    else:
+        _print_outcome(run, outcome)
     if ended:
         name = signal.Signals(ended[0]).name
-        how = f"; go on with: nnkit train --resume {run.folder}" if run.interrupted else ""
+        how = f"; resume with: nnkit train --resume {run.folder}" if run.interrupted else ""
         typer.echo(f"stopped by {name}; the model so far is saved{how}", err=True)
         raise typer.Exit(128 + ended[0])
 
 
-def _check_resume(source: str | None, out: Path | None, resume: Path | None) -> None:
-    given = "a SOURCE" if source is not None else "--out" if out is not None else ""
-    if resume is not None and given:
+def _check_resume(source: str | None, out: Path | None, resume: Path | None, overwrite: bool) -> None:
+    given = {"a SOURCE": source is not None, "--out": out is not None, "--overwrite": overwrite}
+    wrong = next((name for name, is_given in given.items() if is_given), "")
+    if resume is not None and wrong:
         from nnkit.errors import ConfigError
 
-        raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {given}")
+        raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {wrong}")
 
 
-@contextmanager
-def ended_by_signals(run: Run) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM end a training between two steps; a second one ends it at once."""
-    ended: list[int] = []
+def _prepared(
+    source: str | None,
+    resume: Path | None,
+    given: Mapping[str, Any],
+    assignments: list[str],
+    overwrite: bool,
+) -> Run | None:
+    """Return the training that the options describe; None where it is finished, which is said."""
+    with working("loading nnkit"):
+        from nnkit.training.run import Run, check_free, resumed_config
+        from nnkit.training.run_summary import summary_of
 
-    def end(number: int, frame: Any) -> None:
-        if ended:
-            raise KeyboardInterrupt
-        ended.append(number)
-        run.stop()
+    options = {key: (option_of(key), _value(key, value)) for key, value in given.items() if value is not None}
+    if resume is None:
+        config = config_from(source).with_overrides(assignments, options)
+        if config.run.out is not None:
+            check_free(Path(config.run.out), overwrite)
+        return Run(config, own_process=True, overwrite=overwrite)
+    folder = find_run(resume)
+    resumed_config(folder, assignments, options)
+    summary = summary_of(folder)
+    if summary.finished and (given["training.epochs"] or 0) <= summary.epochs:
+        typer.echo(_nothing_to_resume(summary))
+        return None
+    return Run.resumed(folder, assignments, options)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+def _value(key: str, value: Any) -> Any:
+    """Return an option's value as the config has it."""
+    if key == "model.hidden":
+        return _widths(value)
+    parsed = ("data.target", "data.validation", "training.loss", "training.optimizer", "training.schedule")
+    if key not in parsed:
+        return value
+    from nnkit.config import value_from
+
+    return value_from(value, f"{option_of(key)} {value}")
+
+
+def _widths(text: str) -> list[int]:
+    """Return the widths of the hidden layers."""
+    if text.strip() == "none":
+        return []
+    parts = text.split(",")
+    for part in parts:
+        try:
+            int(part)
+        except ValueError:
+            from nnkit.errors import ConfigError
+
+            raise ConfigError(
+                f"--hidden takes whole numbers with commas, such as 256,128, or none, not {text!r}"
+            ) from None
+    return [int(part) for part in parts]
+
+
+def _nothing_to_resume(summary: RunSummary) -> str:
+    folder, longer = summary.folder, 2 * max(summary.epochs, 1)
+    done = (
+        f"{folder} is {summary.state} after {summary.epoch} of {summary.epochs} epochs: nothing is left to do"
+    )
+    if (folder / "checkpoints").is_dir():
+        return f"{done}\nTo train on: nnkit train --resume {folder} --epochs {longer}"
+    return (
+        f"{done}\nTo train longer, begin anew: nnkit train {folder}/config.toml --epochs {longer} --overwrite"
+    )
 
 
 def _print_outcome(run: Run, outcome: Outcome) -> None:
     history = run.trainer.history
     if not len(history):
         typer.echo("no epoch was finished")
-    elif run.trainer.state.restored and run.trainer.state.best_epoch != len(history):
-        typer.echo(
-            f"the weights are those of epoch {run.trainer.state.best_epoch}, the best of {len(history)}"
-        )
+    elif run.past_its_best:
+        best = run.trainer.state.best_epoch
+        typer.echo(f"the weights are those of epoch {best}, the best of {len(history)}")
     if outcome.metrics:
-        print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows")
+        print_metrics(outcome.metrics, f"{outcome.count:,} {outcome.rows} rows", outcome.undefined)
     if run.hint:
         typer.echo(run.hint)
     print_findings(run.untold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,35 +10,58 @@ import typer
 
 from nnkit.cli.loading import untrained_run
 from nnkit.cli.options import AsJson, Assignments, Source, Target
-from nnkit.cli.printing import print_run
+from nnkit.cli.printing import print_object, print_run
+from nnkit.working import working
 
 
 def tune_rate(
     source: Source = None,
     target: Target = None,
     assignments: Assignments = None,
-    lowest: Annotated[float, typer.Option(help="The first rate.")] = 1e-6,
-    highest: Annotated[float, typer.Option(help="The last rate.")] = 10.0,
-    steps: Annotated[int, typer.Option(help="Steps from the first to the last.")] = 200,
-    picture: Annotated[Path | None, typer.Option(help="Draw the curve, as .png or .svg.")] = None,
+    lowest: Annotated[float, typer.Option(help="The learning rate of the first step.")] = 1e-6,
+    highest: Annotated[float, typer.Option(help="The learning rate of the last step.")] = 10.0,
+    steps: Annotated[
+        int, typer.Option(help="The number of steps from the lowest to the highest rate.")
+    ] = 200,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the losses by the rate: a .png or .svg file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find a learning rate: take some steps at rates that rise, and see where the loss falls (Smith 2015)."""
+    """Find a learning rate by a short training whose rate rises.
+
+    It prints the loss at each rate, which falls and then rises, and the command that trains with the rate it
+    suggests (Smith 2015, arXiv:1506.01186). The training itself leaves nothing behind.
+    """
     if picture is not None:
         from nnkit.insight.drawing import check_picture
 
         check_picture(picture)
     run = untrained_run(source, target, assignments, quiet=as_json)
-    found = run.tune_rate(lowest, highest, steps)
+    with working("trying learning rates"):
+        found = run.tune_rate(lowest, highest, steps)
     if picture is not None:
         from nnkit.insight.drawing import write_plot
         from nnkit.insight.rate_plot import rate_plot
 
         write_plot(rate_plot(found), picture)
     if as_json:
-        import json
+        print_object(found.to_json())
+        return
+    print_run(run)
+    typer.echo("\n".join(found.lines()))
+    if picture is not None:
+        typer.echo(f"picture  {picture}")
+    typer.echo(f"train with it: {_training(source, target, assignments or [], found.suggested)}")
 
-        typer.echo(json.dumps(found.to_json()))
-    else:
-        print_run(run)
-        typer.echo("\n".join(found.lines()))
+
+def _training(source: str | None, target: str | None, assignments: list[str], rate: float) -> str:
+    """Return the command that trains on the same data, with the same settings and this rate."""
+    words = ["nnkit", "train", *([] if source is None else [source])]
+    words += [] if target is None else ["--target", target]
+    words += ["--learning-rate", f"{rate:g}"]
+    for assignment in assignments:
+        # An assignment wins over an option.
+        if assignment.partition("=")[0].strip() != "training.learning_rate":
+            words += ["--set", assignment]
+    return shlex.join(words)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -38,6 +38,7 @@ __all__ = [
     "register_metric",
     "rmse",
     "top_k_accuracy",
+    "undefined_metrics",
 ]
 
 
@@ -468,6 +469,65 @@ def evaluate_metrics(
         options = {"task": task} if metric.takes_task else {}
         results[metric.name] = float(metric.function(truth, taken, weight, **options))
     return results
+
+
+def undefined_metrics(
+    measured: Mapping[str, float], task: Task, y_true: ArrayLike, labels: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return why metrics have no meaning on these rows: those that are NaN, or 0 or 1 by convention.
+
+    Parameters
+    ----------
+    measured : mapping of str to float
+        As `evaluate_metrics` returns them.
+    task : {"binary", "multiclass", "multilabel", "regression"}
+    y_true : array_like, encoded
+        As `evaluate_metrics` takes it.
+    labels : sequence of str
+        The names of the classes, of several labels, or of a regression's outputs.
+
+    Returns
+    -------
+    dict of str to str
+        By the metric's name; empty where all are defined.
+    """
+    truth = np.asarray(y_true)
+    if len(truth) == 0:
+        return dict.fromkeys(measured, "there are no rows")
+    missing = _missing_kinds(task, truth, labels)
+    positives = ("f1", "precision", "recall") if task == "binary" else ()
+    reasons = {}
+    for name, value in measured.items():
+        of_missing = name in ("roc_auc", "r2") or (name in positives and not np.any(truth == 1))
+        if name == "r2" and len(truth) < 2:
+            reasons[name] = "it needs two rows or more"
+        elif missing and of_missing and (math.isnan(value) or name != "roc_auc"):
+            reasons[name] = missing
+        elif math.isnan(value):
+            reasons[name] = "the model's outputs are not finite"
+    return reasons
+
+
+def _missing_kinds(task: Task, truth: NDArray, labels: Sequence[str]) -> str:
+    """Return which classes have no row, or which targets do not vary; empty where none."""
+    columns = truth.reshape(len(truth), -1)
+    if task in ("binary", "multiclass"):
+        count = len(labels) or 2
+        absent = sorted(set(range(count)) - set(np.unique(columns).astype(int).tolist()))
+        if not absent:
+            return ""
+        more = f" and {len(absent) - 1} more classes" if len(absent) > 1 else ""
+        return f"no row here is of class {_label(labels, absent[0])!r}{more}"
+    constant = np.flatnonzero(columns.min(axis=0) == columns.max(axis=0)).tolist()
+    if not constant:
+        return ""
+    more = f" and {len(constant) - 1} more targets" if len(constant) > 1 else ""
+    which = f"{_label(labels, constant[0])!r}" if labels else "the target"
+    return f"{which}{more} is the same in all rows here" if not more else f"{which}{more} do not vary here"
+
+
+def _label(labels: Sequence[str], place: int) -> str:
+    return labels[place] if place < len(labels) else str(place)
 
 
 def _fitting(name: str, task: Task) -> Metric:

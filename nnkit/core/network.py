@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,14 +16,20 @@ from nnkit.core.features import Features, features_from
 from nnkit.core.full_batch import FullBatch
 from nnkit.core.inference import Predictors
 from nnkit.core.initializers import default_initializer, initialize, initialize_table
+from nnkit.core.layer_words import layers_table
 from nnkit.core.layers import Dense, Embedding, Layer, Stage, layer_from_json, layer_to_json, stages_of
 from nnkit.core.losses import Loss, loss_from
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.step import Penalty
 from nnkit.core.targets import loss_targets, loss_weights
+from nnkit.core.tensorfile import write_tensors
 from nnkit.errors import ConfigError, DataError, ModelFileError
 
-__all__ = ["Network"]
+__all__ = ["MODEL_KIND", "MODEL_VERSION", "PLAIN", "Network", "write_model"]
+
+MODEL_KIND = "nnkit.model"
+MODEL_VERSION = 1
+PLAIN = "plain"  # in a model file, in place of a preprocessing and of a target
 
 
 class Network:
@@ -266,6 +273,38 @@ class Network:
         if features.width != self._inputs:
             raise DataError(f"the data have {features.width} features, and the network takes {self._inputs}")
 
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        loss: str | Mapping[str, Any] | Loss,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a model file, which `nnkit.load` reads: one safetensors file, nothing of it code.
+
+        The model takes rows as `outputs` does, and its targets are class indices or plain values.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, written whole or not at all.
+        loss : str, mapping or Loss
+            What the network was trained with: the task, and what `Model.predict` returns, follow from it.
+        details : mapping, optional
+            JSON values for the reader.
+
+        Raises
+        ------
+        ConfigError
+            If the loss is unknown, or the network has no parameters yet.
+        FileError
+            If the file cannot be written.
+        """
+        write_model(path, self, loss_from(loss), PLAIN, PLAIN, details or {})
+
+    def summary(self) -> str:
+        """Return a table of the layers: their shapes, as far as they are known, and numbers of parameters."""
+        return layers_table(self.layers, self._inputs, "" if self._arena is None else self._arena.dtype.name)
+
     def to_json(self) -> dict[str, Any]:
         """Return the description, without the parameters."""
         return {"inputs": self._inputs, "layers": [layer_to_json(layer) for layer in self.layers]}
@@ -292,3 +331,37 @@ class Network:
             )
         network._create(parameters, dtype, None)
         return network
+
+
+def write_model(
+    path: str | os.PathLike[str],
+    network: Network,
+    loss: Loss,
+    preprocessing: Mapping[str, Any] | str,
+    target: Mapping[str, Any] | str,
+    details: Mapping[str, Any],
+) -> None:
+    """Write a model file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    network : Network
+        With its parameters.
+    loss : Loss
+        What it was trained with.
+    preprocessing, target : mapping or str
+        As JSON. `PLAIN` stands for rows as `Network.outputs` takes them, and targets as a loss takes them.
+    details : mapping
+        JSON values for the reader.
+    """
+    metadata = {
+        "network": network.to_json(),
+        "dtype": network.arena.dtype.name,
+        "preprocessing": preprocessing,
+        "target": target,
+        "loss": loss.to_json(),
+        "details": dict(details),
+    }
+    write_tensors(path, MODEL_KIND, MODEL_VERSION, network.parameters(), metadata)

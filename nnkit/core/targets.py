@@ -53,17 +53,7 @@ def loss_targets(y: ArrayLike, loss: Loss, outputs: int, count: int, dtype: DTyp
     array = array.reshape(count, -1)
     if array.shape[1] != outputs:
         raise DataError(f"the targets have {array.shape[1]} columns, and the network has {outputs} outputs")
-    with np.errstate(over="ignore"):
-        targets = np.ascontiguousarray(array, dtype)
-    if not np.isfinite(targets).all():
-        row, column = np.argwhere(~np.isfinite(targets))[0]
-        value = array[row, column]
-        if np.isfinite(value):
-            raise DataError(
-                f"the target in row {row}, {value:g}, does not fit in {targets.dtype}: scale the targets, or "
-                "take dtype='float64' (of a Trainer: precision='fp64')"
-            )
-        raise DataError(f"the target in row {row} is {value}; remove the row or correct the value")
+    targets = _in_type("target", array, dtype)
     if loss.link in ("softmax", "sigmoid") and (targets.min() < 0 or targets.max() > 1):
         raise DataError(
             f"targets of {loss.name} lie between 0 and 1; these reach from {targets.min()} to {targets.max()}"
@@ -76,17 +66,38 @@ def loss_targets(y: ArrayLike, loss: Loss, outputs: int, count: int, dtype: DTyp
 
 
 def _class_indices(array: NDArray, outputs: int) -> NDArray[np.int32]:
-    indices = array.astype(np.int32)
-    if not np.array_equal(indices, array):
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array) & (array == np.floor(array))
+        if not whole.all():
+            row = int(np.argmin(whole))
+            raise DataError(
+                f"the target in row {row} is {array[row]}; cross_entropy takes whole class indices, or "
+                "probabilities of shape (samples, outputs)"
+            )
+    lowest, highest = int(array.min()), int(array.max())
+    if lowest < 0 or highest >= outputs:
         raise DataError(
-            "cross_entropy takes whole class indices, or probabilities of shape (samples, outputs)"
-        )
-    if indices.min() < 0 or indices.max() >= outputs:
-        raise DataError(
-            f"class indices reach from {indices.min()} to {indices.max()}; "
+            f"class indices reach from {lowest} to {highest}; "
             f"with {outputs} outputs they are 0 to {outputs - 1}"
         )
-    return indices
+    return array.astype(np.int32)
+
+
+def _in_type(what: str, values: NDArray, dtype: DTypeLike) -> NDArray:
+    """Return numbers in the working type; raise if one is not finite in it. Axis 0 are the rows."""
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(values, dtype)
+    finite = np.isfinite(converted)
+    if not finite.all():
+        place = tuple(np.argwhere(~finite)[0])
+        given, row = values[place], int(place[0])
+        if np.isfinite(given):
+            raise DataError(
+                f"the {what} {given} in row {row} is too large for {converted.dtype}; divide all of them by a "
+                "constant, or train with precision='fp64' (dtype='float64' of an estimator)"
+            )
+        raise DataError(f"the {what} in row {row} is {given}; remove the row or correct the value")
+    return converted
 
 
 def loss_weights(
@@ -112,19 +123,15 @@ def loss_weights(
     """
     if sample_weight is None:
         return None
-    with np.errstate(over="ignore"):
-        weights = np.ascontiguousarray(sample_weight, dtype)
-    if weights.shape != (count,):
-        raise DataError(f"{of} has shape {weights.shape}, and there are {count} samples")
-    wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        value = np.asarray(sample_weight)[row]
-        if np.isfinite(value) and value > 0:
-            raise DataError(
-                f"{of} of row {row}, {value:g}, does not fit in {weights.dtype}: divide all by it"
-            )
-        raise DataError(f"{of} of row {row} is {value:g}; weights must be finite and at least 0")
+    given = np.asarray(sample_weight)
+    if given.shape != (count,):
+        raise DataError(f"sample_weight has shape {given.shape}, and there are {count} samples")
+    if given.dtype.kind not in "biuf":
+        raise DataError(f"sample weights of dtype {given.dtype} are not numbers")
+    weights = _in_type("sample weight", given, dtype)
+    if weights.min() < 0:
+        row = int(np.argmax(weights < 0))
+        raise DataError(f"the sample weight in row {row} is {given[row]}; weights are at least 0")
     if weights.max() == 0:
-        raise DataError(f"{of} is 0 in every row; weights must be not all 0")
+        raise DataError("all sample weights are 0; give at least one row a weight above 0")
     return weights

@@ -21,7 +21,7 @@ from nnkit.errors import FileError, ModelFileError
 from nnkit.files import write_whole
 from nnkit.nesting import is_too_deep
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["read_metadata", "read_tensors", "write_tensors"]
 
 _NO_DIGEST = "0" * 64
 _LONGEST_REASON = 400
@@ -32,6 +32,10 @@ _TYPES = {
     "b1": "BOOL",
 }
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+
+
+_OWN_KEYS = ("format", "format_version", "sha256")
+_LARGEST_HEADER = 2**27
 
 
 def write_tensors(
@@ -142,9 +146,8 @@ def read_tensors(
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    own = ("format", "format_version", "sha256")
     try:
-        metadata = {key: json.loads(value) for key, value in header.items() if key not in own}
+        metadata = {key: json.loads(value) for key, value in header.items() if key not in _OWN_KEYS}
         if is_too_deep(metadata):
             raise ValueError("its metadata are nested too deeply")
         return load(data), metadata
@@ -152,6 +155,29 @@ def read_tensors(
         raise ModelFileError(
             f"{path}: the file cannot be read as {kind}: {str(error)[:_LONGEST_REASON]}"
         ) from error
+
+
+def read_metadata(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """Read what `write_tensors` wrote beside the tensors, without reading or checking these: for listings.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    ModelFileError
+        If it is not of this kind.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+            data = start + file.read(min(int.from_bytes(start, "little"), _LARGEST_HEADER))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    header = _header(path, data, kind)
+    try:
+        return {key: json.loads(value) for key, value in header.items() if key not in _OWN_KEYS}
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: the file cannot be read as {kind}") from error
 
 
 def _digest(data: bytes, place: int) -> bytes:

@@ -22,6 +22,7 @@ __all__ = [
     "NumberColumn",
     "Operation",
     "PictureColumns",
+    "PlainRows",
     "TextColumn",
     "operation_from_json",
 ]
@@ -251,7 +252,25 @@ class PictureColumns:
 
 
 ColumnOperation = NumberColumn | CategoryColumn | TextColumn
-Operation = ColumnOperation | ArrayColumns | PictureColumns
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """Rows as `Network.outputs` takes them: uint8 arrays are pixels, all other numbers stay as they are.
+
+    Parameters
+    ----------
+    count : int
+        The number of columns.
+    tables : tuple of int
+        The number of rows of each embedding's table, where the rows are `Features` with bags.
+    """
+
+    count: int
+    tables: tuple[int, ...] = ()
+
+
+Operation = ColumnOperation | ArrayColumns | PictureColumns | PlainRows
 
 
 def operation_from_json(data: Any) -> Operation:

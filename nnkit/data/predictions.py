@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.targets import TargetEncoder
-from nnkit.errors import ConfigError
+from nnkit.errors import ConfigError, DataError
 from nnkit.files import write_whole
 from nnkit.working import working
 
@@ -30,7 +30,7 @@ def write_predictions(
     target: TargetEncoder,
     proba: bool,
     path: Path | None,
-    names: Sequence[str] | None = None,
+    kept: Mapping[str, pa.Array | pa.ChunkedArray] | None = None,
 ) -> int:
     """Write one row for each prediction.
 
@@ -44,8 +44,9 @@ def write_predictions(
         Whether the values are probabilities of classes.
     path : Path or None
         A .csv, .parquet or .npy file, written whole or not at all; None prints CSV.
-    names : sequence of str, optional
-        What each row is of, such as a file: the first column, but for .npy.
+    kept : mapping of str to column, optional
+        Columns to write before the predictions by name, such as an id or a picture's path. A prediction whose
+        name is among them becomes ``predicted_NAME``. A .npy file holds the predictions alone.
 
     Returns
     -------
@@ -55,7 +56,9 @@ def write_predictions(
     Raises
     ------
     ConfigError
-        If the suffix is none of these.
+        If the suffix is none of these, columns are kept in a .npy file, or two would have one name.
+    DataError
+        If a column that is kept has a type that CSV cannot hold.
     FileError
         If the file cannot be written.
     """
@@ -65,16 +68,14 @@ def write_predictions(
         )
     buffer = io.BytesIO()
     if path is not None and path.suffix == ".npy":
+        if kept:
+            raise ConfigError(
+                f"{path}: a .npy file holds predictions alone: write a .csv or .parquet to keep "
+                f"{', '.join(kept)}"
+            )
         np.save(buffer, values.astype(str) if values.dtype == object else values, allow_pickle=False)
     else:
-        from pyarrow import array, csv, parquet
-
-        table = _table(values, target, proba)
-        if names is not None:
-            table = table.add_column(0, "path", array(names, "string"))
-        (parquet.write_table if path is not None and path.suffix == ".parquet" else csv.write_csv)(
-            table, buffer
-        )
+        _write_table(_table(values, target, proba, kept or {}), buffer, path)
     if path is None:
         sys.stdout.write(buffer.getvalue().decode())
     else:
@@ -108,7 +109,25 @@ def prediction_lines(
     return [f"{label} {share:.4f}" for label, share in zip(values.tolist(), said.tolist(), strict=True)]
 
 
-def _table(values: NDArray, target: TargetEncoder, proba: bool) -> pa.Table:
+def _write_table(table: pa.Table, buffer: io.BytesIO, path: Path | None) -> None:
+    from pyarrow import ArrowException, csv, parquet
+
+    try:
+        if path is not None and path.suffix == ".parquet":
+            parquet.write_table(table, buffer)
+        else:
+            csv.write_csv(table, buffer)
+    except ArrowException as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"the columns kept cannot be written as CSV: {reason}; write a .parquet") from None
+
+
+def _table(
+    values: NDArray,
+    target: TargetEncoder,
+    proba: bool,
+    kept: Mapping[str, pa.Array | pa.ChunkedArray],
+) -> pa.Table:
     from pyarrow import Table, array
 
     from nnkit.data.columns import arrow_array
@@ -125,4 +144,8 @@ def _table(values: NDArray, target: TargetEncoder, proba: bool) -> pa.Table:
     # Labels may be texts or booleans, which Arrow does not lay out as NumPy does.
     plain = columns.dtype.kind in "iuf"
     arrays = [arrow_array(column) if plain else array(column.tolist()) for column in columns.T]
-    return Table.from_arrays(arrays, names=names)
+    names = [f"predicted_{name}" if name in kept else name for name in names]
+    for name in names:
+        if name in kept:
+            raise ConfigError(f"a column kept and the predictions would both be named {name!r}: leave it out")
+    return Table.from_arrays([*kept.values(), *arrays], names=[*kept, *names])

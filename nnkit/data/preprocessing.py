@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnkit.core.features import Features
+from nnkit.core.features import Features, features_from
+from nnkit.core.network import PLAIN
 from nnkit.data import json_fields
 from nnkit.data.array_encoding import encode_array, fit_array
 from nnkit.data.operations import (
@@ -19,6 +20,7 @@ from nnkit.data.operations import (
     NumberColumn,
     Operation,
     PictureColumns,
+    PlainRows,
     TextColumn,
     operation_from_json,
 )
@@ -46,7 +48,7 @@ class Preprocessor:
     ----------
     operations : tuple
         A `NumberColumn`, a `CategoryColumn` or a `TextColumn` for each column of a table, in the table's
-        order; or one `ArrayColumns`; or one `PictureColumns`.
+        order; or one `ArrayColumns`, one `PictureColumns`, or one `PlainRows`.
     dtype : {"float32", "float64"}
         In which numbers are stored; pixels stay uint8.
     notes : tuple of str
@@ -125,7 +127,7 @@ class Preprocessor:
             A table's columns are matched by name, in any order, and others are ignored. A model that was
             trained on an array without names takes a table of as many columns of numbers, in their order. One
             that was trained on pictures takes paths, Pillow's images, and arrays of shape (samples, height,
-            width) or (samples, height, width, channels).
+            width) or (samples, height, width, channels); one of a single column of text, a list of texts.
         rows : ndarray of integers, optional
             The rows to encode; without it, all.
 
@@ -141,6 +143,12 @@ class Preprocessor:
             return encode_pictures(as_pictures(features, settings_of(self._first)), self._first, rows)
         if isinstance(features, Pictures):
             raise DataError("the model was not trained on pictures")
+        if isinstance(self._first, PlainRows):
+            plain = features_from(features, dtype)
+            return plain if rows is None else plain.take(rows)
+        texts = _texts_of(features)
+        if texts is not None:
+            features = self.table_of_texts(texts)
         array = self._array
         if isinstance(features, np.ndarray):
             if array is None:
@@ -175,7 +183,7 @@ class Preprocessor:
         """The columns it wants of a table, by name; None where it wants pictures or unnamed columns."""
         if isinstance(self._first, ArrayColumns):
             return self._first.names or None
-        if isinstance(self._first, PictureColumns):
+        if isinstance(self._first, PictureColumns | PlainRows):
             return None
         return tuple(
             operation.column for operation in self.operations if isinstance(operation, ColumnOperation)
@@ -197,12 +205,15 @@ class Preprocessor:
         import pyarrow as pa
 
         names = self.input_names or ()
-        if len(self.text_columns) != 1:
-            raise DataError(f"the model has {len(self.text_columns) or 'no'} columns of text: give it a file")
+        texts_wanted = ", ".join(repr(column.column) for column in self.text_columns[:10])
+        if not texts_wanted:
+            raise DataError("the model has no columns of text: give rows such as it was trained on")
+        if len(self.text_columns) > 1:
+            raise DataError(f"the model has several columns of text ({texts_wanted}): give a table with them")
         [column] = self.text_columns
         if len(names) > 1:
             others = ", ".join(repr(name) for name in names[:10] if name != column.column)
-            raise DataError(f"the model takes other columns beside the text ({others}): give it a file")
+            raise DataError(f"the model takes other columns beside the text ({others}): give a table of all")
         try:
             return pa.table({column.column: pa.array(texts, pa.string())})
         except UnicodeEncodeError:
@@ -221,6 +232,8 @@ class Preprocessor:
     @property
     def embedding_sizes(self) -> tuple[int, ...]:
         """The number of rows of each embedding's table."""
+        if isinstance(self._first, PlainRows):
+            return self._first.tables
         return tuple(
             operation.size if isinstance(operation, TextColumn) else operation.places
             for operation in self.embedded
@@ -245,6 +258,8 @@ class Preprocessor:
     @property
     def output_names(self) -> tuple[str, ...]:
         """A name for each of the network's inputs, in their order: the numbers, then the one-hot places."""
+        if isinstance(self._first, PlainRows):
+            return tuple(str(column) for column in range(self._first.count))
         array = self._array
         if array is not None:
             return array.names or tuple(str(column) for column in range(array.count))
@@ -264,14 +279,18 @@ class Preprocessor:
     def width(self) -> int:
         """The number of the network's inputs, without what its embeddings add."""
         first = self._first
-        if isinstance(first, ArrayColumns | PictureColumns):
+        if isinstance(first, ArrayColumns | PictureColumns | PlainRows):
             return first.count
         numbers = sum(isinstance(operation, NumberColumn) for operation in self.operations)
         return numbers + sum(operation.places for operation in self._one_hot)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        operations = [operation.to_json() for operation in self.operations]
+    def to_json(self) -> dict[str, Any] | str:
+        """Return all of it as JSON values; plain rows follow from the network."""
+        operations = [
+            operation.to_json() for operation in self.operations if not isinstance(operation, PlainRows)
+        ]
+        if not operations:
+            return PLAIN
         return {"dtype": self.dtype, "operations": operations, "notes": list(self.notes)}
 
     @classmethod
@@ -287,3 +306,13 @@ class Preprocessor:
             )
         dtype = json_fields.choice(data, "dtype", _DTYPES)
         return cls(operations, dtype, json_fields.texts(data, "notes"))
+
+
+def _texts_of(features: Any) -> list[Any] | None:
+    """Return texts that stand by themselves, as a list, a tuple or one column; None where it is not that."""
+    if isinstance(features, str):
+        raise DataError("a text by itself is not a list of rows: give [text]")
+    if getattr(features, "ndim", None) == 1 and hasattr(features, "tolist"):
+        features = features.tolist()
+    is_texts = isinstance(features, list | tuple) and all(isinstance(text, str) for text in features)
+    return list(features) if is_texts and features else None

@@ -101,6 +101,14 @@ class TargetEncoder:
             return _fit_regression(values[:, None], True, names, notes)
         return _fit_classes(values, distinct, cast(Task, task), names, notes)
 
+    @classmethod
+    def plain(cls, task: Task, outputs: int) -> TargetEncoder:
+        """Return the encoder of targets as a network is trained on them: class numbers, or values."""
+        if task == "regression":
+            return cls(task, outputs, None, np.zeros(outputs), np.ones(outputs), flat=outputs == 1)
+        classes = np.arange(outputs if task == "multiclass" else 2)
+        return cls(task, outputs, classes, flat=task != "multilabel")
+
     def codes(self, target: ArrayLike) -> NDArray[np.int32]:
         """Return each row's class number, shape (samples,), int32, for binary and multiclass."""
         if self.classes is None or self.task == "multilabel":

@@ -16,7 +16,7 @@ import numpy as np
 from nnkit.data.ragged import Ragged, chained, starts_of
 from nnkit.data.tokens import tokenise
 
-__all__ = ["MOST_CHARACTERS", "MOST_WORDS", "Terms", "find_terms"]
+__all__ = ["MOST_CHARACTERS", "MOST_WORDS", "Terms", "find_terms", "terms_of_tokens"]
 
 MOST_WORDS = 5
 """The longest word n-gram."""
@@ -71,6 +71,29 @@ def find_terms(texts: Sequence[str], word_ngrams: int, char_ngrams: tuple[int, i
     if char_ngrams is not None:
         _add_char_ngrams(words, list(numbers), char_ngrams, names, parts)
     return Terms(names, len(numbers), chained(parts))
+
+
+def terms_of_tokens(
+    tokens: Sequence[str], word_ngrams: int, char_ngrams: tuple[int, int] | None
+) -> list[tuple[str, int, int]]:
+    """Return the terms of one document with the tokens that each covers; arguments as for `find_terms`.
+
+    Returns
+    -------
+    list of (str, int, int)
+        A term's name, the place of the first token that it covers, and how many it covers. Words come first.
+    """
+    places = range(len(tokens))
+    found = [
+        (" ".join(tokens[first : first + length]), first, length)
+        for length in range(1, word_ngrams + 1)
+        for first in range(len(tokens) - length + 1)
+    ]
+    if char_ngrams is None:
+        return found
+    return found + [
+        (gram, place, 1) for place in places for gram in _char_ngrams(tokens[place], *char_ngrams)
+    ]
 
 
 def _add_word_ngrams(words: Ragged, longest: int, names: list[str], parts: list[Ragged]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from nnkit.data.tokens import tokenise
 from nnkit.errors import DataError
 from nnkit.working import working
 
-__all__ = ["encode_texts", "fit_texts", "holds_text"]
+__all__ = ["as_texts", "encode_texts", "fit_texts", "holds_text", "term_rows"]
 
 _SAMPLED_ROWS = 2000
 _SEVERAL_WORDS = 3
@@ -64,7 +64,7 @@ def fit_texts(
     name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, options: TextOptions
 ) -> tuple[TextColumn | None, str]:
     """Return a text column's operation, None where no term is frequent enough, and a note for the user."""
-    texts = _as_texts(name, column)
+    texts = as_texts(name, column)
     count = len(column) if rows is None else len(rows)
     lengths = options.char_ngrams
     if lengths == "auto":
@@ -124,7 +124,7 @@ def _weighted(
     return replace(operation, documents=count, counts=tuple(holding.tolist()))
 
 
-def _as_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column as texts: what is text in one file may be read as numbers in another."""
     column_kind(name, column.type)  # raises for what is neither a number nor a text
     try:
@@ -159,7 +159,7 @@ def encode_texts(
     where d of the n training documents hold it; a bag's weights are scaled to length 1, as scikit-learn's.
     """
     ids, lengths, weights = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [np.empty(0, dtype)]
-    for documents in _documents(_as_texts(operation.column, column), rows, "encoding texts"):
+    for documents in _documents(as_texts(operation.column, column), rows, "encoding texts"):
         found = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
         if operation.inverse_frequencies is not None:
             found, weight = _tfidf(found, operation.size, operation.inverse_frequencies)
@@ -173,14 +173,27 @@ def encode_texts(
 
 def _ids(operation: TextColumn, terms: Terms) -> Ragged:
     """Return each document's entries of the table."""
-    if operation.buckets:
-        places = fnv1a(terms.names).astype(np.int64) % operation.buckets
-    else:
-        found = operation.places
-        words = [found.get(name, 0) for name in terms.names[: terms.words]]
-        places = np.array(words + [found.get(name, -1) for name in terms.names[terms.words :]], np.int64)
+    places = term_rows(operation, terms.names, terms.words)
     ids = Ragged(places[terms.documents.values], terms.documents.starts)
     return ids.only(ids.values >= 0)
+
+
+def term_rows(operation: TextColumn, names: Sequence[str], words: int) -> NDArray[np.int64]:
+    """Return the row of the embedding's table that each term has, -1 where an n-gram has none.
+
+    Parameters
+    ----------
+    operation : TextColumn
+    names : sequence of str
+        Terms as `find_terms` names them.
+    words : int
+        How many of them, at the beginning, are words: one that has no row of its own has row 0.
+    """
+    if operation.buckets:
+        return fnv1a(names).astype(np.int64) % operation.buckets
+    found = operation.places
+    rows = [found.get(name, 0) for name in names[:words]]
+    return np.array(rows + [found.get(name, -1) for name in names[words:]], np.int64)
 
 
 def _pairs(ids: Ragged, size: int) -> NDArray[np.int64]:

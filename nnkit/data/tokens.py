@@ -7,7 +7,7 @@ import unicodedata
 from functools import cache
 from itertools import groupby
 
-__all__ = ["tokenise"]
+__all__ = ["located_tokens", "tokenise"]
 
 _WORD_OR_SIGN = r"{word}+(?:'{word}+)*|!+|\?+|\.+|[^\w\s]"
 _PLAIN = re.compile(_WORD_OR_SIGN.format(word=r"\w"))
@@ -39,6 +39,42 @@ def tokenise(text: str) -> list[str]:
     text = _UNSPACED.sub(r" \g<0> ", text)
     pattern = _with_marks() if _marks().search(text) else _PLAIN
     return pattern.findall(text)
+
+
+def located_tokens(text: str) -> list[tuple[list[str], int, int]]:
+    """Return the tokens of a text with the stretches of it that they are written in.
+
+    Returns
+    -------
+    list of (list of str, int, int)
+        Tokens, and where the stretch begins and ends: one token each, or several where the text's characters
+        are not those of its tokens, such as an accent that stands after its letter.
+    """
+    found: list[tuple[list[str], int, int]] = []
+    # No token crosses a space, so that each stretch between spaces has the tokens that it has in the text.
+    for stretch in re.finditer(r"\S+", text):
+        tokens = tokenise(stretch[0])
+        ends = _ends(tokens, stretch[0])
+        if ends is None:
+            found.append((tokens, stretch.start(), stretch.end()))
+        else:
+            found += [
+                ([token], stretch.start() + end - len(token), stretch.start() + end)
+                for token, end in zip(tokens, ends, strict=True)
+            ]
+    return found
+
+
+def _ends(tokens: list[str], stretch: str) -> list[int] | None:
+    """Return where each token ends in a stretch of text; None where one is not found as it is."""
+    lowered, ends, end = stretch.lower().replace("’", "'"), [], 0
+    for token in tokens:
+        begin = lowered.find(token, end)
+        if begin < 0 or len(lowered) != len(stretch):
+            return None
+        end = begin + len(token)
+        ends.append(end)
+    return ends
 
 
 @cache

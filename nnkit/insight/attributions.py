@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from nnkit.errors import ConfigError
 from nnkit.insight.columns import embedded_terms, model_columns, spread, term_name
 from nnkit.insight.explanation import Explanation, chosen_outputs, in_units, output_name
 from nnkit.model import Model
+
+if TYPE_CHECKING:
+    from nnkit.insight.words import ExplainedText
 
 __all__ = ["Baseline", "baseline_inputs", "integrated_gradients"]
 
@@ -103,7 +106,7 @@ def integrated_gradients(
         at_base * scale + shift,
         values * scale + shift,
         tuple(output_name(model, output) for output in chosen.tolist()),
-        _terms(model, features, slopes),
+        *_terms(model, X, features, slopes),
     )
 
 
@@ -212,27 +215,37 @@ def _averaged(
 
 
 def _terms(
-    model: Model, features: Features, slopes: NDArray[np.float64]
-) -> tuple[dict[str, list[tuple[str, float]]], ...]:
-    """Return what each term of the texts contributes, row by row."""
-    texts = {operation.column: operation for operation in model.preprocessor.text_columns}
-    if not texts:
-        return ()
+    model: Model, X: Any, features: Features, slopes: NDArray[np.float64]
+) -> tuple[tuple[dict[str, list[tuple[str, float]]], ...], tuple[dict[str, ExplainedText], ...]]:
+    """Return what each term, and each word, of the texts contributes, row by row."""
+    operations = {operation.column: operation for operation in model.preprocessor.text_columns}
+    if not operations:
+        return (), ()
+    from nnkit.data.tables import as_table
+    from nnkit.data.text import as_texts
+    from nnkit.insight.words import explained_text
+
+    table = as_table(X)
+    documents = {name: as_texts(name, table[name]).to_pylist() for name in operations}
+    columns = [column for column in model_columns(model) if column.name in operations]
     embeddings = [layer for layer in model.network.layers if isinstance(layer, Embedding)]
     parameters = model.network.parameters()
-    found: list[dict[str, list[tuple[str, float]]]] = []
+    terms: list[dict[str, list[tuple[str, float]]]] = []
+    texts: list[dict[str, ExplainedText]] = []
     for row in range(len(features)):
-        by_column = {}
-        for column in model_columns(model):
-            if column.name in texts:
-                by_id = embedded_terms(
-                    features.bags[column.place],
-                    parameters[f"layers.{column.place}.weight"],
-                    embeddings[column.place].reduce,
-                    row,
-                    slopes[row, column.first : column.first + column.width],
-                )
-                named = [(term_name(texts[column.name], place), value) for place, value in by_id.items()]
-                by_column[column.name] = sorted(named, key=lambda pair: -abs(pair[1]))
-        found.append(by_column)
-    return tuple(found)
+        terms.append({})
+        texts.append({})
+        for column in columns:
+            operation = operations[column.name]
+            by_id = embedded_terms(
+                features.bags[column.place],
+                parameters[f"layers.{column.place}.weight"],
+                embeddings[column.place].reduce,
+                row,
+                slopes[row, column.first : column.first + column.width],
+            )
+            named = [(term_name(operation, place), value) for place, value in by_id.items()]
+            terms[row][column.name] = sorted(named, key=lambda pair: -abs(pair[1]))
+            text = documents[column.name][row] or ""
+            texts[row][column.name] = explained_text(operation, text, by_id)
+    return tuple(terms), tuple(texts)

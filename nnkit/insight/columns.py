@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from nnkit.core.features import Bags, Features
 from nnkit.core.layers import Embedding
-from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, PictureColumns, TextColumn
+from nnkit.data.operations import (
+    ArrayColumns,
+    CategoryColumn,
+    NumberColumn,
+    PictureColumns,
+    PlainRows,
+    TextColumn,
+)
 from nnkit.errors import DataError
 from nnkit.model import Model
 
@@ -44,7 +51,7 @@ class Column:
 def model_columns(model: Model) -> tuple[Column, ...]:
     """Return the columns in the order of the model's own preprocessing."""
     preprocessor = model.preprocessor
-    if isinstance(preprocessor.operations[0], ArrayColumns | PictureColumns):
+    if isinstance(preprocessor.operations[0], ArrayColumns | PictureColumns | PlainRows):
         return tuple(Column(name, "dense", j, j, 1) for j, name in enumerate(preprocessor.output_names))
     widths = iter([layer.width for layer in model.network.layers if isinstance(layer, Embedding)])
     numbers = sum(isinstance(operation, NumberColumn) for operation in preprocessor.operations)

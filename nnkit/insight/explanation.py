@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.model import Model
+
+if TYPE_CHECKING:
+    from nnkit.insight.words import ExplainedText
 
 __all__ = ["Explanation", "chosen_outputs", "in_units", "number_words", "output_name"]
 
@@ -36,6 +39,8 @@ class Explanation:
     terms : tuple of dict
         For each row, by a text column's name, its terms and their contributions, the greatest first; empty
         where the method does not tell them.
+    texts : tuple of dict
+        For each row, by a text column's name, the text and what its words contribute; empty as `terms` is.
     """
 
     method: str
@@ -45,6 +50,7 @@ class Explanation:
     outputs: NDArray[np.float64]
     names: tuple[str, ...]
     terms: tuple[dict[str, list[tuple[str, float]]], ...] = ()
+    texts: tuple[dict[str, ExplainedText], ...] = ()
 
     @property
     def gap(self) -> NDArray[np.float64]:
@@ -71,6 +77,8 @@ class Explanation:
             "gap": float(self.gap[row]),
             "columns": [{"column": name, "contribution": value} for name, value in self.ranked(row)],
         }
+        if self.texts and self.texts[row]:
+            found["words"] = {column: text.to_json() for column, text in self.texts[row].items()}
         if self.terms and self.terms[row]:
             found["terms"] = {
                 column: [{"term": term, "contribution": value} for term, value in terms]

@@ -13,6 +13,7 @@ from nnkit.insight.importance_plot import importance_plot
 from nnkit.insight.learning_plots import learning_plots
 from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model, load
+from nnkit.run_folder import find_run
 from nnkit.training.history import History
 
 __all__ = ["PLOTS", "plot_of"]
@@ -77,6 +78,7 @@ def _subject(
     if data is not None:
         model = _model(path)
         return Subject.of_dataset(model, dataset(model, data))
+    path = find_run(path)
     if not path.is_dir():
         raise ConfigError(
             f"{what} is drawn from rows, which a model alone has not: give `data` too, or the run's folder"
@@ -85,10 +87,11 @@ def _subject(
 
 
 def _model(path: Path) -> Model:
-    return load(path / "model.safetensors" if path.is_dir() else path)
+    return load(path)
 
 
 def _learning(folder: Path) -> Plot:
+    folder = find_run(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: learning curves are a run's: give its folder")
     history = History.from_jsonl(folder / "metrics.jsonl")

@@ -32,6 +32,8 @@ from nnkit.insight.picture_plots import mistake_row, weights_plot
 from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.insight.value_plots import predicted_plot, residuals_plot
 from nnkit.machine import describe_machine
+from nnkit.run_folder import find_run
+from nnkit.working import working
 
 __all__ = ["report", "write_report"]
 
@@ -55,6 +57,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     NnkitError
         If one of its files is not as `nnkit train` writes it.
     """
+    folder = find_run(folder)
     path = folder / "report.html" if out is None else out
     write_whole(path, report(subject_of_run(folder)).encode("utf-8", "replace"))
     return path
@@ -62,18 +65,15 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
 def report(subject: RunSubject) -> str:
     """Return the HTML of a run's report."""
-    parts = [
-        *_head(subject),
-        *_metrics(subject),
-        *_findings(subject),
-        *_learning(subject),
-        *confusion_section(subject),
-        *_answers(subject),
-        *_mistakes(subject),
-        *_importance(subject),
-        *_weights(subject),
-        *_settings(subject),
+    sections: list[Callable[[RunSubject], Iterator[str]]] = [
+        *(_head, _metrics, _findings, _learning, confusion_section),
+        *(_answers, _mistakes, _importance, _weights, _settings),
     ]
+    parts: list[str] = []
+    with working("writing the report", len(sections), "sections") as work:
+        for section in sections:
+            parts += section(subject)
+            work.advance()
     name = subject.folder.resolve().name
     return document(f"nnkit report, {name}", "\n".join(parts), _STYLE + CELLS_STYLE, CELLS_SCRIPT)
 

@@ -16,6 +16,7 @@ from nnkit.data.pictures import Pictures
 from nnkit.errors import DataError, FileError
 from nnkit.insight.evaluation import confident_mistakes, greatest_residuals
 from nnkit.model import Model, load
+from nnkit.run_folder import find_run
 from nnkit.training.diagnostics import Finding, read_findings
 from nnkit.training.history import History
 from nnkit.training.run import Run
@@ -189,6 +190,7 @@ def subject_of_run(folder: Path) -> RunSubject:
     NnkitError
         If one of its files is not as `nnkit train` writes it.
     """
+    folder = find_run(folder)
     if not (folder / "config.toml").is_file():
         raise FileError(f"{folder}: no config.toml is there; give the folder of a run")
     if not (folder / "model.safetensors").is_file():

@@ -269,16 +269,14 @@ class Loop:
 
     def _conclude(self, errors: FirstError) -> None:
         """Write the last checkpoint and return to the best weights, unless an error ended the training."""
-        trainer = self.trainer
-        if isinstance(errors.error, Exception):
-            # What is being written was good, and may be all that is left; an interrupt does not wait for it.
-            with errors.kept("waiting for a checkpoint"):
-                if self.writer is not None:
-                    self.writer.wait()
-            return
+        trainer, failed = self.trainer, isinstance(errors.error, Exception)
         with errors.kept("writing the last checkpoint"):
-            if self.writer is not None and self._whole:
+            if self.writer is not None and self._whole and not failed:
                 self.writer.finish(self._snapshot, self._seconds())
+            elif self.writer is not None:
+                self.writer.wait()  # what is being written was good, and may be all that is left
+        if failed:
+            return
         with errors.kept("returning to the best weights"):
             if trainer.restore_best and self.evaluation and trainer.state.best_epoch:
                 self._return_to_best.run()

@@ -1,15 +1,18 @@
 """What a person watches while a network trains: a live bar on a terminal, plain lines everywhere else.
 
-Order: the display, then the words it is made of. Rich is imported only where there is a terminal.
+Order: the display, then how a line is made to fit, then the words it is made of. Rich is imported only where
+there is a terminal.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nnkit.terminal import duration
+from nnkit.terminal import duration, number, number_apart, terminal_width
 from nnkit.training.callbacks import Callback, Figures
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ _LINES = 20
 _LONGEST_SILENCE = 30.0
 # Drawing the bar costs about a millisecond: ten times a second is under 1 % of the training.
 _REFRESH = 0.1
+_WIDEST_BAR, _NARROWEST_BAR = 24, 8
 
 
 class ProgressDisplay(Callback):
@@ -32,7 +36,8 @@ class ProgressDisplay(Callback):
 
     On a terminal a live line (epoch, bar, loss, samples a second, time left) stands below one finished line
     for each epoch. Elsewhere, or on a terminal that cannot move its cursor, there are the plain lines alone.
-    A training of more than 50 epochs leaves about 20 lines, the first, the best and the last among them.
+    A training of more than 50 epochs leaves about 20 lines, the first, the best and the last among them. No
+    line is wider than the terminal, or than 80 columns elsewhere, from 60 columns on.
 
     Parameters
     ----------
@@ -49,42 +54,43 @@ class ProgressDisplay(Callback):
         self._console: Console | None = None  # that of the training under way
         self._progress: Progress | None = None
         self._task: Any = None
-        self._best: tuple[int, str] | None = None
-        self._last: tuple[int, str] | None = None
-        self._best_value = math.inf
-        self._begin(None)
+        self._begin()
 
     def on_train_begin(self, trainer: Any, figures: Figures) -> None:
         """Start the bar."""
         self.close()
-        self._begin(figures)
+        self._begin()
+        self._line_at = figures.seconds
         console = self._terminal()
         if console is not None:
             self._progress = _bar(console)
             # The bar's own look at the clock is not needed: it is drawn when there is something new.
-            self._task = self._progress.add_task(
-                "", total=max(figures.total_steps, 1), **_fields(figures, "")
-            )
+            head, total = _head(figures), max(figures.total_steps, 1)
+            self._task = self._progress.add_task("", total=total, epoch=head, text="")
             self._progress.start()
             self._advance(figures)
 
     def on_step_end(self, trainer: Any, figures: Figures) -> None:
         """Move the bar."""
+        if self._first is None:
+            # What comes before the first steps are done, such as loading what they need, says nothing about
+            # those to come.
+            self._first = figures
         if figures.seconds - self._drawn_at >= _REFRESH:
             self._advance(figures)
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Leave the epoch's line, or remember it in case it turns out to be the best or the last."""
         value = figures.metrics.get("validation_loss", figures.loss)
-        line = _line(figures)
-        self._last = (figures.epoch, line)
+        self._last = figures
         if not math.isnan(value) and value < self._best_value:
             self._best_value = value
-            self._best = (figures.epoch, line)
+            self._best = figures
         if self._is_shown(figures):
-            left = self._time_left(figures)
-            self._write(figures.epoch, f"{line}  {left}" if left else line)
+            self._write(figures, self._time_left(figures))
             self._line_at = figures.seconds
+        if self._first is None:
+            self._first = figures
         if figures.seconds - self._drawn_at >= _REFRESH:
             self._advance(figures)
 
@@ -93,10 +99,10 @@ class ProgressDisplay(Callback):
         if self._progress is not None:
             self._advance(figures)
         self.close()
-        if self._last is not None and self._last[0] not in self._written:
-            self._write(*self._last)
-        if self._best is not None and self._best[0] not in self._written:
-            self._write(self._best[0], f"{self._best[1]}  (best)")
+        if self._last is not None and self._last.epoch not in self._written:
+            self._write(self._last)
+        if self._best is not None and self._best.epoch not in self._written:
+            self._write(self._best, "(best)")
         self._console = None
 
     def close(self) -> None:
@@ -118,15 +124,17 @@ class ProgressDisplay(Callback):
         """Return a display on the same console and file: for scikit-learn's `clone`."""
         return self.__copy__()
 
-    def _begin(self, figures: Figures | None) -> None:
+    def _begin(self) -> None:
         """Forget the last training."""
-        self._first = figures
+        self._first: Figures | None = None
         self._drawn_at = -math.inf
-        self._line_at = 0.0 if figures is None else figures.seconds
+        self._line_at = 0.0
         self._best_value = math.inf
-        self._best = None
-        self._last = None
+        self._best: Figures | None = None
+        self._last: Figures | None = None
+        self._shown: dict[str, float] = {}
         self._written: set[int] = set()
+        self._fit, self._live_fit = _Fit(), _Fit()
 
     def _terminal(self) -> Console | None:
         """Return a console that a bar can be drawn on, or None."""
@@ -141,6 +149,11 @@ class ProgressDisplay(Callback):
         drawable = self._console.is_terminal and not self._console.is_dumb_terminal
         return self._console if drawable else None
 
+    def _width(self) -> int:
+        if self.console is not None:
+            return int(self.console.width)
+        return terminal_width(self.file or sys.stdout)
+
     def _is_shown(self, figures: Figures) -> bool:
         """Whether an epoch's line is written: all, or by count and by time where there are many."""
         if figures.epochs <= _MANY_EPOCHS or not self._written:
@@ -149,8 +162,12 @@ class ProgressDisplay(Callback):
         silence = figures.seconds - self._line_at
         return figures.epoch % spacing == 0 or figures.epoch == figures.epochs or silence >= _LONGEST_SILENCE
 
-    def _write(self, epoch: int, line: str) -> None:
-        self._written.add(epoch)
+    def _write(self, figures: Figures, end: str = "") -> None:
+        epochs = str(figures.epochs)
+        head = f"epoch {figures.epoch:>{len(epochs)}}/{epochs}"
+        line = self._fit.line([_Piece(head, head), *_pieces(figures, self._shown, end)], self._width())
+        self._shown = _values(figures)
+        self._written.add(figures.epoch)
         if self._console is not None:
             # Rich would colour the numbers, wrap the line and read [brackets] as markup.
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -161,14 +178,21 @@ class ProgressDisplay(Callback):
         if self._progress is None:
             return
         self._drawn_at = figures.seconds
-        left = self._time_left(figures)
-        self._progress.update(self._task, completed=figures.step, **_fields(figures, left))
+        head = _head(figures)
+        pieces = _pieces(figures, {}, self._time_left(figures)) if figures.step else []
+        # One column is left free: a terminal may wrap a line that fills it.
+        room = self._width() - len(head) - 3
+        text = self._live_fit.line(pieces, room - _NARROWEST_BAR)
+        bar: Any = self._progress.columns[1]
+        bar.bar_width = min(_WIDEST_BAR, room - len(text))
+        self._progress.update(self._task, completed=figures.step, epoch=head, text=text)
         self._progress.refresh()
 
     def _time_left(self, figures: Figures) -> str:
         """Return the time to the last step at the speed so far, in words; nothing where none is known."""
-        steps = figures.step - (self._first.step if self._first else 0)
-        seconds = figures.seconds - (self._first.seconds if self._first else 0.0)
+        if self._first is None:
+            return ""
+        steps, seconds = figures.step - self._first.step, figures.seconds - self._first.seconds
         remaining = figures.total_steps - figures.step
         if steps <= 0 or seconds <= 0 or remaining <= 0:
             return ""
@@ -179,33 +203,74 @@ def _bar(console: Console) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[figures]}", markup=False),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[epoch]}", markup=False),
+        BarColumn(bar_width=_WIDEST_BAR),
+        TextColumn("{task.fields[text]}", markup=False),
     )
     # No thread of its own: it would take turns with the training for the interpreter.
     return Progress(*columns, console=console, auto_refresh=False, transient=True)
 
 
-def _fields(figures: Figures, left: str) -> dict[str, Any]:
-    words = _words(figures) if figures.step else []
-    return {"epoch": f"{max(figures.epoch, 1)}/{figures.epochs}", "figures": "  ".join(words), "left": left}
+# --- a line that fits ---
 
 
-def _line(figures: Figures) -> str:
-    """Return the plain line of an epoch."""
-    epochs = str(figures.epochs)
-    return "  ".join([f"epoch {figures.epoch:>{len(epochs)}}/{epochs}", *_words(figures)])
+@dataclass(frozen=True)
+class _Piece:
+    """A part of a line: in full, short, and how dispensable it is (0: not at all)."""
+
+    full: str
+    short: str
+    rank: int = 0
 
 
-def _words(figures: Figures) -> list[str]:
-    """Return the figures in words: loss, validation and metrics, speed."""
-    words = [f"loss {_number(figures.loss)}"]
-    words += [f"{_label(name, figures)} {_number(value)}" for name, value in figures.metrics.items()]
-    if figures.samples_per_second > 0:
-        words.append(f"{_speed(figures.samples_per_second):>9} samples/s")
-    return words
+@dataclass
+class _Fit:
+    """How the lines of a training are made to fit: what one line had to give up, those after it do too."""
+
+    short: bool = False
+    most: int = 9
+
+    def line(self, pieces: list[_Piece], width: int) -> str:
+        """Return the pieces in a line: all in full where they fit, else short, else without some."""
+        while True:
+            kept = [piece for piece in pieces if piece.rank <= self.most]
+            text = "  ".join(piece.short if self.short else piece.full for piece in kept)
+            if len(text) <= width or (self.short and self.most == 0):
+                return text[: max(width, 0)]
+            if self.short:
+                self.most = max((piece.rank for piece in kept), default=1) - 1
+            self.short = True
+
+
+# --- the words ---
+
+
+def _head(figures: Figures) -> str:
+    return f"epoch {max(figures.epoch, 1)}/{figures.epochs}"
+
+
+# What is left out first where there is no room.
+_SPEED, _LATER_METRIC, _END, _FIRST_METRIC = 4, 3, 2, 1
+
+
+def _pieces(figures: Figures, before: Mapping[str, float], end: str) -> list[_Piece]:
+    """Return the figures in words: loss, validation and metrics, speed, and how the line ends."""
+    pieces, metrics = [], 0
+    for name, value in _values(figures).items():
+        shown = number_apart(value, before[name]) if name in before else number(value)
+        is_loss = name.removeprefix("validation_") == "loss"
+        metrics += not is_loss
+        rank = 0 if is_loss else _FIRST_METRIC if metrics == 1 else _LATER_METRIC
+        label = _label(name, figures)
+        pieces.append(_Piece(f"{label} {shown}", f"{label.replace('validation', 'val')} {shown}", rank))
+    rate = figures.samples_per_second
+    if rate > 0:
+        pieces.append(_Piece(f"{_speed(rate):>9} samples/s", f"{_short_speed(rate):>6}", _SPEED))
+    return [*pieces, _Piece(end, end, _END)] if end else pieces
+
+
+def _values(figures: Figures) -> dict[str, float]:
+    return {"loss": figures.loss, **figures.metrics}
 
 
 def _label(name: str, figures: Figures) -> str:
@@ -216,20 +281,17 @@ def _label(name: str, figures: Figures) -> str:
     return name.replace("_", " ")
 
 
-def _number(value: float) -> str:
-    """Return a figure six characters wide wherever it fits, so that the lines align."""
-    size = abs(value)
-    if not math.isfinite(value) or size == 0 or 1e-3 <= size < 10:
-        return f"{value:6.4f}"
-    if 10 <= size < 1e4:
-        return f"{value:6.{2 if size < 100 else 1 if size < 1000 else 0}f}"
-    digits, exponent = f"{value:.1e}".split("e")
-    return f"{digits}e{int(exponent)}"
-
-
 def _speed(rate: float) -> str:
     """Return a rate to three digits, with a comma at the thousands."""
     if rate < 1:
         return f"{rate:.2g}"
     digits = max(math.floor(math.log10(rate)) - 2, 0)
     return f"{round(rate / 10**digits) * 10**digits:,}"
+
+
+def _short_speed(rate: float) -> str:
+    """Return a rate of samples in few characters: 412k/s."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if rate >= 0.9995 * size:
+            return f"{rate / size:.{1 if rate < 9.95 * size else 0}f}{unit}/s"
+    return f"{rate:.3g}/s"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.cache import cache_folder
-from nnkit.config import Config, load_config
+from nnkit.config import Config, load_config, toml_value
 from nnkit.core.layers import Embedding
 from nnkit.core.network import Network
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.errors import ConfigError, DivergenceError, FileError
-from nnkit.files import locked
+from nnkit.files import holder_of, in_use, locked
 from nnkit.model import Model
+from nnkit.run_folder import MODEL_FILE, RUN_FILE, claim_folder, find_run, timed_name
 from nnkit.training.callbacks import Callback
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint
 from nnkit.training.diagnosis import Diagnosis
@@ -36,10 +37,18 @@ from nnkit.training.run_data import EncodedRows, MeasuredRows, RunData
 from nnkit.training.run_record import RunRecord
 from nnkit.training.trackers import Tracker
 
-__all__ = ["MeasuredRows", "Outcome", "Run"]
+__all__ = ["MeasuredRows", "Outcome", "Run", "check_free", "resumed_config"]
 
 logger = logging.getLogger("nnkit")
 
+_CHECKPOINTS = "checkpoints"
+# What else a run leaves in its folder.
+_WRITTEN = (RUN_FILE, "metrics.jsonl", "findings.json", MODEL_FILE, "report.html")
+# What a resumed training may be told otherwise.
+_CHANGEABLE = (
+    *("training.epochs", "run.device", "run.data_placement", "run.diagnostics", "run.out"),
+    *("run.checkpoint_every", "run.checkpoint_keep", "run.keep_checkpoints"),
+)
 # Adam moves a weight by about its rate an update: so few leave most weights near where they began.
 _FEW_UPDATES = 200
 
@@ -58,12 +67,15 @@ class Outcome:
         How many those are.
     model_path : Path
         The model file.
+    undefined : dict of str to str
+        Why a metric is NaN, or 0 by convention, on these rows.
     """
 
     metrics: dict[str, float]
     rows: str
     count: int
     model_path: Path
+    undefined: dict[str, str] = field(default_factory=dict)
 
 
 class Run:
@@ -73,6 +85,12 @@ class Run:
     ----------
     config : Config
         What to do. Its data may be a built-in's name; none means ``digits``.
+    own_process : bool
+        Whether the number of BLAS threads is the run's to set.
+    mapped : bool
+        Whether a file of numbers stays mapped.
+    overwrite : bool
+        Whether `train` may put an end to the run that is in the folder.
 
     Attributes
     ----------
@@ -83,7 +101,8 @@ class Run:
     model : Model
         Trained in place.
     folder : Path
-        The run folder that `train` will write.
+        The run folder that `train` will write; where ``run.out`` is not set, the name changes if it is taken
+        when `claim_folder` makes it.
     findings : list of Finding
         What `train` saw before the first step and on the way, unless ``run.diagnostics`` is off; kept in the
         folder's ``findings.json``.
@@ -91,9 +110,12 @@ class Run:
         What watched the training, and how long that took.
     """
 
-    def __init__(self, config: Config, own_process: bool = False, mapped: bool = False) -> None:
+    def __init__(
+        self, config: Config, own_process: bool = False, mapped: bool = False, overwrite: bool = False
+    ) -> None:
         self.config = config
         self.own_process = own_process
+        self.overwrite = overwrite
         self.stopping = False
         self.findings: list[Finding] = []
         self._told: list[Finding] = []
@@ -124,18 +146,25 @@ class Run:
         self.model = Model(network, preprocessor, encoder, loss)
         self._vectors = embeddings.values
         self._threshold: dict[str, float] = {}
-        self.folder = self._folder()
+        out = config.run.out
+        self.folder = Path("runs") / timed_name(self.dataset.name) if out is None else Path(out)
+        self._claimed = out is not None
         self._checkpoint: Checkpoint | None = None
 
     @classmethod
-    def resumed(cls, folder: Path, overrides: Iterable[str] = ()) -> Run:
-        """Return the run that left this folder, to be gone on with; without a checkpoint it begins anew.
+    def resumed(
+        cls,
+        folder: Path,
+        overrides: Iterable[str] = (),
+        options: Mapping[str, tuple[str, Any]] | None = None,
+    ) -> Run:
+        """Return the run that left this folder, ready to go on; without a checkpoint it begins anew.
 
         Parameters
         ----------
         folder : Path
-            The run folder.
-        overrides : iterable of str
+            The run folder, or its name without the time.
+        overrides, options
             As `Config.with_overrides` takes them; only epochs, device, checkpoints and where the rows lie may
             change.
 
@@ -143,12 +172,18 @@ class Run:
         ------
         FileError, ModelFileError
             If the folder holds no run, or none of its checkpoints is whole.
+        ConfigError
+            If another setting is to change, or the run is finished and its checkpoints are gone.
         """
-        if not (folder / "config.toml").is_file():
-            raise FileError(f"{folder}: no config.toml is there; --resume takes the folder of a run")
-        config = load_config(folder / "config.toml").with_overrides(overrides)
+        folder = find_run(folder)
+        config = resumed_config(folder, overrides, options)
         own = config.run.model_copy(update={"out": str(folder)})
-        checkpoint = newest_checkpoint(folder / "checkpoints")
+        checkpoint = newest_checkpoint(folder / _CHECKPOINTS)
+        if checkpoint is None and (folder / MODEL_FILE).is_file():
+            raise ConfigError(
+                f"{folder} is finished and its checkpoints are gone: no epochs can be added.\n"
+                "Train anew with more training.epochs; run.keep_checkpoints = true keeps the checkpoints"
+            )
         # Rows of a file are scaled as a batch is filled, others beforehand: that stays, wherever they lie.
         mapped = checkpoint is not None and checkpoint.settings.get("block_rows") is not None
         run = cls(config.model_copy(update={"run": own}), mapped=mapped)
@@ -157,15 +192,11 @@ class Run:
             logger.info(f"{folder} has no checkpoint yet: the training begins anew")
         return run
 
-    def _folder(self) -> Path:
-        if self.config.run.out is not None:
-            return Path(self.config.run.out)
-        stem = Path("runs") / f"{self.dataset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path, number = stem, 1
-        while path.exists():
-            number += 1
-            path = stem.with_name(f"{stem.name}-{number}")
-        return path
+    def claim_folder(self) -> None:
+        """Make the run's folder, under a name that no other run has; `train` does it where nobody did."""
+        if not self._claimed:
+            self.folder = claim_folder(self.folder)
+            self._claimed = True
 
     @property
     def training_rows(self) -> int:
@@ -181,9 +212,15 @@ class Run:
     def hint(self) -> str:
         """One line of advice on the finished training, or nothing."""
         updates = int(self.trainer.history["step"][-1]) if len(self.trainer.history) else 0
-        if 0 < updates < _FEW_UPDATES:
+        if 0 < updates < _FEW_UPDATES and not self.past_its_best:
             return f"only {updates} updates were made; more epochs or a smaller batch may do better"
         return ""
+
+    @property
+    def past_its_best(self) -> bool:
+        """Whether the weights are those of an epoch before the last: more epochs would not have helped."""
+        state = self.trainer.state
+        return state.restored and state.best_epoch != len(self.trainer.history)
 
     def resolved(self) -> Config:
         """Return the config with what was left open filled in, as the run folder keeps it."""
@@ -240,19 +277,35 @@ class Run:
         watching = [RunRecord(self), *watch, *callbacks]
         given = {"validation": rows.validation, "callbacks": watching, "decode": decode, "progress": False}
         numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
-        with locked(self.folder), self.trainer.backend.computing_like(numerics):
+        with self._own_folder(), self.trainer.backend.computing_like(numerics):
             try:
                 self._fit(rows, given)
             except DivergenceError as error:
                 for diagnosis in watch:
                     diagnosis.diverged(error, self.trainer.optimizer.learning_rate)
-                self._save({})
+                self._save("diverged")
                 raise
             finally:
                 self._keep_findings(watch)
             if self.interrupted:
-                return Outcome({}, "training", 0, self._save({}))
-            return self._finish(rows)
+                return Outcome({}, "training", 0, self._save("interrupted"))
+            outcome = self._finish(rows)
+            if not self.config.run.keep_checkpoints:
+                shutil.rmtree(self.folder / _CHECKPOINTS, ignore_errors=True)
+            return outcome
+
+    @contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Hold the run's folder; one that was made for a training that could not begin is taken away."""
+        self.claim_folder()
+        try:
+            with locked(self.folder):
+                yield
+        except BaseException:
+            if self.config.run.out is None:
+                with suppress(OSError):
+                    self.folder.rmdir()  # fails where anything has been written
+            raise
 
     def _encoded(self) -> EncodedRows:
         return self.data.encoded(self.model.preprocessor, self.model.target, self.trainer.dtype)
@@ -326,13 +379,16 @@ class Run:
     def _fit(self, rows: EncodedRows, given: dict[str, Any]) -> None:
         """Train from the first step, or from the checkpoint."""
         training, run = self.config.training, self.config.run
-        folder = self.folder / "checkpoints"
+        folder = self.folder / _CHECKPOINTS
         given = {**given, "checkpoints": Checkpoints(folder, run.checkpoint_every, run.checkpoint_keep)}
         given["epochs"] = training.epochs
         if self._checkpoint is not None:
             self.trainer.resume(self._checkpoint, rows.features, rows.targets, **given)
             return
-        self._clear(folder)
+        check_free(self.folder, self.overwrite)
+        for name in (*_WRITTEN, _CHECKPOINTS):
+            path = self.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self._begin_from_vectors()
         self.trainer.fit(rows.features, rows.targets, batch_size=training.batch_size, **given)
 
@@ -346,17 +402,6 @@ class Run:
             table = network.parameters()[name]
             table[found.places] = found.vectors
             network.set_parameters({name: table})
-
-    def _clear(self, folder: Path) -> None:
-        """Make way for a new training; an unfinished one is not thrown away."""
-        left = newest_checkpoint(folder)
-        if left is not None and not left.finished:
-            raise ConfigError(
-                f"{self.folder} holds a training that is not finished ({left.step:,} steps are done): "
-                f"go on with --resume {self.folder}, or choose another --out"
-            )
-        if left is not None:
-            shutil.rmtree(folder)
 
     @property
     def interrupted(self) -> bool:
@@ -389,10 +434,12 @@ class Run:
         metrics = model.measure(outputs, target)
         if model.task == "binary" and held is not None and held_targets is not None:
             self._threshold = model.measured_threshold(held, held_targets)
-        return Outcome(metrics, kind, len(target), self._save({kind: metrics}))
+        ended = "stopped early" if self.trainer.state.stopped_early else "finished"
+        path = self._save(ended, {kind: metrics})
+        return Outcome(metrics, kind, len(target), path, model.undefined_metrics(metrics, target))
 
-    def _save(self, metrics: dict[str, dict[str, float]]) -> Path:
-        measured = {**metrics, "best_threshold": self._threshold}
+    def _save(self, ended: str, metrics: Mapping[str, dict[str, float]] | None = None) -> Path:
+        measured = {**(metrics or {}), "best_threshold": self._threshold}
         finite = {rows: {k: v for k, v in m.items() if np.isfinite(v)} for rows, m in measured.items()}
         threshold = finite.pop("best_threshold")
         self.model.details = {
@@ -400,6 +447,7 @@ class Run:
             "image_shape": None if self.dataset.image_shape is None else list(self.dataset.image_shape),
             "trained_rows": self.training_rows,
             "epochs": len(self.trainer.history),
+            "ended": ended,
             "device": self.trainer.backend.name,
             "precision": self.trainer.precision,
             "seed": self.trainer.seed,
@@ -408,6 +456,74 @@ class Run:
             "metrics": finite,
             "best_threshold": threshold,
         }
-        path = self.folder / "model.safetensors"
+        path = self.folder / MODEL_FILE
         self.model.save(path)
         return path
+
+
+def check_free(folder: Path, overwrite: bool = False) -> None:
+    """Raise unless a new training may write to a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    overwrite : bool
+        Whether it may put an end to a run that is there.
+
+    Raises
+    ------
+    FileError
+        If a training is under way there.
+    ConfigError
+        If a run is there that is finished, or that can be resumed, unless `overwrite`.
+    """
+    holder = holder_of(folder)
+    if holder not in (None, str(os.getpid())):
+        raise in_use(folder, holder or "")
+    if overwrite:
+        return
+    try:
+        left = newest_checkpoint(folder / _CHECKPOINTS)
+    except FileError:
+        return  # what cannot be looked into cannot be written to, which is told there
+    if left is not None and not left.finished:
+        raise ConfigError(
+            f"{folder} holds a training that is not finished ({left.step:,} steps are done): go on with "
+            f"Run.resumed({folder}), give another run.out, or set overwrite=True"
+        )
+    if left is not None or (folder / MODEL_FILE).exists():
+        raise ConfigError(
+            f"{folder} holds a finished run: give another run.out, or set overwrite=True to replace it"
+        )
+
+
+def resumed_config(
+    folder: Path, overrides: Iterable[str] = (), options: Mapping[str, tuple[str, Any]] | None = None
+) -> Config:
+    """Return the config that a run is resumed with; arguments as for `Run.resumed`.
+
+    Raises
+    ------
+    FileError
+        If the folder holds no run.
+    ConfigError
+        If a setting is to change that cannot.
+    """
+    if not (folder / RUN_FILE).is_file():
+        raise FileError(f"{folder}: no {RUN_FILE} is there; to resume, give the folder of a run")
+    before = load_config(folder / RUN_FILE)
+    config = before.with_overrides(overrides, options)
+    then, given = before.model_dump(), config.model_dump()
+    for section, settings in given.items():
+        for key, value in settings.items():
+            # Data that have been moved are known by their content.
+            changeable = section == "data" or f"{section}.{key}" in _CHANGEABLE
+            if value != then[section][key] and not changeable:
+                pair = (value, then[section][key])
+                said, was = ("not set" if item is None else toml_value(item, strict=False) for item in pair)
+                raise ConfigError(
+                    f"{section}.{key} cannot change when a training is resumed: it is {said} here "
+                    f"and {was} in the run"
+                )
+    return config

@@ -6,6 +6,7 @@ own settings of these packages (MLFLOW_TRACKING_URI, WANDB_MODE=online) say othe
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
@@ -287,10 +288,13 @@ class MLflow(Tracker):
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         beside.mkdir(parents=True, exist_ok=True)
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
         local = uri.startswith("sqlite:")
-        identity = self._experiment(name, (beside / "mlartifacts").as_uri() if local else None)
+        # Two processes that make one store at the same moment fail in MLflow.
+        with open(beside / ".mlflow.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+            identity = self._experiment(name, (beside / "mlartifacts").as_uri() if local else None)
         if resumed and self._go_on(identity):
             return
         run = self._client.create_run(
@@ -303,15 +307,10 @@ class MLflow(Tracker):
             self._client.log_batch(self.run_id, params=parameters[first : first + 100])
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
-        """Return the experiment's identity; make it, unless another process does so at this moment."""
+        """Return the experiment's identity; make it if there is none."""
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            try:
-                return self._client.create_experiment(name, artifact_location=artifacts)
-            except Exception:
-                experiment = self._client.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
+            return self._client.create_experiment(name, artifact_location=artifacts)
         return experiment.experiment_id
 
     def _go_on(self, experiment: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -483,7 +484,8 @@ class Trainer:
             held_out_weights = None if weights is None else weights[held_out]
             validation = (features.take(held_out), targets[held_out], held_out_weights)
             features, targets = features.take(kept), targets[kept]
-            weights = None if weights is None else weights[kept]
+            with _named("the rows that are not held out"):
+                weights = None if weights is None else loss_weights(weights[kept], len(kept), self.dtype)
         self._prepare_network(features)
         weights = self._with_class_weights(targets, weights)
         placed = self._placed(features, block_rows)
@@ -520,6 +522,26 @@ class Trainer:
             return seen if held is None else {**seen, **fingerprint(*held, "validation")}
 
         return loop, cache(data)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as a model file, which `nnkit.load` reads; see `Network.save`.
+
+        Raises
+        ------
+        ConfigError
+            If the network has no parameters yet.
+        FileError
+            If the file cannot be written.
+        """
+        details = {
+            "epochs": len(self.history),
+            "device": self.backend.name,
+            "precision": self.precision,
+            "seed": self.seed,
+            "nnkit": version("nnkit"),
+            "numpy": np.__version__,
+        }
+        self.network.save(path, self.loss, details)
 
     def prepared_step(
         self, X: ArrayLike | Features, y: ArrayLike, batch_size: int, sample_weight: ArrayLike | None = None
@@ -573,11 +595,13 @@ class Trainer:
         """Return the validation rows as the device receives them."""
         if len(validation) not in (2, 3):
             raise DataError("validation is a share, (X, y) or (X, y, sample_weight)")
-        features = self._features(validation[0])
-        self.network.check_width(features)
-        targets = loss_targets(validation[1], self.loss, self.network.output_width, len(features), self.dtype)
         given = validation[2] if len(validation) == 3 else None
-        weights = loss_weights(given, len(features), self.dtype, "the weight in validation")
+        with _named("validation"):
+            features = self._features(validation[0])
+            self.network.check_width(features)
+            outputs = self.network.output_width
+            targets = loss_targets(validation[1], self.loss, outputs, len(features), self.dtype)
+            weights = loss_weights(given, len(features), self.dtype)
         return features, targets, weights
 
     def _evaluation(
@@ -591,6 +615,15 @@ class Trainer:
         rows = Rows(self.backend, self.dtype, placed.features, targets, weights, placement=placed.placement)
         inference = Inference(self.network.stages, self.network.arena, rows, self.loss, self.half)
         return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)
+
+
+@contextmanager
+def _named(rows: str) -> Iterator[None]:
+    """Say of which rows a `DataError` is."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{rows}: {error}") from None
 
 
 def _with_progress(callbacks: tuple[Any, ...], progress: bool | None) -> tuple[Any, ...]:

@@ -13,7 +13,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from extra_packages import require
 from numpy.typing import NDArray
 from simulated import cublaslt as acted
 
@@ -173,8 +172,8 @@ def test_what_cannot_be_planned_is_refused(change, message) -> None:
         plan_product(**{**arguments, **change})
 
 
+@pytest.mark.extra("nvmath")
 def test_the_numbers_acted_with_are_the_librarys() -> None:
-    require("nvmath")
     from nvmath.bindings import cublas, cublasLt
 
     for ours, theirs in (
@@ -274,8 +273,8 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.extra("nvmath")
 def test_the_library_holds_what_it_was_told(tmp_path: Path) -> None:
-    require("nvmath")
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("there is no C compiler, for a driver to load the library with")

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from extra_packages import require
+import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 FILES = ("test_contract.py", "test_cuda_device.py", "test_cuda_training.py")
 
 
+@pytest.mark.extra("numba_cuda")
 def test_the_backend_does_on_a_simulated_gpu_what_it_must() -> None:
-    require("numba_cuda")
     paths = [str(TESTS / "backends" / name) for name in FILES]
     command = [
         sys.executable,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extra_packages import require
 
 from nnkit.backends import select
 from nnkit.benchmarks import contest, peers
@@ -50,11 +49,15 @@ def test_nnkit_trains_the_problem_from_its_weights_in_its_order(problem: Problem
 
 
 @pytest.mark.parametrize(
-    ("library", "kind"),
-    [("sklearn", "ScikitLearn"), ("torch", "TorchEager"), ("jax", "JaxStep"), ("jax", "JaxEpoch")],
+    "kind",
+    [
+        "ScikitLearn",
+        pytest.param("TorchEager", marks=pytest.mark.extra("torch")),
+        pytest.param("JaxStep", marks=pytest.mark.extra("jax")),
+        pytest.param("JaxEpoch", marks=pytest.mark.extra("jax")),
+    ],
 )
-def test_peers_come_to_the_same_loss_as_nnkit(problem: Problem, library: str, kind: str) -> None:
-    require(library)
+def test_peers_come_to_the_same_loss_as_nnkit(problem: Problem, kind: str) -> None:
     peer = getattr(peers, kind)(problem, "cpu", "fp32")
     peer.run()
     expected = last_loss_of_epoch(training_step(problem, select("cpu").backend), problem.steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -10,10 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from extra_packages import require
 
 from nnkit import cli
 from nnkit.benchmarks import sweep
@@ -112,18 +111,25 @@ def test_precisions_and_places_that_are_not_there_have_words_and_no_figures(tiny
 
 
 @pytest.mark.parametrize(
-    ("library", "name"),
-    [("sklearn", "scikit-learn"), ("torch", "PyTorch eager"), ("jax", "JAX, an epoch a call")],
+    "name",
+    [
+        "scikit-learn",
+        pytest.param("PyTorch eager", marks=pytest.mark.extra("torch")),
+        pytest.param("JAX, an epoch a call", marks=pytest.mark.extra("jax")),
+    ],
 )
-def test_peers_do_the_same_work(tiny: Result, library: str, name: str) -> None:
+def test_peers_do_the_same_work(tiny: Result, name: str) -> None:
     peer = next(record for record in tiny.section("peers") if record.name == name)
-    if importlib.util.find_spec(library) is None:
-        assert "No module named" in peer.skipped
-        require(library)
     assert peer.details["same work"] is True
     assert peer.ratios["loss apart from nnkit's"].median < 1e-4
     own = next(record for record in tiny.section("peers") if record.name == "nnkit")
     assert own.figures["loss"].median == pytest.approx(peer.figures["loss"].median, rel=1e-4)
+
+
+def test_peers_that_are_not_installed_say_so(tiny: Result) -> None:
+    skipped = {record.name: record.skipped for record in tiny.section("peers")}
+    for library, name in (("torch", "PyTorch eager"), ("jax", "JAX, an epoch a call")):
+        assert ("No module named" in skipped[name]) == (find_spec(library) is None)
 
 
 def test_memory_grows_by_what_the_arrays_take(tiny: Result) -> None:

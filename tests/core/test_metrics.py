@@ -12,7 +12,14 @@ import pytest
 import sklearn.metrics as theirs
 
 from nnkit.core import metrics
-from nnkit.core.metrics import best_f1_threshold, default_metrics, evaluate_metrics, get_metric, metrics_for
+from nnkit.core.metrics import (
+    best_f1_threshold,
+    default_metrics,
+    evaluate_metrics,
+    get_metric,
+    metrics_for,
+    undefined_metrics,
+)
 from nnkit.errors import ConfigError, DataError
 
 SAMPLES = 157
@@ -301,3 +308,46 @@ def test_without_a_positive_sample_or_finite_probabilities_there_is_no_threshold
 ) -> None:
     found = best_f1_threshold(np.array(truth, np.int64), np.array(probabilities))
     assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "truth", "outputs", "labels", "reasons"),
+    [
+        ("binary", [0, 0, 1], [0.1, 0.2, 0.9], ["no", "yes"], {}),
+        (
+            "binary",
+            [0, 0],
+            [0.1, 0.2],
+            ["no", "yes"],
+            dict.fromkeys(["f1", "precision", "recall", "roc_auc"], "no row here is of class 'yes'"),
+        ),
+        ("binary", [1, 1], [0.9, 0.8], ["no", "yes"], {"roc_auc": "no row here is of class 'no'"}),
+        (
+            "multiclass",
+            [0, 0, 1],
+            np.full((3, 4), 0.25),
+            ["a", "b", "c", "d"],
+            {"roc_auc": "no row here is of class 'c' and 1 more classes"},
+        ),
+        (
+            "multilabel",
+            [[0, 1], [1, 1]],
+            [[0.1, 0.8], [0.6, 0.9]],
+            ["wet", "cold"],
+            {"roc_auc": "'cold' is the same in all rows here"},
+        ),
+        ("regression", [[1.0]], [[1.5]], [], {"r2": "it needs two rows or more"}),
+        ("regression", [[2.0], [2.0]], [[1.5], [2.5]], [], {"r2": "the target is the same in all rows here"}),
+        ("regression", [[2.0], [3.0]], [[1.5], [2.5]], [], {}),
+    ],
+)
+def test_what_these_rows_do_not_define_has_a_reason(task, truth, outputs, labels, reasons) -> None:
+    measured = evaluate_metrics(metrics_for(task), task, np.array(truth), np.array(outputs))
+    assert undefined_metrics(measured, task, truth, labels) == reasons
+    assert {name for name, value in measured.items() if np.isnan(value)} <= set(reasons)
+
+
+def test_without_rows_and_with_outputs_that_are_not_finite_every_metric_has_a_reason() -> None:
+    assert undefined_metrics({"accuracy": np.nan}, "binary", []) == {"accuracy": "there are no rows"}
+    nan = {"rmse": np.nan, "mae": 1.0}
+    assert undefined_metrics(nan, "regression", [1.0, 2.0]) == {"rmse": "the model's outputs are not finite"}

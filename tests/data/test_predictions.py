@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
-from pyarrow import csv
+from pyarrow import array, csv
 
 from nnkit.data.predictions import write_predictions
 from nnkit.data.targets import TargetEncoder
-from nnkit.errors import ConfigError, FileError
+from nnkit.errors import ConfigError, DataError, FileError
 
 
 def encoder(target: Any, task: str = "auto", names: tuple[str, ...] = ()) -> TargetEncoder:
@@ -107,3 +107,29 @@ def test_a_failure_leaves_the_old_file(suffix: str, tmp_path: Path, monkeypatch:
         write_predictions(np.zeros(2), encoder([0.5, 1.5]), False, path)
     monkeypatch.undo()
     assert [item.read_bytes() for item in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_are_kept_beside_the_predictions(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    kept = {"id": array([7, 8, 9]), "price": array([1.5, None, 2.5])}
+    target = encoder([1.0, 2.0, 4.0], "regression", ("price",))
+    write_predictions(np.array([1.0, 2.0, 3.0]), target, False, path, kept)
+    found = csv.read_csv(path) if suffix == ".csv" else pq.read_table(path)
+    assert found.to_pydict() == {
+        "id": [7, 8, 9],
+        "price": [1.5, None, 2.5],
+        "predicted_price": [1.0, 2.0, 3.0],
+    }
+
+
+def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    target, values = encoder([1.0, 2.0], "regression", ("price",)), np.array([1.0, 2.0])
+    ids = array([1, 2])
+    with pytest.raises(ConfigError, match="npy file holds predictions alone: write a"):
+        write_predictions(values, target, False, tmp_path / "p.npy", {"id": ids})
+    with pytest.raises(ConfigError, match="would both be named 'predicted_price'"):
+        write_predictions(values, target, False, None, {"price": ids, "predicted_price": ids})
+    with pytest.raises(DataError, match=r"cannot be written as CSV: .*; write a .parquet"):
+        write_predictions(values, target, False, None, {"pair": array([[1], [2]])})
+    assert list(tmp_path.iterdir()) == []

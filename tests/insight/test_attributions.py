@@ -155,12 +155,9 @@ def test_the_terms_of_a_text_add_up_to_its_column(reduce: Any) -> None:
 
 
 def test_a_run_of_characters_is_told_from_a_word_of_the_same_letters() -> None:
-    from nnkit.insight.command import _quoted
-
     text = TextColumn("body", 1, (3, 3), ("txt", " txt"))
     names = [term_name(text, row) for row in range(3)]
     assert names == ["(unknown words)", "txt", "txt (characters)"]
-    assert [_quoted(name) for name in names[1:]] == ["'txt'", "'txt' (characters)"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from extra_packages import require
 from scipy import stats
 
 from nnkit.core.layers import Dense
@@ -58,8 +57,10 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     assert difference_interval(Rate(9, 10), Rate(3, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
 
 
+@pytest.mark.extra("fairlearn")
 def test_figures_and_differences_are_fairlearns() -> None:
-    fairlearn = require("fairlearn.metrics")
+    from fairlearn import metrics as fairlearn
+
     model, X, y, groups = binary()
     found = audit(model, X, y, groups)
     truth, said = y == "yes", model.predict(X) == "yes"

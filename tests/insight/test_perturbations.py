@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from extra_packages import require
 from test_attributions import rows, table_model
 
 from nnkit.core.layers import Dense, Embedding
@@ -38,9 +37,9 @@ def test_the_matrix_gives_the_models_outputs(embedded: bool) -> None:
     np.testing.assert_allclose(matrix.outputs(mixed), expected, rtol=1e-12)
 
 
+@pytest.mark.extra("shap")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
 def test_shap_on_a_linear_network_is_weight_times_input_less_the_mean(dtype: Any, tolerance: float) -> None:
-    require("shap")
     model, X = table_model([], dtype), rows()
     found = shap_values(model, X, background=X)
     # Which integrated gradients are compared with in a closed form of their own.
@@ -57,8 +56,8 @@ def test_shap_on_a_linear_network_is_weight_times_input_less_the_mean(dtype: Any
     np.testing.assert_allclose(found.contributions[:, 0] / scale, by_hand / scale, rtol=0, atol=tolerance)
 
 
+@pytest.mark.extra("shap")
 def test_shap_of_many_columns_is_estimated_and_adds_up() -> None:
-    require("shap")
     random = np.random.default_rng(0)
     X = random.normal(size=(60, 14))
     net = Network([Dense(3)])
@@ -73,9 +72,9 @@ def test_shap_of_many_columns_is_estimated_and_adds_up() -> None:
     np.testing.assert_allclose(found.gap, 0, atol=1e-9)
 
 
+@pytest.mark.extra("shap")
 @pytest.mark.parametrize("embedded", [False, True])
 def test_shap_values_add_up_to_the_output(embedded: bool) -> None:
-    require("shap")
     model = table_model([Dense(16, "relu"), Dense(8, "tanh")], embedded=embedded)
     found = shap_values(model, rows(), background=rows(1))
     np.testing.assert_allclose(found.gap, 0, atol=1e-6)
@@ -108,8 +107,8 @@ def mixed_rows() -> pa.Table:
     )
 
 
+@pytest.mark.extra("shap")
 def test_shap_of_missing_values_categories_and_texts_is_shapleys_formula() -> None:
-    require("shap")
     model, X = mixed_model(), mixed_rows()
     found = shap_values(model, X, background=X)
     names = found.columns
@@ -133,8 +132,8 @@ def test_shap_of_missing_values_categories_and_texts_is_shapleys_formula() -> No
             assert found.contributions[row, place] == pytest.approx(value, abs=1e-10)
 
 
+@pytest.mark.extra("lime")
 def test_lime_gives_missing_values_categories_and_texts_a_figure_each() -> None:
-    require("lime")
     model, X = mixed_model(), mixed_rows()
     found = lime_values(model, X, background=X, samples=500)
     assert found.columns == ("hour", "town", "body")
@@ -143,8 +142,8 @@ def test_lime_gives_missing_values_categories_and_texts_a_figure_each() -> None:
     np.testing.assert_allclose(found.outputs, model.outputs(X)[:, 0], rtol=1e-9)
 
 
+@pytest.mark.extra("lime")
 def test_lime_ranks_the_columns_of_a_linear_network() -> None:
-    require("lime")
     model, X = table_model([]), rows()
     weight = np.zeros((9, 1))
     weight[1], weight[2] = 5.0, 0.1  # pay, and a little of the colour blue

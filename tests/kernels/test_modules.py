@@ -184,7 +184,7 @@ def environment(tmp_path: Path, **changes: str) -> dict[str, str]:
     return {**os.environ, "NNKIT_CACHE": str(tmp_path / "cache"), **changes}
 
 
-TRAIN = ["train", "exam", "--epochs", "2", "--set", "model.hidden=[4]", "--set", "run.diagnostics=off"]
+TRAIN = ["train", "exam", "--epochs", "2", "--set", "model.hidden=[4]", "--set", "run.diagnostics=false"]
 
 
 def shell(
@@ -205,7 +205,7 @@ def test_numba_that_must_not_compile_is_an_error_that_names_the_setting(tmp_path
 
 @pytest.fixture(scope="module")
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder for temporary files, in which the first of these tests leaves its kernels to the next."""
+    """Return a folder for temporary files, where the first of these tests leaves its kernels to the next."""
     return tmp_path_factory.mktemp("temporary")
 
 

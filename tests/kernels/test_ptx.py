@@ -11,7 +11,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from extra_packages import require
 from ptx_cases import (
     IN_16_BITS,
     NEWEST,
@@ -26,6 +25,8 @@ from ptx_cases import (
 
 from nnkit.extras import install_command
 from nnkit.kernels.cuda import TEMPLATES
+
+pytestmark = pytest.mark.extra("numba_cuda")
 
 CASES = cases()
 PLAIN = {name: case for name, case in CASES.items() if not case.storage}
@@ -45,7 +46,6 @@ ANEW = [
 @pytest.fixture(scope="module")
 def results() -> Iterator[dict[str, Future[Compiled]]]:
     """Compile everything, in processes of their own; skip where Numba finds no NVVM."""
-    require("numba_cuda")
     from numba.cuda.cudadrv.error import NvvmSupportError
 
     with pytest.MonkeyPatch.context() as environment:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-from extra_packages import require
+import pytest
 
 FILES = (
     "test_fused.py",
@@ -21,8 +21,8 @@ FILES = (
 EXPECTED = 290
 
 
+@pytest.mark.extra("numba_cuda")
 def test_the_cuda_kernels_meet_the_expectations_in_the_simulator(tmp_path: Path) -> None:
-    require("numba_cuda")
     here, report = Path(__file__).parent, tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     done = subprocess.run(

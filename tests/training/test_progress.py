@@ -67,12 +67,87 @@ def plain(epochs: int, **options) -> list[str]:
 def test_plain_lines_one_an_epoch_without_control_codes() -> None:
     lines = plain(20)
     assert len(lines) == 20
-    assert lines[2] == (
+    assert lines[2] == "epoch  3/20  loss 0.0812  val loss 0.0923  accuracy 0.9731  412k/s  1.7 s left"
+    assert lines[-1].endswith("412k/s")
+    assert all(line.isprintable() and line.isascii() for line in lines)
+    assert len({line.index("412k/s") for line in lines}) == 1
+
+
+def test_a_wide_line_says_its_words_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert plain(20)[2] == (
         "epoch  3/20  loss 0.0812  validation loss 0.0923  accuracy 0.9731    412,000 samples/s  1.7 s left"
     )
-    assert lines[-1].endswith("samples/s")
-    assert all(line.isprintable() and line.isascii() for line in lines)
-    assert len({line.index("samples/s") for line in lines}) == 1
+
+
+REGRESSION = {"validation_r2": 0.99987, "validation_rmse": 45_123.4, "validation_mae": 0.00001234}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("loss", [0.0812, 0.00001234, float("nan"), 1e300])
+@pytest.mark.parametrize(("epochs", "metrics"), [(1000, {"validation_accuracy": 0.9731}), (20, REGRESSION)])
+def test_no_line_is_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: int, loss: float, metrics: dict[str, float], epochs: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    file = io.StringIO()
+    live = Console(file=io.StringIO(), force_terminal=True, width=width, _environ={"TERM": "xterm"})
+    for display in (ProgressDisplay(file=file), ProgressDisplay(live)):
+        display.on_train_begin(None, figures(0, 0, epochs, 90.0))
+        for epoch in range(1, 4):
+            changed = loss * (1 + epoch * 1e-7)
+            done = epoch * STEPS
+            display.on_step_end(None, figures(epoch, done - 1, epochs, 90.0, changed))
+            display.on_epoch_end(
+                None, figures(epoch, done, epochs, 90.0, changed, validation_loss=changed, **metrics)
+            )
+        display.close()
+    assert isinstance(live.file, io.StringIO)
+    for line in [*file.getvalue().splitlines(), *drawn_lines(live.file.getvalue())]:
+        assert len(line) <= width, line
+        assert "loss" in line or line.startswith("epoch 1/")
+
+
+def drawn_lines(text: str) -> list[str]:
+    """Return what was on a terminal's line each time that it was drawn anew or left."""
+    return [
+        shown
+        for part in re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
+        if (shown := part.rstrip())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ((12_345.678, 12_345.612), ("12,346", "12,345.6")),
+        ((0.00001234, 0.00001235), ("1.234e-5", "1.235e-5")),
+        ((0.99987, 0.99991), ("0.99987", "0.999910")),
+        ((0.12345, 0.12346), ("0.1235", "0.12346")),
+        ((0.5, 0.5), ("0.5000", "0.5000")),
+    ],
+)
+def test_figures_of_epochs_that_follow_one_another_are_told_apart(
+    values: tuple[float, float], shown: tuple[str, str]
+) -> None:
+    file = io.StringIO()
+    display = ProgressDisplay(file=file)
+    display.on_train_begin(None, figures(0, 0, 9, 0.1))
+    for epoch, loss in enumerate(values, start=1):
+        display.on_epoch_end(None, figures(epoch, epoch * STEPS, 9, 0.1, loss=loss))
+    assert tuple(re.findall(r"loss +(\S+)", file.getvalue())) == shown
+
+
+def test_the_first_time_left_does_not_count_what_came_before_the_first_steps() -> None:
+    file = io.StringIO()
+    display = ProgressDisplay(file=file)
+    display.on_train_begin(None, figures(0, 0, 11, 0.0))
+    # Ten seconds pass until the first step is done, and then a tenth of a second for each.
+    for step in range(1, STEPS + 1):
+        moment = Figures(1, 11, step, STEPS, 11 * STEPS, step, 10 + step / 10, 1.0, 1e-3, 0.5)
+        display.on_step_end(None, moment)
+    display.on_epoch_end(None, moment)
+    assert file.getvalue().rstrip().endswith("10 s left")
 
 
 def test_standard_output_as_it_is_when_the_training_begins_is_taken(
@@ -91,7 +166,7 @@ def test_many_fast_epochs_leave_about_twenty_lines_with_first_last_and_best() ->
     assert 1000 in epochs
     assert epochs.count(333) == 1
     assert lines[epochs.index(333)].endswith("(best)")
-    assert "validation loss 0.0500" in lines[epochs.index(333)]
+    assert "val loss 0.0500" in lines[epochs.index(333)]
 
 
 def test_the_last_epoch_of_a_training_stopped_early_is_shown() -> None:
@@ -149,7 +224,7 @@ def test_a_metric_of_training_and_validation_is_told_apart() -> None:
     display = ProgressDisplay(file=file)
     display.on_train_begin(None, figures(0, 0, 1, 0.1))
     display.on_epoch_end(None, figures(1, STEPS, 1, 0.1, accuracy=0.9, validation_accuracy=0.8))
-    assert "accuracy 0.9000  validation accuracy 0.8000" in file.getvalue()
+    assert "accuracy 0.9000  val accuracy 0.8000" in file.getvalue()
 
 
 def test_odd_losses_can_be_read_and_are_never_the_best() -> None:
@@ -159,7 +234,7 @@ def test_odd_losses_can_be_read_and_are_never_the_best() -> None:
     for epoch, loss in enumerate([float("nan"), float("inf"), 1e-9, 0.0, 123.456, 54321.0, -0.5], start=1):
         display.on_epoch_end(None, figures(epoch, epoch * STEPS, 9, 0.1, loss=loss))
     found = re.findall(r"loss +(\S+)", file.getvalue())
-    assert found == ["nan", "inf", "1.0e-9", "0.0000", "123.5", "5.4e4", "-0.5000"]
+    assert found == ["nan", "inf", "1.000e-9", "0.0000", "123.5", "54,321", "-0.5000"]
 
 
 def test_time_left_counts_from_where_a_resumed_training_began() -> None:
@@ -167,6 +242,7 @@ def test_time_left_counts_from_where_a_resumed_training_began() -> None:
     display = ProgressDisplay(file=file)
     begin = figures(5, 50, 10, 0.0)
     display.on_train_begin(None, begin)
+    display.on_step_end(None, begin)
     later = Figures(6, 10, 60, STEPS, 100, 0, 3600.0, 1.0, 1e-3, 0.5)
     display.on_epoch_end(None, later)
     assert file.getvalue().rstrip().endswith("4 h 00 min left")
@@ -180,6 +256,18 @@ def test_speeds_have_three_digits(rate: float, words: str) -> None:
     file = io.StringIO()
     ProgressDisplay(file=file).on_epoch_end(None, Figures(1, 1, 1, 1, 1, 1, 1.0, rate, 1e-3, 0.5))
     assert re.search(r"(\S+) samples/s", file.getvalue())[1] == words  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(0.25, "0.25/s"), (999.7, "1.0k/s"), (412_345.6, "412k/s"), (9_876_543, "9.9M/s")]
+)
+def test_speeds_are_short_where_there_is_little_room(
+    rate: float, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    file = io.StringIO()
+    ProgressDisplay(file=file).on_epoch_end(None, Figures(1, 1, 1, 1, 1, 1, 1.0, rate, 1e-3, 0.5))
+    assert file.getvalue().rstrip().endswith(f" {words}")
 
 
 def terminal_output(epochs: int, width: int = 120) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import logging
+import os
+import pickle
 import socket
 import struct
 import subprocess
@@ -18,15 +21,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extra_packages import require
 
-from nnkit import Dense, Network, Trainer
+from nnkit import Dense, MLPClassifier, Network, Trainer
 from nnkit.config import Config
 from nnkit.errors import ConfigError
+from nnkit.extras import extra_module
 from nnkit.training import trackers as trackers_module
 from nnkit.training.callbacks import Callback
 from nnkit.training.run import Outcome, Run
-from nnkit.training.trackers import TensorBoard, Tracker, trackers_from
+from nnkit.training.trackers import MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_from
 
 EPOCHS = 3
 
@@ -59,8 +62,8 @@ def settings_of(run: Run) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.extra("tensorboard")
 def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
-    require("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run, outcome, _ = tracked(tmp_path, "tensorboard")
@@ -85,14 +88,16 @@ def test_tensorboard_reads_config_metrics_and_model(tmp_path: Path) -> None:
     assert started.hparams["training.epochs"].number_value == EPOCHS
 
 
+@pytest.mark.extra("tensorboard")
 def test_tensorboard_needs_neither_tensorflow_nor_torch(tmp_path: Path) -> None:
-    require("tensorboard")
     tracked(tmp_path, "tensorboard")
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.extra("mlflow")
 def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = require("mlflow")
+    import mlflow
+
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     run, outcome, tracker = tracked(tmp_path, "mlflow")
@@ -113,8 +118,10 @@ def test_mlflow_reads_config_metrics_and_model(tmp_path: Path, monkeypatch: pyte
     assert digest(Path(copy)) == digest(outcome.model_path)
 
 
+@pytest.mark.extra("mlflow")
 def test_a_resumed_training_goes_on_in_mlflows_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = require("mlflow")
+    import mlflow
+
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     run, _, first = tracked(tmp_path, "mlflow")
@@ -153,10 +160,10 @@ def records(path: Path) -> Iterator[bytes]:
             yield whole
 
 
+@pytest.mark.extra("wandb")
 def test_weights_and_biases_reads_config_metrics_and_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require("wandb")
     from wandb.proto import wandb_internal_pb2
 
     for name in ("WANDB_MODE", "WANDB_PROJECT"):
@@ -247,12 +254,13 @@ def closed_port() -> int:
         return int(opened.getsockname()[1])
 
 
-@pytest.mark.parametrize("name", ["mlflow", "wandb", "tensorboard"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.extra(name)) for name in ("mlflow", "wandb", "tensorboard")]
+)
 def test_a_tracker_that_cannot_begin_is_told_in_one_line_and_the_training_goes_on(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server out of reach; for what writes here, a file where a folder should be."""
-    require(name)
     server = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -271,11 +279,11 @@ def test_a_tracker_that_cannot_begin_is_told_in_one_line_and_the_training_goes_o
     assert outcome.model_path.is_file()
 
 
+@pytest.mark.extra("tensorboard")
 def test_a_full_disk_is_told_in_one_line_and_the_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """TensorBoard's writer, its records on the device that has no space left."""
-    require("tensorboard")
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full on this system")
     from tensorboard.summary.writer import record_writer
@@ -372,3 +380,159 @@ def test_unknown_trackers_and_missing_packages_are_named(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ConfigError, match="tensorboard is not installed: pip install tensorboard"):
         TensorBoard(tmp_path)
+
+
+# --- outside of a run: trainers and estimators ---
+
+
+class Raising(Callback):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+        raise self.error
+
+
+ROWS = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+LABELS = (ROWS[:, 0] > 0).astype(int)
+
+
+def fit(*callbacks: Any) -> None:
+    trainer = Trainer(Network([Dense(4, "relu"), Dense(1)]), "binary_cross_entropy", device="cpu")
+    trainer.fit(ROWS, LABELS, epochs=2, callbacks=callbacks)
+
+
+@pytest.fixture
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every package write below the test's folder, with its own settings."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_MODE", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+def statuses(folder: Path) -> dict[str, list[str]]:
+    """Return the statuses of MLflow's runs by their name, the oldest first; each run has ended."""
+    client = extra_module("mlflow").MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    found: dict[str, list[str]] = {}
+    for run in reversed(client.search_runs([client.get_experiment_by_name("nnkit").experiment_id])):
+        assert run.info.end_time is not None or run.info.status == "RUNNING"
+        found.setdefault(run.info.run_name, []).append(run.info.status)
+    return found
+
+
+@pytest.mark.extra("mlflow")
+@pytest.mark.usefixtures("_here")
+def test_mlflows_runs_end_as_their_trainings_do(tmp_path: Path) -> None:
+    twice = MLflow(tmp_path / "twice")
+    environment = dict(os.environ)
+    fit(MLflow(tmp_path / "good"))
+    for name, error in (("failed", RuntimeError("mine")), ("interrupted", KeyboardInterrupt())):
+        with pytest.raises(type(error)):
+            fit(MLflow(tmp_path / name), Raising(error))
+    fit(twice)
+    fit(twice)
+    assert statuses(tmp_path) == {
+        "good": ["FINISHED"],
+        "failed": ["FAILED"],
+        "interrupted": ["FAILED"],
+        "twice": ["FINISHED", "FINISHED"],
+    }
+    assert dict(os.environ) == environment
+
+
+@pytest.mark.extra("mlflow")
+@pytest.mark.usefixtures("_here")
+def test_what_the_user_sets_of_mlflows_patience_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    fit(MLflow(tmp_path / "mine"))
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+
+
+@pytest.mark.extra("mlflow")
+@pytest.mark.usefixtures("_here")
+def test_a_run_of_mlflows_that_is_only_half_begun_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = extra_module("mlflow")
+
+    def fail(*arguments: Any, **settings: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail)
+    fit(MLflow(tmp_path / "half"))
+    assert statuses(tmp_path) == {"half": ["FAILED"]}
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.extra(package))
+        for kind, package in ((MLflow, "mlflow"), (TensorBoard, "tensorboard"), (WeightsAndBiases, "wandb"))
+    ],
+)
+def test_an_estimator_with_a_tracker_is_copied_and_each_fit_is_a_run(
+    kind: type[Tracker], tmp_path: Path
+) -> None:
+    from sklearn.base import clone
+
+    tracker = kind(tmp_path / "fits")
+    environment, mine = dict(os.environ), clone(MLPClassifier((3,), max_iter=2, callbacks=[tracker]))
+    for fitted in (mine, clone(mine), copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))):
+        fitted.fit(ROWS, LABELS)
+        assert fitted.callbacks[0] is not tracker
+    pickle.dumps(fitted)
+    assert dict(os.environ) == environment
+    if kind is MLflow:
+        assert statuses(tmp_path) == {"fits": ["FINISHED"] * 4}
+    elif kind is TensorBoard:
+        folders = sorted((tmp_path / "fits").iterdir())
+        assert [folder.name for folder in folders] == [
+            "tensorboard",
+            *(f"tensorboard-{n}" for n in (2, 3, 4)),
+        ]
+        assert all(len(list(folder.iterdir())) == 1 for folder in folders)
+    else:
+        assert len(list((tmp_path / "fits" / "wandb").glob("offline-run-*"))) == 4
+
+
+@pytest.mark.extra("tensorboard")
+@pytest.mark.extra("mlflow")
+@pytest.mark.usefixtures("_here")
+def test_folds_in_processes_have_a_run_each(tmp_path: Path) -> None:
+    """Two processes make the store, the experiment and the folders at the same moment."""
+    from sklearn.model_selection import cross_val_score
+
+    trackers = [MLflow(tmp_path / "folds"), TensorBoard(tmp_path / "folds")]
+    estimator = MLPClassifier((3,), max_iter=2, callbacks=trackers)
+    cross_val_score(estimator, ROWS, LABELS, cv=4, n_jobs=2)
+    assert statuses(tmp_path) == {"folds": ["FINISHED"] * 4}
+    assert len(list((tmp_path / "folds").glob("tensorboard*"))) == 4
+
+
+@pytest.mark.extra("tensorboard")
+def test_a_resumed_training_goes_on_in_tensorboards_last_folder(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"callbacks": TensorBoard(tmp_path / "run"), "checkpoints": tmp_path / "kept"}
+    for epochs, resumed in ((1, False), (2, False), (4, True)):
+        trainer = Trainer(Network([Dense(4, "relu"), Dense(1)]), "binary_cross_entropy", device="cpu")
+        if resumed:
+            trainer.resume(tmp_path / "kept", ROWS, LABELS, epochs=epochs, callbacks=settings["callbacks"])
+        else:
+            trainer.fit(ROWS, LABELS, epochs=epochs, **settings)
+    events = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "run").iterdir()}
+    assert events == {"tensorboard": 1, "tensorboard-2": 2}
+
+
+@pytest.mark.extra("tensorboard")
+def test_a_tracker_records_one_training_at_a_time(tmp_path: Path) -> None:
+    tracker = TensorBoard(tmp_path / "run")
+
+    class Inner(Callback):
+        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+            fit(tracker)
+
+    with pytest.raises(ConfigError, match="records another training; give each a tracker of its own"):
+        fit(tracker, Inner())

@@ -703,6 +703,8 @@ def nan_at_row_3() -> NDArray:
 
 
 X10, Y10 = np.zeros((10, 4)), np.zeros(10, dtype=int)
+# 1 for the rows that a share of 0.5 holds out, else 0.
+HELD_OUT = np.isin(np.arange(10), split_rows(10, 0.5, 0, Y10)[1]).astype(float)
 
 
 @pytest.mark.parametrize(
@@ -722,10 +724,23 @@ X10, Y10 = np.zeros((10, 4)), np.zeros(10, dtype=int)
         (X10, np.full((10, 3), -0.1), {}, "between 0 and 1"),
         (X10, Y10, {"sample_weight": np.ones(9)}, r"\(9,\)"),
         (X10, Y10, {"sample_weight": np.full(10, -1.0)}, "at least 0"),
-        (X10, Y10, {"sample_weight": np.zeros(10)}, "not all 0"),
+        (X10, Y10, {"sample_weight": np.zeros(10)}, "all sample weights are 0"),
         (X10, Y10, {"validation": (np.zeros((5, 3)), Y10[:5])}, "3 features, and the network takes 4"),
         (X10, Y10, {"validation": (X10, Y10 + 5)}, "0 to 2"),
-        (X10, Y10, {"validation": (X10, Y10[:3])}, "10 rows of features and 3 targets"),
+        (X10, Y10, {"validation": (X10, Y10[:3])}, "validation: there are 10 rows of features and 3 targets"),
+        (X10, Y10, {"validation": (X10, Y10, np.zeros(10))}, "validation: all sample weights are 0"),
+        (
+            X10,
+            Y10,
+            {"validation": 0.5, "sample_weight": HELD_OUT},
+            "that are not held out: all sample weights",
+        ),
+        (
+            X10,
+            Y10,
+            {"validation": 0.5, "sample_weight": 1 - HELD_OUT},
+            "validation: all sample weights are 0",
+        ),
         (X10, Y10, {"validation": 0.01}, "none of the 10 rows"),
     ],
 )
@@ -819,7 +834,7 @@ def test_a_half_precision_that_an_automatic_device_lacks_becomes_fp32_and_says_s
         network = classifier()
         trainer = Trainer(network, "cross_entropy", SGD(0.1), device="auto", precision="fp16")
         history = trainer.fit(X, y, epochs=3, batch_size=16)
-    assert any("device cpu" in message for message in caplog.messages)
+    assert any("device   cpu" in message for message in caplog.messages)
     assert any("fp16" in message and "fp32" in message for message in caplog.messages)
     assert trainer.precision == "fp32"
     assert network.parameters()["layers.0.weight"].dtype == np.float32

@@ -1,0 +1,70 @@
+"""`nnkit runs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nnkit.cli.options import AsJson
+from nnkit.run_folder import run_folders
+from nnkit.terminal import number
+from nnkit.working import working
+
+if TYPE_CHECKING:
+    from nnkit.training.run_summary import RunSummary
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that the runs are in.")] = Path(
+        "runs"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs in a folder, the newest first.
+
+    It tells when each began, on what data, and what came of it.
+    """
+    from nnkit.errors import FileError
+
+    if not folder.is_dir():
+        raise FileError(f"{folder}: there is no such folder; trainings make it, or give the one they are in")
+    found = run_folders(folder)
+    with working("looking at runs", len(found), "runs") as work:
+        from nnkit.training.run_summary import summary_of
+
+        summaries = []
+        for path in found:
+            summaries.append(summary_of(path))
+            work.advance()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"runs": [summary.to_json() for summary in summaries]}))
+    elif not summaries:
+        typer.echo(f"there are no runs in {folder}")
+    else:
+        _print(summaries)
+
+
+def _print(summaries: list[RunSummary]) -> None:
+    rows = [_row(summary) for summary in summaries]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _row(summary: RunSummary) -> tuple[str, ...]:
+    metric = summary.main_metric
+    state = summary.state
+    if not summary.finished:
+        state += f", epoch {summary.epoch} of {summary.epochs}"
+    return (
+        summary.folder.name,
+        f"{summary.began:%Y-%m-%d %H:%M}",
+        ", ".join(filter(None, (summary.data, summary.task))),
+        state,
+        f"{metric.replace('_', ' ')} {number(summary.metrics[metric]).strip()}" if metric else "",
+    )

@@ -1,0 +1,383 @@
+"""How trainings end: stopped, interrupted by Ctrl-C or failed, and who is called then.
+
+Order: what callbacks may be, their ends, interrupts, one training at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnkit import Adam, Callback, Dense, Dropout, MLPClassifier, Network, Trainer
+from nnkit.errors import ConfigError
+from nnkit.training.callbacks import callbacks_from
+from nnkit.training.checkpoint import Checkpoints, newest_checkpoint
+from nnkit.training.interrupts import FirstError
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(205, 6)).astype(np.float32)
+Y = RANDOM.integers(0, 3, 205)
+FIT: dict[str, Any] = {"epochs": 4, "batch_size": 32}
+HELD_STEPS = 5  # an epoch's, with 0.3 of the rows held out
+
+
+def trainer(**settings: Any) -> Trainer:
+    network = Network([Dense(16, "relu"), Dropout(0.3), Dense(3)])
+    return Trainer(network, "cross_entropy", device="cpu", **settings)
+
+
+def assert_same(one: Trainer, other: Trainer) -> None:
+    values, others = one.network.parameters(), other.network.parameters()
+    for name in values:
+        np.testing.assert_array_equal(values[name], others[name])
+    for name in ("epoch", "step", "loss", "validation_loss"):
+        if name in one.history.columns:
+            assert one.history[name].tolist() == other.history[name].tolist()
+    assert one.state == other.state
+
+
+# --- what callbacks may be ---
+
+
+class Part:
+    """Has one of the four methods, and is no `Callback`."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+        self.epochs.append(figures.epoch)
+
+
+def test_an_object_with_one_method_is_a_callback_alone_or_among_others() -> None:
+    one, several = Part(), (Part(), Part())
+    trainer().fit(X, Y, **FIT, callbacks=one)
+    trainer().fit(X, Y, **FIT, callbacks=(part for part in several))
+    trainer().fit(X, Y, **FIT, callbacks=None)
+    in_estimator = Part()
+    MLPClassifier((3,), max_iter=4, device="cpu", callbacks=in_estimator).fit(X, Y)
+    assert all(part.epochs == [1, 2, 3, 4] for part in (one, *several, in_estimator))
+
+
+def test_a_method_of_an_instance_and_its_period_are_heeded() -> None:
+    steps: list[int] = []
+    mine = SimpleNamespace(every="5 steps", on_step_end=lambda trainer, figures: steps.append(figures.step))
+    trainer().fit(X, Y, **FIT, callbacks=[mine])
+    assert steps == [5, 10, 15, 20, 25]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Part, r"Part is a class; give an instance of it, such as Part\(\)"),
+        (print, "print> is no callback; give an object with at least one of on_train_begin, on_step_end"),
+        (3, "3 is no callback"),
+        (SimpleNamespace(on_epoch_end=None), "is no callback"),
+    ],
+)
+def test_what_is_no_callback_is_refused_before_training(given: Any, words: str, alone: bool) -> None:
+    one = trainer()
+    with pytest.raises(ConfigError, match=words):
+        one.fit(X, Y, **FIT, callbacks=given if alone else [given])
+    assert one.network.inputs is None
+    with pytest.raises(ConfigError, match=words):
+        MLPClassifier((3,), max_iter=1, callbacks=[given]).fit(X, Y)
+
+
+def test_texts_are_no_callbacks() -> None:
+    with pytest.raises(ConfigError, match="'p' is no callback"):
+        callbacks_from("progress")
+
+
+# --- ends in pairs, and the first error ---
+
+
+class Noting(Callback):
+    """Notes its beginning and end in a list that it shares, and raises where it is told to."""
+
+    def __init__(self, name: str, noted: list[str], **errors: BaseException) -> None:
+        self.name, self.noted, self.errors = name, noted, errors
+
+    def _note(self, call: str) -> None:
+        if call in self.errors:
+            raise self.errors[call]
+        self.noted.append(f"{self.name} {call}")
+
+    def on_train_begin(self, trainer: Any, figures: Any) -> None:
+        self._note("begin")
+
+    def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+        self._note("epoch")
+
+    def on_train_end(self, trainer: Any, figures: Any) -> None:
+        self.outcome = trainer.outcome
+        self._note("end")
+
+
+def test_only_callbacks_that_were_begun_are_ended() -> None:
+    noted: list[str] = []
+    callbacks = [Noting("a", noted), Noting("b", noted, begin=OSError("first")), Noting("c", noted)]
+    one = trainer()
+    with pytest.raises(OSError, match="first"):
+        one.fit(X, Y, **FIT, callbacks=callbacks)
+    assert noted == ["a begin", "a end"]
+    assert callbacks[0].outcome == one.outcome == "failed"
+    assert one.step is None
+
+
+def test_an_error_at_the_end_hides_neither_the_first_nor_keeps_others_from_their_end() -> None:
+    noted: list[str] = []
+    callbacks = [
+        Noting("a", noted, end=ValueError("second")),
+        Noting("b", noted, epoch=OSError("first"), end=KeyError("third")),
+        Noting("c", noted),
+    ]
+    with pytest.raises(OSError, match="first") as raised:
+        trainer().fit(X, Y, **FIT, callbacks=callbacks)
+    assert raised.value.__notes__ == [
+        "Then on_train_end of Noting failed too: ValueError: second",
+        "Then on_train_end of Noting failed too: KeyError: 'third'",
+    ]
+    assert noted[-1] == "c end"
+
+
+def test_an_error_at_the_end_alone_is_raised_and_known_to_those_after_it() -> None:
+    callbacks = [Noting("a", []), Noting("b", [], end=ValueError("mine")), Noting("c", [])]
+    one = trainer()
+    with pytest.raises(ValueError, match="mine"):
+        one.fit(X, Y, **FIT, callbacks=callbacks)
+    assert [callbacks[0].outcome, callbacks[2].outcome] == ["finished", "failed"]
+    assert len(one.history) == 4
+
+
+def test_rows_that_cannot_be_closed_do_not_hide_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(rows: Any) -> None:
+        raise OSError("rows")
+
+    monkeypatch.setattr("nnkit.core.batch.Rows.close", fail)
+    with pytest.raises(ValueError, match="first") as raised:
+        trainer().fit(X, Y, **FIT, callbacks=Noting("a", [], epoch=ValueError("first")))
+    assert raised.value.__notes__ == ["Then closing the rows failed too: OSError: rows"]
+
+
+def test_the_first_error_keeps_no_frame_alive() -> None:
+    errors = FirstError()
+    with errors.kept("one"):
+        raise ValueError("one")
+    with pytest.raises(ValueError, match="one"):
+        errors.raise_first()
+    assert errors.error is None
+
+
+class StopAfter(Callback):
+    def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+        if figures.epoch == 2:
+            trainer.stop()
+
+
+def test_outcomes_are_told() -> None:
+    for expected, callbacks, settings in (
+        ("finished", [], {}),
+        ("stopped", [StopAfter()], {}),
+        ("finished", [], {"early_stopping": 1, "optimizer": {"name": "sgd", "learning_rate": 1e-300}}),
+    ):
+        last, one = Noting("a", []), trainer(**settings)
+        one.fit(X, Y, **FIT, callbacks=[*callbacks, last])
+        assert (one.outcome, last.outcome) == (expected, expected)
+
+
+# --- interrupts ---
+
+
+class Interrupting(Callback):
+    """Raises KeyboardInterrupt, or sends the signal of Ctrl-C, at a step or at an epoch's end."""
+
+    every = "1 steps"
+
+    def __init__(self, step: int, at_epoch: bool = False, sent: int = 0) -> None:
+        self.step, self.at_epoch, self.sent = step, at_epoch, sent
+
+    def _interrupt(self, step: int) -> None:
+        if step != self.step:
+            return
+        for _ in range(self.sent):
+            os.kill(os.getpid(), signal.SIGINT)
+        if not self.sent:
+            raise KeyboardInterrupt
+
+    def on_step_end(self, trainer: Any, figures: Any) -> None:
+        if not self.at_epoch:
+            self._interrupt(figures.step)
+
+    def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+        if self.at_epoch:
+            self._interrupt(figures.step)
+
+
+@pytest.fixture
+def _pythons_handler() -> Any:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_pythons_handler")
+@pytest.mark.parametrize("sent", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("step", "at_epoch"), [(3, False), (HELD_STEPS, False), (2 * HELD_STEPS, True), (4 * HELD_STEPS, True)]
+)
+def test_an_interrupted_training_is_resumed_bit_for_bit(
+    step: int, at_epoch: bool, sent: int, tmp_path: Path
+) -> None:
+    settings = {"early_stopping": 50, "optimizer": Adam(0.02)}
+    whole = trainer(**settings)
+    whole.fit(X, Y, **FIT, validation=0.3)
+    one = trainer(**settings)
+    with pytest.raises(KeyboardInterrupt):
+        one.fit(
+            X,
+            Y,
+            **FIT,
+            validation=0.3,
+            callbacks=Interrupting(step, at_epoch, sent),
+            checkpoints=Checkpoints(tmp_path, "1000 steps"),
+        )
+    assert one.outcome == "interrupted"
+    assert not one.state.best_epoch or one.state.restored
+    kept = newest_checkpoint(tmp_path)
+    assert kept is not None
+    assert kept.step == step
+    resumed = trainer(**settings)
+    resumed.resume(tmp_path, X, Y, validation=0.3)
+    assert_same(resumed, whole)
+
+
+def test_an_interrupted_training_has_its_best_weights() -> None:
+    """As after a training that ended by itself at the same epoch."""
+    settings = {"restore_best": True, "optimizer": Adam(0.3)}
+    ended, cut = trainer(**settings), trainer(**settings)
+    ended.fit(X, Y, epochs=9, batch_size=32, validation=0.3)
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(X, Y, epochs=50, batch_size=32, validation=0.3, callbacks=Interrupting(45, True))
+    assert 0 < ended.state.best_epoch < 9
+    for name, values in ended.network.parameters().items():
+        np.testing.assert_array_equal(values, cut.network.parameters()[name])
+
+
+def test_an_interrupt_in_the_midst_of_a_step_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a handler of the user's own can do: the weights are changed, and nothing counts the step."""
+    from nnkit.core.step import Step
+
+    run = Step.run
+
+    def cut(step: Step, first: int, count: int) -> None:
+        run(step, first, count)
+        if step.updates() >= 10:
+            raise KeyboardInterrupt
+
+    whole = trainer()
+    whole.fit(X, Y, **FIT)
+    checkpoints = Checkpoints(tmp_path, "4 steps")
+    monkeypatch.setattr(Step, "run", cut)
+    with pytest.raises(KeyboardInterrupt):
+        trainer().fit(X, Y, **FIT, callbacks=Interrupting(-1), checkpoints=checkpoints)
+    monkeypatch.undo()
+    kept = newest_checkpoint(tmp_path)
+    assert kept is not None
+    assert kept.step in (4, 8)  # the second is left out where the first was still being written
+    resumed = trainer()
+    resumed.resume(tmp_path, X, Y)
+    assert_same(resumed, whole)
+
+
+SCRIPT = """
+import os, signal, sys, threading
+import numpy as np
+from nnkit import Callback, Dense, Network, Trainer
+X = np.random.default_rng(0).normal(size=(400, 5)).astype("f4")
+y = (X[:, 0] > 0).astype(int)
+class Ready(Callback):
+    def on_epoch_end(self, trainer, figures):
+        if figures.epoch == 3:
+            print("ready", flush=True)
+trainer = Trainer(Network([Dense(8, "relu"), Dense(1)]), "binary_cross_entropy", device="cpu")
+try:
+    trainer.fit(X, y, epochs=10**7, batch_size=32, callbacks=Ready(), checkpoints=sys.argv[1])
+except KeyboardInterrupt:
+    restored = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    print(trainer.outcome, len(trainer.history) >= 3, restored)
+"""
+
+
+def test_ctrl_c_in_a_program_ends_between_two_steps_with_a_checkpoint(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as it:
+        assert it.stdout is not None
+        assert it.stdout.readline() == "ready\n"
+        it.send_signal(signal.SIGINT)
+        assert it.stdout.read() == "interrupted True True\n"
+    assert it.returncode == 0
+    kept = newest_checkpoint(tmp_path)
+    assert kept is not None
+    assert not kept.finished
+
+
+def test_a_handler_of_the_users_own_stays() -> None:
+    seen: list[Any] = []
+
+    class Look(Callback):
+        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    def mine(number: int, frame: Any) -> None: ...
+
+    before = signal.signal(signal.SIGINT, mine)
+    try:
+        trainer().fit(X, Y, epochs=1, callbacks=Look())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [mine]
+
+
+# --- one training at a time ---
+
+
+def test_a_trainer_or_network_in_training_is_not_trained_a_second_time() -> None:
+    one = trainer()
+    other = Trainer(one.network, "cross_entropy", device="cpu")
+    said: list[str] = []
+
+    class Again(Callback):
+        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+            for mine in (one, other):
+                with pytest.raises(ConfigError) as raised:
+                    mine.fit(X, Y, epochs=1)
+                said.append(str(raised.value))
+
+        def on_train_end(self, trainer: Any, figures: Any) -> None:
+            thread = threading.Thread(target=self.on_epoch_end, args=(trainer, figures))
+            thread.start()
+            thread.join()
+
+    one.fit(X, Y, epochs=1, callbacks=Again())
+    assert [text.split(",")[0] for text in said] == [
+        "the trainer is being trained already",
+        "the network is being trained already",
+    ] * 2
+    assert len(one.history) == 1
+    one.fit(X, Y, epochs=2)  # and afterwards it may be
+    assert len(one.history) == 2
