@@ -54,7 +54,7 @@ _FITTED: dict[str, Callable[[Any], bool]] = {
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
-    """Write a fitted estimator; see `nnkit.perceptron.Perceptron.save`.
+    """Write a fitted estimator; see `nnkit.perceptron._BaseMLP.save`.
 
     Parameters that are no data (callbacks, a RandomState) and the optimizer's state have no place in it.
     """
@@ -95,7 +95,7 @@ def _target(estimator: Any) -> TargetEncoder:
 
 
 def load(cls: type, path: str | os.PathLike[str]) -> Any:
-    """Return the estimator of this class that a file holds; see `nnkit.perceptron.Perceptron.load`."""
+    """Return the estimator of this class that a file holds; see `nnkit.perceptron._BaseMLP.load`."""
     model = load_model(path)
     try:
         described = json_fields.mapping(model.details.get("estimator"), "estimator")

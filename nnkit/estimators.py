@@ -20,14 +20,14 @@ from nnkit.core.links import predicted
 from nnkit.core.losses import Loss, loss_from
 from nnkit.data.device_arrays import from_device, to_device_of
 from nnkit.errors import ConfigError, DataError
-from nnkit.perceptron import Perceptron
+from nnkit.perceptron import _BaseMLP
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
 _REGRESSION_LOSSES = {"squared_error": "mse", "poisson": "poisson_deviance"}  # scikit-learn's names of ours
 
 
-class MLPClassifier(ClassifierMixin, Perceptron):
+class MLPClassifier(ClassifierMixin, _BaseMLP):
     """A multi-layer perceptron for classes: scikit-learn's ``MLPClassifier``, and more.
 
     Parameters
@@ -139,7 +139,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **Perceptron._parameter_constraints,
+        **_BaseMLP._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
     _score_name = "accuracy"
@@ -406,7 +406,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return tags
 
 
-class MLPRegressor(RegressorMixin, Perceptron):
+class MLPRegressor(RegressorMixin, _BaseMLP):
     """A multi-layer perceptron for numbers: scikit-learn's ``MLPRegressor``, and more.
 
     Parameters

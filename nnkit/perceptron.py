@@ -1,4 +1,4 @@
-"""What the two estimators share: parameters checked, data brought to the trainer, what a fit leaves behind.
+"""What the two estimators share: checks of parameters, the data for the trainer, the fitted attributes.
 
 `random_state` is drawn from as scikit-learn draws from it, so that one number gives
 its networks: initial weights, held-out rows, orders.
@@ -39,7 +39,7 @@ from nnkit.training.lbfgs import minimise
 from nnkit.training.loop import OptimizerState
 from nnkit.training.trainer import Trainer
 
-__all__ = ["Perceptron"]
+__all__ = ["_BaseMLP"]
 
 _ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's names of ours
 _LOSSES = ("log_loss", "squared_error")
@@ -76,7 +76,7 @@ class _Trained:
         return _Trained(None, (), state, None if self.progress is None else replace(self.progress))
 
 
-class Perceptron(BaseEstimator):
+class _BaseMLP(BaseEstimator):
     """What the classifier and the regressor share."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -394,10 +394,10 @@ class Perceptron(BaseEstimator):
         if self.early_stopping and held_out is None:
             kept, held = self._split(targets, random)
             held_weights, weights = _taken(sample_weight, held), _taken(weights, kept)
-            for part, rows in (("held out", held_weights), ("left to train on", weights)):
-                if rows is not None and not rows.any():
+            for part, given in (("held out", held_weights), ("left to train on", weights)):
+                if given is not None and not given.any():
                     raise DataError(
-                        f"early_stopping: the {len(rows)} rows that are {part} all have weight 0; change "
+                        f"early_stopping: the {len(given)} rows that are {part} all have weight 0; change "
                         "validation_fraction or random_state, or give eval_set"
                     )
             held_out = (features.take(held), targets[held], held_weights)
