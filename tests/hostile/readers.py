@@ -35,7 +35,6 @@ from hostile.text_files import (
     toml_file,
     vectors_file,
 )
-from nnkit.cli import _summary
 from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, TextConfig, load_config
 from nnkit.core.layers import Dense, Embedding
 from nnkit.core.network import Network
@@ -219,7 +218,7 @@ def _predict_from(path: Path) -> None:
 def _use_model(path: Path) -> None:
     """Read it, describe it, predict with it, write the predictions, and save it again."""
     model = load(path)
-    _summary(model)
+    model.summary()
     rows: Any = np.array([[1] * model.preprocessor.width, [0] * model.preprocessor.width], dtype=np.uint8)
     if model.preprocessor.input_names is not None:
         columns = [
