@@ -471,7 +471,7 @@ TRAINING_MISTAKES = {
 
 USING_MISTAKES = {
     "evaluate {}/missing {}/good.csv": "missing: cannot be read",
-    "evaluate {} {}/good.csv": "model.safetensors: cannot be read",
+    "evaluate {} {}/good.csv": "no model.safetensors is there; give a model file",
     "evaluate {}/truncated.safetensors {}/good.csv": "truncated or altered",
     "evaluate {}/altered.safetensors {}/good.csv": "truncated or altered",
     "predict {}/pickle.safetensors {}/good.csv": "not a file of the kind nnkit.model",
