@@ -195,9 +195,9 @@ class Network:
 
         Parameters
         ----------
-        X : array_like of shape (samples, inputs), or Features
-            uint8 values are pixels and are divided by 255, as in training. A network with embeddings takes
-            Features, for the bags.
+        X : array_like, SciPy sparse matrix or data frame of shape (samples, inputs), or Features
+            As in training: an array of dtype uint8 holds pixels and is divided by 255. A network with
+            embeddings takes Features, for the bags.
 
         Returns
         -------

@@ -1,15 +1,19 @@
 """How trainings end: stopped, interrupted by Ctrl-C or failed, and who is called then.
 
-Order: what callbacks may be, their ends, interrupts, one training at a time.
+Order: what callbacks may be, their ends, interrupts, one training at a time, progress.
 """
 
 from __future__ import annotations
 
+import copy
+import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnkit import Adam, Callback, Dense, Dropout, MLPClassifier, Network, Trainer
+from nnkit import Adam, Callback, Dense, Dropout, MLPClassifier, Network, ProgressDisplay, Trainer
 from nnkit.errors import ConfigError
 from nnkit.training.callbacks import callbacks_from
 from nnkit.training.checkpoint import Checkpoints, newest_checkpoint
@@ -381,3 +385,49 @@ def test_a_trainer_or_network_in_training_is_not_trained_a_second_time() -> None
     assert len(one.history) == 1
     one.fit(X, Y, epochs=2)  # and afterwards it may be
     assert len(one.history) == 2
+
+
+# --- progress ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("terminal", "progress", "shown"),
+    [(True, None, 1), (False, None, 0), (True, False, 0), (False, True, 1), (True, True, 1)],
+)
+def test_fit_shows_its_progress_on_a_terminal_or_where_it_is_told_to(
+    terminal: bool, progress: bool | None, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    written = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", written)
+    one = trainer()
+    one.fit(X, Y, **FIT, progress=progress)
+    one.fit(X, Y, **FIT, callbacks=ProgressDisplay(file=io.StringIO()), progress=progress)  # not twice
+    assert written.getvalue().count("epoch 4/4") == shown
+
+
+def test_neither_estimators_nor_other_threads_show_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Terminal()
+    monkeypatch.setattr(sys, "stdout", written)
+    MLPClassifier((3,), max_iter=2, device="cpu").fit(X, Y)
+    thread = threading.Thread(target=lambda: trainer().fit(X, Y, epochs=1))
+    thread.start()
+    thread.join()
+    assert written.getvalue() == ""
+
+
+def test_a_display_holds_nothing_after_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    display = ProgressDisplay()
+    for ends in (True, False):
+        callbacks = [display] if ends else [display, Noting("a", [], epoch=ValueError("mine"))]
+        with nullcontext() if ends else pytest.raises(ValueError, match="mine"):
+            trainer().fit(X, Y, **FIT, callbacks=callbacks)
+        pickle.loads(pickle.dumps(display))
+        copy.deepcopy(display)
