@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnkit.backends import compiled
 from nnkit.backends.compiled import _symbols, plan_program
 from nnkit.backends.numpy import NumpyBackend, _Sequence
 from nnkit.core.augmentation import Augmentation
@@ -131,6 +132,27 @@ def test_inference_is_compiled_too() -> None:
     (program,) = inference._programs
     program._compiled = plan_program(program._operations).load(only_cached=False)
     np.testing.assert_array_equal(inference.run()[0], expected)
+
+
+@pytest.mark.parametrize("routine", ["sgemm", "dgemm", "sgemv", "dgemv", "sdot", "ddot"])
+def test_a_routine_of_blas_is_called_only_if_it_multiplies_as_its_name_says(routine: str) -> None:
+    assert _symbols()[routine].endswith(f"cblas_{routine}64_")
+
+    def nothing(*arguments: object) -> float:
+        return 0.0
+
+    assert not compiled._multiplies(nothing, routine)
+
+
+def test_without_such_a_routine_products_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, out = np.ones((2, 3)), np.ones((3, 2)), np.zeros((2, 2))
+    assert plan_program([partial(np.dot, a, b, out)]) is not None
+    _symbols.cache_clear()
+    monkeypatch.setattr(compiled, "_multiplies", lambda function, routine: False)
+    try:
+        assert plan_program([partial(np.dot, a, b, out)]) is None
+    finally:
+        _symbols.cache_clear()
 
 
 def test_what_is_no_kernel_and_no_product_is_left_to_python() -> None:

@@ -25,7 +25,7 @@ from nnkit.data.picture_decoding import decode_file
 from nnkit.data.pictures import PictureOptions, Pictures, PictureSettings
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources import load_dataset
-from nnkit.errors import ConfigError, DataError, ModelFileError
+from nnkit.errors import ConfigError, DataError, FileError, ModelFileError
 from nnkit.training.fingerprint import fingerprint
 
 SMALL = PictureSettings(12, 10)
@@ -336,6 +336,16 @@ def test_what_was_used_least_recently_makes_way(
     shapes = sorted(np.load(path).shape[1] for path in cache.glob("*.npy"))
     assert shapes == [192, 300]
     assert len(list(cache.glob("*.json"))) == 2
+
+
+def test_a_cache_without_room_is_said_with_the_way_out(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(tmp_path / "pets")
+    cache.parent.mkdir()
+    cache.write_text("in the way")
+    with pytest.raises(FileError, match=r"\.npy: cannot be written: .*set NNKIT_CACHE to a folder with"):
+        load_dataset(tmp_path / "pets", pictures=OPTIONS)
 
 
 def test_a_prediction_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
