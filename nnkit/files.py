@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -42,6 +43,8 @@ def write_whole(
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.urandom(8).hex()}"
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file in it")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             for part in [data] if isinstance(data, bytes) else data:

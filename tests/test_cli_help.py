@@ -125,7 +125,17 @@ def test_arguments_become_the_options_of_the_command() -> None:
         (("plot", "roc"), "roc is drawn from a run or a model: give RUN|MODEL"),
         (("tune-rate", "iris", "--lowest", "0"), "--lowest = 0.0 must be greater than 0"),
         (("tune-rate", "iris", "--steps", "1"), "--steps = 1 must be a whole number of at least 10"),
-        (("train", "iris", "--precision", "fp3"), "'fp3' is not one of 'fp32'"),
+        (
+            ("train", "iris", "--precision", "fp3"),
+            "Invalid value for '--precision': 'fp3' is not one of 'fp32'",
+        ),
+        (("train", "iris", "--epochs", "x"), "Invalid value for '--epochs': "),
+        (
+            ("tune-rate", "iris", "--lowest", "1", "--highest", "0.1"),
+            "--lowest = 1 must be less than --highest",
+        ),
+        (("predict", "nowhere", "iris", "--out", "p.xls"), "predictions are written as .csv, .parquet, .npy"),
+        (("init", "{empty}", "--target", "x", "--set", "epochs=1"), "write training.epochs="),
         (("train", "{empty}"), "which holds nothing"),
         (("init", "{empty}/x.toml", "--set", "training.epochs=0"), "training.epochs must be at least 1"),
         (("init", "{empty}/nothing.csv"), "nothing.csv: no such file, folder or built-in"),

@@ -71,6 +71,15 @@ def test_a_mistake_ends_with_2_and_a_mend(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plot_that_a_regression_does_not_have_names_those_it_has(tmp_path: Path) -> None:
+    (tmp_path / "line.csv").write_text("x,y\n" + "".join(f"{x},{x * 1.5}\n" for x in range(60)))
+    succeed("train", tmp_path / "line.csv", "--target", "y", "--epochs", 1, "--out", tmp_path / "run")
+    result = nnkit("plot", "roc", tmp_path / "run")
+    assert result.code == 2
+    assert "a regression has none: draw predicted or residuals" in result.err
+    assert f"picture  {tmp_path / 'run/predicted.png'}" in succeed("plot", "predicted", tmp_path / "run")
+
+
 def test_mistakes_in_a_model_for_other_data_are_told(run: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b,class\n1,2,x\n3,4,y\n")
     result = nnkit("plot", "roc", run, tmp_path / "other.csv", "--out", tmp_path / "a.png")

@@ -40,6 +40,12 @@ def fail(error: BaseException) -> Any:
     return failing
 
 
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="it is a folder; give the name of a file in it"):
+        write_whole(tmp_path, b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_content_and_the_folder_are_made(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deep" / "file"
     write_whole(path, b"content")

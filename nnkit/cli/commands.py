@@ -52,7 +52,7 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")
+            error.message = _in_plain_words(error.message)
             raise
 
     def invoke(self, ctx: Any) -> Any:
@@ -106,6 +106,14 @@ def with_option_names(message: str, options: dict[str, str]) -> str:
         return options.get(name, name)
 
     return _ARGUMENT.sub(written, message)
+
+
+def _in_plain_words(message: str) -> str:
+    """Return what is wrong with an option's value without the words of the validator that Typer calls."""
+    message = message.removeprefix("Value error, ")
+    for kind, words in (("integer", "a whole number"), ("number", "a number")):
+        message = re.sub(rf"Input should be a valid {kind}\b.*", f"it must be {words}.", message)
+    return message
 
 
 def _written(param: Any) -> str:

@@ -50,9 +50,11 @@ def predict(
 
     For --text it prints the label and its probability.
     """
-    from nnkit.data.predictions import prediction_lines, write_predictions
+    from nnkit.data.predictions import check_predictions_file, prediction_lines, write_predictions
     from nnkit.errors import ConfigError
 
+    if out is not None:
+        check_predictions_file(out)
     if bool(data) == bool(texts):
         raise ConfigError("give either DATA, a file or a folder, or texts with --text")
     loaded = load_model(model, quiet)

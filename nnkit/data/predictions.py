@@ -19,7 +19,7 @@ from nnkit.working import working
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["prediction_lines", "write_predictions"]
+__all__ = ["check_predictions_file", "prediction_lines", "write_predictions"]
 
 _SUFFIXES = (".csv", ".parquet", ".npy")
 
@@ -62,10 +62,8 @@ def write_predictions(
     FileError
         If the file cannot be written.
     """
-    if path is not None and path.suffix not in _SUFFIXES:
-        raise ConfigError(
-            f"{path}: predictions are written as {', '.join(_SUFFIXES)}; end the name with one of them"
-        )
+    if path is not None:
+        check_predictions_file(path)
     buffer = io.BytesIO()
     if path is not None and path.suffix == ".npy":
         if kept:
@@ -81,6 +79,14 @@ def write_predictions(
     else:
         write_whole(path, buffer.getvalue())
     return len(values)
+
+
+def check_predictions_file(path: Path) -> None:
+    """Raise `ConfigError` where predictions are not written to a file of such a name."""
+    if path.suffix not in _SUFFIXES:
+        raise ConfigError(
+            f"{path}: predictions are written as {', '.join(_SUFFIXES)}; end the name with one of them"
+        )
 
 
 def prediction_lines(

@@ -193,7 +193,7 @@ class TargetEncoder:
         """
         logits = self._checked(outputs)
         if self.task == "regression":
-            raise DataError("a regression has no probabilities")
+            raise DataError("a regression model gives values and has no probabilities")
         if self.task == "multiclass":
             return predicted(logits, "softmax")
         yes = predicted(logits, "sigmoid")

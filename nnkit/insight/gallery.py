@@ -32,6 +32,7 @@ _OF_ROWS: dict[str, Callable[[Subject], Plot]] = {
         subject.model, surfaces.loss_surface(subject.model, subject.examples), subject.kind
     ),
 }
+_OF_PROBABILITIES = ("roc", "precision-recall", "calibration")
 PLOTS = ("learning", *_OF_ROWS, "weights", "activations")
 
 
@@ -69,7 +70,12 @@ def plot_of(
     if what == "weights":
         model = _model(subject)
         return picture_plots.weights_plot(model, _image_shape(model))
-    return _OF_ROWS[what](_subject(what, subject, data, dataset))
+    found = _subject(what, subject, data, dataset)
+    if what in _OF_PROBABILITIES and found.task == "regression":
+        raise ConfigError(
+            f"{what} is drawn from probabilities, and a regression has none: draw predicted or residuals"
+        )
+    return _OF_ROWS[what](found)
 
 
 def _subject(

@@ -153,7 +153,7 @@ def find_rate(
     lowest, highest = above_zero("lowest", lowest), above_zero("highest", highest)
     steps = whole("steps", steps, 10, 100_000)
     if not lowest < highest < math.inf:
-        raise ConfigError(f"rates rise: lowest = {lowest:g} must be less than highest = {highest:g}")
+        raise ConfigError(f"`lowest` = {lowest:g} must be less than `highest` = {highest:g}: the rates rise")
     batch_size = whole("batch_size", batch_size, 1, 2**24)
     rates = np.geomspace(lowest, highest, steps)
     network = trainer.network
