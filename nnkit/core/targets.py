@@ -93,16 +93,14 @@ def _in_type(what: str, values: NDArray, dtype: DTypeLike) -> NDArray:
         given, row = values[place], int(place[0])
         if np.isfinite(given):
             raise DataError(
-                f"the {what} {given} in row {row} is too large for {converted.dtype}; divide all of them "
-                "by a constant, or train with precision='fp64' (dtype='float64' of an estimator)"
+                f"the {what} {given} in row {row} is too large for {converted.dtype}; divide all of them by "
+                "a constant, or train with precision='fp64' (dtype='float64' of an estimator)"
             )
         raise DataError(f"the {what} in row {row} is {given}; remove the row or correct the value")
     return converted
 
 
-def loss_weights(
-    sample_weight: ArrayLike | None, count: int, dtype: DTypeLike, of: str = "sample_weight"
-) -> NDArray | None:
+def loss_weights(sample_weight: ArrayLike | None, count: int, dtype: DTypeLike) -> NDArray | None:
     """Return sample weights of shape (samples,) in `dtype`, or None where none are given.
 
     Parameters
@@ -113,8 +111,6 @@ def loss_weights(
         The number of samples.
     dtype : dtype
         The working type.
-    of : str
-        What messages call the weights.
 
     Raises
     ------
