@@ -134,7 +134,7 @@ def test_text_beside_numbers_and_categories(tmp_path: Path) -> None:
         assert f"network  {embedded}" in out
         assert ("sum of 3 × 3" in out) == (categories == "embed")  # min(600, round(1.6 · 3^0.56)) = 3
         assert metrics_of(tmp_path / categories, tmp_path / "rows.parquet")["accuracy"] > 0.9
-    assert "give a table of all" in nnkit("predict", tmp_path / "embed", "--text", "x").err
+    assert "several columns of text" in nnkit("predict", tmp_path / "embed", "--text", "x").err
 
 
 def test_other_tasks_learn_from_text(tmp_path: Path) -> None:
