@@ -48,6 +48,12 @@ class ProgressDisplay(Callback):
         console and file behind, and writes to the standard output of the process that it comes to.
     """
 
+    _first: Figures | None
+    _best: Figures | None
+    _last: Figures | None
+    _drawn_at: float
+    _best_value: float
+
     def __init__(self, console: Console | None = None, file: TextIO | None = None) -> None:
         self.console = console
         self.file = file
@@ -127,12 +133,12 @@ class ProgressDisplay(Callback):
 
     def _begin(self) -> None:
         """Forget the last training."""
-        self._first: Figures | None = None
+        self._first = None
         self._drawn_at = -math.inf
         self._line_at = 0.0
         self._best_value = math.inf
-        self._best: Figures | None = None
-        self._last: Figures | None = None
+        self._best = None
+        self._last = None
         self._shown: dict[str, float] = {}
         self._written: set[int] = set()
         self._fit, self._live_fit = _Fit(), _Fit()

@@ -137,7 +137,8 @@ def test_a_class_weight_moves_the_answers(tmp_path: Path) -> None:
             "model.hidden=[]",
             "data.validation=0",
         ]
-        run = run_of(path, *settings, f"training.class_weight={{a={weight}}}", f"run.out={tmp_path / 'run'}")
+        out = tmp_path / f"run {weight}"
+        run = run_of(path, *settings, f"training.class_weight={{a={weight}}}", f"run.out={out}")
         run.train()
         shares.append(float(np.mean(run.model.predict(run.dataset.train.features) == "a")))
     assert shares == [0.0, 1.0]
@@ -247,7 +248,7 @@ def test_validation_and_test_may_be_files(tmp_path: Path) -> None:
     measured = run.model.evaluate(final.features, final.target, ["accuracy", "log_loss"])
     assert best["validation_accuracy"] == pytest.approx(measured["accuracy"])
     assert best["validation_loss"] == pytest.approx(measured["log_loss"], rel=1e-5)
-    alone = run_of(train, *settings, f"data.validation={held}").train()
+    alone = run_of(train, *settings, f"data.validation={held}", f"run.out={tmp_path / 'alone'}").train()
     assert (alone.rows, alone.count) == ("validation", 30)
 
 
@@ -277,11 +278,11 @@ def test_preparing_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_taken_folder_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nnkit.training.run.time.strftime", lambda _: "NOW")
+    monkeypatch.setattr("nnkit.training.run.timed_name", lambda name: f"{name}-NOW")
     for name in ("runs/iris-NOW", "runs/iris-NOW-2", "runs/iris-NOW-3"):
         run = run_of("iris", "training.epochs=1", "model.hidden=[4]")
-        assert str(run.folder) == name
         run.train()
+        assert str(run.folder) == name
     assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
@@ -324,7 +325,7 @@ def test_few_updates_are_remarked_on(tmp_path: Path) -> None:
     assert run.hint == ""
     run.train()
     assert run.hint.startswith("only 6 updates were made")  # 135 rows in batches of 128
-    run = run_of("iris", "training.epochs=100", "model.hidden=[4]", f"run.out={tmp_path / 'run'}")
+    run = run_of("iris", "training.epochs=100", "model.hidden=[4]", f"run.out={tmp_path / 'longer'}")
     run.train()
     assert run.hint == ""
 
