@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nnkit.terminal import duration, number, number_apart, terminal_width
@@ -80,14 +80,15 @@ class ProgressDisplay(Callback):
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Leave the epoch's line, or remember it in case it turns out to be the best or the last."""
         value = figures.metrics.get("validation_loss", figures.loss)
-        self._last = figures
+        is_first, self._last = self._last is None, figures
         if not math.isnan(value) and value < self._best_value:
             self._best_value = value
             self._best = figures
         if self._is_shown(figures):
             self._write(figures, self._time_left(figures))
             self._line_at = figures.seconds
-        if self._first is None:
+        if is_first:
+            # Nor does the first epoch, in which caches are cold and the first checkpoint is written.
             self._first = figures
         if figures.seconds - self._drawn_at >= _REFRESH:
             self._advance(figures)
@@ -161,7 +162,9 @@ class ProgressDisplay(Callback):
             return
         self._drawn_at = figures.seconds
         head = _head(figures)
-        pieces = _pieces(figures, {}, self._time_left(figures)) if figures.step else []
+        # The last epoch's metrics stand in its line above.
+        moment = replace(figures, metrics={})
+        pieces = _pieces(moment, {}, self._time_left(figures)) if figures.step else []
         # One column is left free: a terminal may wrap a line that fills it.
         room = self._width() - len(head) - 3
         text = self._live_fit.line(pieces, room - _NARROWEST_BAR)

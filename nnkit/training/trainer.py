@@ -360,10 +360,11 @@ class Trainer:
         differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if differing:
             # Names and values come from the file.
-            key, names = differing[0], ", ".join(key[:40] for key in differing[:20])
+            names = ", ".join(key[:40] for key in differing[:20])
+            place, was, now_is = _first_difference(differing[0][:40], then, now)
             raise ConfigError(
-                f"{names}: not as in the training to be resumed, where {key[:40]} was "
-                f"{shown(then.get(key))} and not {shown(now.get(key))}; only epochs, device and "
+                f"{names}: not as in the training to be resumed, where {place} was "
+                f"{shown(was)} and not {shown(now_is)}; only epochs, device and "
                 "data_placement may change"
             )
         changed = differences(checkpoint.data, data)
@@ -526,6 +527,20 @@ class Trainer:
 
 def _checkpoints(given: Checkpoints | str | os.PathLike[str]) -> Checkpoints:
     return given if isinstance(given, Checkpoints) else Checkpoints(given)
+
+
+def _first_difference(name: str, then: Any, now: Any) -> tuple[str, Any, Any]:
+    """Return the innermost setting that differs, such as ``network.layers.0.units``, and its two values."""
+    place, then, now = name, then.get(name), now.get(name)
+    while True:
+        if isinstance(then, dict) and isinstance(now, dict) and then.keys() == now.keys():
+            keys: Iterable[Any] = then
+        elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+            keys = range(len(then))
+        else:
+            return place, then, now
+        key = next(key for key in keys if then[key] != now[key])
+        place, then, now = f"{place}.{str(key)[:40]}", then[key], now[key]
 
 
 def _load_checkpoint(path: Path) -> Checkpoint:
