@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnkit.cli.loading import decision_threshold, load_model, load_rows
-from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, OnBadPicture, Quiet, Threshold
+from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, OnBadPicture, Quiet, Threshold, TrueValues
 from nnkit.cli.printing import decision_json, print_decision, print_json, print_metrics
 from nnkit.working import working
 
@@ -13,6 +13,7 @@ def evaluate(
     data: Data,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    target: TrueValues = None,
     threshold: Threshold = None,
     on_bad: OnBadPicture = OnBad.error,
 ) -> None:
@@ -24,7 +25,7 @@ def evaluate(
 
     loaded = load_model(model, quiet)
     decision = decision_threshold(loaded, threshold)
-    dataset = load_rows(loaded, data, on_bad, quiet=quiet)
+    dataset = load_rows(loaded, data, on_bad, quiet=quiet, target=target)
     examples = dataset.train if dataset.test is None else dataset.test
     if examples.target is None:
         raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")

@@ -42,9 +42,14 @@ def load_model(path: Path, quiet: bool = False) -> Model:
 
 
 def load_rows(
-    model: Model, data: str | list[str], on_bad: OnBad, require_target: bool = True, quiet: bool = False
+    model: Model,
+    data: str | list[str],
+    on_bad: OnBad,
+    require_target: bool = True,
+    quiet: bool = False,
+    target: str | None = None,
 ) -> Dataset:
-    """Load what a model is to be measured on, or to predict."""
+    """Load rows to measure a model on, or to predict; `target` names a column other than the model's."""
     from nnkit.data.pictures import PictureOptions
     from nnkit.data.sources import load_dataset
     from nnkit.errors import DataError
@@ -52,14 +57,14 @@ def load_rows(
     settings = model.preprocessor.pictures
     if isinstance(data, list) and settings is None:
         raise DataError(f"several sources are for pictures, which this model was not trained on: {data[1]}")
-    names = list(model.target.names) or None
+    names = [target] if target is not None else list(model.target.names) or None
     if settings is None:
         return load_dataset(data, target=names, require_target=require_target)
     # A folder's subfolders name the classes, whatever the column was called in training.
     folder = isinstance(data, str) and Path(data).expanduser().is_dir()
     options = PictureOptions(settings, on_bad.value)
-    target = None if folder or names == ["class"] else names
-    dataset = load_dataset(data, target=target, require_target=require_target, pictures=options)
+    classes_named = folder or names == ["class"]
+    dataset = load_dataset(data, target=None if classes_named else names, require_target=require_target, pictures=options)
     for note in () if quiet else dataset.notes:
         typer.echo(note, err=True)
     return dataset

@@ -51,6 +51,15 @@ ModelPath = Annotated[
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="A data file or folder, or the name of a built-in.")
 ]
+TrueValues = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="COLUMN",
+        help="The column of true values, by name or number.",
+        show_default="as in training",
+    ),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(help="The probability above which the answer is yes.", show_default="0.5"),
