@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nnkit.cli.loading import decision_threshold, load_model, load_rows
-from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, Threshold
+from nnkit.cli.loading import decision_threshold, load_model, load_rows, no_target
+from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, Threshold, TrueValues
 from nnkit.cli.printing import made_table, plain, print_object, print_table
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def audit(
             show_default="a binary model's second",
         ),
     ] = None,
+    target: TrueValues = None,
     threshold: Threshold = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,11 +44,10 @@ def audit(
 
     loaded = load_model(model)
     decision = decision_threshold(loaded, threshold)
-    dataset = load_rows(loaded, data, OnBad.error)
+    dataset = load_rows(loaded, data, OnBad.error, target=target)
     examples = dataset.train if dataset.test is None else dataset.test
     if examples.target is None:
-        wanted = ", ".join(loaded.target.names)
-        raise DataError(f"{dataset.name}: there is no target column {wanted} to compare with")
+        raise no_target(loaded, dataset.name)
     if isinstance(examples.features, Pictures):
         raise DataError(f"{dataset.name}: pictures have no columns to be grouped by")
     groups = grouping(examples.features, by)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnkit.cli.loading import decision_threshold, load_model, load_rows
+from nnkit.cli.loading import decision_threshold, load_model, load_rows, no_target
 from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, OnBadPicture, Quiet, Threshold, TrueValues
 from nnkit.cli.printing import decision_json, print_decision, print_json, print_metrics
 from nnkit.working import working
@@ -21,14 +21,12 @@ def evaluate(
 
     Of a source with a test set of its own, the test set is measured.
     """
-    from nnkit.errors import DataError
-
     loaded = load_model(model, quiet)
     decision = decision_threshold(loaded, threshold)
     dataset = load_rows(loaded, data, on_bad, quiet=quiet, target=target)
     examples = dataset.train if dataset.test is None else dataset.test
     if examples.target is None:
-        raise DataError(f"{data}: there is no target column {', '.join(loaded.target.names)} to compare with")
+        raise no_target(loaded, data)
     with working("measuring the model"):
         metrics = loaded.evaluate(examples.features, examples.target, threshold=decision)
     undefined = loaded.undefined_metrics(metrics, examples.target)

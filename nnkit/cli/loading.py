@@ -18,6 +18,7 @@ from nnkit.working import hide_work, working
 if TYPE_CHECKING:
     from nnkit.config import Config
     from nnkit.data.examples import Dataset
+    from nnkit.errors import DataError
     from nnkit.model import Model
     from nnkit.training.run import Run
 
@@ -64,10 +65,19 @@ def load_rows(
     folder = isinstance(data, str) and Path(data).expanduser().is_dir()
     options = PictureOptions(settings, on_bad.value)
     classes_named = folder or names == ["class"]
-    dataset = load_dataset(data, target=None if classes_named else names, require_target=require_target, pictures=options)
+    wanted = None if classes_named else names
+    dataset = load_dataset(data, target=wanted, require_target=require_target, pictures=options)
     for note in () if quiet else dataset.notes:
         typer.echo(note, err=True)
     return dataset
+
+
+def no_target(model: Model, data: str) -> DataError:
+    """Return the error for rows without the true values that a model is to be compared with."""
+    from nnkit.errors import DataError
+
+    wanted = f"target column {', '.join(model.target.names)}" if model.target.names else "target column"
+    return DataError(f"{data}: there is no {wanted} to compare with; name it with --target")
 
 
 def decision_threshold(model: Model, threshold: float | None) -> float:

@@ -177,9 +177,9 @@ def test_the_command_line_finds_an_estimators_columns_by_name(tmp_path: Path) ->
     estimator = ours_for("binary", max_iter=20).fit(frame, labels)
     estimator.save(tmp_path / "m.safetensors")
     accuracy = estimator.score(frame, labels)
-    for table in tables[:2]:
-        table.assign(label=labels).to_csv(tmp_path / "rows.csv", index=False)
-        told = run_nnkit(tmp_path, "evaluate", "m.safetensors", "rows.csv", "--json")
+    for table, target, options in ((tables[0], "label", ()), (tables[1], "answer", ("--target", "answer"))):
+        table.assign(**{target: labels}).to_csv(tmp_path / "rows.csv", index=False)
+        told = run_nnkit(tmp_path, "evaluate", "m.safetensors", "rows.csv", "--json", *options)
         assert json.loads(told)["metrics"]["accuracy"] == pytest.approx(accuracy)
         run_nnkit(tmp_path, "predict", "m.safetensors", "rows.csv", "--out", "out.csv")
         answers = [line.strip('"') for line in (tmp_path / "out.csv").read_text().split()[1:]]
