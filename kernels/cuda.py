@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from nnkit.kernels import common_parts, cuda_arena, cuda_embedding, cuda_layers, cuda_losses, cuda_parts, wide
 from nnkit.kernels.cuda_geometry import Scratch, geometry
-from nnkit.kernels.specialise import MODULES, Constant, Kernel, Target, load_kernel
+from nnkit.kernels.specialise import MODULES, Constant, Kernel, Target, load_kernel, split_constants
 
 __all__ = ["TEMPLATES", "Launch", "launch"]
 
@@ -60,8 +60,8 @@ class Launch:
     Parameters
     ----------
     kernel : Kernel
-        Its entry, started as ``entry[grid, block](*values)``, and the names of its parameters in order: those
-        that were given, and those of `scratch`.
+        Its entry, started as ``entry[grid, block](*values)`` with what its `bind` returns for the arguments
+        that were given, those of `scratch`, and the hyperparameters.
     grid, block : tuple of int
         Blocks, and threads of a block, along x and y.
     scratch : mapping of str to (shape, dtype)
@@ -94,7 +94,7 @@ def launch(
     formulas : mapping of str to function
         The formulas for the template's placeholders.
     constants : mapping of str to bool, int or float
-        Its flags, and the formulas' fixed parameters.
+        Its flags, and the formulas' hyperparameters, of which only the names matter here.
     arguments : mapping of str to array or number
         By the names of the host's loops. Of an array only shape, dtype, strides and address are looked at.
     threads : int
@@ -102,8 +102,9 @@ def launch(
     """
     dtype = np.dtype(dtype)
     shape = geometry(name, dtype, constants, arguments, threads)
-    bound = {"TINY": float(np.finfo(dtype).tiny), **constants, **shape.constants}
-    kernel = load_kernel(TEMPLATES[name], formulas, bound, _target(dtype.name))
+    folded, passed = split_constants({**constants, **shape.constants})
+    folded["TINY"] = float(np.finfo(dtype).tiny)
+    kernel = load_kernel(TEMPLATES[name], formulas, folded, passed, _target(dtype.name))
     scratch = {key: kind for key, kind in shape.scratch.items() if key in kernel.parameters}
     return Launch(kernel, shape.grid, shape.block, scratch)
 

@@ -103,7 +103,7 @@ from nnkit.kernels.layout import (
 )
 from nnkit.kernels.modules import module_name, source_name, write_source
 from nnkit.kernels.native import Loop
-from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel
+from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel, split_constants
 
 __all__ = ["TEMPLATES", "kernel"]
 
@@ -626,13 +626,14 @@ def kernel(
     formulas : mapping of str to function
         The formulas for the template's placeholders.
     **constants
-        Its flags, and the formulas' fixed parameters.
+        Its flags, and the formulas' hyperparameters, of which only the names matter here.
     """
     dtype = np.dtype(dtype)
-    constants = {"TINY": float(np.finfo(dtype).tiny), **constants}
+    folded, passed = split_constants(constants)
+    folded["TINY"] = float(np.finfo(dtype).tiny)
     # The types are part of the key: 1, 1.0 and True are equal, and make other kernels.
-    typed = tuple((key, type(number), number) for key, number in sorted(constants.items()))
-    return _kernel(name, dtype.name, tuple(sorted((formulas or {}).items())), typed)
+    typed = tuple((key, type(number), number) for key, number in sorted(folded.items()))
+    return _kernel(name, dtype.name, tuple(sorted((formulas or {}).items())), typed, tuple(sorted(passed)))
 
 
 @cache
@@ -641,6 +642,7 @@ def _kernel(
     dtype: str,
     formulas: tuple[tuple[str, Callable], ...],
     constants: tuple[tuple[str, type, Constant], ...],
+    hyperparameters: tuple[str, ...],
 ) -> Kernel:
     bound = {key: value for key, _, value in constants}
-    return load_kernel(TEMPLATES[name], dict(formulas), bound, _target(name, dtype))
+    return load_kernel(TEMPLATES[name], dict(formulas), bound, hyperparameters, _target(name, dtype))

@@ -3,7 +3,9 @@
 A template is an ordinary Python function over arrays. It calls formulas by placeholder names (`activation`,
 `rule`, ...) and branches on upper-case flags. `specialise` binds the flags, drops the branches and parameters
 they leave unused, inlines every formula down to native calls, and gives each float literal the kernel's
-dtype. What several templates share is a part, a function of a module that the target names: it is inlined
+dtype. A formula's hyperparameters (momentum, label smoothing, Huber's delta, ...) become parameters of the
+kernel, so that no value of them is compiled anew; they cost nothing: the loops load a literal from memory
+too. What several templates share is a part, a function of a module that the target names: it is inlined
 too, sees the flags and placeholders, and may be a statement that returns nothing. The text that results is
 all that the kernel is made of: it is a module named by its hash (`modules`), so Numba's disk cache, which
 watches the file of the function alone, is right about it. An edited formula is another text and another file.
@@ -17,7 +19,7 @@ import ast
 import builtins
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -38,13 +40,16 @@ from nnkit.kernels.modules import (
 __all__ = [
     "MODULES",
     "Kernel",
+    "Specialised",
     "Target",
     "load_kernel",
     "specialise",
+    "split_constants",
 ]
 
 Formulas = Mapping[str, Callable]
 Constant = bool | int | float
+Hyperparameters = Mapping[str, float]
 
 MODULES: Mapping[str, str] = {"math": "math", "numpy": "np"}
 """The modules that every generated module imports, and as what."""
@@ -92,19 +97,102 @@ class Target:
 
 
 @dataclass(frozen=True)
+class _Scalar:
+    """A value that the formulas compute from hyperparameters alone.
+
+    Parameters
+    ----------
+    text : str
+        The expression, over the hyperparameters' names.
+    value : function of a mapping of str to float
+        The same, in float64.
+    """
+
+    text: str
+    value: Callable[[Hyperparameters], float]
+
+    @classmethod
+    def named(cls, name: str) -> _Scalar:
+        """Return a hyperparameter as it is."""
+        return cls(name, lambda given: float(given[name]))
+
+    @classmethod
+    def of(cls, value: float | _Scalar) -> _Scalar:
+        """Return a number as such a value."""
+        return value if isinstance(value, _Scalar) else cls(repr(value), lambda given: value)
+
+    def minus(self, other: _Scalar) -> _Scalar:
+        """Return the difference."""
+        return _Scalar(f"({self.text} - {other.text})", lambda given: self.value(given) - other.value(given))
+
+
+@dataclass(frozen=True)
+class Specialised:
+    """A kernel's source, the names of its parameters, and what those are that come of hyperparameters.
+
+    Parameters
+    ----------
+    source : str
+        Of one module with one function.
+    parameters : tuple of str
+        The function's: those of the template's that are left, then one for each value that the formulas take
+        of the hyperparameters in one type.
+    scalars : mapping of str to (str, _Scalar)
+        The type and the value of each of the latter.
+    """
+
+    source: str
+    parameters: tuple[str, ...]
+    scalars: Mapping[str, tuple[str, _Scalar]]
+
+    def values(self, hyperparameters: Hyperparameters) -> dict[str, Any]:
+        """Return the arguments that stand for these hyperparameters: computed in float64, then rounded."""
+        return {
+            name: getattr(np, real.removeprefix("np."))(scalar.value(hyperparameters))
+            for name, (real, scalar) in self.scalars.items()
+        }
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A specialised kernel: its entry, its remaining parameters, and its source's path, if any."""
 
     name: str
     entry: Any
-    parameters: tuple[str, ...]
+    specialised: Specialised
     path: Path | None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the entry's parameters, in order."""
+        return self.specialised.parameters
+
+    def bind(self, arguments: Mapping[str, Any], hyperparameters: Hyperparameters) -> list[Any]:
+        """Return the entry's arguments in order; those that it does not take are left out."""
+        given = {**arguments, **self.specialised.values(hyperparameters)}
+        return [given[parameter] for parameter in self.parameters]
+
+
+def split_constants(
+    constants: Mapping[str, Constant],
+) -> tuple[dict[str, Constant], dict[str, float]]:
+    """Return the flags, which are folded into a kernel's source, and the hyperparameters, its parameters.
+
+    Hyperparameters are the floats: they have more values than are worth a kernel each. A bool or an int has
+    few, and leaves branches out.
+    """
+    passed = {key: value for key, value in constants.items() if isinstance(value, float)}
+    return {key: value for key, value in constants.items() if key not in passed}, passed
 
 
 def specialise(
-    template: Callable, formulas: Formulas, constants: Mapping[str, Constant], target: Target
-) -> str:
-    """Return the source of one module with one function: the template with everything bound and inlined.
+    template: Callable,
+    formulas: Formulas,
+    constants: Mapping[str, Constant],
+    hyperparameters: Collection[str],
+    target: Target,
+) -> Specialised:
+    """Make the source of one module with one function: the template with everything bound and inlined.
 
     Parameters
     ----------
@@ -113,47 +201,51 @@ def specialise(
     formulas : mapping of str to function
         What each placeholder that the template calls stands for.
     constants : mapping of str to bool, int or float
-        The template's upper-case flags and the formulas' fixed parameters.
+        The template's upper-case flags, and those of the formulas' further parameters that choose between two
+        forms of one.
+    hyperparameters : collection of str
+        The names of the formulas' other parameters that no call gives, which become the kernel's.
     target : Target
         The device and dtype.
     """
-    inliner = _Inliner(formulas, constants, target, template)
+    inliner = _Inliner(formulas, constants, hyperparameters, target, template)
     function = _parsed(template)
     function.body = _without_unread(inliner.block(function.body))
     used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-    parameters = [argument for argument in function.args.args if argument.arg in used]
-    function.args = _arguments([ast.arg(argument.arg) for argument in parameters])
+    scalars = {name: key for key, name in inliner.scalars.items() if name in used}
+    parameters = [argument.arg for argument in function.args.args if argument.arg in used] + list(scalars)
+    function.args = _arguments(list(map(ast.arg, parameters)))
     function.decorator_list = [_expression(target.decorator)]
     function.returns = None
     literals = [f'{name} = {kind}("{value!r}")' for (kind, value), name in inliner.literals.items()]
+    notes = [f"# {name}: {kind}({text})" for name, (kind, text) in scalars.items()]
     body = ast.unparse(ast.fix_missing_locations(function))
-    return "\n".join([target.imports, *literals, "", "", body, ""])
+    source = "\n".join([target.imports, *literals, "", "", *notes, body, ""])
+    kinds = {name: (kind, inliner.meanings[name]) for name, (kind, _) in scalars.items()}
+    return Specialised(source, tuple(parameters), kinds)
 
 
 def load_kernel(
-    template: Callable, formulas: Formulas, constants: Mapping[str, Constant], target: Target
+    template: Callable,
+    formulas: Formulas,
+    constants: Mapping[str, Constant],
+    hyperparameters: Collection[str],
+    target: Target,
 ) -> Kernel:
     """Specialise, write the source to the cache unless it lies there, and import it."""
     # One thread at a time: Python 3.11's `ast.parse` fails where two threads are in it.
     with loading:
-        source = specialise(template, formulas, constants, target)
+        specialised = specialise(template, formulas, constants, hyperparameters, target)
+        source = specialised.source
         name = source_name(f"{template.__name__}_{target.name}", source)
         make = target.entry or _defined
         write_source(name, source)
         entry = make(name, source, template.__name__)
-        parameters = tuple(_parameter_names(source, template.__name__))
-        return Kernel(template.__name__, entry, parameters, source_path(name))
+        return Kernel(template.__name__, entry, specialised, source_path(name))
 
 
 def _defined(name: str, source: str, function: str) -> Any:
     return getattr(load_source(name, source), function)
-
-
-def _parameter_names(source: str, function: str) -> list[str]:
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return [argument.arg for argument in node.args.args]
-    raise AssertionError(function)
 
 
 def _parsed(function: Callable) -> ast.FunctionDef:
@@ -238,24 +330,44 @@ class _Scope:
     function: str
     names: Mapping[str, str]
     namespace: Mapping[str, object]
-    constants: Mapping[str, Constant]
+    constants: Mapping[str, Constant | _Scalar]
     placeholders: Formulas
 
 
 class _Inliner(ast.NodeTransformer):
-    """Rewrites statements: binds constants, folds branches, inlines formulas, types float literals."""
+    """Rewrites statements: binds constants, folds branches, inlines formulas, types float literals.
+
+    Attributes
+    ----------
+    literals : dict of (str, float) to str
+        The names of the float literals, by type and value.
+    scalars : dict of (str, str) to str
+        The names of the values that come of hyperparameters, by type and expression.
+    meanings : dict of str to _Scalar
+        What those are.
+    """
 
     def __init__(
-        self, formulas: Formulas, constants: Mapping[str, Constant], target: Target, template: Callable
+        self,
+        formulas: Formulas,
+        constants: Mapping[str, Constant],
+        hyperparameters: Collection[str],
+        target: Target,
+        template: Callable,
     ) -> None:
         self.literals: dict[tuple[str, float], str] = {}
+        self.scalars: dict[tuple[str, str], str] = {}
+        self.meanings: dict[str, _Scalar] = {}
         self._real = target.real
-        self._constants = constants
+        self._constants: Mapping[str, Constant | _Scalar] = {
+            **constants,
+            **{name: _Scalar.named(name) for name in hyperparameters},
+        }
         self._target = target
         self._template_locals = _locals(_parsed(template))
         self._placeholders = formulas
         own = {name: name for name in self._template_locals}
-        self._scope = _Scope(template.__name__, own, template.__globals__, constants, formulas)
+        self._scope = _Scope(template.__name__, own, template.__globals__, self._constants, formulas)
         self._before: list[ast.stmt] = []
         self._inlined = 0
 
@@ -312,6 +424,10 @@ class _Inliner(ast.NodeTransformer):
         return self._constant(node.value)
 
     def _constant(self, value: object) -> ast.expr:
+        if isinstance(value, _Scalar):
+            name = self.scalars.setdefault((self._real, value.text), f"P{len(self.scalars)}")
+            self.meanings[name] = value
+            return ast.Name(name, ast.Load())
         if isinstance(value, np.number):
             value = value.item()
         if isinstance(value, float):
@@ -321,13 +437,25 @@ class _Inliner(ast.NodeTransformer):
         return ast.Constant(value)  # type: ignore[arg-type]
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
-        """Fold a difference of constants in float64: 1 − β₂ loses five digits in float32."""
+        """Take a difference of constants in float64: 1 − β₂ loses five digits in float32."""
         left, right = self.visit(node.left), self.visit(node.right)
-        values = {name: value for (kind, value), name in self.literals.items() if kind == self._real}
-        names = [side.id for side in (left, right) if isinstance(side, ast.Name) and side.id in values]
-        if isinstance(node.op, ast.Sub) and len(names) == 2:
-            return self._constant(values[names[0]] - values[names[1]])
+        if isinstance(node.op, ast.Sub):
+            known = self._known()
+            first, second = (known.get(getattr(side, "id", "")) for side in (left, right))
+            if isinstance(first, float) and isinstance(second, float):
+                return self._constant(first - second)
+            if first is not None and second is not None:
+                return self._constant(_Scalar.of(first).minus(_Scalar.of(second)))
         return ast.BinOp(left, node.op, right)
+
+    def _known(self) -> dict[str, float | _Scalar]:
+        """Return the names that stand for literals and for what comes of hyperparameters, in this type."""
+        literals: dict[str, float | _Scalar] = {
+            name: value for (kind, value), name in self.literals.items() if kind == self._real
+        }
+        return literals | {
+            name: self.meanings[name] for (kind, _), name in self.scalars.items() if kind == self._real
+        }
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
         operand = self.visit(node.operand)

@@ -563,7 +563,9 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
         if not first and values.shape[1] != self.n_outputs_:
             raise DataError(f"y has {values.shape[1]} targets, and the network has {self.n_outputs_} outputs")
         self.n_outputs_ = values.shape[1]
-        self.out_activation_ = "exp" if self._loss(np.dtype(np.float64)).link == "exp" else "identity"
+        if not held_out:
+            loss = self._loss(np.dtype(np.float64)) if first else self._bound_loss(np.dtype(np.float64))
+            self.out_activation_ = "exp" if loss.link == "exp" else "identity"
         return values
 
     def _loss(self, dtype: np.dtype) -> Loss:

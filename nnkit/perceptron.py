@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,7 +23,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from nnkit.core.activations import activation_names
+from nnkit.core.activations import ActivationFunction, activation_names
 from nnkit.core.batch import Rows
 from nnkit.core.features import features_from
 from nnkit.core.layers import Dense, Dropout, Layer
@@ -60,12 +60,15 @@ class _Trained:
 
     `coefs_` and `intercepts_` are what counts. `views` are views into the network's own parameters, in which
     a change needs no copying; empty where the parameters lie on another device or there is no network yet.
+    `activations` and `loss` are what was registered when the network was made.
     """
 
     network: Network | None = None
     views: tuple[NDArray, ...] = ()
     optimizer_state: OptimizerState | None = None
     progress: Progress | None = None
+    activations: Mapping[str, ActivationFunction] | None = None
+    loss: Loss | None = None
 
     def portable(self) -> _Trained:
         """Return what a pickle takes: nothing that lives on a device."""
@@ -73,7 +76,8 @@ class _Trained:
         if state is not None and self.network is not None:
             to_host = self.network.arena.backend.to_host
             state = replace(state, slots={name: to_host(slot) for name, slot in state.slots.items()})
-        return _Trained(None, (), state, None if self.progress is None else replace(self.progress))
+        progress = None if self.progress is None else replace(self.progress)
+        return _Trained(None, (), state, progress, self.activations, self.loss)
 
 
 class _BaseMLP(BaseEstimator):
@@ -265,7 +269,16 @@ class _BaseMLP(BaseEstimator):
             layers.append(Dense(len(intercept), activation))
             if rate > 0 and dropout:
                 layers.append(Dropout(rate))
-        return Network([*layers, Dense(len(self.intercepts_[-1]))])
+        trained = self._trained
+        network = Network([*layers, Dense(len(self.intercepts_[-1]))], activations=trained.activations)
+        trained.activations = network.activations
+        return network
+
+    def _bound_loss(self, dtype: np.dtype) -> Loss:
+        """Return the loss, with the functions that it had when the network was made."""
+        loss, trained = self._loss(dtype), self._trained
+        trained.loss = loss if trained.loss is None else loss.bound_to(trained.loss)
+        return trained.loss
 
     def _dropout_rates(self, count: int) -> list[float]:
         """Return the rate of each of `count` hidden layers."""
@@ -309,7 +322,7 @@ class _BaseMLP(BaseEstimator):
         precision = self.precision or ("fp64" if X.dtype == np.float64 else "fp32")
         trainer = Trainer(
             network,
-            self._loss(X.dtype),
+            self._bound_loss(X.dtype),
             optimizer,
             self.device,
             precision,
@@ -527,7 +540,7 @@ class _BaseMLP(BaseEstimator):
 
     def _adopt(self, network: Network) -> None:
         """Take this network as that of a fit; later calls continue from it, with a new optimizer."""
-        self._trained = _Trained()
+        self._trained = _Trained(activations=network.activations)
         self._keep(network)
         if hasattr(self, "loss_curve_"):
             scores = list(self.validation_scores_ or ())

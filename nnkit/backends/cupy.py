@@ -123,8 +123,8 @@ class CupyBackend:
         with self._device.active():
             launch = cuda.launch(name, dtype, formulas, constants, arguments, self._threads)
             scratch = {key: self._device.zeros(*kind) for key, kind in launch.scratch.items()}
-            given = {**arguments, **scratch}
-            values = [self._argument(given[parameter], real) for parameter in launch.kernel.parameters]
+            bound = launch.kernel.bind({**arguments, **scratch}, constants)
+            values = [self._argument(value, real) for value in bound]
             return self._device.launcher(launch.kernel.entry, launch.grid, launch.block, values)
 
     def _argument(self, value: Any, real: type[Any]) -> Any:

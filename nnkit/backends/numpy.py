@@ -73,8 +73,8 @@ class NumpyBackend:
 
         real: type[Any] = np.dtype(dtype).type
         kernel = host.kernel(name, np.dtype(dtype), formulas, **constants)
-        given = (arguments[parameter] for parameter in kernel.parameters)
-        values = [real(value) if type(value) is float else value for value in given]
+        bound = kernel.bind(arguments, constants)
+        values = [real(value) if type(value) is float else value for value in bound]
         return kernel.entry.prepared(values)
 
     def program(self, operations: Sequence[Operation]) -> Program:

@@ -113,7 +113,11 @@ class Backend(Protocol):
         constants: Mapping[str, bool | int | float],
         arguments: Mapping[str, Any],
     ) -> Operation:
-        """Prepare a fused kernel of `nnkit.kernels`; arguments it does not take are left out."""
+        """Prepare a fused kernel of `nnkit.kernels`; arguments it does not take are left out.
+
+        Of the `constants`, a bool or an int makes a kernel of its own; a float, which is a
+        hyperparameter of a formula, is one more argument.
+        """
 
     def program(self, operations: Sequence[Operation]) -> Program:
         """Make one program of the operations, in this order."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from nnkit.core.activations import activation_function
+from nnkit.core.activations import ActivationFunction, activation_function
 from nnkit.core.initializers import initializer_from
 from nnkit.errors import ConfigError, ModelFileError, shown
 
@@ -20,12 +20,14 @@ __all__ = [
     "Reduce",
     "Stage",
     "Table",
+    "activations_of",
     "layer_from_json",
     "layer_to_json",
     "stages_of",
 ]
 
 Reduce = Literal["mean", "sum", "max"]
+_IDENTITY = activation_function("identity")
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,8 @@ class Stage:
         The widths.
     bias : bool
         Whether a bias is added.
-    activation : str
-        A registered activation.
+    function : ActivationFunction
+        What is applied to each output: its functions are those that the network was made with.
     dropout : float
         The share of outputs zeroed while training.
     tables : tuple of Table
@@ -200,9 +202,14 @@ class Stage:
     inputs: int
     outputs: int
     bias: bool
-    activation: str = "identity"
+    function: ActivationFunction = _IDENTITY
     dropout: float = 0.0
     tables: tuple[Table, ...] = ()
+
+    @property
+    def activation(self) -> str:
+        """The name of the activation."""
+        return self.function.name
 
     @property
     def plain(self) -> bool:
@@ -210,7 +217,16 @@ class Stage:
         return self.activation == "identity" and self.dropout == 0
 
 
-def stages_of(layers: Sequence[Layer], inputs: int) -> tuple[Stage, ...]:
+def activations_of(layers: Sequence[Layer]) -> dict[str, ActivationFunction]:
+    """Return the activations that the layers name, as they are registered now."""
+    names = [layer.activation for layer in layers if isinstance(layer, Dense)]
+    names += [layer.name for layer in layers if isinstance(layer, Activation)]
+    return {name: activation_function(name) for name in names}
+
+
+def stages_of(
+    layers: Sequence[Layer], inputs: int, activations: Mapping[str, ActivationFunction] | None = None
+) -> tuple[Stage, ...]:
     """Fuse the layers into stages: an activation or a dropout joins the stage before it where it can.
 
     Parameters
@@ -219,7 +235,10 @@ def stages_of(layers: Sequence[Layer], inputs: int) -> tuple[Stage, ...]:
         Embeddings first.
     inputs : int
         The number of inputs, without what is embedded.
+    activations : mapping of str to ActivationFunction, optional
+        What the names of the layers' activations mean; by default, what is registered now.
     """
+    named = activations_of(layers) if activations is None else activations
     stages: list[Stage] = []
     tables: list[Table] = []
     dense = 0
@@ -230,18 +249,19 @@ def stages_of(layers: Sequence[Layer], inputs: int) -> tuple[Stage, ...]:
             inputs += layer.width
         elif isinstance(layer, Dense):
             number = len(tables) + dense
-            stages.append(Stage(len(stages), number, width, layer.units, layer.bias, layer.activation))
+            function = named[layer.activation]
+            stages.append(Stage(len(stages), number, width, layer.units, layer.bias, function))
             dense += 1
         elif isinstance(layer, Activation):
             if stages and stages[-1].plain:
-                stages[-1] = replace(stages[-1], activation=layer.name)
+                stages[-1] = replace(stages[-1], function=named[layer.name])
             else:
-                stages.append(Stage(len(stages), None, width, width, False, layer.name))
+                stages.append(Stage(len(stages), None, width, width, False, named[layer.name]))
         elif layer.rate > 0:
             if stages and stages[-1].dropout == 0:
                 stages[-1] = replace(stages[-1], dropout=float(layer.rate))
             else:
-                stages.append(Stage(len(stages), None, width, width, False, "identity", float(layer.rate)))
+                stages.append(Stage(len(stages), None, width, width, False, dropout=float(layer.rate)))
     if stages and tables:
         stages[0] = replace(stages[0], tables=tuple(tables))
     return tuple(stages)

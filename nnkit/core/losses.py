@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import signature
+from itertools import product
 from math import inf, isfinite
 from numbers import Real
 from typing import Any, Literal
 
+from nnkit.core.derivatives import Sample, check_derivative, check_function, check_name
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.kernels import formulas
+from nnkit.kernels.plain import plain_function
 
 __all__ = ["Link", "Loss", "Task", "loss_for_task", "loss_from", "loss_names", "register_loss"]
 
@@ -32,7 +35,7 @@ class Loss:
         ``value(y, t)`` and its derivative by the output y; None for the softmax cross-entropy, a loss of
         whole rows.
     constants : mapping of str to float
-        The formulas' further parameters, such as Huber's delta.
+        The formulas' further parameters, such as Huber's delta: arguments of the kernels.
     reduction : {"mean", "sum"}
         Over a sample's outputs; a softmax cross-entropy is one loss.
     ceiling : float, optional
@@ -63,7 +66,7 @@ class Loss:
 
     @property
     def kernel_constants(self) -> dict[str, float | bool]:
-        """The kernel's flags and the formulas' fixed parameters."""
+        """The kernel's flags and the formulas' further parameters."""
         ceiling = {} if self.ceiling is None else {"ceiling": self.ceiling}
         flags = {"SUMMED": self.reduction == "sum", "CEILED": self.ceiling is not None}
         return {**flags, **self.constants, **ceiling}
@@ -82,10 +85,38 @@ class Loss:
         ceiling = {} if self.ceiling is None else {"ceiling": self.ceiling}
         return {"name": self.name, **self.constants, **reduction, **ceiling}
 
+    def bound_to(self, other: Loss) -> Loss:
+        """Return this loss with the functions of another of its name, as they were when that was made."""
+        if other.name != self.name:
+            return self
+        constants = {key: self.constants.get(key, number) for key, number in other.constants.items()}
+        return replace(
+            self, link=other.link, value=other.value, derivative=other.derivative, constants=constants
+        )
+
+    def __reduce__(self) -> Any:
+        """Pickle the name, where it is registered: it must be registered again where it is unpickled."""
+        return (loss_from, (self.to_json(),)) if self.name in _REGISTRY else super().__reduce__()
+
+    def __copy__(self) -> Loss:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Loss:
+        return self
+
 
 _REGISTRY: dict[str, Loss] = {}
 _BUILT_IN: frozenset[str] = frozenset()
 _CEILED = ("cross_entropy", "binary_cross_entropy")
+_KEYS = ("name", "reduction", "ceiling")
+# What targets are under each link, and outputs in general position.
+_TARGETS: Mapping[str, tuple[float, ...]] = {
+    "identity": (-1.7, 0.4, 2.3),
+    "sigmoid": (0.0, 1.0, 0.3),
+    "exp": (0.0, 1.0, 2.7),
+}
+_LINKS = tuple(_TARGETS)
+_OUTPUTS = (-3.817, -1.283, -0.271, 0.163, 0.739, 1.951, 4.117)
 _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "delta": (lambda delta: 0 < delta < inf, "finite and greater than 0"),
     "label_smoothing": (lambda share: 0 <= share < 1, "at least 0 and less than 1"),
@@ -97,29 +128,75 @@ def register_loss(
 ) -> Loss:
     """Add a loss of single outputs; its scalar functions are fused into the kernels as nnkit's own are.
 
+    A trainer, a fitted estimator and a model keep the functions that their loss has when they are made:
+    registering the name again changes those that are made from then on.
+
     Parameters
     ----------
     name : str
-        What `Trainer` will call it.
+        The name that `Trainer` is given, an identifier.
     value, derivative : function
         ``value(y, t, ...)`` and its derivative by y: straight-line Python over floats (2.0, not 2) with one
-        ``return`` at its end.
+        ``return`` at its end, written with `def`. The derivative is compared with differences of the value.
     link : {"identity", "sigmoid", "exp"}
         What makes predictions of outputs.
     **constants : float
-        Defaults of the functions' further parameters.
+        Defaults of the functions' further parameters, which are arguments of the kernels: no value of them is
+        compiled anew.
+
+    Raises
+    ------
+    ConfigError
+        If the name is nnkit's own or no identifier, a function is none that a kernel can be made of or has
+        other parameters than the constants, a constant is no finite number, the link is unknown, or the
+        derivative is wrong.
+
+    Warns
+    -----
+    UserWarning
+        If the functions cannot be computed in Python, so that the derivative is not checked.
     """
-    if name in _BUILT_IN:
-        raise ConfigError(f"the loss {name!r} is nnkit's own; choose another name")
-    for function in (value, derivative):
-        further = list(signature(function).parameters)[2:]
+    check_name("loss", name, _BUILT_IN)
+    if link not in _LINKS:
+        raise unknown_name("link", str(link), _LINKS, f"of the loss {name}")
+    words = f"the loss {name!r}"
+    for function, what in ((value, "value"), (derivative, "derivative")):
+        check_function(function, what, words)
+        first, further = list(signature(function).parameters)[:2], list(signature(function).parameters)[2:]
+        if len(first) < 2:
+            raise ConfigError(f"the {what} of {words} takes ({', '.join(first)}); it must take (y, t, ...)")
         if set(further) != set(constants):
             raise ConfigError(
                 f"the loss function {function.__name__!r} takes {further} besides the output and the target; "
                 f"give each a default as a keyword of register_loss (given: {list(constants)})"
             )
-    _REGISTRY[name] = Loss(name, link, value, derivative, constants)
-    return _REGISTRY[name]
+    for key, number in constants.items():
+        if key in _KEYS:
+            raise ConfigError(f"{words} has a parameter {key!r}, which each loss has; give it another name")
+        if isinstance(number, bool) or not isinstance(number, Real) or not isfinite(number):
+            raise ConfigError(f"{words}: {key} = {number!r} must be a finite number")
+    numbers = {key: float(number) for key, number in constants.items()}
+    registered = Loss(name, link, value, derivative, numbers)
+    check_derivative(words, _samples(registered))
+    _REGISTRY[name] = registered
+    return registered
+
+
+def _samples(loss: Loss) -> Iterator[Sample]:
+    """Yield points at which to look at a loss's derivative: with its constants, and with others."""
+    assert loss.value is not None
+    assert loss.derivative is not None
+    others = {key: 0.73 * number or 0.073 for key, number in loss.constants.items()}
+    for constants in (loss.constants, others) if others else (loss.constants,):
+        value, derivative = (plain_function(f, 2, constants) for f in (loss.value, loss.derivative))
+        settings = "".join(f", {key} = {number:g}" for key, number in constants.items())
+        for y, t in product(_OUTPUTS, _TARGETS[loss.link]):
+            yield Sample(
+                y,
+                lambda x, f=value, t=t: f(x, t),  # type: ignore[misc]
+                lambda x, f=derivative, t=t: f(x, t),  # type: ignore[misc]
+                f"y = {y:g}, t = {t:g}{settings}",
+            )
 
 
 def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
@@ -174,17 +251,20 @@ def loss_names() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
-_REGISTRY["cross_entropy"] = Loss("cross_entropy", "softmax", constants={"label_smoothing": 0.0})
-register_loss(
-    "binary_cross_entropy",
-    formulas.binary_cross_entropy,
-    formulas.binary_cross_entropy_derivative,
-    "sigmoid",
-    label_smoothing=0.0,
-)
-register_loss("mse", formulas.mse, formulas.mse_derivative)
-register_loss("mae", formulas.mae, formulas.mae_derivative)
-register_loss("huber", formulas.huber, formulas.huber_derivative, delta=1.0)
-register_loss("poisson", formulas.poisson, formulas.poisson_derivative, "exp")
-register_loss("poisson_deviance", formulas.poisson_deviance, formulas.poisson_derivative, "exp")
+for _loss in (
+    Loss("cross_entropy", "softmax", constants={"label_smoothing": 0.0}),
+    Loss(
+        "binary_cross_entropy",
+        "sigmoid",
+        formulas.binary_cross_entropy,
+        formulas.binary_cross_entropy_derivative,
+        {"label_smoothing": 0.0},
+    ),
+    Loss("mse", "identity", formulas.mse, formulas.mse_derivative),
+    Loss("mae", "identity", formulas.mae, formulas.mae_derivative),
+    Loss("huber", "identity", formulas.huber, formulas.huber_derivative, {"delta": 1.0}),
+    Loss("poisson", "exp", formulas.poisson, formulas.poisson_derivative),
+    Loss("poisson_deviance", "exp", formulas.poisson_deviance, formulas.poisson_derivative),
+):
+    _REGISTRY[_loss.name] = _loss
 _BUILT_IN = frozenset(_REGISTRY)

@@ -11,13 +11,23 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnkit.backends import select
 from nnkit.backends.protocol import Backend
+from nnkit.core.activations import ActivationFunction
 from nnkit.core.batch import Rows
 from nnkit.core.features import Features, features_from
 from nnkit.core.full_batch import FullBatch
 from nnkit.core.inference import Predictors
 from nnkit.core.initializers import default_initializer, initialize, initialize_table
 from nnkit.core.layer_words import layers_table
-from nnkit.core.layers import Dense, Embedding, Layer, Stage, layer_from_json, layer_to_json, stages_of
+from nnkit.core.layers import (
+    Dense,
+    Embedding,
+    Layer,
+    Stage,
+    activations_of,
+    layer_from_json,
+    layer_to_json,
+    stages_of,
+)
 from nnkit.core.losses import Loss, loss_from
 from nnkit.core.parameters import Arena, segments_for
 from nnkit.core.step import Penalty
@@ -45,6 +55,16 @@ class Network:
         training finds it from the data.
     seed : int
         Draws the initial weights, which then begin to exist if `inputs` is given.
+    activations : mapping of str to ActivationFunction, optional
+        What the layers' activations mean, such as another network's `activations`. A name that is not among
+        them means what is registered when the network is made, and keeps that meaning.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        As given.
+    activations : dict of str to ActivationFunction
+        What the layers' activations mean. A pickle holds their names, a deep copy the functions.
 
     Raises
     ------
@@ -59,8 +79,16 @@ class Network:
     (784, 512)
     """
 
-    def __init__(self, layers: Sequence[Layer], inputs: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        inputs: int | None = None,
+        seed: int = 0,
+        *,
+        activations: Mapping[str, ActivationFunction] | None = None,
+    ) -> None:
         self.layers = tuple(layers)
+        self.activations = {**activations_of(self.layers), **(activations or {})}
         if not any(isinstance(layer, Dense) for layer in self.layers):
             raise ConfigError("a network needs at least one Dense layer")
         if any(isinstance(layer, Embedding) for layer in self.layers[len(self._embeddings) :]):
@@ -129,7 +157,7 @@ class Network:
             Parameters by name, to begin with in place of any that are drawn; those not named begin at zero.
         """
         self._inputs = inputs
-        self._stages = stages_of(self.layers, inputs)
+        self._stages = stages_of(self.layers, inputs, self.activations)
         drawn = [layer for layer in self.layers if isinstance(layer, Embedding | Dense)]
         # The whole arena first: a network that does not fit fails here, before any weight is drawn.
         self._create({}, dtype, backend)
@@ -318,7 +346,7 @@ class Network:
         network._inputs = int(value["inputs"])
         if network._inputs < 0:
             raise ModelFileError(f"the model has {network._inputs} inputs")
-        network._stages = stages_of(network.layers, network._inputs)
+        network._stages = stages_of(network.layers, network._inputs, network.activations)
         # Before anything is allocated: the layers may claim more than the parameters, or any machine, hold.
         segments = segments_for(network._stages)
         described = {segment.name: (segment.shape, np.dtype(dtype)) for segment in segments}

@@ -75,7 +75,7 @@ class Optimizer:
 
     @property
     def constants(self) -> dict[str, float | bool]:
-        """The rule's hyperparameters, which the kernel holds as literals."""
+        """The rule's hyperparameters, which are arguments of the kernel, and its switches."""
         shared = {field.name for field in fields(Optimizer)}
         return {key: value for key, value in asdict(self).items() if key not in shared}
 

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 
 from nnkit.backends.protocol import Array, Operation
-from nnkit.core.activations import activation_function
 from nnkit.core.batch import Batch
 from nnkit.core.layers import Stage
 from nnkit.core.lookup import Lookup
@@ -111,7 +110,7 @@ class Passes:
         dtype = self._arena.dtype if outputs else self._dtype
         allocate = self._backend.empty if self._half is None else self._backend.zeros
         z = allocate(shape, dtype)
-        separate = self._training and activation_function(stage.activation).needs_z
+        separate = self._training and stage.function.needs_z
         a = allocate(shape, dtype) if separate else z
         masked = self._training and stage.dropout > 0
         padded = (self._capacity, -(-stage.outputs // 4) * 4)
@@ -147,7 +146,7 @@ class Passes:
     def _is_plain_relu(self, stage: Stage) -> bool:
         """Whether the stage is a product, a bias and a ReLU and no more, which a device may have as one."""
         dropped = self._training and stage.dropout > 0
-        relu = activation_function(stage.activation).value is formulas.relu
+        relu = stage.function.value is formulas.relu
         return stage.layer is not None and stage.bias and relu and not dropped
 
     @property
@@ -390,11 +389,11 @@ class Passes:
             "kept_scale": 1.0 / (1.0 - dropout),
             "row_offset": self._row_offset or 0,
         }
-        formulas = {"activation": activation_function(stage.activation).value}
+        formulas = {"activation": stage.function.value}
         return self._backend.kernel("forward", self._arena.dtype, formulas, constants, arguments)
 
     def _backward_kernel(self, stage: Stage, delta: Array, rows: int) -> Operation:
-        function = activation_function(stage.activation)
+        function = stage.function
         buffers = self._buffers[stage.index]
         constants = {"BIAS": stage.bias, "DROPOUT": stage.dropout > 0, "FROM_Z": function.needs_z}
         arguments = {

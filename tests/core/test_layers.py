@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from nnkit.core.activations import activation_function
 from nnkit.core.layers import (
     Activation,
     Dense,
@@ -17,6 +18,7 @@ from nnkit.core.layers import (
 )
 from nnkit.errors import ConfigError, ModelFileError
 
+RELU, TANH = activation_function("relu"), activation_function("tanh")
 LAYERS = [Dense(5), Dense(3, "relu", "he_uniform", bias=False), Dropout(0.25), Activation("gelu")]
 
 
@@ -82,29 +84,29 @@ def test_layers_are_values() -> None:
     [
         (
             [Dense(5, "relu"), Dropout(0.2), Dense(3)],
-            [Stage(0, 0, 4, 5, True, "relu", 0.2), Stage(1, 1, 5, 3, True)],
+            [Stage(0, 0, 4, 5, True, RELU, 0.2), Stage(1, 1, 5, 3, True)],
         ),
-        ([Dense(5), Activation("tanh"), Dropout(0.1)], [Stage(0, 0, 4, 5, True, "tanh", 0.1)]),
+        ([Dense(5), Activation("tanh"), Dropout(0.1)], [Stage(0, 0, 4, 5, True, TANH, 0.1)]),
         (
             [Dense(5), Dropout(0.1), Activation("tanh")],
-            [Stage(0, 0, 4, 5, True, "identity", 0.1), Stage(1, None, 5, 5, False, "tanh")],
+            [Stage(0, 0, 4, 5, True, dropout=0.1), Stage(1, None, 5, 5, False, TANH)],
         ),
         (
             [Dense(5, "relu", bias=False), Activation("tanh")],
-            [Stage(0, 0, 4, 5, False, "relu"), Stage(1, None, 5, 5, False, "tanh")],
+            [Stage(0, 0, 4, 5, False, RELU), Stage(1, None, 5, 5, False, TANH)],
         ),
         (
             [Dropout(0.5), Dense(2)],
-            [Stage(0, None, 4, 4, False, "identity", 0.5), Stage(1, 0, 4, 2, True)],
+            [Stage(0, None, 4, 4, False, dropout=0.5), Stage(1, 0, 4, 2, True)],
         ),
         (
             [Dense(2), Dropout(0.5), Dropout(0.25)],
-            [Stage(0, 0, 4, 2, True, "identity", 0.5), Stage(1, None, 2, 2, False, "identity", 0.25)],
+            [Stage(0, 0, 4, 2, True, dropout=0.5), Stage(1, None, 2, 2, False, dropout=0.25)],
         ),
-        ([Dense(2), Dropout(0), Activation("relu")], [Stage(0, 0, 4, 2, True, "relu")]),
+        ([Dense(2), Dropout(0), Activation("relu")], [Stage(0, 0, 4, 2, True, RELU)]),
         (
             [Activation("relu"), Dense(2)],
-            [Stage(0, None, 4, 4, False, "relu"), Stage(1, 0, 4, 2, True)],
+            [Stage(0, None, 4, 4, False, RELU), Stage(1, 0, 4, 2, True)],
         ),
     ],
 )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import warnings
 
 import numpy as np
 import pytest
 from scipy import special
 
+from nnkit.core import losses
 from nnkit.core.links import predicted
 from nnkit.core.losses import loss_for_task, loss_from, loss_names, register_loss
 from nnkit.core.targets import loss_targets, loss_weights
@@ -189,3 +193,132 @@ def test_a_registered_loss_names_its_parameters_and_takes_no_name_of_nnkits() ->
         register_loss("without_its_constant", value, derivative)
     with pytest.raises(ConfigError, match="'mse' is nnkit's own"):
         register_loss("mse", value, derivative, factor=1.0)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Registering.
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_REGISTRY", dict(losses._REGISTRY))
+
+
+def cauchy(y, t, width):
+    d = (y - t) / width
+    return width * width * math.log1p(d * d)
+
+
+def cauchy_derivative(y, t, width):
+    d = (y - t) / width
+    return 2.0 * width * d / (1.0 + d * d)
+
+
+def right_for_a_width_of_one_alone(y, t, width):
+    d = y - t
+    return 2.0 * d / (1.0 + d * d)
+
+
+def without_the_two(y, t, width):
+    d = (y - t) / width
+    return width * d / (1.0 + d * d)
+
+
+def gamma(y, t):
+    """Negative log-likelihood of a gamma distribution with the mean e^y, but for its constants."""
+    return y + t * math.exp(-y)
+
+
+def gamma_derivative(y, t):
+    return 1.0 - t * math.exp(-y)
+
+
+def pinball(y, t, share):
+    d = t - y
+    return share * d if d > 0.0 else (share - 1.0) * d
+
+
+def pinball_derivative(y, t, share):
+    return -share if t > y else 1.0 - share
+
+
+def one_parameter(y):
+    return y
+
+
+def of_reduction(y, t, reduction):
+    return reduction * (y - t)
+
+
+@pytest.mark.usefixtures("_own_registry")
+@pytest.mark.parametrize(
+    ("value", "derivative", "link", "constants"),
+    [
+        (cauchy, cauchy_derivative, "identity", {"width": 1}),
+        (gamma, gamma_derivative, "exp", {}),
+        (pinball, pinball_derivative, "identity", {"share": 0.9}),
+    ],
+)
+def test_a_right_loss_is_taken_without_a_word(value, derivative, link, constants) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = register_loss("mine", value, derivative, link, **constants)
+    assert loss == loss_from("mine")
+    # No value of a constant is compiled anew, for each is a float.
+    assert all(type(number) is float for number in loss.constants.values())
+
+
+@pytest.mark.usefixtures("_own_registry")
+@pytest.mark.parametrize("name", [name for name in OWN if name != "cross_entropy"])
+def test_nnkits_own_losses_pass_the_check(name: str) -> None:
+    own = loss_from(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_loss("same_again", own.value, own.derivative, own.link, **own.constants)
+
+
+@pytest.mark.usefixtures("_own_registry")
+@pytest.mark.parametrize(
+    ("derivative", "message"),
+    [
+        (without_the_two, r"loss 'mine' is wrong: at y = -?[\d.]+, t = -?[\d.]+, width = 1 it gives"),
+        (right_for_a_width_of_one_alone, r"loss 'mine' is wrong: at y = .*, width = 0.73 it gives"),
+    ],
+)
+def test_a_wrong_derivative_is_refused_with_the_point(derivative, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        register_loss("mine", cauchy, derivative, width=1.0)
+    assert "mine" not in loss_names()
+    # What it says of the point is true.
+    numbers = re.search(
+        r"y = (.*), t = (.*), width = (.*) it gives (.*), and .* give (.*);", str(caught.value)
+    )
+    assert numbers is not None
+    y, t, width, given, right = map(float, numbers.groups())
+    assert derivative(y, t, width) == pytest.approx(given, rel=1e-5)
+    assert cauchy_derivative(y, t, width) == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.usefixtures("_own_registry")
+@pytest.mark.parametrize(
+    ("name", "value", "derivative", "options", "message"),
+    [
+        ("mine", gamma, gamma_derivative, {"link": "foo"}, "unknown link 'foo' of the loss mine.*: identity"),
+        ("mine", gamma, gamma_derivative, {"link": "softmax"}, "unknown link 'softmax'.*, sigmoid, exp"),
+        ("mine", gamma, gamma_derivative, {"link": None}, "unknown link 'None'.*: identity, sigmoid, exp"),
+        ("a loss", gamma, gamma_derivative, {}, "name of the loss, 'a loss', must be a text such as 'my"),
+        ("mse", gamma, gamma_derivative, {}, "the loss 'mse' is nnkit's own"),
+        ("mine", cauchy, cauchy_derivative, {"width": "1"}, "width = '1' must be a finite number"),
+        ("mine", cauchy, cauchy_derivative, {"width": True}, "width = True must be a finite number"),
+        ("mine", cauchy, cauchy_derivative, {"width": math.nan}, "width = nan must be a finite number"),
+        ("mine", of_reduction, of_reduction, {"reduction": 1.0}, "parameter 'reduction', which each loss"),
+        ("mine", one_parameter, gamma_derivative, {}, r"takes \(y\); it must take \(y, t, ...\)"),
+        ("mine", abs, gamma_derivative, {}, "value of the loss 'mine' must be a Python function"),
+        ("mine", gamma, lambda y, t: 1.0 - t, {}, "formula '<lambda>'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_loss_is_refused_when_it_is_registered(name, value, derivative, options, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        register_loss(name, value, derivative, **options)
+    assert "mine" not in loss_names()

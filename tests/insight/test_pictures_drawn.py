@@ -179,8 +179,16 @@ def test_activations_are_drawn_with_their_derivatives(name: str) -> None:
     np.testing.assert_allclose(values, expected, atol=1e-12)
 
 
+def square(z):
+    return z * z
+
+
+def square_derivative(z):
+    return 2.0 * z
+
+
 def test_all_activations_are_drawn_a_users_own_among_them() -> None:
-    register_activation("square_for_a_plot", lambda z: z * z, lambda z: 2.0 * z)
+    register_activation("square_for_a_plot", square, square_derivative)
     plot = surfaces.activations_plot()
     assert [row[0] for row in plot.rows] == list(activation_names())
     assert plot.rows[-1][1:] == ["4.0000", "0.0000", "4.0000", "-4.0000", "0.0000", "4.0000"]

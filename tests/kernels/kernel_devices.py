@@ -54,8 +54,7 @@ class CudaDevice(HostDevice):
         self.launch = launch(name, dtype, formulas, constants, {**values, **placed}, self.threads)
         kernel, grid, block = self.launch.kernel, self.launch.grid, self.launch.block
         scratch = {key: self._placed(np.zeros(*kind)) for key, kind in self.launch.scratch.items()}
-        given = {**values, **placed, **scratch}
-        inputs = [_launched(given[parameter]) for parameter in kernel.parameters]
+        inputs = list(map(_launched, kernel.bind({**values, **placed, **scratch}, constants)))
 
         def operation() -> None:
             for key, array in arrays.items():

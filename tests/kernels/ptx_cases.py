@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, files
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import ml_dtypes
@@ -25,6 +25,9 @@ from nnkit.core.augmentation import Augmentation
 from nnkit.core.losses import loss_from, loss_names
 from nnkit.core.optimizers import optimizer_from, optimizer_names
 from nnkit.kernels.layout import COPY_COLUMNS, COUNTERS, SCALARS, SCALING
+
+if TYPE_CHECKING:
+    from nnkit.kernels.cuda import Launch
 
 NEWEST = (9, 0)
 CAPABILITIES = ((7, 0), (8, 0), NEWEST)
@@ -317,17 +320,22 @@ def compiled_for(name: str, capability: tuple[int, int]) -> str:
     return cuda.compile_ptx(*entry_and_types(name), cc=capability)[0]
 
 
+def launched(case: Case) -> Launch:
+    """Return a case's kernel, specialised for its arrays."""
+    from nnkit.kernels.cuda import launch
+
+    return launch(case.kernel, case.dtype, case.formulas, case.constants, _aligned(case.arguments))
+
+
 def entry_and_types(name: str) -> tuple[Callable, tuple[Any, ...]]:
     """Return a case's Python function, and Numba's types of what it is launched with."""
     from numba.cuda.typing.typeof import typeof
 
-    from nnkit.kernels.cuda import launch
-
     case = cases()[name]
-    started = launch(case.kernel, case.dtype, case.formulas, case.constants, _aligned(case.arguments))
+    started = launched(case)
     real = np.dtype(case.dtype).type
     scratch = {key: np.zeros([1] * len(shape), kind) for key, (shape, kind) in started.scratch.items()}
-    given = [{**case.arguments, **scratch}[parameter] for parameter in started.kernel.parameters]
+    given = started.kernel.bind({**case.arguments, **scratch}, case.constants)
     types = tuple(typeof(real(value) if type(value) is float else value) for value in given)
     return started.kernel.entry.py_func, types
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,9 +21,12 @@ from ptx_cases import (
     cases,
     compiled,
     compiled_for,
+    launched,
     representatives,
 )
 
+from nnkit.core.losses import loss_from, loss_names
+from nnkit.core.optimizers import optimizer_from, optimizer_names
 from nnkit.extras import install_command
 from nnkit.kernels.cuda import TEMPLATES
 
@@ -134,6 +138,29 @@ def test_bytes_are_read_and_written_four_at_a_time(results) -> None:
         assert "ld.global.u8" not in ptx(results, name)
     assert re.search("st" + four, ptx(results, "forward-relu-dropout-float32"))
     assert "st.global.u8" not in ptx(results, "forward-relu-dropout-float32")
+
+
+WITH_HYPERPARAMETERS = {
+    name: case
+    for name, case in PLAIN.items()
+    if any(isinstance(value, float) for value in case.constants.values())
+}
+
+
+@pytest.mark.parametrize("case", WITH_HYPERPARAMETERS.values(), ids=WITH_HYPERPARAMETERS)
+def test_no_value_of_a_hyperparameter_makes_another_kernel(case: Case) -> None:
+    constants = {
+        key: value / 2 + 0.01 if isinstance(value, float) else value for key, value in case.constants.items()
+    }
+    one, other = launched(case), launched(replace(case, constants=constants))
+    assert one.kernel.path == other.kernel.path
+    assert one.kernel.specialised.values(case.constants) != other.kernel.specialised.values(constants)
+
+
+def test_each_optimizers_and_each_losss_hyperparameters_are_among_the_cases() -> None:
+    found = {key for case in WITH_HYPERPARAMETERS.values() for key in case.constants if key.islower()}
+    fields = {key for name in optimizer_names() for key in optimizer_from(name).constants}
+    assert found >= fields | {key for name in loss_names() for key in loss_from(name).constants} | {"ceiling"}
 
 
 def test_every_kernel_is_compiled_in_every_type() -> None:

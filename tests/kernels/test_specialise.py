@@ -16,10 +16,10 @@ import pytest
 
 from nnkit.core import activations, losses
 from nnkit.core.activations import register_activation
-from nnkit.core.layers import Dense
+from nnkit.core.layers import Dense, Dropout
 from nnkit.core.losses import register_loss
 from nnkit.core.network import Network
-from nnkit.core.optimizers import Adam
+from nnkit.core.optimizers import Adam, optimizer_from
 from nnkit.errors import ConfigError
 from nnkit.kernels import formulas, host
 from nnkit.kernels.specialise import Kernel, Target, specialise
@@ -75,7 +75,7 @@ def test_float_literals_take_the_working_type(dtype: str) -> None:
     assert not re.search(r"\d\.\d", body)
 
 
-def test_a_difference_of_constants_is_taken_in_float64() -> None:
+def test_hyperparameters_are_arguments_and_their_differences_are_taken_in_float64() -> None:
     constants = {
         "beta1": 0.9,
         "beta2": 0.999,
@@ -86,11 +86,16 @@ def test_a_difference_of_constants_is_taken_in_float64() -> None:
         "PREPARED": True,
     }
     rule = {"rule": formulas.adam, "prepare": formulas.adam_corrections}
-    source = host.kernel("update", np.dtype(np.float32), rule, **constants).path.read_text()
-    assert f'np.float32("{1 - 0.999!r}")' in source
+    kernel = host.kernel("update", np.dtype(np.float32), rule, **constants)
+    given = kernel.bind(dict.fromkeys(kernel.parameters), constants)
+    hyperparameters = [value for value in given if value is not None]
+    assert np.float32(1 - 0.999) != np.float32(1) - np.float32(0.999)
+    expected = {np.float32(x) for x in (0.9, 1 - 0.9, 0.999, 1 - 0.999, 1e-8)}
     # What is prepared once a step stays in float64.
-    assert 'np.float64("0.999")' in source
-    assert 'np.float32("0.999")' in source
+    expected |= {np.float64(0.9), np.float64(0.999)}
+    assert sorted(hyperparameters) == sorted(expected)
+    assert {type(value) for value in hyperparameters} == {np.float32, np.float64}
+    assert "0.999" not in kernel.path.read_text()
 
 
 def double(x):
@@ -150,8 +155,8 @@ def test_a_template_without_formulas_needs_none() -> None:
                 x[i] = 0.5
 
     plain = Target("plain", "import numpy as np", "staticmethod", "np.float32", {}, {})
-    scaled = specialise(template, {}, {"SCALED": True, "OFF": False}, plain)
-    halved = specialise(template, {}, {"SCALED": False, "OFF": False}, plain)
+    scaled = specialise(template, {}, {"SCALED": True, "OFF": False}, (), plain).source
+    halved = specialise(template, {}, {"SCALED": False, "OFF": False}, (), plain).source
     assert "def template(x, scale):" in scaled
     assert "0.5" not in scaled
     assert "Double" not in scaled
@@ -181,7 +186,7 @@ def template_of_parts(x):
 def specialised_of_parts(**constants) -> str:
     parts = frozenset({__name__})
     plain = Target("plain", "import numpy as np", "staticmethod", "np.float64", {}, {}, parts=parts)
-    return specialise(template_of_parts, {"activation": formulas.relu}, constants, plain)
+    return specialise(template_of_parts, {"activation": formulas.relu}, constants, (), plain).source
 
 
 def test_parts_of_a_template_see_its_flags_and_placeholders_and_may_return_nothing() -> None:
@@ -200,7 +205,7 @@ def test_parts_of_a_template_see_its_flags_and_placeholders_and_may_return_nothi
 def test_a_module_that_the_target_does_not_name_has_no_parts() -> None:
     plain = Target("plain", "import numpy as np", "staticmethod", "np.float64", {}, {})
     with pytest.raises(ConfigError, match="'part_that_writes' must end with its one `return`"):
-        specialise(template_of_parts, {"activation": formulas.relu}, {"SCALED": True}, plain)
+        specialise(template_of_parts, {"activation": formulas.relu}, {"SCALED": True}, (), plain)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -286,6 +291,63 @@ def test_an_edited_formula_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert applied(imported.f, [3.0]).item() == 15
     assert after.path != before.path
     assert load(imported.f).path == after.path
+
+
+# Each hyperparameter of an optimizer and of a loss, and two values beside its default.
+HYPERPARAMETERS = [
+    *(("sgd", None, {"weight_decay": x}) for x in (0.1, 0.2)),
+    *(("momentum", None, {"momentum": x}) for x in (0.5, 0.6)),
+    *(("momentum", None, {"rate_in_velocity": True, "momentum": x}) for x in (0.5, 0.6)),
+    *(("nesterov", None, {"momentum": x, "weight_decay": x}) for x in (0.5, 0.6)),
+    *(("adagrad", None, {"epsilon": x}) for x in (1e-3, 1e-2)),
+    *(("rmsprop", None, {"decay": 1 - x, "epsilon": x}) for x in (1e-3, 1e-2)),
+    *(("adam", None, {"beta1": 1 - x, "beta2": 1 - x / 2, "epsilon": x}) for x in (0.3, 0.4)),
+    *(("adam", None, {"epsilon_hat": True, "beta1": 1 - x, "epsilon": x}) for x in (0.3, 0.4)),
+    *(("adamw", None, {"weight_decay": x, "beta2": 1 - x}) for x in (0.3, 0.4)),
+    *(("sgd", {"name": "cross_entropy", "label_smoothing": x}, {}) for x in (0.1, 0.2)),
+    *(("sgd", {"name": "cross_entropy", "ceiling": x}, {}) for x in (10.0, 20.0)),
+    *(("sgd", {"name": "binary_cross_entropy", "label_smoothing": x}, {}) for x in (0.1, 0.2)),
+    *(("sgd", {"name": "binary_cross_entropy", "ceiling": x}, {}) for x in (10.0, 20.0)),
+    *(("sgd", {"name": "huber", "delta": x}, {}) for x in (0.1, 0.2)),
+    *(("sgd", {"name": "log_cosh", "width": x}, {}) for x in (0.1, 0.2)),
+]  # fmt: skip
+
+
+def form_of(setting: tuple) -> tuple:
+    """Return what may make a kernel: the optimizer, the loss, and which of its settings are switches."""
+    optimizer, loss, options = setting
+    switches = [key for key, value in options.items() if value is True]
+    return optimizer, (loss or {}).get("name"), tuple(loss or ()), tuple(switches)
+
+
+@pytest.mark.usefixtures("_own_registries")
+def test_no_value_of_a_hyperparameter_is_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNKIT_CACHE", str(tmp_path))
+    host._kernel.cache_clear()
+    register_loss("log_cosh", log_cosh, log_cosh_derivative, width=0.5)
+    X, classes = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 2
+    seen: set[tuple] = set()
+    results = set()
+    for setting in HYPERPARAMETERS:
+        optimizer, loss, options = setting
+        outputs = 2 if loss is None or loss["name"] == "cross_entropy" else 1
+        x = 0.01 * (1 + len(results))
+        net = Network([Dense(3, "tanh"), Dropout(x), Dense(outputs)], inputs=3)
+        before = files(tmp_path)
+        chosen = optimizer_from({"name": optimizer, "learning_rate": x, **options})
+        loss = loss or "cross_entropy"
+        trainer = Trainer(net, loss, chosen, device="cpu", l1=x, l2=x, clip_norm=1 + x)
+        trainer.fit(X, classes, epochs=9, batch_size=6)
+        results.add(net.parameters()["layers.0.weight"].tobytes())
+        written = set(files(tmp_path)) - set(before)
+        assert not written or form_of(setting) not in seen, setting
+        seen.add(form_of(setting))
+    assert len(results) == len(HYPERPARAMETERS)
+    assert len(seen) == len(HYPERPARAMETERS) // 2
+    assert files(tmp_path)
+    host._kernel.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------------------
