@@ -35,7 +35,13 @@ EPOCHS = 3
 
 
 def tracked(tmp_path: Path, name: str) -> tuple[Run, Outcome, Tracker]:
-    settings = ["data.train=iris", "model.hidden=[8]", f"training.epochs={EPOCHS}", "run.seed=3"]
+    settings = [
+        "data.train=iris",
+        "model.hidden=[8]",
+        f"training.epochs={EPOCHS}",
+        "run.seed=3",
+        "run.keep_checkpoints=true",
+    ]
     run = Run(Config().with_overrides([*settings, f"run.out={tmp_path / 'runs' / 'flowers'}"]))
     [tracker] = trackers_from(name, run.folder, run.resolved().model_dump(mode="json"))
     return run, run.train([], [tracker]), tracker
