@@ -4,8 +4,9 @@ A template is an ordinary Python function over arrays. It calls formulas by plac
 `rule`, ...) and branches on upper-case flags. `specialise` binds the flags, drops the branches and parameters
 they leave unused, inlines every formula down to native calls, and gives each float literal the kernel's
 dtype. A formula's hyperparameters (momentum, label smoothing, Huber's delta, ...) become parameters of the
-kernel, so that no value of them is compiled anew; they cost nothing: the loops load a literal from memory
-too. What several templates share is a part, a function of a module that the target names: it is inlined
+kernel, so that no value of them is compiled anew. Against literals that makes Adam's update a tenth faster, a
+binary cross-entropy over ten outputs 4 % slower (0.4 µs at 128 rows), and no difference to a step. What
+several templates share is a part, a function of a module that the target names: it is inlined
 too, sees the flags and placeholders, and may be a statement that returns nothing. The text that results is
 all that the kernel is made of: it is a module named by its hash (`modules`), so Numba's disk cache, which
 watches the file of the function alone, is right about it. An edited formula is another text and another file.
