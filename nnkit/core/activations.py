@@ -55,7 +55,9 @@ _BUILT_IN: frozenset[str] = frozenset()
 _POINTS = (-4.37, -2.61, -1.293, -0.538, -0.1173, 0.0831, 0.4137, 0.967, 1.834, 3.192, 5.319)
 
 
-def register_activation(name: str, value: Callable, derivative: Callable) -> ActivationFunction:
+def register_activation(
+    name: str, value: Callable, derivative: Callable, *, check: bool = True
+) -> ActivationFunction:
     """Add an activation; its two scalar functions are fused into the kernels as nnkit's own are.
 
     A network keeps the functions that its activations have when it is made: registering the name again, as
@@ -69,14 +71,16 @@ def register_activation(name: str, value: Callable, derivative: Callable) -> Act
         ``value(z)``, straight-line Python over a float (2.0, not 2) with one ``return`` at its end, written
         with `def`. It may call functions of `math`, and others that are written like it.
     derivative : function
-        ``derivative(z)`` or ``derivative(a)``, of the value before the activation or after it. It is compared
-        with differences of the value.
+        ``derivative(z)`` or ``derivative(a)``, of the value before the activation or after it.
+    check : bool
+        Whether to compare the derivative with differences of the value; False for one that differs on purpose,
+        such as a straight-through estimator's.
 
     Raises
     ------
     ConfigError
-        If the name is nnkit's own or no identifier, a function is none that a kernel can be made of, the
-        derivative's parameter is named neither z nor a, or the derivative is wrong.
+        If the name is nnkit's own or no identifier, no kernel can be made of a function, the derivative's
+        parameter is named neither z nor a, or the derivative is wrong.
 
     Warns
     -----
@@ -105,7 +109,8 @@ def register_activation(name: str, value: Callable, derivative: Callable) -> Act
     registered = ActivationFunction(name, value, derivative)
     f, slope = plain_function(value, 1), plain_function(derivative, 1)
     of_z = slope if registered.needs_z else lambda z: slope(f(z))
-    check_derivative(words, [Sample(z, f, of_z, f"z = {z:g}") for z in _POINTS])
+    if check:
+        check_derivative(words, [Sample(z, f, of_z, f"z = {z:g}") for z in _POINTS])
     _REGISTRY[name] = registered
     return registered
 

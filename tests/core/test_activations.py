@@ -126,6 +126,11 @@ def test_a_wrong_derivative_is_refused_with_the_point(value, derivative, message
     assert "mine" not in activation_names()
 
 
+def test_a_derivative_may_differ_on_purpose() -> None:
+    """As that of a straight-through estimator does (Bengio et al. 2013)."""
+    assert register_activation("mine", square, thrice, check=False).derivative is thrice
+
+
 def defined_nowhere(z):
     return math.log(-1.0 - abs(z))
 
