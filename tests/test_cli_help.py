@@ -80,7 +80,7 @@ def test_the_names_that_options_list_are_those_there_are() -> None:
 
 
 def test_the_version_is_printed() -> None:
-    assert succeed("--version") == f"nnkit {version('nnkit')}\n"
+    assert succeed("--version") == f"nnkit {version('nnkit-train')}\n"
 
 
 def test_names_are_completed_in_a_shell() -> None:

@@ -88,7 +88,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"nnkit {version('nnkit')}")
+        typer.echo(f"nnkit {version('nnkit-train')}")
         raise typer.Exit
 
 
