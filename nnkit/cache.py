@@ -119,7 +119,11 @@ def _claim(folder: Path) -> None:
     OSError
         If another user can write to the code, or if nobody can and there is none.
     """
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    above = folder.parent.stat().st_mode
+    if above & stat.S_IWOTH and not above & stat.S_ISVTX and hasattr(os, "geteuid"):
+        raise PermissionError(f"{folder.parent}: other users can put {folder.name} aside")
     _check(folder, sticky=True)
     for name in _CODE:
         # Not by the umask alone, which may let everybody write.
@@ -131,7 +135,7 @@ def _claim(folder: Path) -> None:
 
 
 def _check(folder: Path, sticky: bool = False) -> None:
-    """Raise if another user, root apart, may have written to a folder, or may put it aside."""
+    """Raise if another user, root apart, may have written to a folder."""
     if not hasattr(os, "geteuid"):  # Windows keeps a user's folders from the others by itself
         return
     status = folder.stat()

@@ -118,6 +118,10 @@ def open_to_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.chmod(0o777)
 
 
+def above_open_to_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.parent.chmod(0o777)
+
+
 def kernels_open_to_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "kernels").mkdir(parents=True)
     (folder / "kernels").chmod(0o1777)
@@ -150,6 +154,7 @@ PROBLEMS = [
     (relative_home, ".cache: the home folder is not an absolute path"),
     (of_another_user, "cache: it belongs to another user"),
     (open_to_all, "cache: other users can write to it"),
+    (above_open_to_all, "other users can put cache aside"),
     (kernels_open_to_all, "kernels: other users can write to it"),
     (open_to_another_group, "cache: other users can write to it"),
     (full, "kernels: No space left on device"),
