@@ -117,6 +117,8 @@ def find_run(path: Path, holding: str = RUN_FILE) -> Path:
         match = _TIMED.fullmatch(folder.name)
         if match is not None and match["name"] == path.name:
             return folder
+    if path.suffix in (".safetensors", ".json"):
+        raise FileError(f"{path}: there is no such file")
     raise FileError(f"{path}: there is no such file or run; {_there_are(path, runs)}")
 
 
