@@ -402,7 +402,7 @@ def test_wrong_input_is_named_with_its_mend(
 
     with pytest.raises(ConfigError, match="give `subject`"):
         plot_of("roc", None, None, nothing)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="add DATA"):
+    with pytest.raises(ConfigError, match="give `data` too"):
         plot_of("roc", digits.folder / "model.safetensors", None, nothing)  # type: ignore[arg-type]
     with pytest.raises(FileError, match=r"no config\.toml"):
         plot_of("roc", tmp_path, None, nothing)  # type: ignore[arg-type]
