@@ -104,6 +104,28 @@ else:
     print(len(children) > 0, all(map(ends, children)))
 """
 
+IMPORTING = """
+from nnkit.backends import select
+
+class Slow:
+    begun = threading.Event()
+
+    def find_spec(self, name, path, target=None):
+        if name == "nnkit.backends.compiled":  # in the midst of importing nnkit.backends.numpy
+            self.begun.set()
+            time.sleep(0.5)
+
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=select, args=("cpu",))
+thread.start()
+Slow.begun.wait()
+process = os.fork()
+if process == 0:
+    select("cpu")
+    os._exit(0)
+print(ends(process))
+"""
+
 
 def run(program: str, *arguments: str, cache: Path) -> list[str]:
     environment = {**os.environ, "NNKIT_CACHE": str(cache)}
@@ -124,3 +146,7 @@ def test_children_forked_while_a_thread_compiles_load_kernels(tmp_path: Path) ->
 def test_children_forked_while_a_thread_loads_load_kernels(tmp_path: Path) -> None:
     run(WORKING, "12", cache=tmp_path)
     assert run(WORKING, "12", "fork", cache=tmp_path) == ["True", "True"]
+
+
+def test_a_child_forked_while_a_thread_imports_the_backend_can_import_it(tmp_path: Path) -> None:
+    assert run(IMPORTING, cache=tmp_path) == ["True"]
