@@ -58,6 +58,17 @@ _in_training: set[int] = set()
 _in_training_lock = threading.Lock()
 
 
+def _train_anew_in_child() -> None:
+    """Forget, in a forked process, the trainings of its parent's threads, which it does not have."""
+    global _in_training_lock
+    _in_training_lock = threading.Lock()
+    _in_training.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_train_anew_in_child)
+
+
 class Trainer:
     """Trains a network on a device.
 
