@@ -280,6 +280,33 @@ def test_an_interrupted_training_has_its_best_weights() -> None:
         np.testing.assert_array_equal(values, cut.network.parameters()[name])
 
 
+def test_an_interrupt_before_the_first_step_leaves_what_was_trained_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from nnkit.core.batch import Rows
+    from nnkit.core.step import Step
+
+    def cut(step: Step) -> None:
+        raise KeyboardInterrupt
+
+    closed: list[Rows] = []
+    one, noted = trainer(restore_best=True, optimizer=Adam(0.02)), []
+    one.fit(X, Y, **FIT, validation=0.3)
+    assert one.state.best_epoch
+    weights, state = one.network.parameters(), one.optimizer_state
+    with monkeypatch.context() as patched:
+        patched.setattr(Step, "begin_counting_skips", cut)
+        patched.setattr(Rows, "close", closed.append)
+        with pytest.raises(KeyboardInterrupt):
+            one.fit(X, Y, **FIT, validation=0.3, continued=True, callbacks=Noting("a", noted))
+    assert (one.step, one.outcome, noted, len(closed)) == (None, "interrupted", [], 1)
+    assert one.optimizer_state is state
+    for name, values in one.network.parameters().items():
+        np.testing.assert_array_equal(values, weights[name])
+    one.fit(X, Y, **FIT, validation=0.3, continued=True)
+    assert one.outcome == "finished"
+
+
 def test_an_interrupt_in_the_midst_of_a_step_leaves_the_checkpoint_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
