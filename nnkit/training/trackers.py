@@ -6,7 +6,6 @@ own settings of these packages (MLFLOW_TRACKING_URI, WANDB_MODE=online) say othe
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
@@ -15,7 +14,7 @@ import socket
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from nnkit.core.layers import layer_to_json
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.extras import extra_module
+from nnkit.files import waited_for
 from nnkit.training.callbacks import Callback, Figures
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from"]
@@ -287,12 +287,12 @@ class MLflow(Tracker):
         mlflow = extra_module("mlflow")
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
-        beside.mkdir(parents=True, exist_ok=True)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
         local = uri.startswith("sqlite:")
+        if local:
+            beside.mkdir(parents=True, exist_ok=True)
         # Two processes that make one store at the same moment fail in MLflow.
-        with open(beside / ".mlflow.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with waited_for(beside / ".mlflow.lock") if local else nullcontext():
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             identity = self._experiment(name, (beside / "mlartifacts").as_uri() if local else None)
         if resumed and self._go_on(identity):

@@ -296,7 +296,7 @@ def test_an_interrupt_before_the_first_step_leaves_what_was_trained_before(
     weights, state = one.network.parameters(), one.optimizer_state
     with monkeypatch.context() as patched:
         patched.setattr(Step, "begin_counting_skips", cut)
-        patched.setattr(Rows, "close", closed.append)
+        patched.setattr(Rows, "close", lambda rows: closed.append(rows))
         with pytest.raises(KeyboardInterrupt):
             one.fit(X, Y, **FIT, validation=0.3, continued=True, callbacks=Noting("a", noted))
     assert (one.step, one.outcome, noted, len(closed)) == (None, "interrupted", [], 1)

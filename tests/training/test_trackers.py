@@ -449,6 +449,17 @@ def test_mlflows_runs_end_as_their_trainings_do(tmp_path: Path) -> None:
 
 @pytest.mark.extra("mlflow")
 @pytest.mark.usefixtures("_here")
+def test_where_mlflow_has_a_server_nothing_is_written_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    fit(MLflow(tmp_path / "runs" / "mine"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.extra("mlflow")
+@pytest.mark.usefixtures("_here")
 def test_what_the_user_sets_of_mlflows_patience_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
