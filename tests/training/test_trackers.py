@@ -206,28 +206,68 @@ def test_weights_and_biases_reads_config_metrics_and_model(
     assert ("model.safetensors", len(content), md5) in files
 
 
+class Watching(Tracker):
+    """Notes what becomes of its run, and raises where it is told to."""
+
+    def __init__(self, folder: Path, **errors: BaseException) -> None:
+        super().__init__(folder, {})
+        self.errors, self.noted = errors, []
+
+    def _note(self, call: str) -> None:
+        self.noted.append(call)
+        if call in self.errors:
+            raise self.errors.pop(call)
+
+    def _begin(self, config: Any, resumed: bool) -> None:
+        self._note("begin")
+
+    def _log(self, metrics: Any, epoch: int) -> None: ...
+
+    def _add_model(self, path: Path, metrics: Any) -> None:
+        self._note("model")
+
+    def _end(self, failed: bool) -> None:
+        self._note("failed" if failed else "finished")
+
+
+def run_of(folder: Path, *settings: str) -> Run:
+    settings = ("data.train=iris", "model.hidden=[8]", f"run.out={folder}", *settings)
+    return Run(Config().with_overrides(settings))
+
+
 def test_an_error_ends_the_trackers_run_as_failed(tmp_path: Path) -> None:
-    closed: list[bool] = []
-
-    class Watching(Tracker):
-        def _begin(self, config: Any, resumed: bool) -> None: ...
-
-        def _log(self, metrics: Any, epoch: int) -> None: ...
-
-        def _add_model(self, path: Path, metrics: Any) -> None: ...
-
-        def _end(self, failed: bool) -> None:
-            closed.append(failed)
-
-    class Ending(Callback):
-        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
-            raise ArithmeticError
-
-    settings = ["data.train=iris", "model.hidden=[8]", f"run.out={tmp_path / 'run'}"]
-    run = Run(Config().with_overrides(settings))
+    run, watching = run_of(tmp_path / "run"), Watching(tmp_path / "run")
     with pytest.raises(ArithmeticError):
-        run.train([Ending()], [Watching(run.folder)])
-    assert closed == [True]
+        run.train([Raising(ArithmeticError())], [watching])
+    assert watching.noted == ["begin", "failed"]
+
+
+def test_a_tracked_run_that_is_interrupted_fails_without_a_model_and_is_gone_on_with(tmp_path: Path) -> None:
+    run, watching = run_of(tmp_path / "run", "training.epochs=3"), Watching(tmp_path / "run")
+
+    class Stopping(Callback):
+        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+            run.stop()
+
+    run.train([Stopping()], [watching])
+    assert watching.noted == ["begin", "failed"]
+    Run.resumed(tmp_path / "run").train([], [watching])
+    assert watching.noted == ["begin", "failed", "begin", "model", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("call", "noted"),
+    [("begin", ["begin", "failed"]), ("finished", ["begin", "finished"])],
+)
+def test_a_tracker_that_is_interrupted_itself_is_closed_and_may_be_used_again(
+    call: str, noted: list[str], tmp_path: Path
+) -> None:
+    tracker = Watching(tmp_path, **{call: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        fit(tracker)
+    assert tracker.noted == noted
+    fit(tracker)
+    assert tracker.noted == [*noted, "begin", "finished"]
 
 
 def test_an_error_while_training_is_told_once_and_the_training_goes_on(
