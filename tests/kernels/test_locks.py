@@ -161,11 +161,16 @@ def press() -> None:
 @pytest.mark.usefixtures("_pythons_handler")
 def test_an_interrupt_comes_at_the_end_of_the_outermost_context() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
+
+    def work() -> None:
         with uninterrupted():
-            press()
-            done.append("inner")
-        done.append("outer")
+            with uninterrupted():
+                press()
+                done.append("inner")
+            done.append("outer")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == ["inner", "outer"]
 
 

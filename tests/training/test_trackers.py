@@ -28,6 +28,7 @@ from nnkit.errors import ConfigError
 from nnkit.extras import extra_module
 from nnkit.training import trackers as trackers_module
 from nnkit.training.callbacks import Callback
+from nnkit.training.checkpoint import Checkpoints
 from nnkit.training.run import Outcome, Run
 from nnkit.training.trackers import MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_from
 
@@ -572,7 +573,8 @@ def test_folds_in_processes_have_a_run_each(tmp_path: Path) -> None:
 
 @pytest.mark.extra("tensorboard")
 def test_a_resumed_training_goes_on_in_tensorboards_last_folder(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"callbacks": TensorBoard(tmp_path / "run"), "checkpoints": tmp_path / "kept"}
+    kept = Checkpoints(tmp_path / "kept", overwrite=True)
+    settings: dict[str, Any] = {"callbacks": TensorBoard(tmp_path / "run"), "checkpoints": kept}
     for epochs, resumed in ((1, False), (2, False), (4, True)):
         trainer = Trainer(Network([Dense(4, "relu"), Dense(1)]), "binary_cross_entropy", device="cpu")
         if resumed:
