@@ -46,18 +46,17 @@ def claim_folder(path: Path) -> Path:
     FileError
         If it cannot be made.
     """
-    number = 1
-    while True:
-        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError:
+    folder, number = path, 1
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
             number += 1
-        except OSError as error:
-            raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from None
-        else:
-            return folder
+            folder = path.with_name(f"{path.name}-{number}")
+    except OSError as error:
+        raise FileError(f"{error.filename}: cannot be made: {error.strerror or error}") from None
 
 
 def run_folders(folder: Path, holding: str = RUN_FILE) -> list[Path]:
