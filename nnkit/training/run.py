@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -457,13 +456,8 @@ class Run:
             "data": self.dataset.name,
             "image_shape": None if self.dataset.image_shape is None else list(self.dataset.image_shape),
             "trained_rows": self.training_rows,
-            "epochs": len(self.trainer.history),
             "ended": ended,
-            "device": self.trainer.backend.name,
-            "precision": self.trainer.precision,
-            "seed": self.trainer.seed,
-            "nnkit": version("nnkit-train"),
-            "numpy": np.__version__,
+            **self.trainer.details,
             "metrics": finite,
             "best_threshold": threshold,
         }
