@@ -19,6 +19,7 @@ __all__ = [
     "model_file",
     "run_folders",
     "timed_name",
+    "untimed_name",
 ]
 
 RUN_FILE = "config.toml"
@@ -34,6 +35,12 @@ _MOST_NAMED = 5
 def timed_name(name: str) -> str:
     """Return what a run that begins now is called, such as ``mnist-20261123-082514``."""
     return f"{name}-{datetime.now().strftime(_TIME_FORMAT)}"
+
+
+def untimed_name(folder: Path) -> str | None:
+    """Return the name of a run without its time; None where it has no time in its name."""
+    match = _TIMED.fullmatch(folder.name)
+    return None if match is None else match["name"]
 
 
 def claim_folder(path: Path) -> Path:
@@ -113,8 +120,7 @@ def find_run(path: Path, holding: str = RUN_FILE) -> Path:
         return path
     runs = run_folders(path.parent, holding)
     for folder in runs:
-        match = _TIMED.fullmatch(folder.name)
-        if match is not None and match["name"] == path.name:
+        if untimed_name(folder) == path.name:
             return folder
     raise FileError(f"{path}: there is no such file or run; {_there_are(path, runs)}")
 
@@ -123,9 +129,9 @@ def _there_are(path: Path, runs: list[Path]) -> str:
     """Return the runs that the user may have meant: those with the nearest names, else the newest."""
     names = {folder.name: folder for folder in runs}
     for folder in reversed(runs):
-        match = _TIMED.fullmatch(folder.name)
-        if match is not None:
-            names[match["name"]] = folder
+        name = untimed_name(folder)
+        if name is not None:
+            names[name] = folder
     near = get_close_matches(path.name, names, n=_MOST_NAMED)
     if near:
         nearest = dict.fromkeys(str(names[name]) for name in near)
