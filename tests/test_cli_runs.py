@@ -120,6 +120,22 @@ def test_a_training_that_cannot_begin_leaves_no_folder(
     assert not any((tmp_path / "runs").glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("names", "words"), [("foo", "unknown tracker 'foo'"), ("tensorboard, wandb", "wandb is not installed")]
+)
+def test_a_tracker_that_cannot_be_used_is_refused_before_a_folder_is_made(
+    names: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    for source in ("iris", "missing.csv"):
+        result = nnkit("train", source, *QUICK, "--track", names)
+        assert result.code == 2
+        assert words in result.err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_new_run_needs_a_folder_to_be_in(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(FileError, match="runs: cannot be made: File exists"):

@@ -209,6 +209,8 @@ def train(
     _check_resume(source, out, resume, overwrite)
     take_the_processors_blas()
     with printed_notes(quiet):
+        if track:
+            _check_trackers(track)
         run = _prepared(source, resume, given, assignments or [], overwrite)
         if run is None:
             return
@@ -246,6 +248,14 @@ def _check_resume(source: str | None, out: Path | None, resume: Path | None, ove
         from nnkit.errors import ConfigError
 
         raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {wrong}")
+
+
+def _check_trackers(names: str) -> None:
+    """Raise if a tracker is unknown or its package is missing, before data are read and a folder is made."""
+    with working("loading nnkit"):
+        from nnkit.training.trackers import trackers_from
+
+        trackers_from(names, "")  # one that is made records nothing yet
 
 
 def _prepared(
