@@ -81,9 +81,9 @@ _check_kernels()
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from nnkit.versions import nnkit_version
 
-        return version("nnkit-train")
+        return nnkit_version()
     if name not in _HOME:
         raise AttributeError(f"module 'nnkit' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

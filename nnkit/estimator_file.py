@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from nnkit.data.targets import TargetEncoder
 from nnkit.errors import DataError, ModelFileError
 from nnkit.model import Model
 from nnkit.model import load as load_model
+from nnkit.versions import recorded_versions
 
 __all__ = ["load", "save"]
 
@@ -66,8 +66,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     parameters = {name: _to_json(value) for name, value in estimator.get_params(deep=False).items()}
     details = {
         "estimator": {"class": type(estimator).__name__, "parameters": parameters, "fitted": fitted},
-        "nnkit": version("nnkit-train"),
-        "numpy": np.__version__,
+        **recorded_versions(),
     }
     dtype = estimator.coefs_[0].dtype
     names = tuple(getattr(estimator, "feature_names_in_", ()))

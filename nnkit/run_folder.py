@@ -19,6 +19,7 @@ __all__ = [
     "model_file",
     "run_folders",
     "timed_name",
+    "untimed_name",
 ]
 
 RUN_FILE = "config.toml"
@@ -36,6 +37,12 @@ def timed_name(name: str) -> str:
     return f"{name}-{datetime.now().strftime(_TIME_FORMAT)}"
 
 
+def untimed_name(folder: Path) -> str | None:
+    """Return the name of a run without its time; None where it has no time in its name."""
+    match = _TIMED.fullmatch(folder.name)
+    return None if match is None else match["name"]
+
+
 def claim_folder(path: Path) -> Path:
     """Make a new folder and return it: under this name, or with a number where the name is taken.
 
@@ -46,18 +53,17 @@ def claim_folder(path: Path) -> Path:
     FileError
         If it cannot be made.
     """
-    number = 1
-    while True:
-        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError:
+    folder, number = path, 1
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
             number += 1
-        except OSError as error:
-            raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from None
-        else:
-            return folder
+            folder = path.with_name(f"{path.name}-{number}")
+    except OSError as error:
+        raise FileError(f"{error.filename}: cannot be made: {error.strerror or error}") from None
 
 
 def run_folders(folder: Path, holding: str = RUN_FILE) -> list[Path]:
@@ -114,8 +120,7 @@ def find_run(path: Path, holding: str = RUN_FILE) -> Path:
         return path
     runs = run_folders(path.parent, holding)
     for folder in runs:
-        match = _TIMED.fullmatch(folder.name)
-        if match is not None and match["name"] == path.name:
+        if untimed_name(folder) == path.name:
             return folder
     if path.suffix in (".safetensors", ".json"):
         raise FileError(f"{path}: there is no such file")
@@ -126,9 +131,9 @@ def _there_are(path: Path, runs: list[Path]) -> str:
     """Return the runs that the user may have meant: those with the nearest names, else the newest."""
     names = {folder.name: folder for folder in runs}
     for folder in reversed(runs):
-        match = _TIMED.fullmatch(folder.name)
-        if match is not None:
-            names[match["name"]] = folder
+        name = untimed_name(folder)
+        if name is not None:
+            names[name] = folder
     near = get_close_matches(path.name, names, n=_MOST_NAMED)
     if near:
         nearest = dict.fromkeys(str(names[name]) for name in near)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import typer
-from test_cli import SMALL, nnkit, same_weights, succeed
+from test_cli import SMALL, nnkit, same_weights, succeed, write_csv
 
 from nnkit import MLPClassifier, cli
 from nnkit.cli import choices
@@ -114,6 +114,31 @@ def test_arguments_become_the_options_of_the_command() -> None:
         with_option_names("seed = -1 must be 0; a seed = 2", options) == "--seed = -1 must be 0; a seed = 2"
     )
     assert with_option_names("give `data` and `other`", options) == "give DATA and other"
+
+
+def test_settings_become_options_and_names_of_files_and_values_stay() -> None:
+    options = {"seed": "--seed", "hidden": "--hidden", "target": "--target", "out": "--out"}
+    assert with_option_names("`run.seed` or `run.other`", options) == "--seed or run.other"
+    for message in (
+        "data.target.csv: there is no column 'nope'",
+        "run.out: no such file",
+        "runs/model.hidden/x.csv: empty",
+        "houses.toml, line 3: run.seed must be whole",
+        "'run.out' is no name; set run.seed = 3",
+        "`file.out` and `run.seed.csv` are not read",
+    ):
+        assert with_option_names(message, options) == message
+
+
+def test_files_called_as_settings_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_csv(Path("data.target.csv"), {"a": [1, 2, 3], "b": [1, 0, 1]})
+    assert nnkit("train", "data.target.csv", "--target", "nope").err.startswith("error: data.target.csv: ")
+    assert nnkit("train", "run.out").err.startswith("error: run.out: ")
+    Path("runs/model.hidden").mkdir(parents=True)
+    Path("runs/model.hidden/x.csv").touch()
+    message = nnkit("train", "runs/model.hidden/x.csv").err
+    assert message.startswith("error: runs/model.hidden/x.csv: ")
 
 
 @pytest.mark.parametrize(

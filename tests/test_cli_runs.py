@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -118,6 +120,43 @@ def test_a_training_that_cannot_begin_leaves_no_folder(
     assert not any((tmp_path / "runs").glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("names", "words"), [("foo", "unknown tracker 'foo'"), ("tensorboard, wandb", "wandb is not installed")]
+)
+def test_a_tracker_that_cannot_be_used_is_refused_before_a_folder_is_made(
+    names: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    for source in ("iris", "missing.csv"):
+        result = nnkit("train", source, *QUICK, "--track", names)
+        assert result.code == 2
+        assert words in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_new_run_needs_a_folder_to_be_in(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(FileError, match="runs: cannot be made: File exists"):
+        claim_folder(tmp_path / "runs" / "x")
+
+
+@pytest.mark.parametrize("under", [(), ("deep", "run")])
+def test_a_file_in_the_place_of_the_folder_is_refused_before_data_are_read(
+    tmp_path: Path, under: tuple[str, ...]
+) -> None:
+    file = tmp_path / "out"
+    file.write_text("mine")
+    for more in ((), ("--overwrite",)):
+        result = nnkit("train", tmp_path / "missing.csv", "--out", file.joinpath(*under), *more)
+        assert (result.code, result.err) == (
+            2,
+            f"error: {file}: this is a file, and the run needs a folder: give another --out\n",
+        )
+    assert file.read_text() == "mine"
+
+
 # --- overwriting ---
 
 
@@ -137,6 +176,41 @@ def test_a_finished_run_is_not_overwritten_unasked(finished: Path) -> None:
             f"error: {finished} holds a finished run: give another --out, or give --overwrite to replace it\n"
         )
     assert (finished / "model.safetensors").read_bytes() == before
+
+
+def copied(folder: Path, to: Path) -> tuple[Path, dict[str, bytes]]:
+    """Return a copy of a run, and its files' contents by name."""
+    shutil.copytree(folder, to)
+    return to, {path.name: path.read_bytes() for path in to.iterdir()}
+
+
+def test_a_finished_run_whose_checkpoints_cannot_be_listed_is_not_overwritten_unasked(
+    finished: Path, tmp_path: Path
+) -> None:
+    run, before = copied(finished, tmp_path / "run")
+    (run / "checkpoints").write_text("no folder")
+    result = nnkit("train", "iris", *QUICK, "--out", run)
+    assert result.code == 2
+    assert f"{run} holds a finished run" in result.err
+    assert all((run / name).read_bytes() == content for name, content in before.items())
+
+
+def test_checkpoints_that_cannot_be_removed_leave_the_run_as_it_was(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, before = copied(finished, tmp_path / "run")
+    (run / "checkpoints").mkdir()
+
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    result = nnkit("train", "iris", *QUICK, "--out", run, "--overwrite")
+    assert (result.code, result.err) == (
+        2,
+        f"error: {run / 'checkpoints'}: cannot be removed: Permission denied\n",
+    )
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 def test_the_config_of_a_run_trains_it_again_in_its_place(finished: Path) -> None:
@@ -212,19 +286,11 @@ def test_runs_are_listed_the_newest_first_with_what_came_of_them(
     lines = succeed("runs").splitlines()
     accuracy, r2 = (load(f"runs/{name}").details["metrics"]["validation"] for name in ("iris", "diabetes"))
     assert [re.split(r" {2,}", line) for line in lines] == [
-        ["killed-20260304-050607", "2026-03-04 05:06", "moons, binary", "no model, epoch 2 of 9"],
-        [
-            "diabetes-20260203-040506",
-            "2026-02-03 04:05",
-            "diabetes, regression",
-            "finished",
-            f"r2 {r2['r2']:.4f}",
-        ],
-        [
-            *("iris-20260102-030405", "2026-01-02 03:04", "iris, multiclass", "finished"),
-            f"accuracy {accuracy['accuracy']:.4f}",
-        ],
+        ["killed-20260304-050607", "moons, binary", "no model, epoch 2 of 9"],
+        ["diabetes-20260203-040506", "regression", "finished", f"r2 {r2['r2']:.4f}"],
+        ["iris-20260102-030405", "multiclass", "finished", f"accuracy {accuracy['accuracy']:.4f}"],
     ]
+    assert max(map(len, lines)) <= 80
     listed = json.loads(succeed("runs", "--json"))["runs"]
     assert [run["state"] for run in listed] == ["no model", "finished", "finished"]
     assert listed[1]["metrics"] == r2
@@ -246,7 +312,10 @@ def test_an_interrupted_run_is_listed_as_such(tmp_path: Path) -> None:
         "run.train([Stop()])"
     )
     exec(program, {})
-    assert "interrupted, epoch 3 of 20" in succeed("runs", tmp_path)
+    shown = re.split(r" {2,}", succeed("runs", tmp_path).rstrip())
+    assert shown[0] == "run"
+    assert datetime.strptime(shown[1], "%Y-%m-%d %H:%M").date() == datetime.now().date()
+    assert shown[2:] == ["iris, multiclass", "interrupted, epoch 3 of 20"]
     with locked(tmp_path / "run"):
         assert "running, epoch 3 of 20" in succeed("runs", tmp_path)
 

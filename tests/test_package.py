@@ -43,6 +43,7 @@ LAYERS = (
     "files",
     "nesting",
     "terminal",
+    "versions",
     "working",
     "errors",
 )
@@ -223,6 +224,39 @@ def test_lazy_names_are_those_the_type_checker_sees() -> None:
         for alias in node.names
     }
     assert seen == {f"{module}.{name}" for name, module in nnkit._HOME.items()}
+
+
+def test_the_distribution_is_asked_for_in_one_place_and_by_its_name() -> None:
+    asked = {
+        (module, node.args[0].value)
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2] == "version"
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and str(node.args[0].value).startswith("nnkit")
+    }
+    assert asked == {("nnkit.versions", "nnkit-train")}
+
+
+def test_every_model_file_records_the_versions_it_was_made_with(tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    X, y = np.eye(4), np.array([0, 1, 0, 1])
+    trainer = nnkit.Trainer(nnkit.Network([nnkit.Dense(2)]), loss="cross_entropy")
+    trainer.fit(X, y, epochs=1, progress=False)
+    trainer.save(tmp_path / "trainer.safetensors")
+    estimator = nnkit.MLPClassifier([2], solver="sgd", max_iter=1).fit(X, y)
+    estimator.save(tmp_path / "estimator.safetensors")
+    settings = ["training.epochs=1", "model.hidden=[2]", "data.train=iris", f"run.out={tmp_path / 'run'}"]
+    run = Run(Config().with_overrides(settings)).train().model_path
+    for path in (tmp_path / "trainer.safetensors", tmp_path / "estimator.safetensors", run):
+        details = nnkit.load(path).details
+        assert (details["nnkit"], details["numpy"]) == (version("nnkit-train"), np.__version__)
+        if path != tmp_path / "estimator.safetensors":
+            assert (details["epochs"], details["device"], details["seed"]) == (1, "cpu", 0)
+            assert details["precision"] == "fp32"
 
 
 def test_the_layers_are_those_there_are() -> None:

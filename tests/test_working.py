@@ -190,3 +190,35 @@ def test_a_terminal_that_is_gone_ends_nothing(
         time.sleep(0.3)
     line.close()
     assert not [thread for thread in threading.enumerate() if thread is line._thread]
+
+
+class BrokenTerminal(io.StringIO):
+    """A terminal that a line was written to, and that is gone when the line is to be taken away."""
+
+    gone = False
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.gone:
+            raise BrokenPipeError
+        return super().write(text)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("method", ["end", "hide", "close"])
+def test_a_terminal_that_goes_while_the_line_is_shown_ends_nothing(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    file, work = BrokenTerminal(), Work("reading")
+    line = WorkLine(file)
+    line.begin(work)
+    time.sleep(0.3)
+    assert "reading" in file.getvalue()
+    with line._changed:
+        file.gone = True
+        line._drawn = True
+        line.end(work) if method == "end" else getattr(line, method)()
+    line.close()

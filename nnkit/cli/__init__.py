@@ -86,9 +86,9 @@ for group, commands in COMMANDS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from nnkit.versions import nnkit_version
 
-        typer.echo(f"nnkit {version('nnkit-train')}")
+        typer.echo(f"nnkit {nnkit_version()}")
         raise typer.Exit
 
 

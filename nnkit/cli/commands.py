@@ -13,8 +13,9 @@ from nnkit.errors import NnkitError
 
 __all__ = ["Command", "CommandGroup", "with_option_names"]
 
-# A library error names an argument in backquotes, or begins with it: "seed = -1 must be a whole number ...".
-_ARGUMENT = re.compile(r"`(\w+)`|^(\w+)(?= = )", re.ASCII)
+# A library error names an argument or a setting (`run.seed`) in backquotes, or begins with an argument:
+# "seed = -1 must be a whole number ...".
+_ARGUMENT = re.compile(r"`((?:(?:data|model|training|run)\.)?\w+)`|^(\w+)(?= = )", re.ASCII)
 
 
 class Command(TyperCommand):
@@ -96,14 +97,15 @@ def with_option_names(message: str, options: dict[str, str]) -> str:
     Parameters
     ----------
     message : str
-        Arguments stand in backquotes, or at the beginning before " = ".
+        Arguments and settings stand in backquotes, an argument also at the beginning before " = ".
     options : dict
-        How an argument is written on the command line; one that is not among them keeps its name.
+        How an argument is written on the command line; one that is not among them keeps its name. A setting
+        is written as its key without the section: an option for ``run.seed`` is called ``seed``.
     """
 
     def written(found: re.Match[str]) -> str:
         name = found[1] or found[2]
-        return options.get(name, name)
+        return options.get(name.rpartition(".")[2], name)
 
     return _ARGUMENT.sub(written, message)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnkit.cli.options import AsJson
-from nnkit.run_folder import run_folders
+from nnkit.run_folder import run_folders, untimed_name
 from nnkit.terminal import number
 from nnkit.working import working
 
@@ -24,7 +24,7 @@ def runs(
 ) -> None:
     """List the runs in a folder, the newest first.
 
-    It tells when each began, on what data, and what came of it.
+    It tells when each began and on what data, where its name does not say so, and what came of it.
     """
     from nnkit.errors import FileError
 
@@ -50,21 +50,27 @@ def runs(
 
 def _print(summaries: list[RunSummary]) -> None:
     rows = [_row(summary) for summary in summaries]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # A column that is empty in every row is left out; the last cell of a row may be wider than its column.
+    columns = [place for place in range(len(rows[0])) if any(row[place] for row in rows)]
+    widths = {
+        place: max((len(row[place]) for row in rows if any(row[place + 1 :])), default=0) for place in columns
+    }
     for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
+        typer.echo("  ".join(f"{row[place]:<{widths[place]}}" for place in columns).rstrip())
 
 
 def _row(summary: RunSummary) -> tuple[str, ...]:
     metric = summary.main_metric
-    state = summary.state
+    state, data = summary.state, summary.data
+    name = untimed_name(summary.folder)
+    if name in (data, Path(data).stem):
+        data = ""  # the folder's name says it
     if not summary.finished:
         state += f", epoch {summary.epoch} of {summary.epochs}"
     return (
         summary.folder.name,
-        f"{summary.began:%Y-%m-%d %H:%M}",
-        ", ".join(filter(None, (summary.data, summary.task))),
+        f"{summary.began:%Y-%m-%d %H:%M}" if name is None else "",
+        ", ".join(filter(None, (data, summary.task))),
         state,
         f"{metric.replace('_', ' ')} {number(summary.metrics[metric]).strip()}" if metric else "",
     )

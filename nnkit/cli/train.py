@@ -15,7 +15,6 @@ from nnkit.cli.loading import config_from, printed_notes
 from nnkit.cli.options import Assignments, Quiet, Source, Target
 from nnkit.cli.printing import print_findings, print_metrics, print_run
 from nnkit.cli.processor import take_the_processors_blas
-from nnkit.cli.settings import option_of, told_in_options
 from nnkit.run_folder import find_run
 from nnkit.working import working
 
@@ -209,7 +208,9 @@ def train(
     }
     _check_resume(source, out, resume, overwrite)
     take_the_processors_blas()
-    with printed_notes(quiet), told_in_options():
+    with printed_notes(quiet):
+        if track:
+            _check_trackers(track)
         run = _prepared(source, resume, given, assignments or [], overwrite)
         if run is None:
             return
@@ -249,6 +250,14 @@ def _check_resume(source: str | None, out: Path | None, resume: Path | None, ove
         raise ConfigError(f"--resume {resume} takes its data and folder from the run: leave out {wrong}")
 
 
+def _check_trackers(names: str) -> None:
+    """Raise if a tracker is unknown or its package is missing, before data are read and a folder is made."""
+    with working("loading nnkit"):
+        from nnkit.training.trackers import trackers_from
+
+        trackers_from(names, "")  # one that is made records nothing yet
+
+
 def _prepared(
     source: str | None,
     resume: Path | None,
@@ -261,7 +270,9 @@ def _prepared(
         from nnkit.training.run import Run, check_free, resumed_config
         from nnkit.training.run_summary import summary_of
 
-    options = {key: (option_of(key), _value(key, value)) for key, value in given.items() if value is not None}
+    options = {
+        key: (_option_of(key), _value(key, value)) for key, value in given.items() if value is not None
+    }
     if resume is None:
         config = config_from(source).with_overrides(assignments, options)
         if config.run.out is not None:
@@ -276,6 +287,11 @@ def _prepared(
     return Run.resumed(folder, assignments, options)
 
 
+def _option_of(key: str) -> str:
+    """Return the option for a setting: ``--batch-size`` for ``training.batch_size``."""
+    return "--" + key.partition(".")[2].replace("_", "-")
+
+
 def _value(key: str, value: Any) -> Any:
     """Return an option's value as the config has it."""
     if key == "model.hidden":
@@ -285,7 +301,7 @@ def _value(key: str, value: Any) -> Any:
         return value
     from nnkit.config import value_from
 
-    return value_from(value, f"{option_of(key)} {value}")
+    return value_from(value, f"{_option_of(key)} {value}")
 
 
 def _widths(text: str) -> list[int]:

@@ -92,13 +92,10 @@ class WorkLine:
         old = [work for work in inner if now - work.began >= _PATIENCE]
         if now - outermost.began < _PATIENCE:
             return
-        try:
-            if self._live:
-                self._draw([outermost, *old], now)
-            else:
-                self._tell([outermost, *old])
-        except (OSError, ValueError):
-            self._closed = True  # nobody reads it any more
+        if self._live:
+            self._draw([outermost, *old], now)
+        else:
+            self._tell([outermost, *old])
 
     def _draw(self, works: list[Work], now: float) -> None:
         elapsed = now - works[-1].began
@@ -109,8 +106,7 @@ class WorkLine:
             words = ": ".join([*(work.what for work in works[:-1]), _words(works[-1])])
         if len(words) > room:
             words = words[: max(room - 1, 0)] + "…"
-        self._file.write(f"\r\x1b[2K{sign} {words}{seconds}")
-        self._file.flush()
+        self._write(f"\r\x1b[2K{sign} {words}{seconds}")
         self._drawn = True
 
     def _tell(self, works: list[Work]) -> None:
@@ -118,14 +114,19 @@ class WorkLine:
             if work.what not in self._told:
                 self._told.add(work.what)
                 total = f", {work.total:,} {work.unit}".rstrip() if work.total else ""
-                self._file.write(f"{work.what}{total} ...\n")
-                self._file.flush()
+                self._write(f"{work.what}{total} ...\n")
 
     def _clear(self) -> None:
         if self._drawn:
             self._drawn = False
-            self._file.write("\r\x1b[2K")
+            self._write("\r\x1b[2K")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.write(text)
             self._file.flush()
+        except (OSError, ValueError):
+            self._closed = True  # nobody reads it any more
 
 
 @contextmanager

@@ -296,8 +296,18 @@ def _columns_of(frame: Any) -> NDArray:
     columns = [np.array(column.tolist()) for column in array.T]
     for place, column in enumerate(columns):
         if column.dtype.kind not in "biuf":
-            raise DataError(f"column {place} of X (counting from 0) holds no numbers; encode it")
+            raise DataError(_not_numbers(array[:, place], place))
     return np.stack(columns, axis=1)
+
+
+def _not_numbers(column: NDArray, place: int) -> str:
+    """Return the message for a column of objects that NumPy makes no numbers of."""
+    # A missing value is None, or pandas.NA, which only its type tells without pandas.
+    missing = np.array([value is None or type(value).__name__ == "NAType" for value in column])
+    if missing.any() and np.array(column[~missing].tolist()).dtype.kind in "biuf":
+        row = int(np.argmax(missing))
+        return f"X has no value at row {row}, column {place} (counting from 0); remove the row or impute it"
+    return f"column {place} of X (counting from 0) holds no numbers; encode it"
 
 
 def _as_finite(array: NDArray, dtype: DTypeLike, first: int = 0) -> NDArray:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.insight.value_plots import predicted_plot, residuals_plot
 from nnkit.machine import describe_machine
 from nnkit.run_folder import find_run
+from nnkit.versions import nnkit_version
 from nnkit.working import working
 
 __all__ = ["report", "write_report"]
@@ -214,7 +214,7 @@ def _settings(subject: RunSubject) -> Iterator[str]:
     yield table(["what", "value"], trained)
     yield "<h3>Where this page was made</h3>"
     yield table(["what", "value"], [list(row) for row in describe_machine().items()])
-    yield f'<p class="soft">Written by nnkit {escape(version("nnkit-train"))}.</p>'
+    yield f'<p class="soft">Written by nnkit {escape(nnkit_version())}.</p>'
 
 
 def _figures(plots: Sequence[Plot]) -> str:

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -182,7 +181,7 @@ class Run:
         if checkpoint is None and (folder / MODEL_FILE).is_file():
             raise ConfigError(
                 f"{folder} is finished and its checkpoints are gone: no epochs can be added.\n"
-                "Train anew with more training.epochs; run.keep_checkpoints = true keeps the checkpoints"
+                "Train anew with more `training.epochs`; run.keep_checkpoints = true keeps the checkpoints"
             )
         # Rows of a file are scaled as a batch is filled, others beforehand: that stays, wherever they lie.
         mapped = checkpoint is not None and checkpoint.settings.get("block_rows") is not None
@@ -280,6 +279,8 @@ class Run:
         given = {"validation": rows.validation, "callbacks": watching, "decode": decode, "progress": False}
         numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
         with self._own_folder(), self.trainer.backend.computing_like(numerics):
+            if self._checkpoint is None:
+                self._clear_folder()
             try:
                 self._fit(rows, given)
             except DivergenceError as error:
@@ -387,12 +388,21 @@ class Run:
         if self._checkpoint is not None:
             self.trainer.resume(self._checkpoint, rows.features, rows.targets, **given)
             return
-        check_free(self.folder, self.overwrite)
-        for name in (*_WRITTEN, _CHECKPOINTS):
-            path = self.folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self._begin_from_vectors()
         self.trainer.fit(rows.features, rows.targets, batch_size=training.batch_size, **given)
+
+    def _clear_folder(self) -> None:
+        """Remove what a run before this one left in the folder, where that is allowed."""
+        check_free(self.folder, self.overwrite)
+        # The checkpoints first: a folder that cannot be removed leaves the rest of the run as it was.
+        for name in (_CHECKPOINTS, *_WRITTEN):
+            path = self.folder / name
+            try:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            except OSError as error:
+                raise FileError(
+                    f"{error.filename or path}: cannot be removed: {error.strerror or error}"
+                ) from error
 
     def _begin_from_vectors(self) -> None:
         """Draw the parameters, as the trainer would, and put the word vectors over them, where there are."""
@@ -448,13 +458,8 @@ class Run:
             "data": self.dataset.name,
             "image_shape": None if self.dataset.image_shape is None else list(self.dataset.image_shape),
             "trained_rows": self.training_rows,
-            "epochs": len(self.trainer.history),
             "ended": ended,
-            "device": self.trainer.backend.name,
-            "precision": self.trainer.precision,
-            "seed": self.trainer.seed,
-            "nnkit": version("nnkit-train"),
-            "numpy": np.__version__,
+            **self.trainer.details,
             "metrics": finite,
             "best_threshold": threshold,
         }
@@ -476,10 +481,13 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
     Raises
     ------
     FileError
-        If a training is under way there.
+        If a training is under way there, or a file is in the place of the folder or of one above it.
     ConfigError
         If a run is there that is finished, or that can be resumed, unless `overwrite`.
     """
+    for path in (folder, *folder.parents):
+        if os.path.exists(path) and not path.is_dir():
+            raise FileError(f"{path}: this is a file, and the run needs a folder: give another `run.out`")
     holder = holder_of(folder)
     if holder not in (None, str(os.getpid())):
         raise in_use(folder, holder or "")
@@ -488,15 +496,15 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
     try:
         left = newest_checkpoint(folder / _CHECKPOINTS)
     except FileError:
-        return  # what cannot be looked into cannot be written to, which is told there
+        left = None  # a folder that cannot be listed cannot be removed either, which `Run.train` reports
     if left is not None and not left.finished:
         raise ConfigError(
             f"{folder} holds a training that is not finished ({left.step:,} steps are done): go on with "
-            f"Run.resumed({folder}), give another run.out, or set overwrite=True"
+            f"`resume` {folder}, give another `run.out`, or give `overwrite`"
         )
     if left is not None or (folder / MODEL_FILE).exists():
         raise ConfigError(
-            f"{folder} holds a finished run: give another run.out, or set overwrite=True to replace it"
+            f"{folder} holds a finished run: give another `run.out`, or give `overwrite` to replace it"
         )
 
 
@@ -525,7 +533,7 @@ def resumed_config(
                 pair = (value, then[section][key])
                 said, was = ("not set" if item is None else toml_value(item, strict=False) for item in pair)
                 raise ConfigError(
-                    f"{section}.{key} cannot change when a training is resumed: it is {said} here "
+                    f"`{section}.{key}` cannot change when a training is resumed: it is {said} here "
                     f"and {was} in the run"
                 )
     return config

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -52,6 +51,7 @@ from nnkit.training.loop import Loop, OptimizerState, Order, Outcome, TrainingSt
 from nnkit.training.placement import DataPlacement, Placed, place_rows
 from nnkit.training.precision import resolve_precision
 from nnkit.training.progress import ProgressDisplay
+from nnkit.versions import recorded_versions
 
 __all__ = ["Trainer"]
 
@@ -558,15 +558,18 @@ class Trainer:
         FileError
             If the file cannot be written.
         """
-        details = {
+        self.network.save(path, self.loss, self.details)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a model file records of the training so far: epochs, device, precision, seed and versions."""
+        return {
             "epochs": len(self.history),
             "device": self.backend.name,
             "precision": self.precision,
             "seed": self.seed,
-            "nnkit": version("nnkit-train"),
-            "numpy": np.__version__,
+            **recorded_versions(),
         }
-        self.network.save(path, self.loss, details)
 
     def prepared_step(
         self, X: ArrayLike | Features, y: ArrayLike, batch_size: int, sample_weight: ArrayLike | None = None

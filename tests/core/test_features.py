@@ -136,3 +136,18 @@ def test_an_estimator_takes_bytes_as_numbers_as_scikit_learn_does():
         fitted = MLPClassifier(**settings).fit(form(X), y)
         np.testing.assert_array_equal(fitted.predict_proba(form(X)), expected)
         np.testing.assert_array_equal(plain.predict_proba(form(X)), expected)
+
+
+@pytest.mark.parametrize("kind", ["Int64", "Float64", "boolean", "int64[pyarrow]"])
+def test_a_missing_value_of_a_nullable_column_is_named_by_its_row(kind: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"whole": [1.0, 2, 3], "part": pandas.array([1, 0, None], dtype=kind)})
+    with pytest.raises(DataError, match=r"^X has no value at row 2, column 1 \(counting from 0\)"):
+        features_from(frame, np.float32)
+
+
+def test_a_column_of_texts_is_to_be_encoded_also_where_values_are_missing() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"number": [1.0, 2, 3], "text": ["a", None, "b"]})
+    with pytest.raises(DataError, match=r"^column 1 of X \(counting from 0\) holds no numbers; encode it$"):
+        features_from(frame, np.float32)
