@@ -258,6 +258,20 @@ def test_resuming_a_finished_run_says_that_nothing_is_left(finished: Path) -> No
     )
 
 
+def test_epochs_cannot_be_lowered(tmp_path: Path) -> None:
+    kept = ("--set", "run.keep_checkpoints=true")
+    succeed("train", "iris", *QUICK, *kept, "--out", tmp_path / "run")
+    before = (tmp_path / "run/config.toml").read_bytes()
+    result = nnkit("train", "--resume", tmp_path / "run", "--epochs", 1)
+    assert result.code == 2
+    assert result.err == (
+        "error: --epochs can be raised when a training is resumed, not lowered: "
+        "it is 1 here and 2 in the run\n"
+    )
+    assert (tmp_path / "run/config.toml").read_bytes() == before
+    assert list((tmp_path / "run/checkpoints").glob("step-*"))
+
+
 def test_kept_checkpoints_let_a_finished_run_train_on_as_a_longer_one(tmp_path: Path) -> None:
     kept = ("--set", "run.keep_checkpoints=true", "--set", "training.schedule=constant")
     succeed("train", "iris", *QUICK, *kept, "--out", tmp_path / "run")

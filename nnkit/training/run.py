@@ -536,4 +536,10 @@ def resumed_config(
                     f"`{section}.{key}` cannot change when a training is resumed: it is {said} here "
                     f"and {was} in the run"
                 )
+    epochs, begun_for = config.training.epochs, before.training.epochs
+    if epochs < begun_for:
+        raise ConfigError(
+            f"`training.epochs` can be raised when a training is resumed, not lowered: it is {epochs} here "
+            f"and {begun_for} in the run"
+        )
     return config

@@ -383,6 +383,11 @@ class Trainer:
         if checkpoints is None and not isinstance(source, Checkpoint) and Path(source).is_dir():
             checkpoints = Checkpoints(source)
         epochs = whole("epochs", checkpoint.epochs if epochs is None else epochs, 1)
+        if epochs < checkpoint.epochs:
+            raise ConfigError(
+                f"epochs = {epochs} is less than the {checkpoint.epochs} that the training was begun for; "
+                "they can be raised, not lowered"
+            )
         batch_size = whole("batch_size", checkpoint.settings.get("batch_size"), 1, 2**24)
         shuffle = bool(checkpoint.settings.get("shuffle"))
         # The order goes on as it was begun, wherever the rows lie now.

@@ -118,6 +118,14 @@ def test_more_epochs_train_on_from_the_last_weights(tmp_path: Path) -> None:
     assert_same(resumed, longer)
 
 
+def test_fewer_epochs_are_refused_and_the_checkpoints_stay(tmp_path: Path) -> None:
+    trainer().fit(X, Y, epochs=4, batch_size=32, checkpoints=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match="epochs = 3 is less than the 4 that the training was begun for"):
+        trainer().resume(tmp_path, X, Y, epochs=3)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_new_training_replaces_the_checkpoints_of_another_only_where_it_is_told_to(tmp_path: Path) -> None:
     trainer().fit(X, Y, **FIT, checkpoints=Checkpoints(tmp_path, "5 steps"))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
