@@ -124,6 +124,8 @@ def find_run(path: Path, holding: str = RUN_FILE) -> Path:
             return folder
     if path.suffix in (".safetensors", ".json"):
         raise FileError(f"{path}: there is no such file")
+    # Who gives a bare name may have left out the folder.
+    runs = runs or run_folders(path.parent / "runs", holding)
     raise FileError(f"{path}: there is no such file or run; {_there_are(path, runs)}")
 
 
@@ -141,7 +143,8 @@ def _there_are(path: Path, runs: list[Path]) -> str:
     if not runs:
         return f"there are no runs in {path.parent}"
     more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
-    return f"the runs there are {', '.join(folder.name for folder in runs[:_MOST_NAMED])}{more}"
+    shown = [folder.name if folder.parent == path.parent else str(folder) for folder in runs[:_MOST_NAMED]]
+    return f"the runs there are {', '.join(shown)}{more}"
 
 
 def model_file(path: Path) -> Path:

@@ -671,7 +671,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--resume", "{run}", "digits"), "leave out a SOURCE"),
+        (("--resume", "{run}", "digits"), "leave out SOURCE"),
         (("--resume", "{run}", "--out", "elsewhere"), "leave out --out"),
         (("--resume", "{run}", "--overwrite"), "leave out --overwrite"),
         (

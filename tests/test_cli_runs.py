@@ -57,6 +57,9 @@ def test_a_name_that_matches_nothing_says_what_runs_there_are(tmp_path: Path) ->
         FileError, match="the runs there are houses-20261124-082514, mnist-20261123-082514, hou"
     ):
         find_run(tmp_path / "zzz")
+    make_runs(tmp_path / "elsewhere" / "runs", "wine-20261123-082514")
+    with pytest.raises(FileError, match=r"did you mean \S*/elsewhere/runs/wine-20261123-082514\?$"):
+        find_run(tmp_path / "elsewhere" / "wine")  # the folder was left out
 
 
 def test_the_model_of_a_run_is_found_by_folder_name_and_file(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def train(
 
 
 def _check_resume(source: str | None, out: Path | None, resume: Path | None, overwrite: bool) -> None:
-    given = {"a SOURCE": source is not None, "--out": out is not None, "--overwrite": overwrite}
+    given = {"SOURCE": source is not None, "--out": out is not None, "--overwrite": overwrite}
     wrong = next((name for name, is_given in given.items() if is_given), "")
     if resume is not None and wrong:
         from nnkit.errors import ConfigError

@@ -167,7 +167,7 @@ def _decoded(
 
 
 def _refusal(path: Path, reason: str) -> str:
-    mend = 'Repair or remove the picture, or set on_bad = "skip" in [data] to do without it'
+    mend = 'Repair or remove the picture, or do without it by `on_bad` = "skip"'
     return f"{shown_path(path)}: {reason}\n{mend}"
 
 

@@ -151,7 +151,7 @@ def _classes(folder: Path, options: PictureOptions) -> PictureFiles:
             more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
             raise DataError(
                 f"{shown_path(others[0])}{more}: no picture ({_listed_suffixes()}) among those of class "
-                f'{name!r}\nRemove what is none, or set on_bad = "skip" in [data]'
+                f'{name!r}\nRemove what is none, or leave it out by `on_bad` = "skip"'
             )
         bad += [f"{shown_path(path)}: it is no picture" for path in others]
         if not pictures:

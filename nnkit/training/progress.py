@@ -259,7 +259,7 @@ def _head(figures: Figures) -> str:
 
 
 # What is left out first where there is no room.
-_SPEED, _LATER_METRIC, _END, _FIRST_METRIC = 4, 3, 2, 1
+_LATER_METRIC, _SPEED, _END, _FIRST_METRIC = 4, 3, 2, 1
 
 
 def _pieces(figures: Figures, before: Mapping[str, float], end: str) -> list[_Piece]:
