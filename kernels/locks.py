@@ -1,24 +1,50 @@
-"""The lock under which kernels are made and loaded, which no fork of the process leaves locked.
+"""What kernels are made and loaded under: a lock that no fork leaves locked, and no Ctrl-C in between.
 
 A fork copies a lock as it is, but not the thread that holds it: the child would wait for it forever. So a
 fork waits until no other thread loads a kernel, compiles with Numba or calls LLVM, and itself holds these
 locks while it lasts.
+
+llvmlite frees a string and then forgets it: KeyboardInterrupt between the two has it freed once more, which
+ends the process. So Ctrl-C is put off until a kernel is there.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["loading"]
+__all__ = ["loading", "uninterrupted"]
 
 loading = threading.RLock()
 """Held while a kernel is written, imported or loaded, and while Numba or LLVM is imported for it."""
 
 _held: list[Any] = []
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the end of this context: the handler that Python has for it is called then.
+
+    Only the main thread is interrupted by it. Within another such context, it is put off until that one ends.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    if not callable(handler):
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        while came:
+            handler(*came.pop(0))
 
 
 def _others() -> Iterator[Any]:

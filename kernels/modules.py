@@ -20,7 +20,7 @@ from typing import Any
 
 from nnkit.cache import MEND, cache_folder, write_cached
 from nnkit.errors import FileError
-from nnkit.kernels.locks import loading
+from nnkit.kernels.locks import loading, uninterrupted
 
 __all__ = [
     "forget_compiled",
@@ -74,7 +74,7 @@ def write_source(name: str, source: str) -> None:
 
 def load_source(name: str, source: str) -> ModuleType:
     """Return the module of that source; it, and those that it imports, are executed once in a process."""
-    with loading:
+    with uninterrupted(), loading:
         _sources[name] = source
         return _executed(name)
 

@@ -38,7 +38,7 @@ import numpy as np
 
 from nnkit.cache import write_cached
 from nnkit.errors import ConfigError, FileError
-from nnkit.kernels.locks import loading
+from nnkit.kernels.locks import loading, uninterrupted
 from nnkit.kernels.modules import (
     forget_compiled,
     is_cached,
@@ -335,11 +335,12 @@ class Loop:
     def _address(self, values: Sequence[Any], only_cached: bool = False) -> int | None:
         """Return where the machine code for such arguments is; None where Numba must be asked for it."""
         signature = _signature(values)
-        address = None if signature is None else self._loaded(signature)
-        if address is None and not (only_cached and not is_cached(self.module)):
-            with working("compiling kernels", unit="done") as work:
-                self._compile(values, signature)
-                work.advance()
+        with uninterrupted():
+            address = None if signature is None else self._loaded(signature)
+            if address is None and not (only_cached and not is_cached(self.module)):
+                with working("compiling kernels", unit="done") as work:
+                    self._compile(values, signature)
+                    work.advance()
         return address
 
     def _loaded(self, signature: str) -> int | None:
@@ -362,7 +363,7 @@ class Loop:
         ConfigError
             If Numba is told not to compile: what is written in its types has other results in Python's.
         """
-        with loading:
+        with uninterrupted(), loading:
             if self._dispatcher is None:
                 function = getattr(load_source(self.module, self._source), self.function)
                 if not hasattr(function, "compile"):

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.errors import ConfigError
-from nnkit.kernels.locks import loading
+from nnkit.kernels.locks import loading, uninterrupted
 from nnkit.kernels.modules import (
     load_source,
     source_name,
@@ -235,7 +235,7 @@ def load_kernel(
 ) -> Kernel:
     """Specialise, write the source to the cache unless it lies there, and import it."""
     # One thread at a time: Python 3.11's `ast.parse` fails where two threads are in it.
-    with loading:
+    with uninterrupted(), loading:
         specialised = specialise(template, formulas, constants, hyperparameters, target)
         source = specialised.source
         name = source_name(f"{template.__name__}_{target.name}", source)

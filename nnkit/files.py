@@ -12,10 +12,10 @@ from nnkit.errors import FileError
 
 try:
     import fcntl
-except ModuleNotFoundError:  # on Windows, where only `locked` does without it
+except ModuleNotFoundError:  # on Windows, where `locked` fails and `waited_for` does not wait
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["holder_of", "in_use", "locked", "remove_unfinished", "write_whole"]
+__all__ = ["holder_of", "in_use", "locked", "remove_unfinished", "waited_for", "write_whole"]
 
 
 def write_whole(
@@ -92,6 +92,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _locked_file(path)
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     try:
@@ -100,6 +102,18 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         os.close(handle)
+
+
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Hold a file, which is made if it is missing, after waiting until no other process holds it.
+
+    On Windows, nothing is waited for.
+    """
+    with open(path, "w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def holder_of(folder: Path) -> str | None:

@@ -32,7 +32,7 @@ __all__ = ["MODEL_KIND", "Model", "load"]
 _LONGEST_REASON = 400
 # In a summary.
 _MOST_NAMES = 20
-_LONGEST_VALUE = 200
+_LONGEST_VALUE = 140
 # What is too large for its type is infinite in the result; NumPy need not warn of it too.
 _QUIET = np.errstate(over="ignore", invalid="ignore")
 
@@ -320,8 +320,11 @@ def load(path: str | os.PathLike[str]) -> Model:
 def _listed(names: Iterable[Any]) -> str:
     """Return names with commas between them, the first of them where there are many."""
     words = [str(name) for name in names]
-    rest = f", … ({len(words):,} in all)" if len(words) > _MOST_NAMES else ""
-    return ", ".join(words[:_MOST_NAMES]) + rest
+    first = words[:_MOST_NAMES]
+    while len(first) > 1 and len(", ".join(first)) > _LONGEST_VALUE:
+        first.pop()
+    rest = f", … ({len(words):,} in all)" if len(words) > len(first) else ""
+    return ", ".join(name[:_LONGEST_VALUE] for name in first) + rest
 
 
 def _cut(text: str) -> str:

@@ -122,6 +122,8 @@ def find_run(path: Path, holding: str = RUN_FILE) -> Path:
     for folder in runs:
         if untimed_name(folder) == path.name:
             return folder
+    if path.suffix in (".safetensors", ".json"):
+        raise FileError(f"{path}: there is no such file")
     raise FileError(f"{path}: there is no such file or run; {_there_are(path, runs)}")
 
 

@@ -617,6 +617,24 @@ def test_a_signal_saves_the_model_and_ends(number: signal.Signals, code: int, tm
     assert metrics_of(folder, "moons")["accuracy"] > 0.5
 
 
+def test_a_signal_while_a_finished_training_is_measured_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnkit.training.run import Run
+
+    finish = Run._finish
+
+    def interrupted(run: Run, *rows: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return finish(run, *rows)
+
+    monkeypatch.setattr(Run, "_finish", interrupted)
+    result = nnkit("train", "moons", "--hidden", 4, "--epochs", 2, "--out", tmp_path / "run")
+    assert result.code == 0
+    assert "stopped" not in result.err
+    assert "accuracy" in result.out
+
+
 def test_a_stopped_training_is_gone_on_with_to_the_same_weights(tmp_path: Path) -> None:
     options = ("train", "moons", "--hidden", 16, "--epochs", 400, "--batch-size", 16)
     options += ("--set", "run.keep_checkpoints=true")

@@ -57,6 +57,7 @@ def test_beside_the_cupy_for_cuda_13_the_rest_is_for_cuda_13(monkeypatch: pytest
 
 def test_a_missing_module_is_an_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lime", None)
+    monkeypatch.delitem(sys.modules, "lime.lime_tabular", raising=False)
     with pytest.raises(ConfigError, match=r"^lime is not installed: pip install shap lime$"):
         extra_module("lime.lime_tabular")
 

@@ -181,6 +181,7 @@ for name in (
     if hasattr(os, name):
         delattr(os, name)
 import numpy as np
+import nnkit.training.run, nnkit.training.trackers
 from nnkit import MLPClassifier, MLPRegressor, load
 X = np.arange(60.0).reshape(20, 3) % 7
 for estimator, y in (MLPClassifier(), X[:, 0] > 3), (MLPRegressor(), X[:, 0]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import re
 import shlex
 import shutil
@@ -185,7 +186,11 @@ def test_every_block_of_python_runs_as_it_stands(folder: Path, forgotten_activat
 
 
 def run(block: str, names: dict[str, Any]) -> dict[str, Any]:
-    exec(block, names)
+    path = Path("block.py")
+    path.write_text(block, encoding="utf-8")
+    # A formula's source is looked up by its file and line.
+    linecache.checkcache(str(path))
+    exec(compile(block, str(path), "exec"), names)
     return names
 
 

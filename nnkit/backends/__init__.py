@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from nnkit.backends.protocol import Backend
 from nnkit.errors import DeviceError
+from nnkit.kernels.locks import loading
 
 __all__ = ["Selection", "available", "select"]
 
@@ -84,4 +85,11 @@ def _automatic(factories: dict[str, Callable[[str], Backend]]) -> Selection:
 
 def _lazily(path: str) -> Callable[[str], Backend]:
     module, _, attribute = path.partition(":")
-    return lambda device: getattr(import_module(module), attribute)(device)
+
+    def made(device: str) -> Backend:
+        # A process that is forked while another thread imports a module could never import it.
+        with loading:
+            factory = getattr(import_module(module), attribute)
+        return factory(device)
+
+    return made

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Operation
-from nnkit.kernels.locks import loading
+from nnkit.kernels.locks import loading, uninterrupted
 from nnkit.kernels.modules import module_name, source_name
 from nnkit.kernels.native import Loop, Prepared
 
@@ -226,7 +226,7 @@ def _symbols() -> Mapping[str, str]:
 
     Only a BLAS of 64-bit integers, which NumPy's wheels bring; elsewhere there are none.
     """
-    with loading:
+    with uninterrupted(), loading:
         import llvmlite.binding as llvm
 
     found: dict[str, str] = {}

@@ -20,6 +20,7 @@ from nnkit.backends.compiled import (
 )
 from nnkit.backends.protocol import Array, Operation, Program, Uploads
 from nnkit.errors import DeviceError
+from nnkit.kernels import host
 
 __all__ = ["NumpyBackend", "create"]
 
@@ -69,8 +70,6 @@ class NumpyBackend:
         constants: Mapping[str, bool | int | float],
         arguments: Mapping[str, Any],
     ) -> Operation:
-        from nnkit.kernels import host
-
         real: type[Any] = np.dtype(dtype).type
         kernel = host.kernel(name, np.dtype(dtype), formulas, **constants)
         bound = kernel.bind(arguments, constants)

@@ -14,7 +14,8 @@ from nnkit.cli.options import Assignments, Target
 _HEADER = """\
 # A training with nnkit: nnkit train {file}
 #
-# Every key is here with its default. Remove the # before a key to change it.
+# Every key is here with its default, or with an example where it has none.
+# Remove the # before a key to set it.
 # Relative paths are relative to this file.
 
 """

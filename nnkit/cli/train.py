@@ -234,10 +234,10 @@ def train(
         typer.echo(outcome.model_path)
     else:
         _print_outcome(run, outcome)
-    if ended:
+    if ended and run.interrupted:  # what came while a finished training was measured has ended nothing
         name = signal.Signals(ended[0]).name
-        how = f"; resume with: nnkit train --resume {run.folder}" if run.interrupted else ""
-        typer.echo(f"stopped by {name}; the model so far is saved{how}", err=True)
+        how = f"resume with: nnkit train --resume {run.folder}"
+        typer.echo(f"stopped by {name}; the model so far is saved; {how}", err=True)
         raise typer.Exit(128 + ended[0])
 
 

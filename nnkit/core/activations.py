@@ -73,8 +73,8 @@ def register_activation(
     derivative : function
         ``derivative(z)`` or ``derivative(a)``, of the value before the activation or after it.
     check : bool
-        Whether to compare the derivative with differences of the value; False for one that differs on purpose,
-        such as a straight-through estimator's.
+        Whether to compare the derivative with differences of the value; False for one that differs on
+        purpose, such as a straight-through estimator's.
 
     Raises
     ------

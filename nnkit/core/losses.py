@@ -108,7 +108,8 @@ class Loss:
 _REGISTRY: dict[str, Loss] = {}
 _BUILT_IN: frozenset[str] = frozenset()
 _CEILED = ("cross_entropy", "binary_cross_entropy")
-_KEYS = ("name", "reduction", "ceiling")
+# What each loss has of its own, and what `register_loss` takes: a formula's parameters are called otherwise.
+_RESERVED = ("name", "reduction", "ceiling", "value", "derivative", "link", "check")
 # What targets are under each link, and outputs in general position.
 _TARGETS: Mapping[str, tuple[float, ...]] = {
     "identity": (-1.7, 0.4, 2.3),
@@ -124,7 +125,13 @@ _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
 
 
 def register_loss(
-    name: str, value: Callable, derivative: Callable, link: Link = "identity", **constants: float
+    name: str,
+    value: Callable,
+    derivative: Callable,
+    link: Link = "identity",
+    *,
+    check: bool = True,
+    **constants: float,
 ) -> Loss:
     """Add a loss of single outputs; its scalar functions are fused into the kernels as nnkit's own are.
 
@@ -137,9 +144,12 @@ def register_loss(
         The name that `Trainer` is given, an identifier.
     value, derivative : function
         ``value(y, t, ...)`` and its derivative by y: straight-line Python over floats (2.0, not 2) with one
-        ``return`` at its end, written with `def`. The derivative is compared with differences of the value.
+        ``return`` at its end, written with `def`.
     link : {"identity", "sigmoid", "exp"}
         What makes predictions of outputs.
+    check : bool
+        Whether to compare the derivative with differences of the value; False for one that differs on
+        purpose, such as one that is clipped.
     **constants : float
         Defaults of the functions' further parameters, which are arguments of the kernels: no value of them is
         compiled anew.
@@ -165,19 +175,21 @@ def register_loss(
         first, further = list(signature(function).parameters)[:2], list(signature(function).parameters)[2:]
         if len(first) < 2:
             raise ConfigError(f"the {what} of {words} takes ({', '.join(first)}); it must take (y, t, ...)")
+        for key in further:
+            if key in _RESERVED:
+                raise ConfigError(f"{words} has a parameter {key!r}, a reserved name; give it another name")
         if set(further) != set(constants):
             raise ConfigError(
                 f"the loss function {function.__name__!r} takes {further} besides the output and the target; "
                 f"give each a default as a keyword of register_loss (given: {list(constants)})"
             )
     for key, number in constants.items():
-        if key in _KEYS:
-            raise ConfigError(f"{words} has a parameter {key!r}, which each loss has; give it another name")
         if isinstance(number, bool) or not isinstance(number, Real) or not isfinite(number):
             raise ConfigError(f"{words}: {key} = {number!r} must be a finite number")
     numbers = {key: float(number) for key, number in constants.items()}
     registered = Loss(name, link, value, derivative, numbers)
-    check_derivative(words, _samples(registered))
+    if check:
+        check_derivative(words, _samples(registered))
     _REGISTRY[name] = registered
     return registered
 

@@ -266,30 +266,34 @@ def _calibration(bins: Calibration, said: str) -> Plot:
 
     def draw(figure: Any, palette: Palette) -> None:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        axes.plot([0, 1], [0, 1], color=palette.soft, linewidth=0.8, linestyle=":", label="as said")
+        axes.plot([0, 1], [0, 1], color=palette.soft, linewidth=0.8, linestyle=":", label="perfect")
         axes.plot(
-            bins.said[full], bins.found[full], marker="o", markersize=4, label="found", **palette.line(0)
+            bins.said[full], bins.found[full], marker="o", markersize=4, label="observed", **palette.line(0)
         )
-        axes.set_ylabel("share that is so")
+        axes.set_ylabel("observed share")
         axes.legend()
         axes.grid()
         below.bar(middles, bins.counts, 0.9 * width, color=palette.series[0])
         below.set_yscale("symlog")
         below.set_xlim(0, 1)
         below.set_ylabel("count")
-        below.set_xlabel(f"{literal(said)} (as the model says)")
+        below.set_xlabel(f"{literal(said)} (predicted)")
 
     worst = int(np.nanargmax(np.abs(bins.said - bins.found) * bins.counts))
     words = (
-        f"The expected calibration error is {bins.error:.4f}, in {len(bins.counts)} bins. It comes most from "
-        f"what is said with {bins.said[worst]:.3f} and is so in {bins.found[worst]:.3f}, of "
-        f"{bins.counts[worst]:,}."
+        f"The expected calibration error is {bins.error:.4f}, over {len(bins.counts)} bins. Most of it is "
+        f"from the {bins.counts[worst]:,} rows with a mean probability of {bins.said[worst]:.3f}: the "
+        f"observed share is {bins.found[worst]:.3f}."
     )
     rows = [
-        [f"{low:.3f} to {high:.3f}", number_text(mean), number_text(found), f"{count:,}"]
+        [
+            f"{low:.3f} to {high:.3f}",
+            *(number_text(share) if count else "–" for share in (mean, found)),
+            f"{count:,}",
+        ]
         for low, high, mean, found, count in zip(
             bins.edges[:-1], bins.edges[1:], bins.said, bins.found, bins.counts, strict=True
         )
     ]
-    headers = ["probability", "said in the mean", "found", "count"]
+    headers = ["probability", "mean probability", "observed share", "count"]
     return Plot("calibration", "Calibration", words, headers, rows, draw, (4.8, 4.2))

@@ -225,7 +225,7 @@ def together(plots: Sequence[Plot], key: str, title: str, columns: int = 1) -> P
 
     width = columns * max(plot.size[0] for plot in plots)
     height = 0.85 * lines * max(plot.size[1] for plot in plots)
-    description = " ".join(plot.description for plot in plots)
+    description = " ".join(f"{plot.title}: {plot.description}" for plot in plots)
     return Plot(key, title, description, [], [], draw, (width, height))
 
 

@@ -62,13 +62,13 @@ def plot_of(
     if what not in PLOTS:
         raise unknown_name("plot", what, PLOTS)
     if what == "activations":
-        return surfaces.activations_plot(None if subject is None else _activations(_model(subject)))
+        return surfaces.activations_plot(None if subject is None else _activations(load(subject)))
     if subject is None:
         raise ConfigError(f"{what} is drawn from a run or a model: give `subject`")
     if what == "learning":
         return _learning(subject)
     if what == "weights":
-        model = _model(subject)
+        model = load(subject)
         return picture_plots.weights_plot(model, _image_shape(model))
     found = _subject(what, subject, data, dataset)
     if what in _OF_PROBABILITIES and found.task == "regression":
@@ -82,7 +82,7 @@ def _subject(
     what: str, path: Path, data: str | None, dataset: Callable[[Model, str], Dataset]
 ) -> Subject | RunSubject:
     if data is not None:
-        model = _model(path)
+        model = load(path)
         return Subject.of_dataset(model, dataset(model, data))
     path = find_run(path)
     if not path.is_dir():
@@ -92,16 +92,12 @@ def _subject(
     return subject_of_run(path)
 
 
-def _model(path: Path) -> Model:
-    return load(path)
-
-
 def _learning(folder: Path) -> Plot:
     folder = find_run(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: learning curves are a run's: give its folder")
     history = History.from_jsonl(folder / "metrics.jsonl")
-    model = _model(folder) if (folder / "model.safetensors").is_file() else None
+    model = load(folder) if (folder / "model.safetensors").is_file() else None
     loss = "" if model is None else model.loss.name
     units = "" if model is None else ", ".join(model.target.names)
     return together(learning_plots(history, loss, units), "learning", "Learning curves")

@@ -104,6 +104,10 @@ def boundary_plot(subject: Subject, points: int = 201) -> Plot:
     if subject.task not in ("binary", "multiclass"):
         raise DataError(f"a decision boundary lies between classes, and this is a {subject.task} model")
     pair, names = _two_features(subject.model, subject.examples)
+    complete = np.isfinite(pair).all(axis=1)
+    if not complete.any():
+        raise DataError(f"no row has both {names[0]!r} and {names[1]!r}")
+    pair, truth, predicted = pair[complete], subject.truth[complete], subject.predicted[complete]
     low, high = pair.min(axis=0), pair.max(axis=0)
     low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
     x, y = (np.linspace(low[axis], high[axis], points) for axis in (0, 1))
@@ -129,7 +133,7 @@ def boundary_plot(subject: Subject, points: int = 201) -> Plot:
                 ahead = (probabilities[:, place] - others).reshape(points, points)
                 axes.contour(x, y, ahead, levels=[0], colors=[palette.ink], linewidths=1)
         for place, label in enumerate(labels):
-            of = shown[subject.truth[shown] == place]
+            of = shown[truth[shown] == place]
             axes.scatter(
                 *pair[of].T,
                 s=14,
@@ -143,11 +147,13 @@ def boundary_plot(subject: Subject, points: int = 201) -> Plot:
         axes.set_ylabel(literal(names[1]))
         figure.legend(title="true class", fontsize=8, title_fontsize=8, loc="outside right upper")
 
-    right = float(np.mean(subject.truth == subject.predicted))
+    right, left_out = float(np.mean(truth == predicted)), int(np.sum(~complete))
     words = (
         f"The plane of {names[0]} and {names[1]}, tinted by the predicted class, stronger where it is surer; "
         f"the line is where two classes are as probable. {right:.2%} of {len(pair):,} rows lie on their side."
     )
+    if left_out:
+        words += f" {left_out:,} more lack a value and are not shown."
     shares = np.bincount(chosen.ravel(), minlength=len(labels)) / chosen.size
     rows = [[label, f"{share:.1%}"] for label, share in zip(labels, shares, strict=True)]
     return Plot(
@@ -170,12 +176,11 @@ def _two_features(model: Model, examples: Examples) -> tuple[NDArray[np.float64]
             f"a decision boundary is of two features of numbers, and this model has {count}: train one "
             'with --set \'data.features=["A", "B"]\''
         )
-    from nnkit.data.columns import numpy_array
+    from nnkit.data.columns import numbers
     from nnkit.data.tables import as_table
 
     table = as_table(features)
-    pair = np.stack([numpy_array(table[name].cast("float64")) for name in names], axis=1)
-    return pair[np.isfinite(pair).all(axis=1)], (names[0], names[1])
+    return np.stack([numbers(name, table[name]) for name in names], axis=1), (names[0], names[1])
 
 
 def _as_features(subject: Subject, grid: NDArray[np.float64], names: tuple[str, str]) -> Any:

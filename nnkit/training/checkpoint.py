@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,17 @@ from numpy.typing import NDArray
 from nnkit.checks import whole
 from nnkit.core.periods import Period, parse_period
 from nnkit.core.tensorfile import read_tensors, write_tensors
-from nnkit.errors import FileError, ModelFileError, NnkitError
+from nnkit.errors import ConfigError, FileError, ModelFileError, NnkitError
 from nnkit.files import remove_unfinished
 
-__all__ = ["Checkpoint", "CheckpointWriter", "Checkpoints", "newest_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointWriter",
+    "Checkpoints",
+    "check_unused",
+    "newest_checkpoint",
+    "remove_checkpoints",
+]
 
 logger = logging.getLogger("nnkit")
 
@@ -140,16 +148,40 @@ class Checkpoints:
         checkpoint is less than a second old, and every 5 minutes. One is always kept where training ends.
     keep : int
         How many of the newest stay.
+    overwrite : bool
+        Whether a new training may replace the checkpoints of another one that are in the folder.
     """
 
     folder: str | os.PathLike[str]
     every: str | Period | None = None
     keep: int = 3
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         whole("keep", self.keep, 1)
         if self.every is not None:
             object.__setattr__(self, "every", parse_period(self.every))
+
+
+def check_unused(checkpoints: Checkpoints) -> None:
+    """Raise `ConfigError` where a new training would replace checkpoints and must not."""
+    folder = Path(checkpoints.folder)
+    try:
+        left = _files(folder)
+    except FileError:
+        return  # what cannot be looked into cannot be written to, which is told there
+    if left and not checkpoints.overwrite:
+        raise ConfigError(
+            f"{folder} holds checkpoints of another training ({left[-1].name}): go on with it by "
+            f"Trainer.resume, give another folder, or replace them by Checkpoints(folder, overwrite=True)"
+        )
+
+
+def remove_checkpoints(folder: str | os.PathLike[str]) -> None:
+    """Remove what another training kept in a folder, as far as that can be done."""
+    with suppress(OSError, FileError):
+        for path in [*_files(Path(folder)), Path(folder) / _BEST]:
+            path.unlink(missing_ok=True)
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:

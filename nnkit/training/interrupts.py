@@ -59,7 +59,7 @@ class FirstError:
     Attributes
     ----------
     error : BaseException or None
-        The first error; those that followed are notes on it.
+        The first error; those that followed are notes on it, but for a KeyboardInterrupt, which says nothing.
     """
 
     def __init__(self) -> None:
@@ -74,10 +74,10 @@ class FirstError:
             self.keep(error, action)
 
     def keep(self, error: BaseException, action: str) -> None:
-        """Keep an error if it is the first; else note it on the first one."""
+        """Keep an error if it is the first; else note it on the first one, unless it is a further Ctrl-C."""
         if self.error is None:
             self.error = error
-        else:
+        elif not isinstance(error, KeyboardInterrupt):
             self.error.add_note(f"Then {action} failed too: {type(error).__name__}: {error}")
 
     def raise_first(self) -> None:

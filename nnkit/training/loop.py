@@ -203,6 +203,7 @@ class Loop:
         self._rates: NDArray[np.float64] = np.zeros(0)
         self._resumed: Checkpoint | None = None
         self._last = StepFigures()
+        self._prepared = False  # until then the trainer's state is that of an earlier training
         self._whole = True  # whether everything that a checkpoint holds is of one and the same step
         self.writer: CheckpointWriter | None = None
 
@@ -217,9 +218,13 @@ class Loop:
         were begun are ended whatever happens; of several errors the first is raised.
         """
         trainer, errors = self.trainer, FirstError()
-        self._prepare(resumed)
+        trainer.stopping = False
+        trainer.outcome = None
         with stopped_by_signals(trainer.stop, *pythons_own_interrupt()) as signals:
             with errors.kept("the training"):
+                with self._changing():
+                    self._prepare(resumed)
+                self._prepared = True
                 self._train()
             if signals:
                 errors.keep(KeyboardInterrupt(), "the training")
@@ -227,7 +232,8 @@ class Loop:
             with errors.kept("closing the rows"):
                 self.rows.close()
             with errors.kept("keeping the optimizer's state"):
-                trainer.optimizer_state = self._optimizer_state()
+                if self._prepared:
+                    trainer.optimizer_state = self._optimizer_state()
             for name, end in self.calls.train_ends(self._figures(self._last)):
                 trainer.outcome = self._outcome(errors.error)
                 with errors.kept(name):
@@ -241,8 +247,6 @@ class Loop:
     def _prepare(self, resumed: Checkpoint | None) -> None:
         """Begin the state of a new training, or take up that of a checkpoint."""
         trainer = self.trainer
-        trainer.stopping = False
-        trainer.outcome = None
         trainer.step = self.step
         self._resumed = resumed
         if resumed is not None:
@@ -275,7 +279,7 @@ class Loop:
                 self.writer.finish(self._snapshot, self._seconds())
             elif self.writer is not None:
                 self.writer.wait()  # what is being written was good, and may be all that is left
-        if failed:
+        if failed or not self._prepared:
             return
         with errors.kept("returning to the best weights"):
             if trainer.restore_best and self.evaluation and trainer.state.best_epoch:

@@ -239,7 +239,8 @@ class Run:
         callbacks : iterable of Callback
             Called on the way.
         trackers : sequence of Tracker
-            Called on the way too, given the model file at the end, and closed.
+            Called on the way too, given the model file at the end, and closed: as failed where the training
+            failed or was interrupted.
 
         Returns
         -------
@@ -257,8 +258,9 @@ class Run:
             for tracker in trackers:
                 stack.enter_context(tracker.kept_open())
             outcome = self._train([*callbacks, *trackers])
-            for tracker in trackers:
-                tracker.add_model(outcome.model_path, outcome.metrics)
+            if not self.interrupted:
+                for tracker in trackers:
+                    tracker.add_model(outcome.model_path, outcome.metrics)
         return outcome
 
     def _train(self, callbacks: Sequence[Callback]) -> Outcome:

@@ -6,7 +6,6 @@ own settings of these packages (MLFLOW_TRACKING_URI, WANDB_MODE=online) say othe
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
@@ -15,7 +14,7 @@ import socket
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from nnkit.core.layers import layer_to_json
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.extras import extra_module
+from nnkit.files import waited_for
 from nnkit.training.callbacks import Callback, Figures
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from"]
@@ -71,6 +71,7 @@ class Tracker(Callback):
         self._config = config
         self._begun = False
         self._kept_open = False
+        self._has_model = False
         self._failed = False
         self._resting_until = 0.0
 
@@ -82,10 +83,12 @@ class Tracker(Callback):
             )
         config = _flat(_settings(trainer) if self._config is None else self._config)
         self._failed, self._resting_until = False, 0.0
-        self._begun = self._heeding(lambda: self._begin(config, resumed=figures.step > 0))
-        if not self._begun:
-            with suppress(Exception):  # the error has been told
-                self._end(failed=True)
+        try:
+            self._begun = self._heeding(lambda: self._begin(config, resumed=figures.step > 0))
+        finally:
+            if not self._begun:
+                with suppress(Exception), self._environment():  # the error has been told
+                    self._end(failed=True)
 
     def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
         """Record the epoch's figures, those that are numbers."""
@@ -106,25 +109,30 @@ class Tracker(Callback):
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Leave the package's run open when a training ends, for `add_model`; end it with this context."""
-        self._kept_open, failed = True, True
+        """Leave the package's run open when a training ends, for `add_model`.
+
+        It is ended with this context, as failed where no model was added.
+        """
+        self._kept_open, self._has_model = True, False
         try:
             yield
-            failed = False
         finally:
             self._kept_open = False
-            self._close(failed)
+            self._close(failed=not self._has_model)
 
     def add_model(self, path: str | os.PathLike[str], metrics: Mapping[str, float]) -> None:
         """Record the model file and the figures that it was measured by, in a run that is kept open."""
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         if self._begun:
             self._heeding(lambda: self._add_model(Path(path), finite))
+        self._has_model = True
 
     def _close(self, failed: bool) -> None:
         if self._begun:
-            self._heeding(lambda: self._end(failed))
-            self._begun = False
+            try:
+                self._heeding(lambda: self._end(failed))
+            finally:
+                self._begun = False
 
     def _heeding(self, action: Callable[[], None]) -> bool:
         """Act, and return whether that went well; the first error is told."""
@@ -287,12 +295,12 @@ class MLflow(Tracker):
         mlflow = extra_module("mlflow")
         beside = self.folder.absolute().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
-        beside.mkdir(parents=True, exist_ok=True)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _PROJECT
         local = uri.startswith("sqlite:")
+        if local:
+            beside.mkdir(parents=True, exist_ok=True)
         # Two processes that make one store at the same moment fail in MLflow.
-        with open(beside / ".mlflow.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with waited_for(beside / ".mlflow.lock") if local else nullcontext():
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             identity = self._experiment(name, (beside / "mlartifacts").as_uri() if local else None)
         if resumed and self._go_on(identity):

@@ -35,7 +35,14 @@ from nnkit.data.limits import memory_limit
 from nnkit.data.splitting import split_rows
 from nnkit.errors import ConfigError, DataError, shown
 from nnkit.training.callbacks import Callbacks, callbacks_from
-from nnkit.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, newest_checkpoint
+from nnkit.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    CheckpointWriter,
+    check_unused,
+    newest_checkpoint,
+    remove_checkpoints,
+)
 from nnkit.training.class_weights import class_weights
 from nnkit.training.evaluation import Decode, Evaluation
 from nnkit.training.fingerprint import differences, fingerprint
@@ -56,6 +63,17 @@ Validation = float | Held | None
 # The trainers and networks that are being trained now, by identity.
 _in_training: set[int] = set()
 _in_training_lock = threading.Lock()
+
+
+def _train_anew_in_child() -> None:
+    """Forget, in a forked process, the trainings of its parent's threads, which it does not have."""
+    global _in_training_lock
+    _in_training_lock = threading.Lock()
+    _in_training.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_train_anew_in_child)
 
 
 class Trainer:
@@ -258,6 +276,7 @@ class Trainer:
             Turns a regression's outputs and targets into their own units for the metrics.
         checkpoints : Checkpoints or path-like, optional
             Where to keep checkpoints, from which `resume` goes on; a path stands for ``Checkpoints(path)``.
+            Those of another training are replaced only by ``Checkpoints(path, overwrite=True)``.
         continued : bool
             Continue the previous call: with its optimizer's state and count of steps, its place in the
             schedule, and orders and draws that it has not had.
@@ -279,7 +298,8 @@ class Trainer:
         DataError
             If the data do not fit the network or the loss.
         ConfigError
-            If a setting is out of its range, or the trainer or its network is being trained already.
+            If a setting is out of its range, the trainer or its network is being trained already, or
+            `checkpoints` names a folder that holds those of another training.
         DivergenceError
             If the loss is no longer finite; the best weights so far are kept.
         """
@@ -288,6 +308,9 @@ class Trainer:
         if callable(shuffle) and checkpoints is not None:
             raise ConfigError("what is ordered by a function cannot be resumed: give shuffle as a bool")
         length = 0 if schedule_epochs is None else whole("schedule_epochs", schedule_epochs, 1)
+        kept = None if checkpoints is None else _checkpoints(checkpoints)
+        if kept is not None:
+            check_unused(kept)
         called = _with_progress(callbacks_from(callbacks), progress)
         with self._training_alone():
             loop, data = self._loop(
@@ -303,8 +326,9 @@ class Trainer:
                 continued,
                 schedule_epochs=length,
             )
-            if checkpoints is not None:
-                loop.writer = CheckpointWriter(_checkpoints(checkpoints), loop.step.steps_per_epoch, data)
+            if kept is not None:
+                remove_checkpoints(kept.folder)
+                loop.writer = CheckpointWriter(kept, loop.step.steps_per_epoch, data)
             loop.run()
         return self.history
 

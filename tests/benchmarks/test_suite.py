@@ -288,7 +288,7 @@ def test_wrong_input_ends_with_two_and_a_line_before_anything_is_measured(
     wrong = {
         ("kernel",): "unknown section 'kernel'; did you mean kernels?",
         ("step", "--device", "tpu"): "device 'tpu': there is no such device",
-        ("step", "--compare", "absent.json"): "absent.json: cannot be read: No such file",
+        ("step", "--compare", "absent.json"): "absent.json: there is no such file",
         ("step", "--compare", "file"): "file: is not JSON",
         ("step", "--out", "file"): "file: no such folder can be made",
     }

@@ -251,6 +251,10 @@ def of_reduction(y, t, reduction):
     return reduction * (y - t)
 
 
+def of_check(y, t, check):
+    return check * (y - t)
+
+
 @pytest.mark.usefixtures("_own_registry")
 @pytest.mark.parametrize(
     ("value", "derivative", "link", "constants"),
@@ -301,6 +305,13 @@ def test_a_wrong_derivative_is_refused_with_the_point(derivative, message: str) 
 
 
 @pytest.mark.usefixtures("_own_registry")
+def test_a_derivative_may_differ_on_purpose() -> None:
+    loss = register_loss("mine", cauchy, without_the_two, width=1.0, check=False)
+    assert loss.derivative is without_the_two
+    assert loss.constants == {"width": 1.0}
+
+
+@pytest.mark.usefixtures("_own_registry")
 @pytest.mark.parametrize(
     ("name", "value", "derivative", "options", "message"),
     [
@@ -312,7 +323,8 @@ def test_a_wrong_derivative_is_refused_with_the_point(derivative, message: str) 
         ("mine", cauchy, cauchy_derivative, {"width": "1"}, "width = '1' must be a finite number"),
         ("mine", cauchy, cauchy_derivative, {"width": True}, "width = True must be a finite number"),
         ("mine", cauchy, cauchy_derivative, {"width": math.nan}, "width = nan must be a finite number"),
-        ("mine", of_reduction, of_reduction, {"reduction": 1.0}, "parameter 'reduction', which each loss"),
+        ("mine", of_reduction, of_reduction, {"reduction": 1.0}, "parameter 'reduction', a reserved name"),
+        ("mine", of_check, of_check, {"check": True}, "parameter 'check', a reserved name"),
         ("mine", one_parameter, gamma_derivative, {}, r"takes \(y\); it must take \(y, t, ...\)"),
         ("mine", abs, gamma_derivative, {}, "value of the loss 'mine' must be a Python function"),
         ("mine", gamma, lambda y, t: 1.0 - t, {}, "formula '<lambda>'"),

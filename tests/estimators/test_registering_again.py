@@ -155,19 +155,19 @@ def test_a_pickle_names_its_functions_and_wants_them_registered() -> None:
 def test_a_network_and_a_trainer_keep_their_functions() -> None:
     networks = {name: Network([Dense(5, name), Dense(1)], inputs=4, seed=1) for name in ("mine", "kept")}
     trainers = {name: Trainer(net, name, device="cpu", seed=3) for name, net in networks.items()}
-    before = networks["mine"].predict(X)
+    before = networks["mine"].outputs(X)
     register_again()
     for count in (1, 2, 60):
-        np.testing.assert_allclose(networks["mine"].predict(X[:count]), before[:count], atol=1e-6)
-    np.testing.assert_array_equal(copy.deepcopy(networks["mine"]).predict(X), before)
+        np.testing.assert_allclose(networks["mine"].outputs(X[:count]), before[:count], atol=1e-6)
+    np.testing.assert_array_equal(copy.deepcopy(networks["mine"]).outputs(X), before)
     for trainer in trainers.values():
         trainer.fit(X, VALUES, epochs=2, batch_size=16)
     for name, value in networks["mine"].parameters().items():
         np.testing.assert_array_equal(value, networks["kept"].parameters()[name])
     fresh = Network([Dense(5, "mine"), Dense(1)], inputs=4, seed=1)
-    assert np.abs(fresh.predict(X) - before).max() > 0.1
+    assert np.abs(fresh.outputs(X) - before).max() > 0.1
     # A network that draws its weights late keeps what it was made with, too.
     late = Network([Dense(5, "mine"), Dense(1)])
     register_activation("mine", soft, soft_derivative)
     late.initialize(4, seed=1)
-    np.testing.assert_array_equal(late.predict(X), fresh.predict(X))
+    np.testing.assert_array_equal(late.outputs(X), fresh.outputs(X))

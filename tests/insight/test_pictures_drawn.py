@@ -259,6 +259,23 @@ def test_a_boundary_wants_two_features_and_a_classifier(
         surfaces.boundary_plot(values)
 
 
+def test_a_boundary_leaves_out_rows_that_lack_a_value(moons: RunSubject) -> None:
+    table = pa.table({"east": [0.0, None, 1.0, 9.0], "north": [0.5, 9.0, -0.5, None]})
+    labels = np.array(["upper", "lower", "lower", "upper"], dtype=object)
+    subject = Subject(moons.model, Examples(table, labels), "given", np.arange(4), "rows.csv")
+    plot = surfaces.boundary_plot(subject, points=31)
+    right = moons.model.predict(table)[[0, 2]] == labels[[0, 2]]
+    assert f"{right.mean():.2%} of 2 rows" in plot.description
+    assert plot.description.endswith("2 more lack a value and are not shown.")
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    plot.draw(figure, drawing.LIGHT)
+    [axes] = figure.axes
+    assert axes.get_xlim()[1] < 2  # not where the others are
+    empty = pa.table({"east": pa.array([None, 1.0]), "north": pa.array([1.0, None])})
+    with pytest.raises(DataError, match="no row has both"):
+        surfaces.boundary_plot(Subject(moons.model, Examples(empty, labels[:2]), "given", np.arange(2), "x"))
+
+
 def test_weights_into_the_first_layer_are_pictures(digits: RunSubject) -> None:
     plot = picture_plots.weights_plot(digits.model, (8, 8))
     norms = np.linalg.norm(digits.model.network.parameters()["layers.0.weight"], axis=0)
@@ -388,7 +405,7 @@ def test_wrong_input_is_named_with_its_mend(
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         write_plot(plot, tmp_path / "plot.pdf")
     for what in ("confusion", "roc", "precision-recall", "calibration", "boundary"):
-        with pytest.raises(DataError, match="regression"):
+        with pytest.raises((ConfigError, DataError), match="regression"):
             drawn_by(values, what)
     with pytest.raises(DataError, match="multiclass"):
         drawn_by(digits, "residuals")
@@ -400,9 +417,9 @@ def test_wrong_input_is_named_with_its_mend(
     def nothing(model: Model, source: str) -> None:
         raise AssertionError
 
-    with pytest.raises(ConfigError, match="RUN"):
+    with pytest.raises(ConfigError, match="give `subject`"):
         plot_of("roc", None, None, nothing)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="add DATA"):
+    with pytest.raises(ConfigError, match="give `data` too"):
         plot_of("roc", digits.folder / "model.safetensors", None, nothing)  # type: ignore[arg-type]
     with pytest.raises(FileError, match=r"no config\.toml"):
         plot_of("roc", tmp_path, None, nothing)  # type: ignore[arg-type]

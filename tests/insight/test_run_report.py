@@ -67,7 +67,7 @@ def test_each_plot_has_labels_and_words(page: str) -> None:
         assert "<details>" in figure
         if key != "weights":
             assert "var(--series-0)" in figure
-    for label in ("epoch (passes over", "false positive rate", "recall (share", "share that is so"):
+    for label in ("epoch (passes over", "false positive rate", "recall (share", "observed share"):
         assert label in page
 
 

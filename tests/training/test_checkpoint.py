@@ -118,6 +118,29 @@ def test_more_epochs_train_on_from_the_last_weights(tmp_path: Path) -> None:
     assert_same(resumed, longer)
 
 
+def test_a_new_training_replaces_the_checkpoints_of_another_only_where_it_is_told_to(tmp_path: Path) -> None:
+    trainer().fit(X, Y, **FIT, checkpoints=Checkpoints(tmp_path, "5 steps"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    one = trainer()
+    with pytest.raises(ConfigError, match=r"holds checkpoints of another .*Trainer\.resume.*overwrite=True"):
+        one.fit(X, Y, epochs=1, batch_size=32, checkpoints=tmp_path)
+    assert one.network.inputs is None
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    one.fit(X, Y, epochs=1, batch_size=32, checkpoints=Checkpoints(tmp_path, overwrite=True))
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-000000007.safetensors"]
+    kept = newest_checkpoint(tmp_path)
+    assert kept is not None
+    assert kept.epochs == 1
+
+
+def test_a_training_that_cannot_begin_leaves_the_checkpoints_of_another(tmp_path: Path) -> None:
+    trainer().fit(X, Y, **FIT, checkpoints=tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError):
+        trainer().fit(X, Y[1:], **FIT, checkpoints=Checkpoints(tmp_path, overwrite=True))
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_file_can_be_resumed_too(tmp_path: Path) -> None:
     whole = trainer()
     whole.fit(X, Y, **FIT)

@@ -191,7 +191,7 @@ def test_a_run_in_use_is_refused_undisturbed_and_free_when_its_process_was_kille
     process = started(table, folder, 1_000_000)
     before = len(History.from_jsonl(folder / "metrics.jsonl"))
     with (
-        pytest.raises(FileError, match=f"in use by another training .process {process.pid}."),
+        pytest.raises(FileError, match=f"^{folder}: in use by another training .process {process.pid}."),
         locked(folder),
     ):
         pass

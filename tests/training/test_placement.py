@@ -320,7 +320,7 @@ def test_a_column_is_left_out_of_the_midst_of_a_file_only_where_memory_has_the_r
 def run_over(path: Path, placement: str = "mmap", *settings: str) -> Run:
     data = [f"data.train={path}", "data.target=-1", "data.validation=0.2", f"run.data_placement={placement}"]
     training = ["model.hidden=[8]", "training.epochs=2", "run.device=cpu", f"run.out={path.parent / 'run'}"]
-    return Run(Config().with_overrides([*data, *training, *settings]))
+    return Run(Config().with_overrides([*data, *training, *settings]), overwrite=True)
 
 
 def test_held_out_rows_that_memory_has_no_room_for_stay_in_their_file(

@@ -28,6 +28,7 @@ from nnkit.errors import ConfigError
 from nnkit.extras import extra_module
 from nnkit.training import trackers as trackers_module
 from nnkit.training.callbacks import Callback
+from nnkit.training.checkpoint import Checkpoints
 from nnkit.training.run import Outcome, Run
 from nnkit.training.trackers import MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_from
 
@@ -206,28 +207,68 @@ def test_weights_and_biases_reads_config_metrics_and_model(
     assert ("model.safetensors", len(content), md5) in files
 
 
+class Watching(Tracker):
+    """Notes what becomes of its run, and raises where it is told to."""
+
+    def __init__(self, folder: Path, **errors: BaseException) -> None:
+        super().__init__(folder, {})
+        self.errors, self.noted = errors, []
+
+    def _note(self, call: str) -> None:
+        self.noted.append(call)
+        if call in self.errors:
+            raise self.errors.pop(call)
+
+    def _begin(self, config: Any, resumed: bool) -> None:
+        self._note("begin")
+
+    def _log(self, metrics: Any, epoch: int) -> None: ...
+
+    def _add_model(self, path: Path, metrics: Any) -> None:
+        self._note("model")
+
+    def _end(self, failed: bool) -> None:
+        self._note("failed" if failed else "finished")
+
+
+def run_of(folder: Path, *settings: str) -> Run:
+    settings = ("data.train=iris", "model.hidden=[8]", f"run.out={folder}", *settings)
+    return Run(Config().with_overrides(settings))
+
+
 def test_an_error_ends_the_trackers_run_as_failed(tmp_path: Path) -> None:
-    closed: list[bool] = []
-
-    class Watching(Tracker):
-        def _begin(self, config: Any, resumed: bool) -> None: ...
-
-        def _log(self, metrics: Any, epoch: int) -> None: ...
-
-        def _add_model(self, path: Path, metrics: Any) -> None: ...
-
-        def _end(self, failed: bool) -> None:
-            closed.append(failed)
-
-    class Ending(Callback):
-        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
-            raise ArithmeticError
-
-    settings = ["data.train=iris", "model.hidden=[8]", f"run.out={tmp_path / 'run'}"]
-    run = Run(Config().with_overrides(settings))
+    run, watching = run_of(tmp_path / "run"), Watching(tmp_path / "run")
     with pytest.raises(ArithmeticError):
-        run.train([Ending()], [Watching(run.folder)])
-    assert closed == [True]
+        run.train([Raising(ArithmeticError())], [watching])
+    assert watching.noted == ["begin", "failed"]
+
+
+def test_a_tracked_run_that_is_interrupted_fails_without_a_model_and_is_gone_on_with(tmp_path: Path) -> None:
+    run, watching = run_of(tmp_path / "run", "training.epochs=3"), Watching(tmp_path / "run")
+
+    class Stopping(Callback):
+        def on_epoch_end(self, trainer: Any, figures: Any) -> None:
+            run.stop()
+
+    run.train([Stopping()], [watching])
+    assert watching.noted == ["begin", "failed"]
+    Run.resumed(tmp_path / "run").train([], [watching])
+    assert watching.noted == ["begin", "failed", "begin", "model", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("call", "noted"),
+    [("begin", ["begin", "failed"]), ("finished", ["begin", "finished"])],
+)
+def test_a_tracker_that_is_interrupted_itself_is_closed_and_may_be_used_again(
+    call: str, noted: list[str], tmp_path: Path
+) -> None:
+    tracker = Watching(tmp_path, **{call: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        fit(tracker)
+    assert tracker.noted == noted
+    fit(tracker)
+    assert tracker.noted == [*noted, "begin", "finished"]
 
 
 def test_an_error_while_training_is_told_once_and_the_training_goes_on(
@@ -449,6 +490,17 @@ def test_mlflows_runs_end_as_their_trainings_do(tmp_path: Path) -> None:
 
 @pytest.mark.extra("mlflow")
 @pytest.mark.usefixtures("_here")
+def test_where_mlflow_has_a_server_nothing_is_written_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    fit(MLflow(tmp_path / "runs" / "mine"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.extra("mlflow")
+@pytest.mark.usefixtures("_here")
 def test_what_the_user_sets_of_mlflows_patience_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,7 +573,8 @@ def test_folds_in_processes_have_a_run_each(tmp_path: Path) -> None:
 
 @pytest.mark.extra("tensorboard")
 def test_a_resumed_training_goes_on_in_tensorboards_last_folder(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"callbacks": TensorBoard(tmp_path / "run"), "checkpoints": tmp_path / "kept"}
+    kept = Checkpoints(tmp_path / "kept", overwrite=True)
+    settings: dict[str, Any] = {"callbacks": TensorBoard(tmp_path / "run"), "checkpoints": kept}
     for epochs, resumed in ((1, False), (2, False), (4, True)):
         trainer = Trainer(Network([Dense(4, "relu"), Dense(1)]), "binary_cross_entropy", device="cpu")
         if resumed:
