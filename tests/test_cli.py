@@ -505,8 +505,8 @@ TRAINING_MISTAKES = {
     "train {}/missing.toml": "missing.toml: cannot be read",
     "train iris --device tpu": "'tpu': there is no such device; choose one of auto, cpu",
     "train iris --device cpu --precision fp16": "device cpu has no precision 'fp16'; it has fp32, fp64",
-    "train iris --out {}/file": "cannot be written",
-    "train iris --out {}/file/run": "cannot be written",
+    "train iris --out {}/file": "this is a file, and the run needs a folder: give another --out",
+    "train iris --out {}/file/run": "this is a file, and the run needs a folder: give another --out",
     "train irish": "did you mean iris?",
 }
 
