@@ -563,7 +563,7 @@ class Trainer:
             "device": self.backend.name,
             "precision": self.precision,
             "seed": self.seed,
-            "nnkit": version("nnkit"),
+            "nnkit": version("nnkit-train"),
             "numpy": np.__version__,
         }
         self.network.save(path, self.loss, details)
