@@ -335,6 +335,8 @@ class Loop:
     def _address(self, values: Sequence[Any], only_cached: bool = False) -> int | None:
         """Return where the machine code for such arguments is; None where Numba must be asked for it."""
         signature = _signature(values)
+        if signature in self._native:
+            return self._native[signature]
         with uninterrupted():
             address = None if signature is None else self._loaded(signature)
             if address is None and not (only_cached and not is_cached(self.module)):
