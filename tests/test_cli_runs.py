@@ -124,12 +124,11 @@ def test_a_training_that_cannot_begin_leaves_no_folder(
 
 
 @pytest.mark.parametrize(
-    ("names", "words"), [("foo", "unknown tracker 'foo'"), ("tensorboard, wandb", "wandb is not installed")]
+    ("names", "words"), [("foo", "unknown tracker 'foo'"), ("wandb", "wandb is not installed")]
 )
 def test_a_tracker_that_cannot_be_used_is_refused_before_a_folder_is_made(
     names: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("tensorboard")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     for source in ("iris", "missing.csv"):

@@ -317,12 +317,11 @@ def tracker(folder: Path) -> Any:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda folder: [nnkit.ProgressDisplay()],
-        lambda folder: nnkit.ProgressDisplay(file=sys.stderr),
-        lambda folder: [tracker(folder)],
-        lambda folder: Plain(),
+        pytest.param(lambda folder: [nnkit.ProgressDisplay()], id="display"),
+        pytest.param(lambda folder: nnkit.ProgressDisplay(file=sys.stderr), id="display on a file"),
+        pytest.param(lambda folder: [tracker(folder)], id="tracker", marks=pytest.mark.extra("tensorboard")),
+        pytest.param(lambda folder: Plain(), id="plain"),
     ],
-    ids=["display", "display on a file", "tracker", "plain"],
 )
 def test_an_estimator_with_callbacks_is_cloned_copied_pickled_and_validated(
     made: Any, tmp_path: Path

@@ -20,7 +20,6 @@ from nnkit.errors import DivergenceError, FileError
 from nnkit.files import locked
 from nnkit.model import load
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, CheckpointWriter, newest_checkpoint
-from nnkit.training.history import History
 from nnkit.training.loop import Loop
 
 RANDOM = np.random.default_rng(1)
@@ -162,10 +161,15 @@ def started(table: Path, folder: Path, epochs: int) -> subprocess.Popen[str]:
         text=True,
         env=environment,
     )
-    while process.poll() is None and not (folder / "metrics.jsonl").exists():
+    while process.poll() is None and epochs_in(folder) < 2:
         time.sleep(0.01)
-    time.sleep(0.1)
     return process
+
+
+def epochs_in(folder: Path) -> int:
+    """Return how many epochs a run has recorded so far."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
@@ -189,14 +193,16 @@ def test_a_run_in_use_is_refused_undisturbed_and_free_when_its_process_was_kille
 ) -> None:
     folder = tmp_path / "run"
     process = started(table, folder, 1_000_000)
-    before = len(History.from_jsonl(folder / "metrics.jsonl"))
+    before = epochs_in(folder)
     with (
         pytest.raises(FileError, match=f"^{folder}: in use by another training .process {process.pid}."),
         locked(folder),
     ):
         pass
-    time.sleep(0.3)
-    assert len(History.from_jsonl(folder / "metrics.jsonl")) > before
+    deadline = time.monotonic() + 30
+    while epochs_in(folder) <= before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert epochs_in(folder) > before
     process.kill()
     process.communicate(timeout=60)
     with locked(folder):
