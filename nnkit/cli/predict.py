@@ -101,7 +101,7 @@ def _kept(dataset: Dataset, examples: Examples, names: list[str], out: Path | No
         raise ConfigError(f"--keep takes columns of a table, and {dataset.name} has none by name")
     import pyarrow as pa
 
-    from nnkit.data.tables import column_name
+    from nnkit.data.tables.frames import column_name
 
     assert isinstance(features, pa.Table)
     kept: dict[str, Any] = {}

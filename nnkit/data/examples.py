@@ -47,7 +47,7 @@ class Examples:
             return Examples(self.features.take(rows), target)
         if isinstance(self.features, np.ndarray):
             return Examples(self.features[rows], target)
-        from nnkit.data.columns import arrow_array
+        from nnkit.data.tables.columns import arrow_array
 
         return Examples(self.features.take(arrow_array(rows)), target)
 

@@ -201,7 +201,7 @@ def picture_column(table: pa.Table, folder: Path, wanted: str | int | None) -> s
     wanted : str, int or None
         The column; None takes the one whose first values end as pictures do and of which one is there.
     """
-    from nnkit.data.tables import column_name, listed
+    from nnkit.data.tables.frames import column_name, listed
 
     if wanted is not None:
         return column_name(wanted, table.column_names)

@@ -136,7 +136,7 @@ def _table(
 ) -> pa.Table:
     from pyarrow import Table, array
 
-    from nnkit.data.columns import arrow_array
+    from nnkit.data.tables.columns import arrow_array
 
     columns = values[:, None] if values.ndim == 1 else values
     if proba and target.classes is not None and target.task != "multilabel":

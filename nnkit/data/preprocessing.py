@@ -110,8 +110,8 @@ class Preprocessor:
             return cls((fit_pictures(features, rows, scaling),), name)
         if isinstance(features, np.ndarray):
             return cls((fit_array(features, rows, scaling),), name)
-        from nnkit.data.table_encoding import fit_table
-        from nnkit.data.tables import as_table
+        from nnkit.data.tables.encoding import fit_table
+        from nnkit.data.tables.frames import as_table
 
         table = as_table(features)
         operations, notes, constant = fit_table(table, rows, scaling, text, categories == "embed")
@@ -157,8 +157,8 @@ class Preprocessor:
                     f"the model was trained on a table with named columns ({wanted}), not on an array"
                 )
             return encode_array(features, array, rows, dtype)
-        from nnkit.data.table_encoding import encode_table, table_as_array
-        from nnkit.data.tables import as_table
+        from nnkit.data.tables.encoding import encode_table, table_as_array
+        from nnkit.data.tables.frames import as_table
 
         table: pa.Table = as_table(features)
         if array is not None:

@@ -254,19 +254,19 @@ def _open_file(
     if suffix == ".npz":
         return read_npz(path)
     if magic.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
-        from nnkit.data.columnar import read_parquet
+        from nnkit.data.tables.columnar import read_parquet
 
         return read_parquet(path)
     if magic.startswith((b"ARROW1", b"FEA1")) or suffix in _ARROW_SUFFIXES:
-        from nnkit.data.columnar import read_arrow
+        from nnkit.data.tables.columnar import read_arrow
 
         return read_arrow(path)
     if path.name.lower().removesuffix(".gz").endswith(_JSON_SUFFIXES):
-        from nnkit.data.json_lines import read_json_lines
+        from nnkit.data.tables.json_lines import read_json_lines
 
         return read_json_lines(path)
     if suffix in _TEXT_SUFFIXES and not magic.startswith(b"PK"):
-        from nnkit.data.delimited import read_delimited
+        from nnkit.data.tables.delimited import read_delimited
 
         return read_delimited(path)
     raise FileError(f"{path}: files of this kind are not read: give {_KINDS}")
@@ -280,7 +280,7 @@ def _from_table(
     drop: Sequence[Key] | None,
     require_target: bool,
 ) -> Dataset:
-    from nnkit.data.tables import check_names, check_table, column_name, listed
+    from nnkit.data.tables.frames import check_names, check_table, column_name, listed
 
     names = table.column_names
     check_names(names)
@@ -299,7 +299,7 @@ def _from_table(
 
 def _table_target(table: pa.Table, target: list[Key] | None, require_target: bool) -> tuple[Any, list[str]]:
     """Return the values of the target's columns, None where they are not complete, and those there are."""
-    from nnkit.data.tables import column_name, default_target, join_target, listed
+    from nnkit.data.tables.frames import column_name, default_target, join_target, listed
 
     names = table.column_names
     if target is None and require_target:

@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nnkit.core.features import Bags
-from nnkit.data.columns import arrow_array, column_kind
 from nnkit.data.hashing import fnv1a
 from nnkit.data.operations import TextColumn
 from nnkit.data.ragged import Ragged, starts_of
+from nnkit.data.tables.columns import arrow_array, column_kind
 from nnkit.data.terms import Terms, find_terms
 from nnkit.data.text_options import TextOptions
 from nnkit.data.tokens import tokenise

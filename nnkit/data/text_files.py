@@ -7,13 +7,15 @@ import zlib
 from pathlib import Path
 from typing import IO
 
+from nnkit.data.limits import check_size
 from nnkit.errors import DataError, FileError
 
-__all__ = ["UNREADABLE", "not_utf8", "open_text", "unreadable"]
+__all__ = ["UNREADABLE", "not_utf8", "open_text", "read_text", "unreadable"]
 
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What reading an opened file may raise."""
 _LONGEST_LINE = 1 << 26
+_CHUNK = 1 << 20
 
 
 def open_text(path: Path) -> IO[bytes]:
@@ -21,6 +23,34 @@ def open_text(path: Path) -> IO[bytes]:
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def read_text(path: Path, growth: int) -> bytes:
+    """Return all bytes of a file of text, unpacked.
+
+    Parameters
+    ----------
+    path : Path
+    growth : int
+        How many bytes of memory one byte of the text may take once it is read.
+
+    Raises
+    ------
+    FileError
+        Where it cannot be read.
+    DataError
+        Where more than `memory_limit` is needed; a small packed file may stand for a large one.
+    """
+    chunks, size = [], 0
+    try:
+        with open_text(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                size += len(chunk)
+                check_size(growth * size, str(path))
+                chunks.append(chunk)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+    return b"".join(chunks)
 
 
 def unreadable(path: Path, error: Exception) -> FileError:

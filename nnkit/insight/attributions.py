@@ -221,7 +221,7 @@ def _terms(
     operations = {operation.column: operation for operation in model.preprocessor.text_columns}
     if not operations:
         return (), ()
-    from nnkit.data.tables import as_table
+    from nnkit.data.tables.frames import as_table
     from nnkit.data.text import as_texts
     from nnkit.insight.words import explained_text
 

@@ -408,8 +408,8 @@ def grouping(features: pa.Table | NDArray, by: str) -> Grouping:
         If there is no such column.
     """
     from nnkit.data.arrays import column_index
-    from nnkit.data.columns import column_kind, numbers, texts
-    from nnkit.data.tables import column_name
+    from nnkit.data.tables.columns import column_kind, numbers, texts
+    from nnkit.data.tables.frames import column_name
 
     if isinstance(features, np.ndarray):
         place = column_index(by, features.shape[1], "`by`")

@@ -176,8 +176,8 @@ def _two_features(model: Model, examples: Examples) -> tuple[NDArray[np.float64]
             f"a decision boundary is of two features of numbers, and this model has {count}: train one "
             'with --set \'data.features=["A", "B"]\''
         )
-    from nnkit.data.columns import numbers
-    from nnkit.data.tables import as_table
+    from nnkit.data.tables.columns import numbers
+    from nnkit.data.tables.frames import as_table
 
     table = as_table(features)
     return np.stack([numbers(name, table[name]) for name in names], axis=1), (names[0], names[1])
@@ -188,7 +188,7 @@ def _as_features(subject: Subject, grid: NDArray[np.float64], names: tuple[str, 
         return grid
     import pyarrow as pa
 
-    from nnkit.data.columns import arrow_array
+    from nnkit.data.tables.columns import arrow_array
 
     return pa.table([arrow_array(column) for column in grid.T], names=list(names))
 

@@ -52,7 +52,7 @@ def _feature_column(key: str | int, dataset: Dataset) -> str:
     if isinstance(features, np.ndarray | Pictures):
         kind = "an array" if isinstance(features, np.ndarray) else "pictures"
         raise ConfigError(f"data.text names a column, but these data are {kind}: give a table")
-    from nnkit.data.tables import column_name, listed
+    from nnkit.data.tables.frames import column_name, listed
 
     name = column_name(key, dataset.columns)
     names = features.column_names

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nnkit.data.sources import load_dataset
-from nnkit.data.tables import as_table
+from nnkit.data.tables.frames import as_table
 from nnkit.errors import DataError, FileError
 
 ROWS = "".join(f"{i},{i * 2.5},{i % 2}\n" for i in range(40))

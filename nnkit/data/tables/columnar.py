@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nnkit.data.arrow_sizes import check_unpacked
 from nnkit.data.limits import check_size
-from nnkit.data.tables import as_table, check_names
+from nnkit.data.tables.arrow_sizes import check_unpacked
+from nnkit.data.tables.frames import as_table, check_names
 from nnkit.errors import DataError, FileError
 
 if TYPE_CHECKING:

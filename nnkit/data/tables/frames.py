@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nnkit.data.columns import check_column, target_values
+from nnkit.data.tables.columns import check_column, target_values
 from nnkit.errors import DataError
 
 __all__ = ["as_table", "check_names", "check_table", "column_name", "is_frame", "join_target"]

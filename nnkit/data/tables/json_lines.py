@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from nnkit.data.limits import check_size
-from nnkit.data.tables import as_table
+from nnkit.data.tables.frames import as_table
 from nnkit.data.text_files import UNREADABLE, not_utf8, open_text, unreadable
 from nnkit.errors import DataError
 

@@ -11,8 +11,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nnkit.core.features import Bags, Features
-from nnkit.data.columns import ColumnKind, arrow_array, check_column, column_kind, numbers, numpy_array, texts
 from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, TextColumn
+from nnkit.data.tables.columns import (
+    ColumnKind,
+    arrow_array,
+    check_column,
+    column_kind,
+    numbers,
+    numpy_array,
+    texts,
+)
 from nnkit.data.text import encode_texts, fit_texts, holds_text
 from nnkit.data.text_options import TextOptions
 from nnkit.errors import DataError
@@ -179,7 +187,7 @@ def _check_present(table: pa.Table, wanted: Sequence[str]) -> None:
     present = set(table.column_names)
     missing = [name for name in wanted if name not in present]
     if missing:
-        from nnkit.data.tables import listed
+        from nnkit.data.tables.frames import listed
 
         plural = "column" if len(missing) == 1 else "columns"
         raise DataError(
