@@ -52,6 +52,7 @@ READERS = (
     "tsv",
     "messages",
     "jsonl",
+    "json",
     "text file",
     "word vectors",
     "parquet",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nnkit.core.optimizers import Nesterov as Nesterov
     from nnkit.core.optimizers import RMSprop as RMSprop
     from nnkit.data.sources import load_dataset as load_dataset
+    from nnkit.data.sources import read_table as read_table
     from nnkit.errors import NnkitError as NnkitError
     from nnkit.estimators import MLPClassifier as MLPClassifier
     from nnkit.estimators import MLPRegressor as MLPRegressor
@@ -44,7 +45,7 @@ _HOMES = {
     "nnkit.core.losses": ("register_loss",),
     "nnkit.core.network": ("Network",),
     "nnkit.core.optimizers": ("AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "SGD"),
-    "nnkit.data.sources": ("load_dataset",),
+    "nnkit.data.sources": ("load_dataset", "read_table"),
     "nnkit.errors": ("NnkitError",),
     "nnkit.estimators": ("MLPClassifier", "MLPRegressor"),
     "nnkit.insight.live_figure": ("LiveFigure",),

@@ -44,6 +44,7 @@ from nnkit.core.periods import Period, parse_period
 from nnkit.core.schedules import SCHEDULES, Schedule, schedule_from
 from nnkit.data.operations import MOST_PICTURE_SIDE
 from nnkit.data.pictures import PictureOptions, PictureSettings
+from nnkit.data.tables.options import TableOptions, check_kind
 from nnkit.data.terms import MOST_CHARACTERS, MOST_WORDS
 from nnkit.errors import ConfigError, FileError, unknown_name
 from nnkit.nesting import is_too_deep
@@ -106,6 +107,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _sources(value: object) -> str | list[str]:
+    if isinstance(value, list) and value:
+        return [_text(source) for source in value]
+    return _text(value)
+
+
 def _share_or_file(value: Any) -> float | str:
     if isinstance(value, str) and value.strip():
         return value
@@ -164,6 +171,54 @@ def _image_size(value: Any) -> int | list[int]:
 def _one_column(value: Any) -> str | int:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise ValueError(f"must be a column's name or number, not {_shown(value)}")
+    return value
+
+
+def _table_option(name: str) -> Callable[[Any], Any]:
+    """Return the check of a key that `TableOptions` has under the same name."""
+
+    def check(value: Any) -> Any:
+        try:
+            TableOptions(**{name: value})
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix(f"`{name}` ").replace("`", "")) from None
+        return value
+
+    return check
+
+
+def _header(value: Any) -> str | int:
+    if value in ("yes", "no"):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(
+            f'must be "yes", "no" or the number of the row of names, counted from 0, not {_shown(value)}'
+        )
+    return value
+
+
+def _words(value: Any) -> list[str]:
+    words = value if isinstance(value, list | tuple) else [value]
+    for word in words:
+        if not isinstance(word, str) and (isinstance(word, bool) or not isinstance(word, int)):
+            raise ValueError(f'must be a list of words in quotes, such as ["-", "n/a"], not {_shown(word)}')
+    return [str(word).strip() for word in words]
+
+
+def _label(value: Any) -> str | int | float | bool:
+    if not isinstance(value, str | bool) and not _is_number(value):
+        raise ValueError(f"must be a class of the target, not {_shown(value)}")
+    return value
+
+
+def _types(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f'must be a table such as {{zip = "category"}}, not {_shown(value)}')
+    for name, kind in value.items():
+        try:
+            check_kind(name, kind)
+        except ConfigError as error:
+            raise _KeyMistake(name, str(error).partition(f"column {name!r} ")[2]) from None
     return value
 
 
@@ -269,9 +324,9 @@ class DataConfig(_Section):
     """[data]: what to train on."""
 
     train: Annotated[
-        str | None,
-        _optional(_text),
-        _key("What to train on: a file, a folder or a built-in's name.", "digits"),
+        str | list[str] | None,
+        _optional(_sources),
+        _key("What to train on: a file, a folder, a built-in's name, or a list of parts.", "digits"),
     ] = None
     validation: Annotated[
         float | str,
@@ -298,6 +353,75 @@ class DataConfig(_Section):
         Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"],
         _key("What kind of target it is; auto follows from its values."),
     ] = "auto"
+    positive: Annotated[
+        str | int | float | bool | None,
+        _optional(_label),
+        _key(
+            "The class of two that precision, recall, F1 and the threshold are of; without it, the second in "
+            "sorted order.",
+            "yes",
+        ),
+    ] = None
+    weight: Annotated[
+        str | int | None,
+        _optional(_table_option("weight")),
+        _key("The column of sample weights: how much each row counts.", "weight"),
+    ] = None
+    index: Annotated[
+        str | int | None,
+        _optional(_table_option("index")),
+        _key("The column that numbers or names the rows; it is not learnt from.", "id"),
+    ] = None
+    types: Annotated[
+        dict[str, str] | None,
+        _optional(_types),
+        _key(
+            "The kinds of columns, where they are not as found: number, category, boolean, date, text or "
+            "dropped; a date with its pattern.",
+            {"zip": "category", "sold": "date:%d.%m.%Y"},
+        ),
+    ] = None
+    missing: Annotated[
+        list[str] | None,
+        _optional(_words),
+        _key("The words that mean a missing value, in place of the usual ones.", ["-999", "n/a"]),
+    ] = None
+    separator: Annotated[
+        str | None,
+        _optional(_table_option("separator")),
+        _key('The character between the cells of a text file, or "whitespace".', ";"),
+    ] = None
+    header: Annotated[
+        str | int | None,
+        _optional(_header),
+        _key('Whether a text file names its columns, "yes" or "no", or the row that does, from 0.', "no"),
+    ] = None
+    skip_rows: Annotated[
+        int, Field(ge=0), _key("How many lines to leave out at the beginning of a text file.")
+    ] = 0
+    comment: Annotated[
+        str | None,
+        _optional(_table_option("comment")),
+        _key("The character that lines to leave out begin with.", "#"),
+    ] = None
+    quote: Annotated[
+        str | None,
+        _optional(_table_option("quote")),
+        _key('The character around cells that hold a separator; "" for none.', "'"),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        _optional(_table_option("encoding")),
+        _key("The encoding of text files; without it, UTF-8.", "latin-1"),
+    ] = None
+    decimal: Annotated[
+        str | None, _optional(_table_option("decimal")), _key("The decimal sign of numbers.", ",")
+    ] = None
+    thousands: Annotated[
+        str | None,
+        _optional(_table_option("thousands")),
+        _key('The sign between thousands; "" for none.', "."),
+    ] = None
     scaling: Annotated[
         Literal["auto", "standardize", "unit", "none"],
         _key("How numbers and pixels are scaled; unit divides pixels by 255."),
@@ -329,9 +453,9 @@ class DataConfig(_Section):
         _optional(_one_column),
         _key("The column of a table that holds the paths of pictures.", "path"),
     ] = None
-    on_bad: Annotated[Literal["error", "skip"], _key("What to do with a picture that cannot be read.")] = (
-        "error"
-    )
+    on_bad: Annotated[
+        Literal["error", "skip"], _key("What to do with a picture or a file of text that cannot be read.")
+    ] = "error"
     augment: Annotated[
         dict[str, Any] | None,
         _optional(_augment),
@@ -340,6 +464,32 @@ class DataConfig(_Section):
             {"shift": 0.1, "flip": True, "erase": 0.2},
         ),
     ] = None
+
+    @field_validator("thousands")
+    @classmethod
+    def _two_signs(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and value == info.data.get("decimal"):
+            raise ValueError(f"must differ from decimal, which is {_shown(value)} too")
+        return value
+
+    def table(self) -> TableOptions:
+        """Return how a table is read."""
+        return TableOptions(
+            separator=self.separator,
+            header={"yes": True, "no": False}.get(self.header)
+            if isinstance(self.header, str)
+            else self.header,
+            encoding=self.encoding,
+            decimal=self.decimal,
+            thousands=self.thousands,
+            missing=None if self.missing is None else tuple(self.missing),
+            comment=self.comment,
+            skip_rows=self.skip_rows,
+            quote=self.quote,
+            index=self.index,
+            weight=self.weight,
+            types=self.types or {},
+        )
 
     def pictures(self) -> PictureOptions:
         """Return how a source of pictures is read."""

@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "nvidia.cublas": "nvidia-cublas",
         "ml_dtypes": "ml_dtypes",
     },
+    "excel": {"python_calamine": "python-calamine"},
     "plots": {"matplotlib": "matplotlib"},
     "explain": {"shap": "shap", "lime": "lime"},
     "audit": {"fairlearn": "fairlearn"},

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,9 @@ from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import DataError, ModelFileError, NnkitError
 from nnkit.run_folder import model_file
+
+if TYPE_CHECKING:
+    from nnkit.data.tables.schema import Schema
 
 __all__ = ["MODEL_KIND", "Model", "load"]
 
@@ -81,6 +84,11 @@ class Model:
     def classes(self) -> NDArray | None:
         """The labels, in the order of `predict_proba`'s columns; None for a regression."""
         return self.target.classes
+
+    @property
+    def schema(self) -> Schema | None:
+        """How the columns of a table are read; None where the model was not trained on a table."""
+        return self.preprocessor.schema
 
     @_QUIET
     def outputs(self, X: Any) -> NDArray:
@@ -198,7 +206,7 @@ class Model:
             The truth that they were measured on.
         """
         classes = None if self.task == "multilabel" else self.target.classes
-        labels = list(self.target.names) if classes is None else [str(label) for label in classes.tolist()]
+        labels = self.target.output_names if classes is None else tuple(map(str, classes.tolist()))
         return undefined_metrics(metrics, self.target.task, self.target.transform(y, np.float64), labels)
 
     @_QUIET
@@ -213,11 +221,14 @@ class Model:
         return self.measured_threshold(self.outputs(X), y)
 
     @_QUIET
-    def measured_threshold(self, outputs: NDArray, y: ArrayLike) -> dict[str, float]:
+    def measured_threshold(
+        self, outputs: NDArray, y: ArrayLike, sample_weight: NDArray | None = None
+    ) -> dict[str, float]:
         """Return what `best_threshold` does for raw outputs that are there already."""
         if self.task != "binary":
             raise DataError(f"a {self.task} model's answers do not follow from one threshold")
-        threshold, f1 = best_f1_threshold(self.target.codes(y), self.target.probabilities(outputs)[:, 1])
+        yes = self.target.probabilities(outputs)[:, 1]
+        threshold, f1 = best_f1_threshold(self.target.codes(y), yes, sample_weight)
         return {"threshold": threshold, "f1": f1}
 
     def _metrics(self) -> tuple[str, ...]:
@@ -242,7 +253,8 @@ class Model:
         rows = {
             "task": self.task,
             "target": _listed(self.target.names) or "(not named)",
-            "classes": "" if self.classes is None else _listed(self.classes.tolist()),
+            "classes": "" if self.classes is None or self.target.labels else _listed(self.classes.tolist()),
+            "labels": _listed(self.target.labels),
             "positive class": "" if self.target.positive is None else str(self.target.positive),
             "best threshold": self._threshold_words(),
             "pictures": self._picture_words(),

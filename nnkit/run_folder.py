@@ -33,8 +33,12 @@ _MOST_NAMED = 5
 
 
 def timed_name(name: str) -> str:
-    """Return what a run that begins now is called, such as ``mnist-20261123-082514``."""
-    return f"{name}-{datetime.now().strftime(_TIME_FORMAT)}"
+    """Return what a run that begins now is called, such as ``mnist-20261123-082514``.
+
+    Signs of patterns, which data may be named by, are left out of it.
+    """
+    plain = re.sub(r"[*?\[\]]+", "", name).strip(" -_.") or "data"
+    return f"{plain}-{datetime.now().strftime(_TIME_FORMAT)}"
 
 
 def untimed_name(folder: Path) -> str | None:

@@ -38,6 +38,16 @@ def test_importance_is_a_table_and_json(run: Path, table: Path) -> None:
     assert len(found["columns"][0]["drops"]) == 3
 
 
+def test_of_many_columns_the_most_important_are_shuffled(
+    run: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = json.loads(succeed("explain", run, table, "--json"))["columns"]
+    monkeypatch.setattr("nnkit.cli.explain._MOST_SHUFFLED", 1)
+    result = nnkit("explain", run, table, "--json")
+    assert json.loads(result.out)["columns"] == every[:1]
+    assert "of 3 columns the 1 that gradients find the most important are shuffled" in result.err
+
+
 def test_a_row_is_explained_in_the_users_columns(run: Path, table: Path) -> None:
     printed = succeed("explain", run, table, "--row", 4)
     assert "row 4, counting from 0" in printed

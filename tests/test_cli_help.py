@@ -18,7 +18,7 @@ from test_cli import SMALL, nnkit, same_weights, succeed, write_csv
 
 from nnkit import MLPClassifier, cli
 from nnkit.cli import choices
-from nnkit.cli.commands import with_option_names
+from nnkit.cli.words import with_option_names
 from nnkit.config import Config, load_config
 from nnkit.core.activations import activation_names
 from nnkit.core.losses import loss_names

@@ -183,7 +183,7 @@ def test_wrong_pictures_end_with_one_clear_error(pets: Path, tmp_path: Path) -> 
         assert "data.image_size" in told("train", pets, "--set", f"data.image_size={value}")
     assert "shift" in told("train", pets, "--set", "data.augment={shift = 2}")
     succeed("train", "iris", "--epochs", 1, "--hidden", 4, "--out", tmp_path / "flowers")
-    assert "several sources" in told("predict", tmp_path / "flowers", pets, pets)
+    assert "pets is a folder" in told("predict", tmp_path / "flowers", pets, pets)
 
 
 def test_flattened_images_may_be_varied_too(tmp_path: Path) -> None:
@@ -193,3 +193,62 @@ def test_flattened_images_may_be_varied_too(tmp_path: Path) -> None:
     assert "digits" in out
     succeed("train", "digits", "--epochs", 2, "--out", tmp_path / "b")
     assert not same_weights(*(tmp_path / name / "model.safetensors" for name in "ab"))
+
+
+def deep_pets(folder: Path, most: int) -> Path:
+    """Write pictures with 16 bits a pixel: the left half of the dogs is bright."""
+    random = np.random.default_rng(0)
+    for label in ("cats", "dogs"):
+        (folder / label).mkdir(parents=True)
+        for number in range(30):
+            values = random.integers(0, most // 4, (16, 16)).astype(np.uint16)
+            values[:, :8] += np.uint16(most // 2 if label == "dogs" else 0)
+            Image.fromarray(values).save(folder / label / f"{number}.{('png', 'tif')[number % 2]}")
+    return folder
+
+
+@pytest.mark.parametrize("most", [240, 4000])
+def test_pictures_of_16_bits_are_learnt_and_predicted_alike(tmp_path: Path, most: int) -> None:
+    folder = deep_pets(tmp_path / "deep", most)
+    assert "one value" not in succeed("check", folder, "--set", "data.image_size=16")
+    (tmp_path / "held" / "cats").mkdir(parents=True)
+    (tmp_path / "held" / "dogs").mkdir()
+    for label in ("cats", "dogs"):
+        for number in range(5):
+            (folder / label / f"{number}.{('png', 'tif')[number % 2]}").rename(
+                tmp_path / "held" / label / f"{number}.{('png', 'tif')[number % 2]}"
+            )
+    succeed(
+        *("train", folder, "--epochs", 5, "--batch-size", 8, *SMALL),
+        *("--set", f"data.validation={tmp_path / 'held'}", "--out", tmp_path / "run"),
+    )
+    depth = 8 if most == 240 else 12
+    assert f"{depth} of 16 bits" in succeed("info", tmp_path / "run")
+    for data in (folder, tmp_path / "held"):
+        metrics = json.loads(succeed("evaluate", tmp_path / "run", data, "--json"))["metrics"]
+        assert metrics["accuracy"] == 1
+    lines = succeed("predict", tmp_path / "run", tmp_path / "held" / "dogs").splitlines()
+    assert [line.rpartition(",")[2] for line in lines[1:]] == ['"dogs"'] * 5
+    paths = [tmp_path / "held" / label / "0.png" for label in ("dogs", "cats")]
+    assert load(tmp_path / "run").predict(paths).tolist() == ["dogs", "cats"]
+
+
+def test_a_table_with_a_dropped_column_of_paths_is_one_of_numbers(pets: Path, tmp_path: Path) -> None:
+    rows = [f"pets/{'cats' if n % 2 else 'dogs'}/00.jpg,{n},{n % 2}" for n in range(60)]
+    for name in ("there", "gone"):
+        text = "\n".join(rows).replace("pets", "pets" if name == "there" else "nowhere")
+        (tmp_path / f"{name}.csv").write_text(f"file,width,label\n{text}\n")
+        succeed(
+            *("train", tmp_path / f"{name}.csv", "--set", 'data.drop=["file"]', "--epochs", 1, "--hidden", 4),
+            *("--out", tmp_path / name),
+        )
+        lines = succeed("predict", tmp_path / name, tmp_path / f"{name}.csv", "--keep", "file").splitlines()
+        assert lines[0] == '"file","label"'
+        assert len(lines) == 61
+    result = nnkit("train", tmp_path / "gone.csv", "--target", "label")
+    assert result.code == 2
+    assert "column 'file' looks like paths of pictures (nowhere/dogs/00.jpg, ...)" in result.err
+    succeed("train", pets, "--epochs", 1, *SMALL, "--out", tmp_path / "pictures")
+    result = nnkit("predict", tmp_path / "pictures", tmp_path / "gone.csv")
+    assert result.code == 2
+    assert "column 'file' looks like paths of pictures" in result.err

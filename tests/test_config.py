@@ -15,6 +15,7 @@ from nnkit.config import Config, TrainingConfig, load_config
 from nnkit.core.periods import Period
 from nnkit.core.schedules import Cosine, StepDecay
 from nnkit.data.pictures import PictureSettings
+from nnkit.data.tables.options import TableOptions
 from nnkit.errors import ConfigError, FileError
 
 EVERYTHING = r"""# A config that sets every key.
@@ -26,6 +27,19 @@ target = ["species", 3]
 features = ["length", "width"]
 drop = "id"
 task = "multilabel"
+positive = true
+weight = "weight"
+index = 0
+types = {zip = "category", sold = "date:%d.%m.%Y"}
+missing = ["-999", "n/a"]
+separator = "whitespace"
+header = "no"
+skip_rows = 2
+comment = "#"
+quote = ""
+encoding = "latin-1"
+decimal = ","
+thousands = "."
 scaling = "unit"
 image_size = [48, 64]
 image_fit = "pad"
@@ -146,7 +160,55 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: py
     assert load_config("c.toml").data.train == str(tmp_path / "x.csv")
 
 
+def test_keys_of_tables_become_the_options_of_reading(tmp_path: Path) -> None:
+    assert load(tmp_path, EVERYTHING).data.table() == TableOptions(
+        separator="whitespace",
+        header=False,
+        encoding="latin-1",
+        decimal=",",
+        thousands=".",
+        missing=("-999", "n/a"),
+        comment="#",
+        skip_rows=2,
+        quote="",
+        index=0,
+        weight="weight",
+        types={"zip": "category", "sold": "date:%d.%m.%Y"},
+    )
+    assert load(tmp_path, "").data.table() == TableOptions()
+    assert load(tmp_path, '[data]\nheader = "yes"').data.table().header is True
+    assert load(tmp_path, "[data]\nheader = 0").data.table().header == 0
+    overridden = Config().with_overrides(
+        ["data.header=no", "data.missing=-999", "data.types.zip=category", "data.separator=;"]
+    )
+    assert overridden.data.table() == TableOptions(
+        separator=";", header=False, missing=("-999",), types={"zip": "category"}
+    )
+
+
 MISTAKES = [
+    ("[data]\nseparator = ';;'", "c.toml, line 2: data.separator must be one ASCII character, not ';;'"),
+    ("[data]\nheader = true", 'c.toml, line 2: data.header must be "yes", "no" or the number of the row'),
+    ("[data]\nheader = -1", 'c.toml, line 2: data.header must be "yes", "no" or the number of the row'),
+    ("[data]\nencoding = 'utf-5'", "c.toml, line 2: data.encoding must be one that Python knows"),
+    ("[data]\nencoding = 8", "c.toml, line 2: data.encoding must be one that Python knows"),
+    ("[data]\ndecimal = ';'", "c.toml, line 2: data.decimal must be '.' or ','"),
+    ("[data]\nthousands = 'x'", "c.toml, line 2: data.thousands must be one of"),
+    (
+        "[data]\ndecimal = ','\nthousands = ','",
+        'c.toml, line 3: data.thousands must differ from decimal, which is "," too',
+    ),
+    ("[data]\nmissing = [true]", "c.toml, line 2: data.missing must be a list of words in quotes"),
+    ("[data]\nskip_rows = -1", "c.toml, line 2: data.skip_rows must be at least 0"),
+    ("[data]\nquote = '<<'", "c.toml, line 2: data.quote must be one ASCII character"),
+    ("[data]\nindex = true", "c.toml, line 2: data.index must be a column's name or number"),
+    ("[data]\nweight = ''", "c.toml, line 2: data.weight must be a column's name or number"),
+    ("[data]\npositive = [1]", "c.toml, line 2: data.positive must be a class of the target, not [1]"),
+    ("[data]\ntypes = 'x'", "c.toml, line 2: data.types must be a table such as"),
+    (
+        "[data.types]\nzip = 'words'",
+        "c.toml, line 2: data.types.zip must be one of number, category, boolean, date, text, dropped",
+    ),
     # Unknown keys and sections.
     ("[training]\n\nepoch = 3", "c.toml, line 3: unknown key 'epoch' in [training]; did you mean epochs?"),
     (

@@ -23,7 +23,7 @@ from nnkit.cli import (
     train,
     tune_rate,
 )
-from nnkit.cli.commands import Command, CommandGroup
+from nnkit.cli.commands import Command, CommandGroup, ModelCommand
 from nnkit.cli.work_line import shown_work
 from nnkit.errors import NnkitError
 
@@ -80,8 +80,9 @@ COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
     ),
 }
 for group, commands in COMMANDS.items():
+    kind = ModelCommand if group in ("Use a model", "Look at a model") else Command
     for function, examples in commands:
-        app.command(cls=Command, epilog=examples, rich_help_panel=group)(function)
+        app.command(cls=kind, epilog=examples, rich_help_panel=group)(function)
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from nnkit.cli.loading import untrained_run
 from nnkit.cli.options import AsJson, Assignments, Source, Target
-from nnkit.cli.printing import print_findings, print_run
+from nnkit.cli.printing import print_columns, print_findings, print_run
 
 
 def check(
@@ -24,9 +24,12 @@ def check(
     if as_json:
         import json
 
-        typer.echo(json.dumps({"findings": [finding.to_json() for finding in findings]}))
+        schema = run.dataset.schema
+        columns = [] if schema is None else [column.to_json() for column in schema.columns]
+        typer.echo(json.dumps({"findings": [finding.to_json() for finding in findings], "columns": columns}))
     else:
         print_run(run)
+        print_columns(run.dataset.schema)
         print_findings(findings)
         if not findings:
             typer.echo("nothing was found that is wrong before training")

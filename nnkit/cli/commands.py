@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from nnkit.cli.notes import printed_notes
+from nnkit.cli.words import DATA_KEYS, with_option_names
 from nnkit.errors import NnkitError
 
-__all__ = ["Command", "CommandGroup", "with_option_names"]
-
-# A library error names an argument or a setting (`run.seed`) in backquotes, or begins with an argument:
-# "seed = -1 must be a whole number ...".
-_ARGUMENT = re.compile(r"`((?:(?:data|model|training|run)\.)?\w+)`|^(\w+)(?= = )", re.ASCII)
+__all__ = ["Command", "CommandGroup", "ModelCommand"]
 
 
 class Command(TyperCommand):
@@ -61,9 +61,19 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except NnkitError as error:
-            options = {param.name: _written(param) for param in self.get_params(ctx)}
+            options = DATA_KEYS | {param.name: _written(param) for param in self.get_params(ctx)}
             error.args = (with_option_names(str(error), options), *error.args[1:])
             raise
+
+
+class ModelCommand(Command):
+    """A command that gives rows to a model: it tells on standard error what of them did not fit."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; notes are for predictions and figures alone, warnings for all."""
+        own = self.name in ("predict", "evaluate") and not ctx.params.get("quiet")
+        with printed_notes(False, sys.stderr, logging.INFO if own else logging.WARNING):
+            return super().invoke(ctx)
 
 
 class CommandGroup(TyperGroup):
@@ -89,25 +99,6 @@ class CommandGroup(TyperGroup):
             command: Any = self.get_command(ctx, name)
             if command is not None and not command.hidden:
                 yield name, command
-
-
-def with_option_names(message: str, options: dict[str, str]) -> str:
-    """Return a library error's message with the command's options in place of the arguments it names.
-
-    Parameters
-    ----------
-    message : str
-        Arguments and settings stand in backquotes, an argument also at the beginning before " = ".
-    options : dict
-        How an argument is written on the command line; one that is not among them keeps its name. A setting
-        is written as its key without the section: an option for ``run.seed`` is called ``seed``.
-    """
-
-    def written(found: re.Match[str]) -> str:
-        name = found[1] or found[2]
-        return options.get(name.rpartition(".")[2], name)
-
-    return _ARGUMENT.sub(written, message)
 
 
 def _in_plain_words(message: str) -> str:

@@ -28,12 +28,19 @@ def evaluate(
     if examples.target is None:
         raise no_target(loaded, data)
     with working("measuring the model"):
-        metrics = loaded.evaluate(examples.features, examples.target, threshold=decision)
+        metrics = loaded.evaluate(
+            examples.features, examples.target, sample_weight=examples.weight, threshold=decision
+        )
+    schema = loaded.preprocessor.schema
+    weighing = None if examples.weight is None or schema is None else schema.options.weight
     undefined = loaded.undefined_metrics(metrics, examples.target)
     if as_json:
-        told = {"undefined": undefined} if undefined else {}
+        told: dict[str, object] = {"undefined": undefined} if undefined else {}
+        if weighing is not None:
+            told["weight"] = weighing
         print_json({"metrics": metrics, "rows": len(examples), **told, **decision_json(loaded, decision)})
         return
-    print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}", undefined)
+    weighted = "" if weighing is None else f", weighted by {weighing}"
+    print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}{weighted}", undefined)
     if not quiet:
         print_decision(loaded, decision)

@@ -25,6 +25,8 @@ _MOST_SHOWN, _WORDS_SHOWN = 30, 15
 # Rows at most, unless said otherwise: drawn by the seed. lime fits 5,000 perturbed rows for each.
 _MOST_ROWS = {"permutation": 5000, "gradients": 200, "shap": 50, "lime": 20}
 _MOST_BACKGROUND = 1000
+# Of more columns, only those that gradients of some rows find the most important are shuffled.
+_MOST_SHUFFLED, _ROWS_OF_CHOICE = 100, 20
 # A word whose contribution is a smaller share of the greatest one's stays without a colour.
 _LEAST_TINT = 0.05
 _UP, _DOWN = (0x2E, 0xA0, 0x43), (0xD7, 0x3A, 0x31)
@@ -189,10 +191,39 @@ def _importance(model: Model, dataset: Dataset, examples: Examples, asked: _Ques
         )
     taken = drawn_examples(examples, asked.most_rows, asked.seed)
     assert taken.target is not None
+    columns = _most_moving(model, taken.features, asked)
     with working("shuffling columns"):
         return permutation_importance(
-            model, taken.features, taken.target, asked.metric, repeats=asked.repeats, seed=asked.seed
+            model,
+            taken.features,
+            taken.target,
+            asked.metric,
+            repeats=asked.repeats,
+            seed=asked.seed,
+            columns=columns,
         )
+
+
+def _most_moving(model: Model, features: Any, asked: _Question) -> list[str] | None:
+    """Return the columns that move the outputs most, by their gradients; None where a model has not many."""
+    from nnkit.data.examples import Examples
+    from nnkit.insight.attributions import integrated_gradients
+    from nnkit.insight.columns import model_columns
+    from nnkit.insight.subject import drawn_examples
+
+    count = len(model_columns(model))
+    if count <= _MOST_SHUFFLED or model.preprocessor.pictures is not None:
+        return None
+    with working("choosing columns"):
+        rows = drawn_examples(Examples(features), _ROWS_OF_CHOICE, asked.seed).features
+        found = integrated_gradients(model, rows, background=features)
+        sizes = found.to_json()["columns"]
+    typer.echo(
+        f"of {count:,} columns the {_MOST_SHUFFLED} that gradients find the most important are shuffled; "
+        "--method gradients has all",
+        err=True,
+    )
+    return [column["column"] for column in sizes[:_MOST_SHUFFLED]]
 
 
 def _explanation(model: Model, dataset: Dataset, examples: Examples, asked: _Question) -> Explanation:

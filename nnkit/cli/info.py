@@ -9,7 +9,7 @@ import typer
 
 from nnkit.cli.loading import load_model
 from nnkit.cli.options import AsJson
-from nnkit.cli.printing import print_object, print_pairs
+from nnkit.cli.printing import print_columns, print_object, print_pairs
 
 if TYPE_CHECKING:
     from nnkit.model import Model
@@ -33,7 +33,17 @@ def info(
             print_pairs(machine)
         return
     loaded = load_model(model)
-    print_object(_model_json(loaded)) if as_json else typer.echo(loaded.summary())
+    if as_json:
+        print_object(_model_json(loaded))
+        return
+    typer.echo(loaded.summary())
+    if loaded.schema is not None:
+        typer.echo()
+        used = {*(loaded.preprocessor.input_names or ()), *loaded.target.names}
+        names = [column.name for column in loaded.schema.columns]
+        print_columns(loaded.schema, [name for name in names if name in used])
+        if others := [name for name in names if name not in used]:
+            typer.echo(f"not used {', '.join(others[:20])}" + (", …" if len(others) > 20 else ""))
 
 
 def _model_json(model: Model) -> dict[str, Any]:
@@ -44,9 +54,11 @@ def _model_json(model: Model) -> dict[str, Any]:
         "task": model.task,
         "target": list(target.names),
         "classes": None if model.classes is None else model.classes.tolist(),
+        "labels": list(target.labels),
         "positive_class": target.positive,
         "pictures": None if pictures is None else str(pictures),
         "columns": None if names is None else list(names),
+        "schema": None if model.schema is None else model.schema.to_json(),
         "text": [operation.column for operation in model.preprocessor.text_columns],
         "inputs": model.network.inputs,
         "layers": [str(layer) for layer in model.network.layers],

@@ -59,9 +59,10 @@ def _config_path(source: str) -> Path:
     """Return the config's name for data, in the working directory."""
     from nnkit.data.builtin import BUILT_INS
     from nnkit.data.sources import source_not_found
+    from nnkit.data.text_files import plain_name
 
     path = Path(source).expanduser()
     if source not in BUILT_INS and not path.exists():
         raise source_not_found(source)
-    name = Path(os.path.abspath(path)).name.removesuffix(".gz")
+    name = plain_name(Path(os.path.abspath(path)))
     return Path(f"{name if path.is_dir() else name.partition('.')[0] or name}.toml")

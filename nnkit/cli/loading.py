@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from nnkit.cli.notes import printed_notes
 from nnkit.cli.options import OnBad
 from nnkit.run_folder import model_file
-from nnkit.working import hide_work, working
+from nnkit.working import working
 
 if TYPE_CHECKING:
     from nnkit.config import Config
@@ -23,12 +20,16 @@ if TYPE_CHECKING:
     from nnkit.training.run import Run
 
 
-def config_from(source: str | None) -> Config:
+def config_from(sources: list[str] | None) -> Config:
     from nnkit.config import Config, DataConfig, load_config
 
-    if source is not None and source.endswith(".toml"):
-        return load_config(source)
-    return Config(data=DataConfig(train="digits" if source is None else source))
+    if not sources:
+        return Config(data=DataConfig(train="digits"))
+    if len(sources) > 1:
+        return Config(data=DataConfig(train=sources))
+    return (
+        load_config(sources[0]) if sources[0].endswith(".toml") else Config(data=DataConfig(train=sources[0]))
+    )
 
 
 def load_model(path: Path, quiet: bool = False) -> Model:
@@ -51,25 +52,43 @@ def load_rows(
     target: str | None = None,
 ) -> Dataset:
     """Load rows to measure a model on, or to predict; `target` names a column other than the model's."""
-    from nnkit.data.pictures import PictureOptions
+    from nnkit.data.pictures import PictureOptions, PictureSettings
     from nnkit.data.sources import load_dataset
-    from nnkit.errors import DataError
 
     settings = model.preprocessor.pictures
-    if isinstance(data, list) and settings is None:
-        raise DataError(f"several sources are for pictures, which this model was not trained on: {data[1]}")
     names = [target] if target is not None else list(model.target.names) or None
-    if settings is None:
-        return load_dataset(data, target=names, require_target=require_target)
     # A folder's subfolders name the classes, whatever the column was called in training.
-    folder = isinstance(data, str) and Path(data).expanduser().is_dir()
-    options = PictureOptions(settings, on_bad.value)
-    classes_named = folder or names == ["class"]
+    folder = isinstance(data, str) and _is_folder_of_examples(Path(data).expanduser())
+    options = PictureOptions(settings or PictureSettings(), on_bad.value, expected=settings is not None)
+    classes_named = folder or (settings is not None and names == ["class"])
     wanted = None if classes_named else names
-    dataset = load_dataset(data, target=wanted, require_target=require_target, pictures=options)
+    dataset = load_dataset(
+        data,
+        target=wanted,
+        require_target=require_target,
+        pictures=options,
+        schema=model.preprocessor.schema,
+        strict=False,
+        multilabel=bool(model.target.labels),
+        target_like=model.target.names,
+    )
+    if dataset.schema is not None and dataset.columns:
+        from nnkit.data.tables.encoding import check_present
+
+        # The data set has only those that the model knows: a message is to list all.
+        check_present(dataset.columns, model.preprocessor.input_names or ())
     for note in () if quiet else dataset.notes:
         typer.echo(note, err=True)
     return dataset
+
+
+def _is_folder_of_examples(path: Path) -> bool:
+    """Tell whether a path is that of a folder other than one of a table's parts."""
+    if not path.is_dir():
+        return False
+    from nnkit.data.tables.files import table_parts
+
+    return not table_parts(path)
 
 
 def no_target(model: Model, data: str) -> DataError:
@@ -87,7 +106,9 @@ def decision_threshold(model: Model, threshold: float | None) -> float:
     return 0.5 if threshold is None else threshold
 
 
-def untrained_run(source: str | None, target: str | None, assignments: list[str] | None, quiet: bool) -> Run:
+def untrained_run(
+    source: list[str] | None, target: str | None, assignments: list[str] | None, quiet: bool
+) -> Run:
     """Prepare a training that is only looked at; what the library logs goes to standard error, or nowhere."""
     from nnkit.training.run import Run
 
@@ -97,27 +118,3 @@ def untrained_run(source: str | None, target: str | None, assignments: list[str]
         return Run(config)
     with printed_notes():
         return Run(config)
-
-
-class _Notes(logging.StreamHandler):
-    """Writes below what is shown of the work under way."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        hide_work()
-        super().emit(record)
-
-
-@contextmanager
-def printed_notes(quiet: bool = False) -> Iterator[None]:
-    """Print what the library logs, a line each; or nothing of it."""
-    handler: logging.Handler = logging.NullHandler() if quiet else _Notes(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("nnkit")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

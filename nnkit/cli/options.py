@@ -19,23 +19,28 @@ def quieten(is_quiet: bool) -> bool:
 
 
 class OnBad(StrEnum):
-    """What to do with a picture that cannot be read."""
+    """What to do with a picture or a file of text that cannot be read."""
 
     error = "error"
     skip = "skip"
 
 
 Source = Annotated[
-    str | None,
+    list[str] | None,
     typer.Argument(
-        metavar="SOURCE",
-        help="What to train on: a data file or folder, the name of a built-in, or a .toml config.",
+        metavar="SOURCE...",
+        help="What to train on: a data file or folder, the name of a built-in, the parts of one table, - for "
+        "standard input, or a .toml config.",
         show_default="digits",
     ),
 ]
 Target = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="The column to predict, by name or number.", rich_help_panel="Data"),
+    typer.Option(
+        metavar="COLUMN",
+        help="The column to predict, by name or number; several with commas.",
+        rich_help_panel="Data",
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,
@@ -64,7 +69,9 @@ Threshold = Annotated[
     float | None,
     typer.Option(help="The probability above which the answer is yes.", show_default="0.5"),
 ]
-OnBadPicture = Annotated[OnBad, typer.Option(help="What to do with a picture that cannot be read.")]
+OnBadPicture = Annotated[
+    OnBad, typer.Option(help="What to do with a picture or a file of text that cannot be read.")
+]
 Quiet = Annotated[
     bool,
     typer.Option(

@@ -20,7 +20,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="DATA...",
-            help="A data file or folder, the name of a built-in, or one or several pictures.",
+            help="A data file or folder, the name of a built-in, - for standard input, several pictures, or "
+            "the parts of one table.",
             show_default=False,
         ),
     ] = None,
@@ -84,7 +85,7 @@ def predict(
 def _kept(dataset: Dataset, examples: Examples, names: list[str], out: Path | None) -> dict[str, Any]:
     """Return the columns to write beside the predictions: of pictures their paths, else those named."""
     from nnkit.data.pictures import Pictures
-    from nnkit.errors import ConfigError, DataError
+    from nnkit.errors import ConfigError
 
     features = examples.features
     if isinstance(features, Pictures):
@@ -102,18 +103,12 @@ def _kept(dataset: Dataset, examples: Examples, names: list[str], out: Path | No
     import pyarrow as pa
 
     from nnkit.data.tables.frames import column_name
+    from nnkit.data.tables.inference import infer
+    from nnkit.data.tables.options import TableOptions
+    from nnkit.data.tables.raw import RawTable
 
-    assert isinstance(features, pa.Table)
-    kept: dict[str, Any] = {}
-    for name in (column_name(given, dataset.columns) for given in names):
-        if name in features.column_names:
-            kept[name] = features[name]
-        elif examples.target is not None:
-            place = dataset.target_names.index(name)
-            values = examples.target if examples.target.ndim == 1 else examples.target[:, place]
-            kept[name] = pa.array(values.tolist())
-        else:
-            raise DataError(
-                f"{dataset.name}: the target column {name!r} is not complete: leave out --keep {name}"
-            )
-    return kept
+    assert dataset.source is not None
+    source = dataset.source.select([column_name(given, dataset.columns) for given in names])
+    # Texts that are plain numbers throughout are written as such, others as they stand.
+    plain = infer(RawTable(source), TableOptions(), named=source.column_names, strict=False).read
+    return {name: plain.get(name, source[name]) for name in source.column_names}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nnkit.cli.words import DATA_KEYS, with_option_names
 from nnkit.terminal import number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nnkit.data.tables.schema import Schema
     from nnkit.model import Model
     from nnkit.training.diagnostics import Finding
     from nnkit.training.run import Run
@@ -39,6 +41,12 @@ def print_run(run: Run) -> None:
         f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
         f"batches of {run.config.training.batch_size}, {trainer.precision}"
     )
+
+
+def print_columns(schema: Schema | None, names: Sequence[str] | None = None) -> None:
+    """Print how each column of a table is read, or each named, a line each."""
+    for place, line in enumerate([] if schema is None else schema.lines(names)):
+        typer.echo(("columns  " if place == 0 else "         ") + with_option_names(line, DATA_KEYS))
 
 
 def print_findings(findings: list[Finding]) -> None:

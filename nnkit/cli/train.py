@@ -241,8 +241,8 @@ def train(
         raise typer.Exit(128 + ended[0])
 
 
-def _check_resume(source: str | None, out: Path | None, resume: Path | None, overwrite: bool) -> None:
-    given = {"SOURCE": source is not None, "--out": out is not None, "--overwrite": overwrite}
+def _check_resume(source: list[str] | None, out: Path | None, resume: Path | None, overwrite: bool) -> None:
+    given = {"SOURCE": bool(source), "--out": out is not None, "--overwrite": overwrite}
     wrong = next((name for name, is_given in given.items() if is_given), "")
     if resume is not None and wrong:
         from nnkit.errors import ConfigError
@@ -259,7 +259,7 @@ def _check_trackers(names: str) -> None:
 
 
 def _prepared(
-    source: str | None,
+    source: list[str] | None,
     resume: Path | None,
     given: Mapping[str, Any],
     assignments: list[str],

@@ -55,9 +55,9 @@ def tune_rate(
     typer.echo(f"train with it: {_training(source, target, assignments or [], found.suggested)}")
 
 
-def _training(source: str | None, target: str | None, assignments: list[str], rate: float) -> str:
+def _training(source: list[str] | None, target: str | None, assignments: list[str], rate: float) -> str:
     """Return the command that trains on the same data, with the same settings and this rate."""
-    words = ["nnkit", "train", *([] if source is None else [source])]
+    words = ["nnkit", "train", *(source or [])]
     words += [] if target is None else ["--target", target]
     words += ["--learning-rate", f"{rate:g}"]
     for assignment in assignments:

@@ -235,6 +235,8 @@ class Network:
         arena = self.arena
         features = features_from(X, arena.dtype)
         self.check_width(features)
+        if not len(features):
+            return np.empty((0, self.output_width), arena.dtype)
         if self._predictors is None:
             self._predictors = Predictors(self._stages, arena)
         return self._predictors.run(features)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nnkit.core.features import is_mapped
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.limits import check_size, memory_limit, readable
-from nnkit.data.targets import check_target
+from nnkit.data.target_values import check_target
 from nnkit.errors import DataError, FileError, NnkitError, shown
 
 __all__ = ["as_numbers", "as_rows", "blocks", "check_array", "check_finite", "read_npy", "read_npz"]

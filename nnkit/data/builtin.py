@@ -101,7 +101,7 @@ def _packaged(name: str, delimiter: str = ",", skip: int = 0) -> NDArray[np.floa
 def _table(names: list[str], features: NDArray, target_name: str, target: NDArray) -> pa.Table:
     import pyarrow as pa
 
-    from nnkit.data.tables.columns import arrow_array
+    from nnkit.data.tables.arrow import arrow_array
 
     columns = [arrow_array(column) for column in (*features.T, target)]
     return pa.table(columns, names=[*names, target_name])

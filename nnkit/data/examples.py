@@ -13,6 +13,8 @@ from nnkit.data.pictures import Pictures
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from nnkit.data.tables.schema import Schema
+
 __all__ = ["Dataset", "Examples"]
 
 
@@ -25,11 +27,14 @@ class Examples:
     features : pyarrow.Table, ndarray of shape (samples, p) or Pictures
         Named columns, numbers in their own dtype (pixels stay uint8), or decoded pictures.
     target : ndarray of shape (samples,) or (samples, k), or None
-        Raw: strings (as objects), integers, floats or booleans.
+        Raw: strings (as objects), tuples of strings where a cell is a list, integers, floats or booleans.
+    weight : ndarray of shape (samples,), float64, or None
+        Sample weights.
     """
 
     features: pa.Table | NDArray | Pictures
     target: NDArray | None = None
+    weight: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -43,13 +48,14 @@ class Examples:
     def take(self, rows: NDArray[np.integer]) -> Examples:
         """Return the given rows, copied; but for pictures, which stay where they are."""
         target = None if self.target is None else self.target[rows]
+        weight = None if self.weight is None else self.weight[rows]
         if isinstance(self.features, Pictures):
-            return Examples(self.features.take(rows), target)
+            return Examples(self.features.take(rows), target, weight)
         if isinstance(self.features, np.ndarray):
-            return Examples(self.features[rows], target)
-        from nnkit.data.tables.columns import arrow_array
+            return Examples(self.features[rows], target, weight)
+        from nnkit.data.tables.arrow import arrow_array
 
-        return Examples(self.features.take(arrow_array(rows)), target)
+        return Examples(self.features.take(arrow_array(rows)), target, weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +72,15 @@ class Dataset:
         The target's columns; empty where the source has no target.
     image_shape : tuple of int, or None
         The shape of one row where the rows are flattened images.
+        Of `Pictures`, (channels, height, width).
     columns : tuple of str
         Every column of the source, those that are no features among them; empty for arrays.
-        The shape of one row where the rows are flattened images: of `Pictures` (channels, height, width).
     notes : tuple of str
         Words for the user on how it was read.
+    schema : Schema or None
+        How a table's columns were read.
+    source : pyarrow.Table or None
+        Of rows to predict, the table as its source holds it.
     """
 
     name: str
@@ -80,3 +90,5 @@ class Dataset:
     image_shape: tuple[int, ...] | None = None
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    schema: Schema | None = None
+    source: pa.Table | None = None

@@ -20,6 +20,17 @@ def _wrong(key: str, wanted: str) -> ModelFileError:
     return ModelFileError(f"the model file is damaged: {key!r} is not {wanted}")
 
 
+def _is_text(value: Any) -> bool:
+    """Tell whether a value is a text: JSON's strings may hold halves of characters, which no table can."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def mapping(data: Any, what: str) -> dict[str, Any]:
     """Return `data` if it is a JSON object."""
     if not isinstance(data, dict):
@@ -38,7 +49,7 @@ def sequence(data: dict[str, Any], key: str) -> list[Any]:
 def text(data: dict[str, Any], key: str) -> str:
     """Return a string."""
     value = _field(data, key)
-    if not isinstance(value, str):
+    if not _is_text(value):
         raise _wrong(key, "a text")
     return value
 
@@ -46,7 +57,7 @@ def text(data: dict[str, Any], key: str) -> str:
 def texts(data: dict[str, Any], key: str, *, distinct: bool = False) -> tuple[str, ...]:
     """Return a tuple of strings."""
     values = sequence(data, key)
-    if not all(isinstance(value, str) for value in values):
+    if not all(map(_is_text, values)):
         raise _wrong(key, "a list of texts")
     if distinct and len(set(values)) < len(values):
         raise _wrong(key, "a list of distinct texts")

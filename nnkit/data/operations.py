@@ -214,6 +214,8 @@ class PictureColumns:
         How one of another shape is made to fit.
     shift, scale : tuple of float
         For each channel.
+    depth : int
+        How many of the lower bits are used by pictures with 16 bits.
     """
 
     height: int
@@ -222,6 +224,7 @@ class PictureColumns:
     fit: str
     shift: tuple[float, ...]
     scale: tuple[float, ...]
+    depth: int = 16
 
     @property
     def count(self) -> int:
@@ -248,6 +251,7 @@ class PictureColumns:
             "fit": self.fit,
             "shift": list(self.shift),
             "scale": list(self.scale),
+            "depth": self.depth,
         }
 
 
@@ -334,7 +338,8 @@ def _picture_from_json(data: dict[str, Any]) -> PictureColumns:
     if channels == 2 or not len(shift) == len(scale) == channels:
         raise ModelFileError("the model file is damaged: its pictures have no channels to be scaled")
     fit = json_fields.choice(data, "fit", PICTURE_FITS)
-    return PictureColumns(height, width, channels, fit, shift, scale)
+    depth = json_fields.whole(data, "depth", 8, 16) if "depth" in data else 16  # as before it was stored
+    return PictureColumns(height, width, channels, fit, shift, scale, depth)
 
 
 def _per_column(data: dict[str, Any], key: str, count: int) -> float | NDArray[np.float64]:

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,17 @@ _BLOCK_BYTES, _MOST_AT_ONCE = 1 << 20, 32
 # What is decoded for a prediction is not worth a file unless it is large.
 _LEAST_KEPT = 64 << 20
 _MOST_KEPT = 16 << 30
-_Bad = dict[int, str]
+
+
+@dataclass
+class _Findings:
+    """What is found out about pictures as they are decoded."""
+
+    bad: dict[int, str] = field(default_factory=dict)
+    highest: int = 0
+
+    def observe(self, value: int) -> None:
+        self.highest = max(self.highest, value)
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,15 @@ class Decoded:
         Mapped from the cache, or in memory.
     bad : dict of int to str
         Why a file has no picture, by its place; its row is 0.
+    highest : int
+        The greatest value in pictures with 16 bits; 0 where there are none.
     origin : str
         What was done, for the user.
     """
 
     pixels: NDArray[np.uint8]
     bad: dict[int, str] = field(default_factory=dict)
+    highest: int = 0
     origin: str = ""
 
 
@@ -89,25 +102,25 @@ def decode_pictures(
     size = len(paths) * settings.count
     if not keep and size < _LEAST_KEPT:
         pixels = np.empty((len(paths), settings.count), np.uint8)
-        bad: _Bad = {}
+        findings = _Findings()
         start = 0
-        for block in _decoded(paths, signs, settings, skip, bad):
+        for block in _decoded(paths, signs, settings, skip, findings):
             pixels[start : start + len(block)] = block
             start += len(block)
-        return Decoded(pixels, bad, f"decoded in {time.perf_counter() - began:.1f} s")
+        origin = f"decoded in {time.perf_counter() - began:.1f} s"
+        return Decoded(pixels, findings.bad, findings.highest, origin)
     path = cache_folder() / "pictures" / f"{_fingerprint(paths, signs, settings)}.npy"
     found = _kept(path, (len(paths), settings.count))
     if found is not None and (skip or not found.bad):
         seconds = time.perf_counter() - began
-        return Decoded(found.pixels, found.bad, f"read from the cache in {seconds:.2f} s")
+        return replace(found, origin=f"read from the cache in {seconds:.2f} s")
     _make_room(path.parent, size)
     write_cached(path, _file(path, paths, signs, settings, skip))
     found = _kept(path, (len(paths), settings.count))
     if found is None:
         raise FileError(f"{path}: vanished as soon as it was written: {MEND}")
     seconds = time.perf_counter() - began
-    kept = f"decoded in {seconds:.1f} s, {readable(size)} kept in {path.parent}"
-    return Decoded(found.pixels, found.bad, kept)
+    return replace(found, origin=f"decoded in {seconds:.1f} s, {readable(size)} kept in {path.parent}")
 
 
 # --- the pool ---
@@ -126,9 +139,9 @@ def _decoded(
     signs: Sequence[tuple[int, int]],
     settings: PictureSettings,
     skip: bool,
-    bad: _Bad,
+    findings: _Findings,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pictures in blocks, in the files' order; add to `bad` those that have none."""
+    """Yield the pictures in blocks, in the files' order; add to `findings` those that have none."""
     from nnkit.data.picture_decoding import pillow_is_quiet
 
     step = max(1, min(_MOST_AT_ONCE, _BLOCK_BYTES // settings.count))
@@ -149,10 +162,11 @@ def _decoded(
                 begin(pool)
             while jobs:
                 block, found = jobs.popleft().result()
-                for place, reason in found.items():
+                findings.observe(found.highest)
+                for place, reason in found.bad.items():
                     if not skip:
                         raise DataError(_refusal(paths[place], reason))
-                    bad[place] = reason
+                    findings.bad[place] = reason
                 begin(pool)
                 work.advance(len(block))
                 yield block
@@ -160,10 +174,9 @@ def _decoded(
             ended.set()
             for job in jobs:
                 job.cancel()
-    if len(bad) == len(paths):
-        raise DataError(
-            f"none of the {len(paths):,} pictures can be read, first {shown_path(paths[0])}: {bad[0]}"
-        )
+    if len(findings.bad) == len(paths):
+        first = f"{shown_path(paths[0])}: {findings.bad[0]}"
+        raise DataError(f"none of the {len(paths):,} pictures can be read, first {first}")
 
 
 def _refusal(path: Path, reason: str) -> str:
@@ -177,19 +190,19 @@ def _block(
     signs: Sequence[tuple[int, int]],
     settings: PictureSettings,
     ended: threading.Event,
-) -> tuple[NDArray[np.uint8], _Bad]:
+) -> tuple[NDArray[np.uint8], _Findings]:
     from nnkit.data.picture_decoding import decode_file
 
     block = np.zeros((len(paths), settings.count), np.uint8)
-    bad: _Bad = {}
+    findings = _Findings()
     for place, path in enumerate(paths):
         if ended.is_set():
             break
         try:
-            block[place] = decode_file(path, settings, signs[place]).reshape(-1)
+            block[place] = decode_file(path, settings, signs[place], findings.observe).reshape(-1)
         except DataError as error:
-            bad[start + place] = str(error)
-    return block, bad
+            findings.bad[start + place] = str(error)
+    return block, findings
 
 
 # --- the file ---
@@ -217,20 +230,21 @@ def _file(
     shape = (len(paths), settings.count)
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     yield header.getvalue()
-    bad: _Bad = {}
-    for block in _decoded(paths, signs, settings, skip, bad):
+    findings = _Findings()
+    for block in _decoded(paths, signs, settings, skip, findings):
         yield block.reshape(-1).data
-    write_cached(path.with_suffix(".json"), json.dumps({"bad": bad}).encode())
+    write_cached(path.with_suffix(".json"), json.dumps(asdict(findings)).encode())
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> Decoded | None:
     """Return what lies in the cache, mapped; None where it is missing or not what it should be."""
     try:
-        bad = json.loads(path.with_suffix(".json").read_bytes())["bad"]
+        findings = json.loads(path.with_suffix(".json").read_bytes())
         pixels: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         if pixels.shape != shape or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
             return None
-        found = Decoded(pixels, {int(place): str(reason) for place, reason in bad.items()})
+        bad = {int(place): str(reason) for place, reason in findings["bad"].items()}
+        found = Decoded(pixels, bad, int(findings["highest"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Decode one picture: PNG, JPEG, WebP, BMP or GIF, in any of their modes, to channels of uint8."""
+"""Decode one picture: PNG, JPEG, WebP, BMP, GIF or TIFF, in any of their modes, to channels of uint8."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from PIL import (
     JpegImagePlugin,
     MpoImagePlugin,
     PngImagePlugin,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -31,9 +32,9 @@ __all__ = ["decode_file", "decode_image", "pillow_is_quiet"]
 # A reader that is there by its module keeps Pillow from loading all forty that it has.
 _READERS = (
     *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin),
-    *(PngImagePlugin, WebPImagePlugin),
+    *(PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
 )
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 # A photograph has up to 100 million pixels; a small file can claim any number of them.
 _MOST_PIXELS = 120_000_000
 _LARGE = 1 << 24
@@ -61,8 +62,13 @@ def pillow_is_quiet() -> Iterator[None]:
         yield
 
 
-def decode_file(path: Path, settings: PictureSettings, signs: tuple[int, int] | None = None) -> NDArray:
-    """Return a file's picture, (channels, height, width) uint8; of several frames, the first.
+def decode_file(
+    path: Path,
+    settings: PictureSettings,
+    signs: tuple[int, int] | None = None,
+    observe: Callable[[int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """Return a file's picture, (channels, height, width) uint8; of several frames or pages, the first.
 
     Parameters
     ----------
@@ -72,6 +78,8 @@ def decode_file(path: Path, settings: PictureSettings, signs: tuple[int, int] | 
         What it is made into.
     signs : (int, int), optional
         The size and the time of change, in nanoseconds, that the file should have.
+    observe : callable, optional
+        Is given the greatest value of a picture with 16 bits.
 
     Raises
     ------
@@ -88,11 +96,11 @@ def decode_file(path: Path, settings: PictureSettings, signs: tuple[int, int] | 
             if status.st_size == 0:
                 raise DataError("the file is empty")
             with Image.open(stream, formats=_FORMATS) as image:
-                return decode_image(image, settings)
+                return decode_image(image, settings, observe)
     except DataError:
         raise
     except Image.UnidentifiedImageError:
-        raise DataError("it is no PNG, JPEG, WebP, BMP or GIF") from None
+        raise DataError("it is no PNG, JPEG, WebP, BMP, GIF or TIFF") from None
     except Image.DecompressionBombError:
         raise DataError(f"it claims more than {_MOST_PIXELS:,} pixels") from None
     except MemoryError:
@@ -107,10 +115,12 @@ def _reason(error: Exception) -> str:
     return f"it cannot be decoded: {shown[:_LONGEST_REASON]}"
 
 
-def decode_image(image: Image.Image, settings: PictureSettings) -> NDArray[np.uint8]:
+def decode_image(
+    image: Image.Image, settings: PictureSettings, observe: Callable[[int], None] | None = None
+) -> NDArray[np.uint8]:
     """Return a picture of Pillow's, (channels, height, width) uint8.
 
-    Turned as its EXIF orientation says, its transparent parts white; of 16 bits the upper 8.
+    Turned as its EXIF orientation says, its transparent parts white; of 16 bits those that the settings say.
     """
     if image.width * image.height > _MOST_PIXELS:
         raise DataError(f"it has {image.width} × {image.height} pixels, more than {_MOST_PIXELS:,}")
@@ -127,7 +137,7 @@ def decode_image(image: Image.Image, settings: PictureSettings) -> NDArray[np.ui
         if orientation is None:
             orientation = _orientation(image)
             size = wanted[::-1] if orientation in _ON_THEIR_SIDE else wanted
-        small = _resized(_plain(image, settings.channels), size, settings.fit)
+        small = _resized(_plain(image, settings, observe), size, settings.fit)
     if orientation in _TURNS:
         small = small.transpose(_TURNS[orientation])
     small = _on_white(small, settings.channels)
@@ -165,15 +175,22 @@ def _decode_small(image: Any, size: tuple[int, int], settings: PictureSettings) 
     image.draft("L" if settings.channels == 1 else None, least)
 
 
-def _plain(image: Image.Image, channels: int) -> Image.Image:
+def _plain(
+    image: Image.Image, settings: PictureSettings, observe: Callable[[int], None] | None
+) -> Image.Image:
     """Return the picture in grey, in red, green and blue, or in these with alpha."""
+    if image.mode == "F":
+        raise DataError("its pixels are floating-point numbers: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 0xFFFF) >> 8).astype(np.uint8))
+        values = np.clip(np.asarray(image), 0, 0xFFFF)
+        if observe is not None:
+            observe(int(values.max()))
+        image = Image.fromarray(np.minimum(values >> (settings.depth - 8), 0xFF).astype(np.uint8))
     if image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
-    wanted = "L" if channels == 1 else "RGB"
+    wanted = "L" if settings.channels == 1 else "RGB"
     return image if image.mode == wanted else image.convert(wanted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,18 +44,22 @@ class PictureSettings:
     fit : {"crop", "pad", "stretch"}
         Of a picture of another shape, "crop" cuts off what sticks out left and right or above and below of
         its middle; "pad" keeps all of it, between black bars; "stretch" distorts it.
+    depth : int
+        How many of the lower bits are used by pictures with 16 bits: the upper 8 of these are kept.
     """
 
     height: int = _DEFAULT_SIDE
     width: int = _DEFAULT_SIDE
     channels: int = 3
     fit: str = "crop"
+    depth: int = 16
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             whole(f"a picture's {name}", getattr(self, name), 1, MOST_PICTURE_SIDE)
         if self.channels not in (1, 3):
             raise ConfigError(f"pictures have 1 channel or 3, not {self.channels}")
+        whole("a picture's depth", self.depth, 8, 16)
         if self.fit not in PICTURE_FITS:
             raise ConfigError(f"fit {self.fit!r} is unknown: choose {', '.join(PICTURE_FITS)}")
 
@@ -72,7 +76,8 @@ class PictureSettings:
     def __str__(self) -> str:
         colour = "in colour" if self.channels == 3 else "in grey"
         fitted = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}[self.fit]
-        return f"{self.height} × {self.width} {colour}, {fitted}"
+        depth = f", {self.depth} of 16 bits" if self.depth < 16 else ""
+        return f"{self.height} × {self.width} {colour}, {fitted}{depth}"
 
 
 @dataclass(frozen=True)
@@ -84,14 +89,24 @@ class PictureOptions:
     settings : PictureSettings
         What they are made into.
     on_bad : {"error", "skip"}
-        What to do with a picture that cannot be read.
+        What to do with a picture, or a file of a folder of texts, that cannot be read.
     column : str, int or None
         A table's column of paths; None recognises it.
+    expected : bool or None
+        True for a model of pictures, False for one of something else; None for data to train on, whose
+        pictures with 16 bits have the depth of the greatest value among them, not that of the settings.
     """
 
     settings: PictureSettings = PictureSettings()
     on_bad: Literal["error", "skip"] = "error"
     column: str | int | None = None
+    expected: bool | None = None
+
+    def like(self, features: Any) -> PictureOptions:
+        """Return the options for other data of a training, given the features of its training set."""
+        if not isinstance(features, Pictures):
+            return self
+        return replace(self, settings=features.settings, expected=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +181,13 @@ def fit_pictures(pictures: Pictures, rows: NDArray[np.integer] | None, scaling: 
         # A channel that was constant in training stays at 0 whatever comes.
         scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
     return PictureColumns(
-        settings.height, settings.width, settings.channels, settings.fit, tuple(shift), tuple(scale)
+        settings.height,
+        settings.width,
+        settings.channels,
+        settings.fit,
+        tuple(shift),
+        tuple(scale),
+        settings.depth,
     )
 
 
@@ -197,4 +218,6 @@ def encode_pictures(
 
 def settings_of(operation: PictureColumns) -> PictureSettings:
     """Return what a model's pictures are made into."""
-    return PictureSettings(operation.height, operation.width, operation.channels, operation.fit)
+    return PictureSettings(
+        operation.height, operation.width, operation.channels, operation.fit, operation.depth
+    )

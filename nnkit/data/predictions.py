@@ -105,10 +105,11 @@ def prediction_lines(
     if probabilities is None:
         return [", ".join(f"{value:g}" for value in row) for row in values.reshape(len(values), -1).tolist()]
     if target.task == "multilabel":
-        names = target.names or tuple(map(str, range(probabilities.shape[1])))
+        names = target.output_names or tuple(map(str, range(probabilities.shape[1])))
+        answers = target.transform(values, np.int64) if target.labels else values
         return [
             ", ".join(f"{name} {label} {share:.4f}" for name, label, share in zip(names, *row, strict=True))
-            for row in zip(values.tolist(), probabilities.tolist(), strict=True)
+            for row in zip(answers.tolist(), probabilities.tolist(), strict=True)
         ]
     columns = target.codes(values)
     said = probabilities[np.arange(len(values)), columns]
@@ -136,11 +137,13 @@ def _table(
 ) -> pa.Table:
     from pyarrow import Table, array
 
-    from nnkit.data.tables.columns import arrow_array
+    from nnkit.data.tables.arrow import arrow_array
 
     columns = values[:, None] if values.ndim == 1 else values
     if proba and target.classes is not None and target.task != "multilabel":
         names = [f"probability_{label}" for label in target.classes.tolist()]
+    elif proba and target.labels:
+        names = [f"probability_{label}" for label in target.labels]
     elif len(target.names) == columns.shape[1]:
         names = [f"probability_{name}" if proba else name for name in target.names]
     else:

@@ -31,6 +31,8 @@ from nnkit.working import working
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from nnkit.data.tables.reading import Misfits
+    from nnkit.data.tables.schema import Schema
     from nnkit.data.text_options import TextOptions
 
 __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
@@ -55,12 +57,15 @@ class Preprocessor:
         Words for the user on what was dropped or filled in.
     constant : tuple of str
         Columns of a table that were dropped because they have one value; a saved model does not keep them.
+    schema : Schema or None
+        How a table's columns are read; without it, as the operations want them.
     """
 
     operations: tuple[Operation, ...]
     dtype: str = "float32"
     notes: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
+    schema: Schema | None = None
 
     @classmethod
     @working("analysing columns")
@@ -111,15 +116,25 @@ class Preprocessor:
         if isinstance(features, np.ndarray):
             return cls((fit_array(features, rows, scaling),), name)
         from nnkit.data.tables.encoding import fit_table
-        from nnkit.data.tables.frames import as_table
+        from nnkit.data.tables.frames import as_read_table
 
-        table = as_table(features)
-        operations, notes, constant = fit_table(table, rows, scaling, text, categories == "embed")
-        return cls(operations, name, notes, constant)
+        table, schema = as_read_table(features)
+        operations, notes, constant = fit_table(table, schema, rows, scaling, text, categories == "embed")
+        return cls(operations, name, notes, constant, schema)
 
     @working("encoding rows")
-    def transform(self, features: Any, rows: NDArray[np.integer] | None = None) -> Features:
+    def transform(
+        self,
+        features: Any,
+        rows: NDArray[np.integer] | None = None,
+        *,
+        strict: bool = False,
+        quiet: bool = False,
+    ) -> Features:
         """Encode rows.
+
+        A table's cells are read by the schema. What does not fit, and categories not seen in training, are
+        taken as missing and logged, as a warning where they are more than a tenth of a column.
 
         Parameters
         ----------
@@ -130,6 +145,10 @@ class Preprocessor:
             width) or (samples, height, width, channels); one of a single column of text, a list of texts.
         rows : ndarray of integers, optional
             The rows to encode; without it, all.
+        strict : bool
+            Whether more than a tenth of a column is a DataError.
+        quiet : bool
+            Whether nothing is logged.
 
         Raises
         ------
@@ -157,13 +176,22 @@ class Preprocessor:
                     f"the model was trained on a table with named columns ({wanted}), not on an array"
                 )
             return encode_array(features, array, rows, dtype)
-        from nnkit.data.tables.encoding import encode_table, table_as_array
+        from nnkit.data.tables.encoding import check_present, encode_table, table_as_array
         from nnkit.data.tables.frames import as_table
+        from nnkit.data.tables.reading import read_columns, tell, was_read
 
         table: pa.Table = as_table(features)
         if array is not None:
             return encode_array(table_as_array(table, array.count, array.names), array, rows, dtype)
-        return encode_table(table, cast("Sequence[ColumnOperation]", self.operations), rows, dtype)
+        schema = self.schema or _schema_of(self.operations)
+        misfits: list[Misfits] = []
+        if not was_read(table, schema):
+            check_present(table.column_names, self.input_names or ())
+            table, misfits = read_columns(table, schema, self.input_names or ())
+        encoded, unseen = encode_table(table, cast("Sequence[ColumnOperation]", self.operations), rows, dtype)
+        if not quiet:
+            tell([*misfits, *unseen], strict)
+        return encoded
 
     @property
     def _array(self) -> ArrayColumns | None:
@@ -291,7 +319,8 @@ class Preprocessor:
         ]
         if not operations:
             return PLAIN
-        return {"dtype": self.dtype, "operations": operations, "notes": list(self.notes)}
+        schema = {} if self.schema is None else {"schema": self.schema.to_json()}
+        return {"dtype": self.dtype, "operations": operations, "notes": list(self.notes), **schema}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Preprocessor:
@@ -305,7 +334,40 @@ class Preprocessor:
                 "the model file is damaged: its preprocessing names no columns, or one twice"
             )
         dtype = json_fields.choice(data, "dtype", _DTYPES)
-        return cls(operations, dtype, json_fields.texts(data, "notes"))
+        schema = _schema_from_json(data, operations) if columns else None
+        return cls(operations, dtype, json_fields.texts(data, "notes"), schema=schema)
+
+
+def _schema_from_json(data: dict[str, Any], operations: Sequence[Operation]) -> Schema:
+    """Return the schema; of a model that was written without one, what its operations say."""
+    from nnkit.data.tables.schema import Schema
+
+    if "schema" not in data:
+        return _schema_of(operations)
+    schema = Schema.from_json(data["schema"])
+    names = {operation.column for operation in operations if isinstance(operation, ColumnOperation)}
+    if not names <= schema.by_name.keys():
+        raise ModelFileError("the model file is damaged: its schema lacks a column that is encoded")
+    return schema
+
+
+def _schema_of(operations: Sequence[Operation]) -> Schema:
+    """Return how the columns are read that operations want: as whatever they want."""
+    from nnkit.data.tables.dates import ISO
+    from nnkit.data.tables.schema import Column, Schema
+
+    columns = []
+    for operation in operations:
+        if isinstance(operation, NumberColumn):
+            is_date = operation.kind == "time"
+            columns.append(
+                Column(operation.column, "date" if is_date else "number", pattern=ISO if is_date else "")
+            )
+        elif isinstance(operation, CategoryColumn | TextColumn):
+            kind: Literal["text", "category"] = "text" if isinstance(operation, TextColumn) else "category"
+            columns.append(Column(operation.column, kind))
+    # Columns without names were called by their numbers.
+    return Schema(tuple(columns), named=not all(column.name.isdigit() for column in columns))
 
 
 def _texts_of(features: Any) -> list[Any] | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,37 +17,35 @@ from numpy.typing import NDArray
 from nnkit.data.arrays import column_index, read_npy, read_npz, select_columns
 from nnkit.data.builtin import BUILT_INS, load_built_in
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.folders import ExampleFiles, FolderTree, labelled_files, unlabelled_files
 from nnkit.data.idx import image_pairs, is_image_file, load_image_file, load_image_folder
+from nnkit.data.kinds import file_kind, remote_source
 from nnkit.data.picture_sources import (
-    PICTURE_SUFFIXES,
-    PictureFiles,
-    find_pictures,
-    holds_pictures,
-    is_picture,
+    PICTURES,
     load_pictures,
     picture_column,
-    picture_folder,
     picture_table,
     read_list,
 )
 from nnkit.data.pictures import PictureOptions, Pictures
-from nnkit.data.targets import check_target
-from nnkit.data.text_folders import holds_texts, read_text_folder
+from nnkit.data.streams import is_stream, spooled, stream_name
+from nnkit.data.tables.options import TableOptions
+from nnkit.data.tables.raw import RawTable
+from nnkit.data.target_values import check_target
+from nnkit.data.text_folders import TEXTS, read_text_folder
 from nnkit.data.unchanged import unchanged
-from nnkit.errors import DataError, FileError
+from nnkit.data.wanted import Key, Wanted, several_keys
+from nnkit.errors import ConfigError, DataError, FileError, unknown_name
 from nnkit.working import working
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Dataset", "Examples", "load_dataset", "source_not_found"]
+    from nnkit.data.tables.schema import Schema
 
-_KINDS = "CSV, TSV, JSON Lines, Parquet, Arrow, Feather, .npy, .npz or a folder of IDX or text files"
-_TEXT_SUFFIXES = ("", ".csv", ".tsv", ".txt", ".data", ".dat", ".gz")
-_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
+__all__ = ["Dataset", "Examples", "load_dataset", "read_table", "source_not_found"]
 
-Key = str | int
+_PATTERN = re.compile(r"[*?[]")
 
 
 def load_dataset(
@@ -57,16 +58,23 @@ def load_dataset(
     require_target: bool = True,
     pictures: PictureOptions | None = None,
     mapped: bool = False,
+    table: TableOptions | None = None,
+    schema: Schema | None = None,
+    strict: bool = True,
+    multilabel: bool = False,
+    target_like: Sequence[str] = (),
 ) -> Dataset:
     """Load a data set.
 
     Parameters
     ----------
-    source : str or Path, or a list of pictures' paths
-        A file (delimited text, JSON Lines, Parquet, Arrow, Feather, .npy, .npz), a folder of IDX files or the
-        images' file of one set, a folder of pictures or of .txt files in a subfolder a class, a table of
-        pictures' paths, or the name of a built-in. Rows to predict may also be a picture, any folder of
-        pictures, or a text of paths.
+    source : str or Path, or a list of them
+        A file (delimited text, JSON, Parquet, Arrow, Feather, Excel, .npy, .npz; text may be compressed by
+        gzip, bzip2 or zstd), "-" for standard input, a folder of IDX files or the images' file of one set, a
+        folder of pictures or of .txt files with a subfolder for each class (within subfolders train and test,
+        where it has a test set), a table of pictures' paths, or the name of a built-in. A folder of tables, a
+        pattern such as ``parts/*.csv`` and a list are parts of one table. Rows to predict may also be a
+        picture or a list of them, any folder of pictures or texts, or a text of paths.
     target : str, int, or a list of them, optional
         The target's column by name or number (negative: from the end); several for several targets. Without
         it, a table's one column named target, label, class or y.
@@ -80,9 +88,20 @@ def load_dataset(
         False for rows to predict: the target may be absent, and is then None; columns named as `target` are
         never features. Without `target`, every column of a table is a feature.
     pictures : PictureOptions, optional
-        What pictures are made into, and what to do about bad ones.
+        What pictures are made into, and what to do about files of pictures or texts that cannot be read.
     mapped : bool
         Whether a .npy file is mapped however small it is; one that would take half of the memory always is.
+    table : TableOptions, optional
+        How a table is written, where it is not to be found out.
+    schema : Schema, optional
+        How the columns of a table are read, as a model learnt it; without it, it is decided over all rows.
+    strict : bool
+        Whether cells that do not fit are a DataError where they are more than a tenth of a column; else they
+        are missing, with a warning.
+    multilabel : bool
+        Whether a target of one column holds lists of labels, such as ``a;c``, whatever else it looks like.
+    target_like : sequence of str
+        The columns of `schema` that say how `target` is read, where it is called otherwise.
 
     Raises
     ------
@@ -91,24 +110,35 @@ def load_dataset(
     DataError
         Where its content cannot be used; the message names the file, the row or the column, and the mend.
     """
-    keys, options = _key_list(target), pictures or PictureOptions()
-    if not isinstance(source, str | Path):
-        listed = PictureFiles("pictures", [Path(path).expanduser() for path in source])
-        return load_pictures(listed, options, "pictures", keep=False)
-    with working(f"reading {source}"):
-        dataset = _load(source, keys, features, drop, require_target, options, mapped)
+    wanted = Wanted(
+        _key_list(target),
+        features,
+        drop,
+        require_target,
+        pictures or PictureOptions(),
+        mapped,
+        table or (TableOptions() if schema is None else schema.options),
+        schema,
+        strict,
+        multilabel,
+        tuple(target_like),
+    )
+    if not isinstance(source, str | Path) and (not source or any(map(PICTURES.matches, source))):
+        listed = ExampleFiles(PICTURES, "pictures", [Path(path).expanduser() for path in source])
+        return load_pictures(listed, wanted.pictures, keep=False)
+    with working(f"reading {_shown(source)}"):
+        dataset = _load(source, wanted)
     if test is None:
         return dataset
-    chosen = dataset.target_names if keys is None else keys
-    second = load_dataset(
-        test,
-        target=chosen or None,
-        features=features,
-        drop=drop,
-        require_target=require_target,
-        pictures=pictures,
-        mapped=mapped,
-    )
+    by_name = dataset.schema is not None and schema is None
+    chosen: list[Key] = list(dataset.target_names) if by_name or wanted.target is None else wanted.target
+    like = wanted.pictures.like(dataset.train.features)
+    later = replace(wanted, target=chosen or None, schema=schema or dataset.schema, pictures=like)
+    if by_name:
+        # The second table's columns may stand in another order; the schema says which are learnt from.
+        later = replace(later, features=None, drop=None)
+    with working(f"reading {test}"):
+        second = _load(test, later)
     kinds = [
         next(kind for kind in (Pictures, np.ndarray, object) if isinstance(rows.features, kind))
         for rows in (dataset.train, second.train)
@@ -121,53 +151,123 @@ def load_dataset(
     return replace(dataset, test=second.train, notes=dataset.notes + second.notes)
 
 
-def _load(
-    source: str | Path,
-    keys: list[Key] | None,
-    features: Sequence[Key] | None,
-    drop: Sequence[Key] | None,
-    require_target: bool,
-    options: PictureOptions,
-    mapped: bool,
-) -> Dataset:
-    """Return one source, without a second one for testing; arguments and errors as for `load_dataset`."""
-    with unchanged(Path(source).expanduser()):
-        opened, where = _open(source, require_target, options, mapped)
+def read_table(
+    source: str | Path | Sequence[str | Path], *, schema: Schema | None = None, **options: Any
+) -> pa.Table:
+    """Read a table as a training would see it.
+
+    Parameters
+    ----------
+    source : str or Path, or a list of them
+        As for `load_dataset`.
+    schema : Schema, optional
+        A model's, by which the columns are read; without it, it is decided over all rows.
+    **options
+        How the table is written, as `nnkit.data.tables.options.TableOptions` takes it: separator, header,
+        encoding, decimal, thousands, missing, comment, skip_rows, quote, index, types.
+
+    Returns
+    -------
+    pyarrow.Table
+        Numbers, booleans, timestamps and texts, null for what is missing. It keeps its schema: a training on
+        it, or a model that is given it, does not decide anew what its columns are.
+
+    Raises
+    ------
+    FileError
+        Where the source cannot be read.
+    DataError
+        Where it is no table, or a column cannot be read.
+    ConfigError
+        Where an option is unknown or has no such value.
+    """
+    from nnkit.data.tables.frames import read_raw
+
+    unknown = options.keys() - TableOptions.__dataclass_fields__.keys()
+    if unknown:
+        raise unknown_name("option", min(unknown), TableOptions.__dataclass_fields__)
+    if "missing" in options:
+        options["missing"] = tuple(options["missing"])
+    table = TableOptions(**options) if options or schema is None else schema.options
+    pictures = PictureOptions(expected=False)
+    wanted = Wanted(require_target=False, pictures=pictures, table=table, schema=schema)
+    opened, where = _open(source, wanted)
+    if isinstance(opened, Dataset | ExampleFiles):
+        raise DataError(f"{where}: this is no table of named columns")
+    return read_raw(opened, table, schema)[0]
+
+
+def _shown(source: str | Path | Sequence[str | Path]) -> str:
+    """Return what to call a source in messages."""
+    if isinstance(source, str | Path):
+        return stream_name(source)
+    return str(source[0]) if len(source) == 1 else f"{source[0]} and {len(source) - 1} more"
+
+
+def _load(source: str | Path | Sequence[str | Path], wanted: Wanted) -> Dataset:
+    """Return one source, without a second one for testing."""
+    paths = [source] if isinstance(source, str | Path) else source
+    with unchanged(*(Path(path).expanduser() for path in paths)):
+        opened, where = _open(source, wanted)
+    names = opened.table.column_names if isinstance(opened, RawTable) else []
+    keys = None if wanted.target is None else several_keys(wanted.target, names)
+    wanted = replace(wanted, target=keys)
     try:
-        files = _picture_files(opened, where, keys, require_target, options)
+        files = _example_files(opened, where, wanted)
+        if wanted.table.weight is not None and not (files is None and isinstance(opened, RawTable)):
+            raise ConfigError("`weight` is a column of a table of features: leave it out")
+        if files is not None and files.kind is TEXTS:
+            return read_text_folder(files, wanted.pictures.on_bad == "skip", wanted.table.encoding)
         if files is not None:
-            return load_pictures(files, options, where, keep=require_target)
+            return load_pictures(files, wanted.pictures, keep=wanted.require_target)
         if isinstance(opened, Dataset):
-            return _from_arrays(opened, where, keys, features, drop, require_target)
-        assert not isinstance(opened, PictureFiles)
-        if keys is None and require_target and where in BUILT_INS:
-            keys = [-1]
-        return _from_table(opened, where, keys, features, drop, require_target)
+            return _from_arrays(opened, where, keys, wanted.features, wanted.drop, wanted.require_target)
+        assert isinstance(opened, RawTable)
+        if keys is None and wanted.require_target and where in BUILT_INS:
+            wanted = replace(wanted, target=[-1])
+        from nnkit.data.tables.dataset import table_dataset
+
+        return table_dataset(opened, where, wanted)
     except DataError as error:
         text = str(error)
         raise DataError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
-def _picture_files(
-    opened: Dataset | pa.Table | PictureFiles,
-    where: str,
-    keys: list[Key] | None,
-    require_target: bool,
-    options: PictureOptions,
-) -> PictureFiles | None:
-    """Return the pictures that a source holds or names; None where it holds something else."""
-    if isinstance(opened, PictureFiles):
-        if require_target and keys is not None and [str(key) for key in keys] != list(opened.target_names):
+def _example_files(
+    opened: Dataset | RawTable | ExampleFiles, where: str, wanted: Wanted
+) -> ExampleFiles | None:
+    """Return the pictures that a source holds or names, or its texts; None where it holds something else."""
+    keys = wanted.target
+    if isinstance(opened, ExampleFiles):
+        other = keys is not None and [str(key) for key in keys] != list(opened.target_names)
+        if wanted.require_target and other:
             raise DataError("the classes are the names of the subfolders: leave out `target`")
         return opened
     if isinstance(opened, Dataset) or where in BUILT_INS:
         return None
     path = Path(where)
-    column = picture_column(opened, path.parent, options.column)
+    names = opened.table.column_names
+    others = _columns_there([*(wanted.drop or ()), *(keys or ())], names)
+    chosen = names if wanted.features is None else _columns_there(wanted.features, names)
+    possible = [name for name in chosen if name not in others]
+    column = picture_column(opened.table, possible, path.parent, wanted.pictures)
     if column is None:
         return None
-    labels, names = _table_target(opened, keys, require_target)
-    return picture_table(opened, column, path, labels, names)
+    from nnkit.data.tables.dataset import table_target
+
+    labels, targets = table_target(opened, wanted)
+    return picture_table(opened.table, column, path, labels, targets)
+
+
+def _columns_there(keys: Sequence[Key], names: Sequence[str]) -> list[str]:
+    """Return the names of those columns that are there."""
+    from nnkit.data.tables.frames import column_name
+
+    found = []
+    for key in keys:
+        with suppress(DataError):
+            found.append(column_name(key, names))
+    return found
 
 
 def _key_list(target: Key | Sequence[Key] | None) -> list[Key] | None:
@@ -177,9 +277,15 @@ def _key_list(target: Key | Sequence[Key] | None) -> list[Key] | None:
 
 
 def _open(
-    source: str | Path, require_target: bool, options: PictureOptions, mapped: bool
-) -> tuple[Dataset | pa.Table | PictureFiles, str]:
+    source: str | Path | Sequence[str | Path], wanted: Wanted
+) -> tuple[Dataset | RawTable | ExampleFiles, str]:
     """Return what the source holds, and what to call it in messages."""
+    if not isinstance(source, str | Path):
+        paths, where = [Path(path).expanduser() for path in source], _shown(source)
+        return _open_parts(paths, where, wanted), where
+    if is_stream(source):
+        with spooled(source) as file:
+            return _open_file(file, wanted), stream_name(source)
     path = Path(source).expanduser()
     try:
         is_folder, exists = path.is_dir(), path.exists()
@@ -188,23 +294,33 @@ def _open(
     # A folder that happens to have a built-in's name does not hide it, unless it holds images.
     built_in = str(source) in BUILT_INS
     if built_in and not (exists and not is_folder) and not (is_folder and image_pairs(path)):
-        return load_built_in(str(source)), str(source)
+        built = load_built_in(str(source))
+        return built if isinstance(built, Dataset) else RawTable(built), str(source)
     if is_folder:
-        return _open_folder(path, require_target, options), str(path)
+        return _open_folder(path, wanted), str(path)
     if not exists:
+        named = sorted(glob(str(path), recursive=True)) if _PATTERN.search(str(path)) else []
+        if named:
+            return _open_parts([Path(name) for name in named], str(path), wanted), str(path)
         raise source_not_found(str(source))
-    try:
-        with path.open("rb") as stream:
-            magic = stream.read(8)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if not magic:
-        raise DataError(f"{path}: the file is empty")
-    return _open_file(path, magic, require_target, mapped), str(path)
+    return _open_file(path, wanted), str(path)
+
+
+def _open_parts(paths: list[Path], where: str, wanted: Wanted, folder: Path | None = None) -> RawTable:
+    """Read files that are the parts of one table."""
+    from nnkit.data.tables.files import read_parts
+
+    for path in paths:
+        if not path.exists():
+            raise source_not_found(str(path))
+    return read_parts(paths, where, folder, wanted)
 
 
 def source_not_found(source: str) -> FileError:
     """Return the error for a source that is no file, folder or built-in, with the nearest name."""
+    remote = remote_source(source)
+    if remote is not None:
+        return remote
     near = difflib.get_close_matches(source.lower(), BUILT_INS, n=1)
     if not near and (folder := Path(source).expanduser().parent).is_dir():
         names = [path.name for path in folder.iterdir()]
@@ -215,9 +331,8 @@ def source_not_found(source: str) -> FileError:
     )
 
 
-def _open_folder(
-    path: Path, require_target: bool, options: PictureOptions
-) -> Dataset | pa.Table | PictureFiles:
+def _open_folder(path: Path, wanted: Wanted) -> Dataset | RawTable | ExampleFiles:
+    require_target = wanted.require_target
     try:
         pairs = image_pairs(path)
         found = sorted(item.name for item in path.iterdir())
@@ -225,101 +340,45 @@ def _open_folder(
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     if pairs:
         return load_image_folder(path, require_target=require_target)
-    if holds_pictures(path):
-        return picture_folder(path, options) if require_target else find_pictures(path)
-    if holds_texts(path):
-        return read_text_folder(path, require_target)
+    tree = FolderTree(path)
+    for kind in (PICTURES, TEXTS):
+        if tree.holding(kind):
+            skip = wanted.pictures.on_bad == "skip"
+            return labelled_files(tree, kind, skip) if require_target else unlabelled_files(tree, kind)
+    if parts := _table_parts(path):
+        return _open_parts(parts, str(path), wanted, path)
     listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "") if found else "nothing"
     raise FileError(
-        f"{path}: neither pictures ({', '.join(PICTURE_SUFFIXES)}), texts (.txt) nor IDX files "
+        f"{path}: neither tables, pictures ({PICTURES.listed}), texts ({TEXTS.listed}) nor IDX files "
         "(train-images-idx3-ubyte and train-labels-idx1-ubyte, or .gz) in this folder, which holds "
         f"{listed}: give such a folder, or one file"
     )
 
 
-def _open_file(
-    path: Path, magic: bytes, require_target: bool, mapped: bool
-) -> Dataset | pa.Table | PictureFiles:
-    suffix = path.suffix.lower()
-    if is_picture(path):
+def _table_parts(folder: Path) -> list[Path]:
+    from nnkit.data.tables.files import table_parts
+
+    return table_parts(folder)
+
+
+def _open_file(path: Path, wanted: Wanted) -> Dataset | RawTable | ExampleFiles:
+    require_target = wanted.require_target
+    if PICTURES.matches(path):
         if require_target:
             raise DataError(f"{path}: one picture has no class to learn: give a folder of pictures")
-        return PictureFiles(path.stem, [path])
-    if suffix == ".txt" and not require_target and (named := read_list(path)) is not None:
+        return ExampleFiles(PICTURES, path.stem, [path])
+    if path.suffix.lower() == ".txt" and not require_target and (named := read_list(path)) is not None:
         return named
     if is_image_file(path):
         return load_image_file(path, require_target=require_target)
-    if magic.startswith(b"\x93NUMPY") or suffix == ".npy":
-        return read_npy(path, mapped)
-    if suffix == ".npz":
+    kind = file_kind(path)
+    if kind == "npy":
+        return read_npy(path, wanted.mapped)
+    if kind == "npz":
         return read_npz(path)
-    if magic.startswith(b"PAR1") or suffix in (".parquet", ".pq"):
-        from nnkit.data.tables.columnar import read_parquet
+    from nnkit.data.tables.files import read_table
 
-        return read_parquet(path)
-    if magic.startswith((b"ARROW1", b"FEA1")) or suffix in _ARROW_SUFFIXES:
-        from nnkit.data.tables.columnar import read_arrow
-
-        return read_arrow(path)
-    if path.name.lower().removesuffix(".gz").endswith(_JSON_SUFFIXES):
-        from nnkit.data.tables.json_lines import read_json_lines
-
-        return read_json_lines(path)
-    if suffix in _TEXT_SUFFIXES and not magic.startswith(b"PK"):
-        from nnkit.data.tables.delimited import read_delimited
-
-        return read_delimited(path)
-    raise FileError(f"{path}: files of this kind are not read: give {_KINDS}")
-
-
-def _from_table(
-    table: pa.Table,
-    where: str,
-    target: list[Key] | None,
-    features: Sequence[Key] | None,
-    drop: Sequence[Key] | None,
-    require_target: bool,
-) -> Dataset:
-    from nnkit.data.tables.frames import check_names, check_table, column_name, listed
-
-    names = table.column_names
-    check_names(names)
-    values, targets = _table_target(table, target, require_target)
-    wanted = names if features is None else [column_name(key, names) for key in features]
-    dropped = {column_name(key, names) for key in drop or ()}.union(targets)
-    wanted = [name for name in dict.fromkeys(wanted) if name not in dropped]
-    if not wanted:
-        raise DataError(f"no feature column is left of {listed(names)}")
-    table_features = table.select(wanted)
-    check_table(table_features)
-    name = Path(where).name.removesuffix(".gz").rsplit(".", 1)[0]
-    found = tuple(targets) if values is not None else ()
-    return Dataset(name, Examples(table_features, values), None, found, columns=tuple(names))
-
-
-def _table_target(table: pa.Table, target: list[Key] | None, require_target: bool) -> tuple[Any, list[str]]:
-    """Return the values of the target's columns, None where they are not complete, and those there are."""
-    from nnkit.data.tables.frames import column_name, default_target, join_target, listed
-
-    names = table.column_names
-    if target is None and require_target:
-        guess = default_target(names)
-        if guess is None:
-            raise DataError(
-                f"which column is the target? Name it with `target`; the columns are {listed(names)}"
-            )
-        target = [guess]
-    targets: list[str] = []
-    for key in target or ():
-        try:
-            targets.append(column_name(key, names))
-        except DataError:
-            if require_target:
-                raise
-    complete = len(targets) == len(target or ()) > 0
-    if complete and (require_target or not all(table[name].null_count == len(table) for name in targets)):
-        return join_target(table, targets), targets
-    return None, targets
+    return read_table(path, kind, wanted)
 
 
 def _from_arrays(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -12,20 +12,27 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from nnkit.core.links import predicted
 from nnkit.core.losses import Task
 from nnkit.data import json_fields
+from nnkit.data.label_lists import encode_lists, find_labels, find_separator, join_labels, looks_like_lists
+from nnkit.data.target_guess import MULTILABEL, guess_task, notes_on_labels, notes_on_values
+from nnkit.data.target_values import (
+    as_numbers,
+    called,
+    check_target,
+    distinct_values,
+    is_number,
+    is_zeros_and_ones,
+    listed,
+    shown,
+)
 from nnkit.errors import ConfigError, DataError, ModelFileError
 
-__all__ = ["TASKS", "TargetEncoder", "check_target"]
+__all__ = ["TASKS", "TargetEncoder"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
-# Whole numbers are labels where there are few of them, or where they number the classes without a gap.
-_FEW_LABELS = 20
-_MOST_NUMBERED_LABELS = 1000
-_NUMBERED_SHARE = 0.05
 # A text target of more rows than this, all different, is an identifier and not a class.
 _IDENTIFIER_ROWS = 20
-
-_LONGEST_LABEL = 60  # in a message
+_EXACT = 2.0**53  # from here on, float64 skips whole numbers
 
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _LABEL_TYPES = ("bool", "str", "object", "float16", "float32", "float64", *_INTEGERS)
@@ -41,8 +48,8 @@ class TargetEncoder:
     outputs : int
         Network outputs: 1 for binary, the number of classes for multiclass, of columns otherwise.
     classes : ndarray of shape (K,), or None
-        The labels in their own type, ascending; for multilabel, no and yes in the target's type; None for a
-        regression.
+        The labels in their own type, ascending, but for binary the positive class second; for multilabel, no
+        and yes in the target's type; None for a regression.
     mean, scale : ndarray of shape (outputs,), float64, or None
         A regression's value is ``output * scale + mean``.
     flat : bool
@@ -51,6 +58,10 @@ class TargetEncoder:
         The target's columns.
     notes : tuple of str
         Words for the user, such as a guess that was close.
+    labels : tuple of str
+        Of a multilabel target of one column of lists, the label of each output.
+    separator : str
+        What stands between the labels of such a cell.
     """
 
     task: Task
@@ -61,15 +72,20 @@ class TargetEncoder:
     flat: bool = True
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    separator: str = ""
 
     @classmethod
-    def fit(cls, target: ArrayLike, task: str = "auto", names: Sequence[str] = ()) -> TargetEncoder:
+    def fit(
+        cls, target: ArrayLike, task: str = "auto", names: Sequence[str] = (), positive: Any = None
+    ) -> TargetEncoder:
         """Read the task, the classes or the units from the training rows.
 
         The rule of ``task="auto"``: texts and booleans are classes. Whole numbers are classes if they have
         two values, if they have at most 20 (and two rows a value on average), or if they run from 0 or 1
         without a gap and number at most 1000 and at most 5 % of the rows. Any other numbers are a regression.
         Two columns or more are multilabel if all are 0 and 1, and else a regression with several targets.
+        One column is multilabel only if it is asked for: its cells are lists of labels, such as ``a;c``.
 
         Parameters
         ----------
@@ -77,6 +93,9 @@ class TargetEncoder:
         task : {"auto", "binary", "multiclass", "multilabel", "regression"}
         names : sequence of str
             The target's columns, for messages.
+        positive : str, number or bool, optional
+            The class of a binary target that precision, recall and F1 are of; without it, the second of the
+            sorted two.
 
         Raises
         ------
@@ -86,20 +105,23 @@ class TargetEncoder:
         if task != "auto" and task not in TASKS:
             raise ConfigError(f"task {task!r} is unknown: choose auto, {', '.join(TASKS)}")
         names = tuple(names)
-        values = check_target(target, names)
-        if values.ndim == 2:
-            return _fit_columns(values, task, names)
-        distinct = _distinct(values, names)
-        notes: tuple[str, ...] = ()
-        if task == "auto":
-            task, notes = _guess(values, distinct, names)
-        if task == "multilabel":
-            raise DataError(
-                f"{_called(names)}a multilabel target has a column of 0 and 1 for each label, not one column"
+        encoder = _fit(check_target(target, names), task, names)
+        return encoder if positive is None else encoder._with_positive(positive)
+
+    def _with_positive(self, positive: Any) -> TargetEncoder:
+        """Return the encoder with the classes in the order [negative, positive]."""
+        if self.task != "binary" or self.classes is None:
+            raise ConfigError(
+                f"{called(self.names)}`positive` is one class of two, and this is a {self.task} target: "
+                "leave it out"
             )
-        if task == "regression":
-            return _fit_regression(values[:, None], True, names, notes)
-        return _fit_classes(values, distinct, cast(Task, task), names, notes)
+        first, second = (_is_same(label, positive) for label in self.classes.tolist())
+        if not first and not second:
+            raise ConfigError(
+                f"{called(self.names)}`positive` is {shown(positive)}, which is not there: the classes are "
+                f"{listed(self.classes.tolist())}"
+            )
+        return replace(self, classes=self.classes[::-1].copy()) if first else self
 
     @classmethod
     def plain(cls, task: Task, outputs: int) -> TargetEncoder:
@@ -116,14 +138,17 @@ class TargetEncoder:
         values = check_target(target, self.names)
         if values.ndim == 2:
             raise DataError(
-                f"{_called(self.names)}the target has {values.shape[1]} columns, the model knows one"
+                f"{called(self.names)}the target has {values.shape[1]} columns, the model knows one"
             )
-        distinct, inverse = np.unique(values, return_inverse=True)
+        distinct, rows, inverse = distinct_values(values, self.names)
         places = {label: code for code, label in enumerate(self.classes.tolist())}
-        table = np.array([self._code(label, places) for label in distinct.tolist()], dtype=np.int32)
-        return table[inverse.reshape(-1)]
+        codes = [
+            self._code(label, places, row)
+            for label, row in zip(distinct.tolist(), rows.tolist(), strict=True)
+        ]
+        return np.array(codes, dtype=np.int32)[inverse]
 
-    def _code(self, label: Any, places: dict[Any, int]) -> int:
+    def _code(self, label: Any, places: dict[Any, int], row: int) -> int:
         """Find a label; a file may hold as numbers what another holds as text."""
         if label in places:
             return places[label]
@@ -136,8 +161,8 @@ class TargetEncoder:
         if other in places:
             return places[other]
         raise DataError(
-            f"{_called(self.names)}label {_shown(label)} is not among the classes that the model knows: "
-            f"{_listed(list(places))}"
+            f"{called(self.names)}label {shown(label)} is not among the classes that the model knows, first "
+            f"in row {row} (counting from 0): they are {listed(list(places))}"
         )
 
     def transform(self, target: ArrayLike, dtype: DTypeLike = np.float32) -> NDArray:
@@ -158,22 +183,25 @@ class TargetEncoder:
             return self.codes(target)
         if self.task == "binary":
             return self.codes(target).astype(dtype)[:, None]
-        values = _columns(check_target(target, self.names))
+        values = check_target(target, self.names)
+        if self.labels and values.ndim == 1:
+            return encode_lists(values, self.labels, self.separator, self.names).astype(dtype)
+        values = _columns(values)
         if values.shape[1] != self.outputs:
             raise DataError(
-                f"{_called(self.names)}the target has {values.shape[1]} columns, in training {self.outputs}"
+                f"{called(self.names)}the target has {values.shape[1]} columns, in training {self.outputs}"
             )
         if self.task == "multilabel":
-            if not _zeros_and_ones(values):
-                raise DataError(f"{_called(self.names)}a multilabel target holds only 0 and 1")
+            if not is_zeros_and_ones(values):
+                raise DataError(f"{called(self.names)}a multilabel target holds only 0 and 1")
             return values.astype(dtype)
-        numbers = _numbers(values, self.names)
+        numbers = as_numbers(values, self.names)
         with np.errstate(over="ignore", invalid="ignore"):
             encoded = ((numbers - cast(NDArray, self.mean)) / cast(NDArray, self.scale)).astype(dtype)
         if not np.isfinite(encoded).all():
             row = int(np.argwhere(~np.isfinite(encoded))[0][0])
             raise DataError(
-                f"{_called(self.names)}the target of row {row} (counting from 0) is too far from those that "
+                f"{called(self.names)}the target of row {row} (counting from 0) is too far from those that "
                 "the training was on: correct it or leave the row out"
             )
         return np.ascontiguousarray(encoded)
@@ -213,7 +241,8 @@ class TargetEncoder:
         Returns
         -------
         ndarray
-            (samples,); (samples, k) for multilabel and for a regression of a two-dimensional target.
+            (samples,); (samples, k) for multilabel and for a regression of a two-dimensional target. Of a
+            column of lists, texts such as ``a;c``.
         """
         if self.task == "regression":
             values = self._checked(outputs) * cast(NDArray, self.scale) + cast(NDArray, self.mean)
@@ -223,11 +252,19 @@ class TargetEncoder:
             return classes[self._checked(outputs).argmax(axis=1)]
         probabilities = predicted(self._checked(outputs), "sigmoid")
         yes = probabilities[:, 0] if self.task == "binary" else probabilities
+        if self.labels:
+            return join_labels(yes > threshold, self.labels, self.separator)
         return classes[(yes > threshold).astype(np.intp)]
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """The name of each output of a multilabel target or a regression; empty where they have none."""
+        names = self.labels or self.names
+        return names if len(names) == self.outputs else ()
+
+    @property
     def positive(self) -> Any:
-        """The class that a binary task's precision, recall and F1 are of: the second of the two, sorted."""
+        """The class that a binary task's precision, recall and F1 are of."""
         return None if self.task != "binary" or self.classes is None else self.classes.tolist()[1]
 
     def check_threshold(self, threshold: float) -> None:
@@ -259,6 +296,7 @@ class TargetEncoder:
             "flat": self.flat,
             "names": list(self.names),
             "notes": list(self.notes),
+            **({"labels": list(self.labels), "separator": self.separator} if self.labels else {}),
         }
 
     @classmethod
@@ -273,7 +311,7 @@ class TargetEncoder:
             scale = np.array(json_fields.numbers(data, "scale"), dtype=np.float64)
             agree = len(mean) == len(scale) == outputs and bool(np.all(scale > 0))
         else:
-            classes = _classes_from_json(json_fields.mapping(data.get("classes"), "classes"))
+            classes = _classes_from_json(json_fields.mapping(data.get("classes"), "classes"), task)
             agree = len(classes) == (outputs if task == "multiclass" else 2) and (
                 task != "binary" or outputs == 1
             )
@@ -283,126 +321,57 @@ class TargetEncoder:
             )
         flat = json_fields.flag(data, "flat")
         names, notes = json_fields.texts(data, "names"), json_fields.texts(data, "notes")
-        return cls(task, outputs, classes, mean, scale, flat, names, notes)
-
-
-def check_target(target: ArrayLike, names: Sequence[str] = ()) -> NDArray:
-    """Return the target as an array of shape (samples,) or (samples, k) with k > 1, every value present.
-
-    Raises
-    ------
-    DataError
-        Where it is empty, of another shape or type, or a value is missing or infinite (the row is named).
-    """
-    values = np.asarray(target)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim not in (1, 2) or values.size == 0:
-        raise DataError(
-            f"{_called(names)}a target of shape (samples,) or (samples, k) with at least one row is wanted, "
-            f"not {values.shape}"
-        )
-    if values.dtype.kind == "f":
-        bad = ~np.isfinite(values)
-    elif values.dtype.kind == "O":
-        bad = np.array([_is_missing(value) for value in values.ravel()], dtype=bool).reshape(values.shape)
-    elif values.dtype.kind in "biuU":
-        return values
-    else:
-        raise DataError(f"{_called(names)}a target holds numbers, texts or booleans, not {values.dtype}")
-    if bad.any():
-        row = int(np.argwhere(bad)[0][0])
-        found = values[bad][0]
-        what = "missing" if _is_missing(found) else "infinite"
-        raise DataError(
-            f"{_called(names)}the target of row {row} (counting from 0) is {what}: "
-            "leave out the rows without a target"
-        )
-    return values
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA has no truth value
-        return True
-
-
-def _called(names: Sequence[str]) -> str:
-    return f"target {_listed(list(names))}: " if names else ""
-
-
-def _shown(label: Any) -> str:
-    words = repr(label)
-    return words if len(words) <= _LONGEST_LABEL else words[:_LONGEST_LABEL] + "…"
-
-
-def _listed(labels: list[Any], most: int = 10) -> str:
-    words = ", ".join(_shown(label) for label in labels[:most])
-    return words if len(labels) <= most else f"{words}, … ({len(labels)} in all)"
+        labels = json_fields.texts(data, "labels") if "labels" in data else ()
+        separator = json_fields.text(data, "separator") if labels else ""
+        if labels and (task != "multilabel" or len(set(labels)) != outputs or len(separator) != 1):
+            raise ModelFileError("the model file is damaged: its labels do not agree with its outputs")
+        return cls(task, outputs, classes, mean, scale, flat, names, notes, labels, separator)
 
 
 def _columns(values: NDArray) -> NDArray:
     return values if values.ndim == 2 else values[:, None]
 
 
-def _zeros_and_ones(values: NDArray) -> bool:
-    return values.dtype.kind in "biuf" and bool(np.all((values == 0) | (values == 1)))
+def _is_same(label: Any, given: Any) -> bool:
+    """Tell whether a label is the one that is given, perhaps as a text or a number."""
+    if str(label) == str(given):
+        return True
+    return is_number(label) and is_number(given) and float(label) == float(given)
 
 
-def _distinct(values: NDArray, names: Sequence[str]) -> NDArray:
-    try:
-        return np.unique(values)
-    except TypeError:
-        raise DataError(f"{_called(names)}labels are either numbers or texts, not a mixture") from None
+def _fit(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
+    if values.ndim == 2:
+        return _fit_columns(values, task, names)
+    if task == "multilabel":
+        return _fit_lists(values, names)
+    if isinstance(values[0], tuple):
+        raise DataError(f'{called(names)}each row has a list of labels: set `task` = "multilabel"')
+    distinct, _, _ = distinct_values(values, names)
+    notes: tuple[str, ...] = ()
+    if task == "auto":
+        task, notes = guess_task(values, distinct, names)
+    if task == "regression":
+        return _fit_regression(values[:, None], True, names, notes)
+    return _fit_classes(values, distinct, cast(Task, task), names, notes)
 
 
-def _numbers(values: NDArray, names: Sequence[str]) -> NDArray[np.float64]:
-    try:
-        numbers = values.astype(np.float64)
-    except (ValueError, TypeError):
-        found = next((value for value in values.ravel().tolist() if not _is_number(value)), None)
-        raise DataError(f"{_called(names)}a regression wants numbers, but there is {_shown(found)}") from None
-    if not np.isfinite(numbers).all():
-        row = int(np.argwhere(~np.isfinite(numbers))[0][0])
-        raise DataError(f"{_called(names)}the target of row {row} (counting from 0) is not a finite number")
-    return numbers
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
-def _guess(values: NDArray, distinct: NDArray, names: Sequence[str]) -> tuple[Task, tuple[str, ...]]:
-    """Apply the rule of `TargetEncoder.fit`, with a note where it was close."""
-    count = len(distinct)
-    classes: Task = "binary" if count == 2 else "multiclass"
-    if values.dtype.kind not in "iuf" or count == 1:
-        return classes, ()
-    if values.dtype.kind == "f" and np.any(distinct != np.floor(distinct)):
-        return "regression", ()
-    if count <= 2:
-        return classes, ()
-    few = count <= min(_FEW_LABELS, len(values) / 2)
-    gapless = distinct[0] in (0, 1) and distinct[-1] - distinct[0] == count - 1
-    limit = min(_MOST_NUMBERED_LABELS, _NUMBERED_SHARE * len(values))
-    task: Task = classes if few or (gapless and count <= limit) else "regression"
-    # Close: many classes, or a regression whose values could be read as labels.
-    if task != "regression" and count > _FEW_LABELS // 2 and not (gapless and few):
-        other = "a regression"
-    elif task == "regression" and (count <= 3 * _FEW_LABELS or gapless):
-        other = "classes"
-    else:
-        return task, ()
-    taken = "a regression" if task == "regression" else "classes"
-    choose = "regression" if task != "regression" else "multiclass"
-    return task, (
-        f"{_called(names)}{count} different whole numbers in {len(values)} rows are taken as {taken}; "
-        f'if they are {other}, set task = "{choose}"',
+def _fit_lists(values: NDArray, names: tuple[str, ...]) -> TargetEncoder:
+    """Return the encoder of one column of lists of labels."""
+    cells = set(values.tolist())
+    if not all(isinstance(cell, str | tuple) for cell in cells):
+        raise DataError(
+            f"{called(names)}a multilabel target has a column of 0 and 1 for each label, or one column of "
+            "lists such as a;c"
+        )
+    separator = find_separator(cells)
+    labels = find_labels(cells, separator)
+    if not separator or len(labels) < 2:
+        raise DataError(
+            f"{called(names)}no row has more than one label, separated by ; or | or a comma: leave out "
+            'task = "multilabel"'
+        )
+    return TargetEncoder(
+        "multilabel", len(labels), np.array([0, 1]), names=names, labels=labels, separator=separator
     )
 
 
@@ -410,37 +379,46 @@ def _fit_classes(
     values: NDArray, distinct: NDArray, task: Task, names: tuple[str, ...], notes: tuple[str, ...]
 ) -> TargetEncoder:
     if len(distinct) < 2:
+        where = f"in all {len(values)} rows" if len(values) > 1 else "in the only row"
+        what = "one class only" if values.dtype.kind in "bUO" else "one value only"
         raise DataError(
-            f"{_called(names)}there is one class only, {_shown(distinct.tolist()[0])}, "
-            f"in all {len(values)} rows: a classifier needs at least two"
+            f"{called(names)}there is {what}, {shown(distinct.tolist()[0])}, {where}, so there is nothing to "
+            "learn: give rows with others too, or name another target"
+        )
+    if values.dtype.kind == "f" and np.abs(distinct).max() >= _EXACT:
+        raise DataError(
+            f"{called(names)}whole numbers such as {np.abs(distinct).max():.0f} are too large to be told "
+            'apart: if they are labels, read them as texts, by `types` with the kind "category"'
         )
     if task == "binary" and len(distinct) > 2:
         raise DataError(
-            f"{_called(names)}a binary target has two classes, this one {len(distinct)}: "
-            f"{_listed(distinct.tolist())}"
+            f"{called(names)}a binary target has two classes, this one {len(distinct)}: "
+            f"{listed(distinct.tolist())}"
         )
     if values.dtype.kind in "UO" and len(distinct) == len(values) > _IDENTIFIER_ROWS:
         raise DataError(
-            f"{_called(names)}each of the {len(values)} rows has a label of its own, "
+            f"{called(names)}each of the {len(values)} rows has a label of its own, "
             "so there is nothing to learn: name another target"
+            + (f"; {MULTILABEL}" if looks_like_lists(values.tolist()) else "")
         )
+    notes += notes_on_labels(values, distinct, names)
     return TargetEncoder(task, 1 if task == "binary" else len(distinct), distinct, names=names, notes=notes)
 
 
 def _fit_columns(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
     if task == "auto":
-        task = "multilabel" if _zeros_and_ones(values) else "regression"
-        if values.dtype.kind in "UO" and not all(_is_number(value) for value in values.ravel().tolist()):
+        task = "multilabel" if is_zeros_and_ones(values) else "regression"
+        if values.dtype.kind in "UO" and not all(is_number(value) for value in values.ravel().tolist()):
             raise DataError(
-                f"{_called(names)}several targets are either all numbers or all 0 and 1, not texts: "
+                f"{called(names)}several targets are either all numbers or all 0 and 1, not texts: "
                 "train one model for each"
             )
     if task == "regression":
         return _fit_regression(values, False, names, ())
     if task != "multilabel":
-        raise DataError(f"{_called(names)}a {task} target has one column, this one has {values.shape[1]}")
-    if not _zeros_and_ones(values):
-        raise DataError(f"{_called(names)}a multilabel target holds only 0 and 1")
+        raise DataError(f"{called(names)}a {task} target has one column, this one has {values.shape[1]}")
+    if not is_zeros_and_ones(values):
+        raise DataError(f"{called(names)}a multilabel target holds only 0 and 1")
     answers = np.array([0, 1]).astype(values.dtype)
     return TargetEncoder("multilabel", values.shape[1], answers, flat=False, names=names)
 
@@ -448,22 +426,23 @@ def _fit_columns(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEn
 def _fit_regression(
     values: NDArray, flat: bool, names: tuple[str, ...], notes: tuple[str, ...]
 ) -> TargetEncoder:
-    numbers = _numbers(values, names)
+    numbers = as_numbers(values, names)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
     if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
         raise DataError(
-            f"{_called(names)}the values are too large to be standardised: divide them by a power of ten"
+            f"{called(names)}the values are too large to be standardised: divide them by a power of ten"
         )
+    notes += notes_on_values(numbers, names)
     constant = numbers.min(axis=0) == numbers.max(axis=0)
     for column in np.flatnonzero(constant):
-        called = _called(names[column : column + 1])
-        notes += (f"{called}every training row has the same value, {numbers[0, column]:g}",)
+        same = f"every training row has the same value, {numbers[0, column]:g}"
+        notes += (f"{called(names[column : column + 1])}{same}: there is nothing to learn",)
     scale = np.where(constant | (scale == 0), 1.0, scale)
     return TargetEncoder("regression", numbers.shape[1], None, mean, scale, flat, names, notes)
 
 
-def _classes_from_json(data: dict[str, Any]) -> NDArray:
+def _classes_from_json(data: dict[str, Any], task: Task) -> NDArray:
     kind = json_fields.choice(data, "dtype", _LABEL_TYPES)
     labels = json_fields.sequence(data, "values")
     if not all(isinstance(label, str | int | float) for label in labels):
@@ -472,9 +451,11 @@ def _classes_from_json(data: dict[str, Any]) -> NDArray:
         raise ModelFileError(f"the model file is damaged: its classes are not of the type {kind}")
     try:
         classes = np.array(labels, dtype=kind)
-        ascending = len(np.unique(classes)) == len(classes) and bool(np.all(classes[:-1] < classes[1:]))
+        # The second of two is the positive class, whichever it is.
+        ordered = task == "binary" or bool(np.all(classes[:-1] < classes[1:]))
+        ordered = ordered and len(np.unique(classes)) == len(classes)
     except (ValueError, TypeError, OverflowError):
-        ascending = False
-    if not ascending or classes.tolist() != labels:
+        ordered = False
+    if not ordered or classes.tolist() != labels:
         raise ModelFileError("the model file is damaged: its classes are not distinct and ascending")
     return classes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +14,15 @@ from nnkit.core.features import Bags
 from nnkit.data.hashing import fnv1a
 from nnkit.data.operations import TextColumn
 from nnkit.data.ragged import Ragged, starts_of
-from nnkit.data.tables.columns import arrow_array, column_kind
+from nnkit.data.tables.arrow import arrow_array
+from nnkit.data.tables.columns import column_kind
 from nnkit.data.terms import Terms, find_terms
 from nnkit.data.text_options import TextOptions
 from nnkit.data.tokens import tokenise
 from nnkit.errors import DataError
 from nnkit.working import working
 
-__all__ = ["as_texts", "encode_texts", "fit_texts", "holds_text", "term_rows"]
+__all__ = ["as_texts", "encode_texts", "fit_texts", "is_free_text", "term_rows"]
 
 _SAMPLED_ROWS = 2000
 _SEVERAL_WORDS = 3
@@ -34,19 +35,18 @@ _BEGINNING = 1000  # characters of a text in which words are looked for
 _MOST_COUNTED = 5_000_000
 
 
-def holds_text(column: pa.ChunkedArray) -> bool:
-    """Tell whether a column of texts is free text rather than categories or identifiers.
+def is_free_text(sample: Iterable[str]) -> bool:
+    """Tell whether texts are free text rather than categories or identifiers.
 
-    It is if of its values in up to 2,000 rows, taken evenly, more than half are different and at least half
-    have three words or more.
+    They are if more than half are different and at least half of these have three words or more.
     """
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    texts = list(sample)
+    distinct = set(texts)
+    if 2 * len(distinct) <= len(texts):
         return False
-    sample = [value for value in _sample(column) if value]
-    distinct = set(sample)
-    if 2 * len(distinct) <= len(sample):
-        return False
-    several = sum(_words(text) >= _SEVERAL_WORDS for text in distinct)
+    # An address such as 10.0.0.1 or a URL has no blank; Chinese and Japanese have none either.
+    apart = [text for text in distinct if " " in text.strip() or not text.isascii()]
+    several = sum(_words(text) >= _SEVERAL_WORDS for text in apart)
     return 2 * several >= len(distinct)
 
 

@@ -1,28 +1,59 @@
-"""Open files of text, compressed by gzip or not, and say where one is damaged or not UTF-8."""
+"""Open files of text, compressed or not, and say where one is damaged or not UTF-8."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
+import re
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from nnkit.data.limits import check_size
 from nnkit.errors import DataError, FileError
 
-__all__ = ["UNREADABLE", "not_utf8", "open_text", "read_text", "unreadable"]
+__all__ = ["UNREADABLE", "compression", "not_utf8", "open_text", "plain_name", "read_text", "unreadable"]
 
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What reading an opened file may raise."""
+_SUFFIXES = (".gz", ".bz2", ".zst", ".zstd")
+_MAGIC = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    # A first block, or the end of an empty file: a text may well begin with BZh.
+    "bzip2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+}
 _LONGEST_LINE = 1 << 26
+_LONGEST_REASON = 160
 _CHUNK = 1 << 20
 
 
-def open_text(path: Path) -> IO[bytes]:
-    """Open a file, or what a gzip file holds."""
+def plain_name(path: Path) -> str:
+    """Return a file's name without the suffix of its compression."""
+    packed = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(packed)]
+
+
+def compression(path: Path) -> str:
+    """Return what a file is compressed by, found by its first bytes: gzip, bzip2, zstd, or "" for nothing."""
     with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+        start = stream.read(10)
+    return next((name for name, magic in _MAGIC.items() if magic.match(start)), "")
+
+
+def open_text(path: Path) -> IO[bytes]:
+    """Open a file, or what a compressed one holds."""
+    packed = compression(path)
+    if packed == "gzip":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if packed == "bzip2":
+        return cast(IO[bytes], bz2.open(path, "rb"))
+    if packed == "zstd":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return path.open("rb")
 
 
 def read_text(path: Path, growth: int) -> bytes:
@@ -43,6 +74,10 @@ def read_text(path: Path, growth: int) -> bytes:
     """
     chunks, size = [], 0
     try:
+        if not compression(path):
+            # In one go: chunks joined would be copied once more.
+            check_size(growth * path.stat().st_size, str(path))
+            return path.read_bytes()
         with open_text(path) as stream:
             while chunk := stream.read(_CHUNK):
                 size += len(chunk)
@@ -55,11 +90,13 @@ def read_text(path: Path, growth: int) -> bytes:
 
 def unreadable(path: Path, error: Exception) -> FileError:
     """Return what to raise for a file that cannot be read."""
-    if isinstance(error, EOFError):
-        return FileError(f"{path}: the gzip file is cut short: copy or download it again")
-    if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return FileError(f"{path}: the gzip file is damaged ({error}): copy or download it again")
-    return FileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+    reason = " ".join(str(error).split())[:_LONGEST_REASON]
+    # An error of the operating system has a number; one of a decompressor has none.
+    if isinstance(error, OSError) and error.errno is not None:
+        return FileError(f"{path}: cannot be read: {error.strerror or reason}")
+    cut = isinstance(error, EOFError) or "Truncated" in reason
+    what = "is cut short" if cut else f"is damaged ({reason})"
+    return FileError(f"{path}: the {compression(path)} file {what}: copy or download it again")
 
 
 def not_utf8(path: Path) -> DataError:

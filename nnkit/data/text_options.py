@@ -15,7 +15,7 @@ class TextOptions:
     Parameters
     ----------
     columns : tuple of str, optional
-        Those that are text; without it, those that `holds_text` finds.
+        Those that are text; without it, those that the table's schema calls so.
     word_ngrams : int
         Up to how many words that follow one another make a term.
     char_ngrams : (int, int), "auto", or None

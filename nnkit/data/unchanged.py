@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ _Signs = dict[Path, tuple[int, int, int]]
 
 
 @contextmanager
-def unchanged(path: Path) -> Iterator[None]:
+def unchanged(*paths: Path) -> Iterator[None]:
     """Raise if a file, or one in a folder, is not after reading what it was before.
+
+    A stream, such as standard input, has no state to compare.
 
     Raises
     ------
@@ -23,13 +26,13 @@ def unchanged(path: Path) -> Iterator[None]:
         If its size, its time of change or the file itself is another; also in place of what the reader made
         of the mixture.
     """
-    before = _signs(path)
+    before = _signs(paths)
     try:
         yield
     except (DataError, FileError):
-        _compare(before, _signs(path))
+        _compare(before, _signs(paths))
         raise
-    _compare(before, _signs(path))
+    _compare(before, _signs(paths))
 
 
 def _compare(before: _Signs, after: _Signs) -> None:
@@ -41,12 +44,14 @@ def _compare(before: _Signs, after: _Signs) -> None:
         )
 
 
-def _signs(path: Path) -> _Signs:
+def _signs(paths: tuple[Path, ...]) -> _Signs:
     signs = {}
-    try:
-        for file in path.iterdir() if path.is_dir() else [path]:
-            status = file.stat()
-            signs[file] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    except (OSError, ValueError):
-        pass  # what cannot be looked at, the reader says
+    for path in paths:
+        try:
+            for file in path.iterdir() if path.is_dir() else [path]:
+                status = file.stat()
+                if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISCHR(status.st_mode):
+                    signs[file] = (status.st_size, status.st_mtime_ns, status.st_ino)
+        except (OSError, ValueError):
+            pass  # what cannot be looked at, the reader says
     return signs

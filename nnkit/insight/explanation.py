@@ -151,9 +151,7 @@ def _labels(model: Model) -> list[str]:
     if model.task == "multiclass":
         assert model.classes is not None
         return [str(label) for label in model.classes.tolist()]
-    names = model.target.names
-    count = model.target.outputs
-    return list(names) if len(names) == count else [f"output {place}" for place in range(count)]
+    return list(model.target.output_names) or [f"output {place}" for place in range(model.target.outputs)]
 
 
 def output_name(model: Model, output: int) -> str:

@@ -74,8 +74,7 @@ class Subject:
         target = self.model.target
         if self.task in ("binary", "multiclass") and target.classes is not None:
             return [str(label) for label in target.classes.tolist()]
-        named = len(target.names) == target.outputs
-        return list(target.names) if named else [f"output {place}" for place in range(target.outputs)]
+        return list(target.output_names) or [f"output {place}" for place in range(target.outputs)]
 
     @cached_property
     def outputs(self) -> NDArray:
@@ -112,7 +111,7 @@ class Subject:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """All that apply to the task."""
-        return self.model.evaluate(self.examples.features, self._given())
+        return self.model.evaluate(self.examples.features, self._given(), sample_weight=self.examples.weight)
 
     @property
     def pictures(self) -> bool:

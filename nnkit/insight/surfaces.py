@@ -188,7 +188,7 @@ def _as_features(subject: Subject, grid: NDArray[np.float64], names: tuple[str, 
         return grid
     import pyarrow as pa
 
-    from nnkit.data.tables.columns import arrow_array
+    from nnkit.data.tables.arrow import arrow_array
 
     return pa.table([arrow_array(column) for column in grid.T], names=list(names))
 

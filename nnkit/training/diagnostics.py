@@ -176,6 +176,8 @@ def _unfit(loss: Loss, targets: NDArray | None) -> Finding | None:
         )
     if loss.link != "identity" or any(len(np.unique(column)) > 2 for column in targets.T):
         return None
+    if len(targets) <= 2:
+        return None
     return Finding(
         "unfit_loss",
         "serious",

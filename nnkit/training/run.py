@@ -276,7 +276,14 @@ class Run:
         watch = [] if self.diagnosis is None else [self.diagnosis]
         decode = self._units() if self.model.task == "regression" else None
         watching = [RunRecord(self), *watch, *callbacks]
-        given = {"validation": rows.validation, "callbacks": watching, "decode": decode, "progress": False}
+        held = rows.validation if rows.validation is None else (*rows.validation, rows.held_weights)
+        given = {
+            "validation": held,
+            "sample_weight": rows.weights,
+            "callbacks": watching,
+            "decode": decode,
+            "progress": False,
+        }
         numerics = self._blas_threads() if self._checkpoint is None else self._checkpoint.numerics
         with self._own_folder(), self.trainer.backend.computing_like(numerics):
             if self._checkpoint is None:
@@ -329,6 +336,7 @@ class Run:
             lowest=lowest,
             highest=highest,
             steps=steps,
+            sample_weight=rows.weights,
         )
 
     @property
@@ -437,15 +445,16 @@ class Run:
         held_targets = rows.held_targets
         held = None if rows.validation is None else model.network.outputs(rows.validation[0])
         if test is not None:
-            kind, target, outputs = "test", test.target, model.outputs(test.features)
+            kind, target, weights, outputs = "test", test.target, test.weight, model.outputs(test.features)
         elif held is not None:
-            kind, target, outputs = "validation", held_targets, held
+            kind, target, weights, outputs = "validation", held_targets, rows.held_weights, held
         else:
-            kind, target, outputs = "training", train.target, model.outputs(train.features)
+            kind, target, weights = "training", train.target, train.weight
+            outputs = model.outputs(train.features)
         assert target is not None
-        metrics = model.measure(outputs, target)
+        metrics = model.measure(outputs, target, sample_weight=weights)
         if model.task == "binary" and held is not None and held_targets is not None:
-            self._threshold = model.measured_threshold(held, held_targets)
+            self._threshold = model.measured_threshold(held, held_targets, rows.held_weights)
         ended = "stopped early" if self.trainer.state.stopped_early else "finished"
         path = self._save(ended, {kind: metrics})
         return Outcome(metrics, kind, len(target), path, model.undefined_metrics(metrics, target))

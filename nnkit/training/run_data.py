@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,12 +19,16 @@ from nnkit.data.splitting import split_rows
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from nnkit.data.tables.schema import Schema
+
 __all__ = ["EncodedRows", "MeasuredRows", "RunData"]
 
 logger = logging.getLogger("nnkit")
 
 # Below this many rows a tenth held out says nothing, and the training would miss it.
 _FEWEST_ROWS_TO_SPLIT = 50
+_FEWEST_ROWS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +58,22 @@ class EncodedRows:
     ----------
     features, targets
         Of the rows to train on, as the network takes them.
+    weights : ndarray of shape (samples,) or None
+        Their sample weights.
     validation : (Features, ndarray) or None
         Those held out, likewise.
     held_targets : ndarray or None
         Their targets as they are in the data.
+    held_weights : ndarray or None
+        Their sample weights.
     """
 
     features: Features
     targets: NDArray
+    weights: NDArray[np.float64] | None = None
     validation: tuple[Features, NDArray] | None = None
     held_targets: NDArray | None = None
+    held_weights: NDArray[np.float64] | None = None
 
 
 class RunData:
@@ -91,7 +101,9 @@ class RunData:
         self._mapped = mapped
         self.training: NDArray[np.int64] | None = None
         self.validation: NDArray[np.int64] | None = None
-        self.dataset = self._load(config.data.train or "digits")
+        self._pictures = config.data.pictures()
+        self.dataset = self._load(config.data.train or "digits", test=config.data.test)
+        self._pictures = self._pictures.like(self.dataset.train.features)
         for note in self.dataset.notes:
             logger.info(note)
         self._check_picture_settings()
@@ -100,19 +112,26 @@ class RunData:
         for note in encoder.notes:
             logger.info(note)
         if self.training is not None:
-            encoder = TargetEncoder.fit(self._target(), encoder.task, self.dataset.target_names)
+            encoder = self._fitted(encoder.task, encoder)
         self.encoder = encoder
 
-    def _load(self, source: str) -> Dataset:
+    def _load(
+        self, source: str | list[str], schema: Schema | None = None, test: str | None = None
+    ) -> Dataset:
         data = self._config.data
+        # A later table's columns may stand in another order: they are known by name.
+        by_name = schema is not None
         return load_dataset(
             source,
-            target=data.target,
-            features=_listed(data.features),
-            drop=_listed(data.drop),
-            test=data.test,
-            pictures=data.pictures(),
+            target=list(self.dataset.target_names) if by_name else data.target,
+            features=None if by_name else _listed(data.features),
+            drop=None if by_name else _listed(data.drop),
+            test=test,
+            pictures=self._pictures,
             mapped=self._mapped,
+            table=data.table(),
+            schema=schema,
+            multilabel=data.task == "multilabel",
         )
 
     def _check_picture_settings(self) -> None:
@@ -130,11 +149,19 @@ class RunData:
 
     def _encoder(self) -> TargetEncoder:
         """Return the encoder of all rows' targets."""
-        task, names, target = self._config.data.task, self.dataset.target_names, self._target()
+        task = self._config.data.task
         if task != "classification":
-            return TargetEncoder.fit(target, task, names)
-        encoder = TargetEncoder.fit(target, "auto", names)
-        return TargetEncoder.fit(target, "multiclass", names) if encoder.task == "regression" else encoder
+            return self._fitted(task)
+        names, target = self.dataset.target_names, self._target()
+        regression = TargetEncoder.fit(target, "auto", names).task == "regression"
+        return self._fitted("multiclass" if regression else "auto")
+
+    def _fitted(self, task: str, of_all: TargetEncoder | None = None) -> TargetEncoder:
+        """Return the encoder of the rows to train on; the labels of lists stay those of all rows."""
+        if of_all is not None and of_all.labels:
+            return of_all
+        names, positive = self.dataset.target_names, self._config.data.positive
+        return TargetEncoder.fit(self._target(), task, names, positive)
 
     def _split(self, encoder: TargetEncoder) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
         """Return the rows to train on and those held out; None and None where no share is."""
@@ -142,9 +169,10 @@ class RunData:
         if isinstance(data.validation, str) or data.validation == 0:
             return None, None
         if count < _FEWEST_ROWS_TO_SPLIT and "validation" not in data.model_fields_set:
-            logger.info(
-                f"{count} rows are too few to hold some out: the figures are those of the training rows"
-            )
+            few = f"{count} rows are too few to hold some out: the figures are those of the training rows"
+            if count < _FEWEST_ROWS:
+                few += "; so few show that a training runs, not what can be learnt"
+            logger.info(few)
             return None, None
         classes = encoder.codes(self._target()) if encoder.task in ("binary", "multiclass") else None
         return split_rows(count, data.validation, self._config.run.seed, classes)
@@ -170,31 +198,38 @@ class RunData:
         DataError
             If the rows held out have no target, or cannot be encoded.
         """
-        features = self._transformed(preprocessor, self.dataset.train.features, self.training)
+        # What did not fit was told when it was read, and no row held out by chance is to end a training.
+        features = self._transformed(preprocessor, self.dataset.train.features, self.training, quiet=True)
         targets = encoder.transform(self._target(), dtype)
         source, rows = self.dataset.train, self.validation
+        weights = source.weight
+        if weights is not None and self.training is not None:
+            weights = weights[self.training]
         if rows is None:
             held_out = self._held_out()
             if held_out is None:
-                return EncodedRows(features, targets)
+                return EncodedRows(features, targets, weights)
             source = held_out
         if source.target is None:
             raise DataError("the validation rows have no target column")
-        validation = self._transformed(preprocessor, source.features, rows)
+        validation = self._transformed(preprocessor, source.features, rows, quiet=rows is not None)
         size = validation.row_bytes * len(validation)
         if is_mapped(source.features) and validation.mapped and size <= memory_limit() // 2:
             # All of them are read after each epoch, and lie all over the file.
             validation = validation.loaded()
-        held_targets = source.target if rows is None else source.target[rows]
-        return EncodedRows(
-            features, targets, (validation, encoder.transform(held_targets, dtype)), held_targets
-        )
+        held_targets, held_weights = source.target, source.weight
+        if rows is not None:
+            held_targets = held_targets[rows]
+            held_weights = None if held_weights is None else held_weights[rows]
+        held = (validation, encoder.transform(held_targets, dtype))
+        return EncodedRows(features, targets, weights, held, held_targets, held_weights)
 
     def _transformed(
-        self, preprocessor: Preprocessor, features: Any, rows: NDArray[np.int64] | None
+        self, preprocessor: Preprocessor, features: Any, rows: NDArray[np.int64] | None, quiet: bool
     ) -> Features:
         """Return rows as the network takes them; of flattened images, with their shape."""
-        encoded, shape = preprocessor.transform(features, rows), self.dataset.image_shape
+        encoded = preprocessor.transform(features, rows, strict=not quiet, quiet=quiet)
+        shape = self.dataset.image_shape
         if encoded.picture is None and shape is not None and len(shape) == 2 and encoded.codes is None:
             return replace(encoded, picture=(1, *shape))
         return encoded
@@ -206,14 +241,14 @@ class RunData:
             return
         if test.target is None:
             raise DataError("the test rows have no target column")
-        preprocessor.transform(test.features)
+        preprocessor.transform(test.features, strict=True)
         encoder.transform(test.target)
 
     def _held_out(self) -> Examples | None:
         if self.validation is not None:
             return self.dataset.train.take(self.validation)
         validation = self._config.data.validation
-        return self._load(validation).train if isinstance(validation, str) else None
+        return self._load(validation, self.dataset.schema).train if isinstance(validation, str) else None
 
     def measured_rows(self) -> MeasuredRows:
         """Return the test rows where there are any, else those held out, else those trained on."""

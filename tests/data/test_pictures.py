@@ -7,6 +7,7 @@ import os
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def test_a_picture_is_cropped_padded_or_stretched_as_pillow_does(
     np.testing.assert_allclose(found, expected, atol=1)
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_orientation_is_honoured(tmp_path: Path, orientation: int, fit: str, kind: str) -> None:
@@ -129,15 +130,82 @@ def test_transparent_parts_are_white(tmp_path: Path, mode: str) -> None:
         assert found[:, 3, 2].tolist() == [255, 255, 255]
 
 
-def test_of_16_bits_the_upper_eight_are_taken(tmp_path: Path) -> None:
-    values = np.random.default_rng(2).integers(0, 65536, (9, 8)).astype(np.uint16)
-    found = decode_file(saved(tmp_path / "p.png", Image.fromarray(values)), PictureSettings(9, 8, 1))
-    np.testing.assert_array_equal(found[0], values >> 8)
+@pytest.mark.parametrize("name", ["p.png", "p.tif"])
+@pytest.mark.parametrize("depth", [8, 10, 12, 14, 16])
+def test_of_16_bits_the_upper_eight_of_the_depth_are_taken(tmp_path: Path, depth: int, name: str) -> None:
+    values = np.random.default_rng(2).integers(0, 2**depth, (9, 8)).astype(np.uint16)
+    path = saved(tmp_path / name, Image.fromarray(values))
+    found = decode_file(path, PictureSettings(9, 8, 1, depth=depth))
+    np.testing.assert_array_equal(found[0], values // 2 ** (depth - 8))
+    if depth > 8:  # what is brighter than that is white
+        found = decode_file(path, PictureSettings(9, 8, 1, depth=8))
+        np.testing.assert_array_equal(found[0], np.minimum(values, 255))
+
+
+def deep(path: Path, most: int, seed: int = 0) -> Path:
+    """Write a picture with 16 bits a pixel whose greatest value is this."""
+    values = np.random.default_rng(seed).integers(0, most, (9, 8)).astype(np.uint16)
+    values[4, 4] = most
+    return saved(path, Image.fromarray(values))
+
+
+@pytest.mark.parametrize(
+    ("most", "depth"),
+    [(200, 8), (255, 8), (256, 10), (1023, 10), (3000, 12), (9000, 14), (20_000, 16), (65_535, 16)],
+)
+def test_pictures_of_16_bits_are_scaled_by_the_range_of_the_training_set(
+    tmp_path: Path, most: int, depth: int
+) -> None:
+    options = PictureOptions(PictureSettings(9, 8, 1))
+    for part, label, value in (("train", "a", most), ("train", "b", most // 2), ("test", "a", 65_535)):
+        deep(tmp_path / "set" / part / label / "1.png", value)
+    saved(tmp_path / "set" / "train" / "b" / "2.png", picture().convert("L"))  # of 8 bits
+    for origin in ("decoded in", "read from the cache"):
+        dataset = load_dataset(tmp_path / "set", pictures=options)
+        assert dataset.test is not None
+        train, test = dataset.train.features, dataset.test.features
+        assert isinstance(train, Pictures)
+        assert isinstance(test, Pictures)
+        assert train.settings.depth == test.settings.depth == depth
+        assert origin in train.origin
+        assert f"values up to {most:,}: 0 to {2**depth - 1:,} become 0 to 255" in dataset.notes[0]
+        assert int(train.pixels[0].max()) == most // 2 ** (depth - 8)
+        assert int(train.pixels[1].max()) == most // 2 // 2 ** (depth - 8)
+        assert int(train.pixels[2].max()) > 200
+        assert int(test.pixels.max()) == 255
+
+    # The model keeps the range, and what it is given later is scaled alike.
+    preprocessor = Preprocessor.from_json(Preprocessor.fit(train).to_json())
+    assert preprocessor.pictures == train.settings
+    later = deep(tmp_path / "later" / "1.png", most // 3)
+    expected = np.asarray(Image.open(later)).astype(int) // 2 ** (depth - 8)
+    np.testing.assert_array_equal(preprocessor.transform(later).dense, expected.reshape(1, -1))
+    with Image.open(later) as image:
+        np.testing.assert_array_equal(preprocessor.transform(image).dense, expected.reshape(1, -1))
+    known = PictureOptions(train.settings, expected=True)
+    for require in (True, False):
+        source = tmp_path / "set" / "train" if require else later
+        features = load_dataset(source, require_target=require, pictures=known).train.features
+        assert preprocessor.transform(features).dense.max() <= 255
+    second = load_dataset(tmp_path / "set/train", test=tmp_path / "set/test", pictures=options)
+    assert second.test is not None
+    assert second.test.features.settings == train.settings  # type: ignore[union-attr]
+
+
+def test_pictures_of_floating_point_numbers_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.tif", Image.fromarray(np.random.default_rng(0).random((9, 8), np.float32)))
+    with pytest.raises(DataError, match="floating-point"):
+        decode_file(path, SMALL)
 
 
 @pytest.mark.parametrize(
     ("mode", "name"),
-    [("1", "p.bmp"), ("L", "p.jpg"), ("CMYK", "p.jpg"), ("P", "p.gif"), ("P", "p.bmp"), ("RGB", "p.webp")],
+    [("1", "p.bmp"), ("L", "p.jpg"), ("CMYK", "p.jpg"), ("P", "p.gif"), ("P", "p.bmp"), ("RGB", "p.webp")]
+    + [
+        (mode, f"p.{suffix}")
+        for mode in ("1", "L", "CMYK", "P", "RGB", "YCbCr")
+        for suffix in ("tif", "TIFF")
+    ],
 )
 def test_every_mode_becomes_colours_or_grey(tmp_path: Path, mode: str, name: str) -> None:
     path = saved(tmp_path / name, picture().convert(mode))
@@ -149,9 +217,10 @@ def test_every_mode_becomes_colours_or_grey(tmp_path: Path, mode: str, name: str
     np.testing.assert_allclose(grey[0], np.asarray(colours.convert("L")), atol=1)
 
 
-def test_of_several_frames_the_first_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["p.gif", "p.tif"])
+def test_of_several_frames_or_pages_the_first_is_taken(tmp_path: Path, name: str) -> None:
     frames = [picture(seed=seed) for seed in (0, 5)]
-    path = saved(tmp_path / "p.gif", frames[0].convert("P"), save_all=True, append_images=[frames[1]])
+    path = saved(tmp_path / name, frames[0].convert("P"), save_all=True, append_images=[frames[1]])
     expected = channels_first(frames[0].convert("P"))
     np.testing.assert_array_equal(decode_file(path, PictureSettings(30, 44)), expected)
 
@@ -199,7 +268,7 @@ def spoilt(path: Path, how: str) -> Path:
 WAYS = {
     "truncated": "cannot be decoded",
     "empty": "the file is empty",
-    "text": "no PNG, JPEG, WebP, BMP or GIF",
+    "text": "no PNG, JPEG, WebP, BMP, GIF or TIFF",
     "header": "cannot be|no PNG",
     "bomb": "pixels",
 }
@@ -219,7 +288,7 @@ def test_a_bad_picture_is_named_or_skipped(tmp_path: Path, how: str) -> None:
         assert len(dataset.train) == 7
         assert dataset.train.target is not None
         assert dataset.train.target.tolist() == ["cats"] * 4 + ["dogs"] * 3
-        assert f"skipped 1 of 8 files that are no whole pictures, first {path}" in dataset.notes[0]
+        assert f"skipped 1 of 8 files that cannot be read as pictures, first {path}" in dataset.notes[0]
         assert isinstance(dataset.train.features, Pictures)
         assert str(path) not in dataset.train.features.names
     with pytest.raises(DataError, match=WAYS[how]):
@@ -372,18 +441,6 @@ def test_folders_are_classes(tmp_path: Path) -> None:
     assert dataset.train.features.names[-1] == str(folder / "dogs" / "more" / "deep.JPG")
 
 
-def test_folders_called_train_and_test_are_no_classes(tmp_path: Path) -> None:
-    folder_of(tmp_path / "set" / "train", 3, 3)
-    folder_of(tmp_path / "set" / "test", 1, 2)
-    folder_of(tmp_path / "set" / "val", 1, 1)
-    dataset = load_dataset(tmp_path / "set", pictures=OPTIONS)
-    assert len(dataset.train) == 6
-    assert dataset.test is not None
-    assert dataset.test.target is not None
-    assert dataset.test.target.tolist() == ["cats", "dogs", "dogs"]
-    assert "data.validation = " in dataset.notes[0]
-
-
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_table_of_paths_and_labels(tmp_path: Path, kind: str) -> None:
     folder_of(tmp_path / "pets")
@@ -405,6 +462,119 @@ def test_a_table_of_paths_and_labels(tmp_path: Path, kind: str) -> None:
     named = load_dataset(path, target="size", pictures=PictureOptions(SMALL, column="file"))
     assert named.train.target is not None
     assert named.train.target.tolist() == [1, 2, 3]
+
+
+WRITTEN: dict[str, Callable[[Path], str]] = {
+    "relative to the table": lambda path: f"img/{path.name}",
+    "with a leading dot": lambda path: f"./img/{path.name}",
+    "absolute": str,
+    "as an address of a file": lambda path: path.as_uri(),
+    "as a short address of a file": lambda path: f"file:{path}",
+    "with the separators of Windows": lambda path: f".\\img\\{path.name}",
+    "relative to the working directory": lambda path: f"tables/img/{path.name}",
+    "with spaces around": lambda path: f" img/{path.name} ",
+    "from the home folder": lambda path: f"~/tables/img/{path.name}",
+}
+
+
+def images_beside_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Write pictures into a folder beside that of a table, and work in the folder above."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = [f"tables/img/{number} b.{suffix}" for number, suffix in enumerate(("png", "JPG", "tif", "png"))]
+    return [saved(tmp_path / name, picture(seed=number)) for number, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_paths_of_a_table_are_found_however_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    paths = images_beside_a_table(tmp_path, monkeypatch)
+    table = tmp_path / "tables" / "t.csv"
+    rows = [f"{WRITTEN[how](path)},{'ab'[place % 2]}" for place, path in enumerate(paths)]
+    table.write_text("file,label\n" + "\n".join(rows) + "\n")
+    listed = tmp_path / "tables" / "t.txt"
+    listed.write_text("\n".join(WRITTEN[how](path) for path in paths))
+    for source, target in ((table, True), (table, False), (Path("tables/t.csv"), True), (listed, False)):
+        features = load_dataset(
+            source, target="label", require_target=target, pictures=OPTIONS
+        ).train.features
+        assert isinstance(features, Pictures)
+        assert [os.path.abspath(name) for name in features.names] == [str(path) for path in paths]
+
+
+def test_the_table_comes_before_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = images_beside_a_table(tmp_path, monkeypatch)
+    saved(tmp_path / "img" / paths[0].name)
+    table = tmp_path / "tables" / "t.csv"
+    table.write_text(f"file,label\nimg/{paths[0].name},a\nimg/{paths[1].name},b\n")
+    features = load_dataset(table, pictures=OPTIONS).train.features
+    assert isinstance(features, Pictures)
+    assert features.names == [str(path) for path in paths[:2]]
+
+
+@pytest.mark.parametrize("require_target", [True, False])
+def test_paths_of_which_none_is_there_are_never_learnt_as_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require_target: bool
+) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    table = tmp_path / "tables" / "t.csv"
+    table.write_text("file,width,label\n" + "".join(f"img/{n}.png,{n},{n % 2}\n" for n in range(40)))
+
+    def told(**options: Any) -> str:
+        with pytest.raises(DataError) as caught:
+            load_dataset(table, target="label", require_target=require_target, **options)
+        assert str(caught.value).count("\n") == 1
+        return str(caught.value)
+
+    text = told()
+    assert "column 'file' looks like paths of pictures (img/0.png, ...)" in text
+    assert f"relative to {tmp_path / 'tables'} or {tmp_path / 'work'}\n" in text
+    assert "`drop`" in text
+    assert told(pictures=PictureOptions(column="file")).startswith(text.partition("(")[0])
+    # Where the column is not learnt from, or the model is not one of pictures, there is nothing to say.
+    for options in (
+        {"drop": ["file"]},
+        {"drop": [0]},
+        {"features": ["width"]},
+        {"pictures": PictureOptions(expected=False)},
+    ):
+        dataset = load_dataset(table, target="label", require_target=require_target, **options)  # type: ignore[arg-type]
+        assert isinstance(dataset.train.features, pa.Table)
+    saved(tmp_path / "tables" / "img" / "30.png")
+    with pytest.raises(DataError, match=r"img/0\.png \(and 38 more\): there is no such picture"):
+        load_dataset(table, target="label", require_target=require_target)
+    dataset = load_dataset(table, target="label", drop=["file"], require_target=require_target)
+    assert isinstance(dataset.train.features, pa.Table)
+
+
+def test_web_addresses_of_pictures_are_to_be_downloaded(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    for address in ("https://example.org/a/{}.png", "HTTP://example.org/{}.jpg?size=3", "s3://bucket/{}.tif"):
+        table.write_text("file,label\n" + "".join(f"{address.format(n)},{n % 2}\n" for n in range(40)))
+        with pytest.raises(DataError, match=r"column 'file' holds web addresses .*\nDownload them first"):
+            load_dataset(table, pictures=OPTIONS)
+
+
+def test_names_without_a_suffix_are_pictures_where_that_is_said(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{name}.{kind}") for name, kind in (("7", "png"), ("8", "jpg"), ("9", "tif"))]
+    table = tmp_path / "t.csv"
+    table.write_text("id,label\n7,a\n8,b\n9,a\n")
+    assert isinstance(load_dataset(table, pictures=OPTIONS).train.features, pa.Table)
+    for options in (PictureOptions(SMALL, column="id"), PictureOptions(SMALL, expected=True)):
+        for require_target in (True, False):
+            features = load_dataset(table, require_target=require_target, pictures=options).train.features
+            assert isinstance(features, Pictures)
+            assert features.names == [str(path) for path in paths]
+    table.write_text("id,label\n70,a\n80,b\n")
+    with pytest.raises(DataError, match=r"column 'id' looks like paths .*and none is there"):
+        load_dataset(table, pictures=PictureOptions(SMALL, column="id"))
+    with pytest.raises(DataError, match="trained on pictures, and no column holds their paths"):
+        load_dataset(table, require_target=False, pictures=PictureOptions(SMALL, expected=True))
 
 
 def test_a_path_of_a_table_that_is_not_there_is_named_or_skipped(tmp_path: Path) -> None:
@@ -546,6 +716,9 @@ def test_the_operation_survives_the_model_file(tmp_path: Path) -> None:
         {"channels": 2},
         {"channels": 4},
         {"fit": "cut"},
+        {"depth": 7},
+        {"depth": 17},
+        {"depth": "16"},
         {"shift": [0.0]},
         {"scale": [1.0, 2.0, float("inf")]},
         {"scale": "1"},
@@ -563,6 +736,7 @@ def test_a_damaged_operation_is_refused(change: dict[str, Any]) -> None:
     }
     whole = {"dtype": "float32", "notes": [], "operations": [good]}
     assert Preprocessor.from_json(whole).width == 48
+    assert Preprocessor.from_json(whole).pictures == PictureSettings(4, 4, depth=16)  # as older files say
     with pytest.raises(ModelFileError):
         Preprocessor.from_json({**whole, "operations": [{**good, **change}]})
     with pytest.raises(ModelFileError):
@@ -614,7 +788,9 @@ def test_a_program_gives_paths_images_or_arrays(tmp_path: Path) -> None:
         preprocessor.transform(other)
 
 
-@pytest.mark.parametrize("given", [{"height": 0}, {"width": 5000}, {"channels": 2}, {"fit": "squeeze"}])
+@pytest.mark.parametrize(
+    "given", [{"height": 0}, {"width": 5000}, {"channels": 2}, {"fit": "squeeze"}, {"depth": 7}]
+)
 def test_settings_out_of_range_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         PictureSettings(**given)

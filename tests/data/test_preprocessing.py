@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import tracemalloc
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_useless_columns_are_dropped_and_named() -> None:
     count = 1200
     table = pa.table(
         {
-            "good": np.arange(count),
+            "good": np.arange(count) * 7 % count,
             "same": np.ones(count),
             "nothing": pa.nulls(count),
             "nan": np.full(count, np.nan),
@@ -159,23 +160,35 @@ def test_dates_become_seconds() -> None:
     seconds = [stamp.timestamp() for stamp in stamps]
     np.testing.assert_array_equal(preprocessor.transform(table).dense, np.column_stack([seconds, seconds]))
     assert "dates or times" in preprocessor.notes[0]
-    with pytest.raises(DataError, match="should hold dates or times"):
-        preprocessor.transform(pa.table({"stamp": [1.0], "day": [2.0]}))
+    median = preprocessor.transform(pa.table({"stamp": [1.0], "day": [2.0]})).dense
+    assert median.tolist() == [[seconds[1]] * 2]
 
 
 @pytest.mark.parametrize(
-    ("column", "words"),
-    [
-        ([1.0, np.inf], r"'a' holds inf in row 1 \(counting from 0\)"),
-        (["1", "abc"], r"row 1 \(counting from 0\) holds 'abc'"),
-        ([[1], [2]], "'a' holds list"),
-        ([b"x", b"y"], "'a' holds binary"),
-    ],
+    ("column", "shown"),
+    [([1.0, np.inf], "'inf'"), (["1", "abc"], "'abc'"), ([None, dt.date(2024, 1, 1)], "'2024-01-01'")],
 )
-def test_what_is_no_number_is_named_with_its_row(column: list, words: str) -> None:
+def test_what_is_no_number_is_missing_and_told_with_its_row(
+    column: list, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    preprocessor = Preprocessor.fit(pa.table({"a": [1.0, 2.0, 4.0]}), scaling="none")
+    encoded = preprocessor.transform(pa.table({"a": column}))
+    assert encoded.dense[1, 0] == 2
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith("1 of 2 values of column 'a' do not fit (number)")
+    assert f"the first is {shown} in row 1 (counting from 0)" in record.message
+    with pytest.raises(DataError, match=r'`types` = \{"a" = "category"\}'):
+        preprocessor.transform(pa.table({"a": column}), strict=True)
+
+
+@pytest.mark.parametrize(("column", "words"), [([[1], [2]], "list"), ([b"x", b"y"], "binary")])
+def test_what_no_column_can_be_is_named(column: list, words: str) -> None:
     preprocessor = Preprocessor.fit(pa.table({"a": [1.0, 2.0]}))
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=f"'a' holds {words}"):
         preprocessor.transform(pa.table({"a": column}))
+    with pytest.raises(DataError, match=f"'a' holds {words}"):
+        Preprocessor.fit(pa.table({"a": column, "b": [1, 2]}))
 
 
 def test_numbers_as_text_are_read() -> None:

@@ -17,7 +17,7 @@ from nnkit.data.sources import load_dataset
 from nnkit.data.tables.frames import as_table
 from nnkit.errors import DataError, FileError
 
-ROWS = "".join(f"{i},{i * 2.5},{i % 2}\n" for i in range(40))
+ROWS = "".join(f"{i * 7 % 40},{i * 2.5},{i % 2}\n" for i in range(40))
 CSV = "a,b,target\n" + ROWS
 
 
@@ -56,8 +56,8 @@ def test_decimal_comma_is_found(tmp_path: Path) -> None:
         ("x,1\ny,2\nx,3\n", ["0", "1"]),
         ("colour,shape\nred,round\nblue,flat\n", ["colour", "shape"]),
         ("\n\na,b\n1,2\n", ["a", "b"]),
-        (",b\n0,1.5\n1,2.5\n", ["0", "b"]),
-        ("a,b,\n1,2,\n3,4,\n", ["a", "b", "2"]),
+        (",b\n0,1.5\n1,2.5\n", ["b"]),
+        ("a,b,\n1,2,\n3,4,\n", ["a", "b"]),
         ("0,1,2\n1.5,2,x\n", ["0", "1", "2"]),
         ("\ufeffa,b\r\n1,2\r\n", ["a", "b"]),
     ],
@@ -135,7 +135,7 @@ def test_second_source_is_the_test_set(tmp_path: Path) -> None:
 def test_take_selects_rows(tmp_path: Path) -> None:
     part = load_dataset(write(tmp_path, CSV)).train.take(np.array([3, 5]))
     assert len(part) == 2
-    assert part.features["a"].to_pylist() == [3, 5]
+    assert part.features["a"].to_pylist() == [21, 35]
     assert part.target.tolist() == [1, 1]
 
 
@@ -146,10 +146,7 @@ def test_take_selects_rows(tmp_path: Path) -> None:
         ("\n\n", "empty"),
         ("a,b,target\n", "not a single row"),
         ("a,b,c\n" + ROWS, "Name it with `target`; the columns are a, b, c"),
-        (CSV + "x,3,1\n", "column 'a' holds numbers but 'x' in row 40 (counting from 0)"),
-        (CSV + "3,3x,1\n7,zz,0\n", "'3x' in row 40 (counting from 0) (and 1 more"),
-        (CSV + "1,2,oops\n", "column 'target' holds numbers but 'oops' in row 40 (counting from 0)"),
-        (CSV + "1,inf,1\n", "column 'b' holds inf in row 40 (counting from 0)"),
+        (CSV.replace("target", "y") + "1,2,oops\n", "target 'y' holds 'oops' in row 40 (counting from 0)"),
         (CSV + "1,2,\n", "target 'target' is missing in row 40 (counting from 0)"),
         (CSV.replace("target", "y") + "1,2,nan\n", "target 'y' is missing in row 40 (counting from 0)"),
         (CSV + "1,2\n", "line 42 has 2 cells where 3 are expected"),
@@ -160,8 +157,7 @@ def test_take_selects_rows(tmp_path: Path) -> None:
             ("a,b,target\n" + "x,y,1\n" * 20_000 + "x,é,1\n").encode("latin-1"),
             "line 20002 is not UTF-8 text (its byte 3",
         ),
-        (CSV.encode("utf-16"), "UTF-16"),
-        ('a,b,target\n1,"2,0\n3,4,1\n', "line 2 has 2 cells"),
+        ('a,b,target\n1,"2,0\n3,4,1\n', 'line 2 has a cell that begins with "'),
     ],
 )
 def test_bad_text_is_named(tmp_path: Path, content: str | bytes, words: str) -> None:
@@ -196,7 +192,6 @@ def test_infinity_in_a_dropped_column_does_no_harm(tmp_path: Path) -> None:
     [
         ("x.csv.gz", gzip.compress(CSV.encode())[:-12], "cut short"),
         ("x.csv", b"\x01\x00\x02\x00" * 50, "neither text"),
-        ("x.xlsx", b"PK\x03\x04" + b"0" * 50, "not read"),
         ("x.pkl", b"\x80\x04junk junk", "not read"),
     ],
 )
@@ -222,8 +217,9 @@ def test_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
 
 
 def test_folder_with_nothing_usable_is_named(tmp_path: Path) -> None:
-    write(tmp_path, CSV)
-    with pytest.raises(FileError, match=r"holds data\.csv"):
+    write(tmp_path, CSV, "_data.csv")
+    write(tmp_path, CSV, "data.exe")
+    with pytest.raises(FileError, match=r"neither tables, .* holds _data\.csv, data\.exe"):
         load_dataset(tmp_path)
 
 

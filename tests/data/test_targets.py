@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
+from scipy.stats import skew
 
 from nnkit.data.targets import TargetEncoder
 from nnkit.errors import ConfigError, DataError, ModelFileError
@@ -38,8 +40,8 @@ def test_task_is_guessed_as_the_docstring_says(target: object, task: str, output
 
 
 def test_close_guess_is_noted() -> None:
-    assert 'task = "multiclass"' in TargetEncoder.fit(np.arange(30)).notes[0]
-    assert 'task = "regression"' in TargetEncoder.fit(np.arange(2000) % 90).notes[0]
+    assert '`task` = "multiclass"' in TargetEncoder.fit(np.arange(30)).notes[0]
+    assert '`task` = "regression"' in TargetEncoder.fit(np.arange(2000) % 90).notes[0]
     assert TargetEncoder.fit(np.arange(100) % 10).notes == ()
 
 
@@ -122,9 +124,9 @@ def test_unseen_label_is_named() -> None:
 @pytest.mark.parametrize(
     ("target", "task", "words"),
     [
-        ([1, 1], "auto", "one class only, 1"),
+        ([1, 1], "auto", "one value only, 1"),
         (["a", "a"], "auto", "one class only, 'a'"),
-        ([1.5, 1.5], "auto", "one class only"),
+        ([1.5, 1.5], "auto", "one value only"),
         ([], "auto", "at least one row"),
         ([[[1]]], "auto", "shape"),
         (np.array(["a", None], dtype=object), "auto", "row 1 .* is missing"),
@@ -138,7 +140,7 @@ def test_unseen_label_is_named() -> None:
         ([1, 2, 3], "multilabel", "a column of 0 and 1"),
         ([[1, 2], [3, 4]], "multilabel", "only 0 and 1"),
         ([[1, 0], [0, 1]], "multiclass", "has one column"),
-        (["a", "b"], "regression", "there is 'a'"),
+        (["a", "b"], "regression", "row 0 .* holds 'a'"),
         ([1e308, -1e308, 1e308], "regression", "too large"),
     ],
 )
@@ -196,3 +198,75 @@ REGRESSION = TargetEncoder.fit([0.5, 1.5]).to_json()
 def test_hostile_json_is_refused(data: object) -> None:
     with pytest.raises(ModelFileError):
         TargetEncoder.from_json(data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "positive", "classes"),
+    [
+        (["no", "yes", "no"], "no", ["yes", "no"]),
+        (["no", "yes", "no"], "yes", ["no", "yes"]),
+        ([0, 1, 1], "0", [1, 0]),
+        ([1.0, 2.0], 1, [2.0, 1.0]),
+        ([True, False], False, [True, False]),
+    ],
+)
+def test_the_positive_class_comes_second(target: list[Any], positive: Any, classes: list[Any]) -> None:
+    encoder = TargetEncoder.fit(target, positive=positive)
+    encoder = TargetEncoder.from_json(json.loads(json.dumps(encoder.to_json())))
+    assert encoder.classes is not None
+    assert encoder.classes.tolist() == classes
+    assert encoder.positive == classes[1]
+    truth = encoder.transform(target)[:, 0]
+    assert truth.tolist() == [float(label == classes[1]) for label in target]
+    assert encoder.predict(9 * (2 * truth[:, None] - 1)).tolist() == target
+    assert encoder.probabilities(np.array([[9.0]]))[0, 1] > 0.99
+
+
+def test_a_positive_class_that_is_not_there_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"`positive` is 'maybe', .* the classes are 'no', 'yes'"):
+        TargetEncoder.fit(["no", "yes"], positive="maybe")
+    with pytest.raises(ConfigError, match="one class of two, and this is a multiclass target"):
+        TargetEncoder.fit(["a", "b", "c"], positive="a")
+
+
+def test_classes_out_of_order_are_a_damaged_file_but_for_two() -> None:
+    kept = TargetEncoder.fit(["a", "b", "c"]).to_json()
+    kept["classes"]["values"] = ["b", "a", "c"]
+    with pytest.raises(ModelFileError, match="ascending"):
+        TargetEncoder.from_json(kept)
+    kept = TargetEncoder.fit(["a", "b"]).to_json()
+    kept["classes"]["values"] = ["b", "b"]
+    with pytest.raises(ModelFileError, match="distinct"):
+        TargetEncoder.from_json(kept)
+
+
+def test_labels_that_are_alike_are_noted() -> None:
+    [note] = TargetEncoder.fit(["yes", "no", "No", "maybe", "no"], names=("y",)).notes
+    assert "labels 'No', 'no' differ in capitals or blanks only" in note
+    assert "types" not in note
+    [note] = TargetEncoder.fit(["yes", "no", "No"], names=("y",)).notes
+    assert note.endswith('`types` = {"y" = "boolean"} reads them as true and false')
+    assert not TargetEncoder.fit(["yes", "no", "maybe"]).notes
+
+
+def test_labels_that_look_like_lists_are_noted() -> None:
+    combinations = ["a;b", "b;c", "a;c", "a;b;c", "d;a", "c"]
+    [note] = TargetEncoder.fit(combinations * 5).notes
+    assert 'if each cell is a list of labels, set `task` = "multilabel"' in note
+    places = ["Boston, MA", "Austin, TX", "Salem, OR"]
+    assert not TargetEncoder.fit(places * 5).notes
+    every = [f"{a};{b};{c}" for a in "abc" for b in "defg" for c in "hij"]
+    with pytest.raises(DataError, match=r'a label of its own.*set `task` = "multilabel"'):
+        TargetEncoder.fit(every)
+
+
+def test_a_heavy_tail_is_noted() -> None:
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=400)
+    [note] = TargetEncoder.fit(np.exp(normal), names=("price",)).notes
+    assert note.startswith("target 'price': a few values are far larger than the others (skewness")
+    skewness = (float(skew(np.exp(normal))), float(skew(normal)))
+    assert "(skewness {:.1f}, that of their logarithms {:.1f})".format(*skewness) in note
+    assert not TargetEncoder.fit(normal).notes
+    assert not TargetEncoder.fit(np.exp(normal) - 1).notes
+    assert not TargetEncoder.fit(rng.exponential(size=400)).notes

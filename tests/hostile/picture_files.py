@@ -17,6 +17,7 @@ _KINDS = (
     *(("PNG", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")),
     *(("JPEG", mode) for mode in ("RGB", "L", "CMYK")),
     *(("WEBP", "RGB"), ("WEBP", "RGBA"), ("BMP", "RGB"), ("BMP", "P"), ("GIF", "P"), ("GIF", "L")),
+    *(("TIFF", mode) for mode in ("RGB", "RGBA", "L", "1", "I;16")),
 )
 _ODD_PATHS = (
     "",

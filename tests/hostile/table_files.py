@@ -9,6 +9,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
@@ -104,6 +105,11 @@ def _arrow_seeds() -> tuple[bytes, ...]:
         buffer = io.BytesIO()
         with pa.ipc.new_stream(buffer, table.schema) as writer:
             writer.write_table(table, max_chunksize=5)
+        seeds.append(buffer.getvalue())
+    # Polars leaves out the message of the schema, which the footer repeats.
+    for compression in ("uncompressed", "zstd"):
+        buffer = io.BytesIO()
+        pl.DataFrame(_tables()[0]).write_ipc(buffer, compression=compression)  # type: ignore[arg-type]
         seeds.append(buffer.getvalue())
     return tuple(seeds)
 

@@ -15,7 +15,7 @@ import pytest
 from hostile.checks import Trap, endure
 from nnkit.data import limits
 from nnkit.data.sources import load_dataset
-from nnkit.errors import DataError
+from nnkit.errors import DataError, FileError
 
 MEBIBYTE = 1 << 20
 
@@ -142,7 +142,7 @@ def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     objects = npy(described("'|O'", "(1,)"), trap.pickled())
     for name, data in (("x.npy", objects), ("x.npz", npz(X=objects, y=objects)), ("y.npy", trap.pickled())):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(DataError):
+        with pytest.raises(DataError if name.startswith("x") else FileError):
             load_dataset(tmp_path / name, target=0)
     assert not (tmp_path / "sprung").exists()
 

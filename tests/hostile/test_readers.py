@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hostile.checks import RANDOMS, SETTINGS, endure
 from hostile.readers import READERS
 
-TEXTS = ("csv", "tsv", "messages", "jsonl", "text file", "word vectors", "toml", "history", "findings")
+TEXTS = "csv", "tsv", "messages", "jsonl", "json", "text file", "word vectors", "toml", "history", "findings"
 FILES = {name: reader for name, reader in READERS.items() if reader.split is None}
 
 
@@ -29,9 +29,7 @@ def test_random_bytes_give_a_result_or_an_error_of_nnkit(name: str, data: bytes)
     endure(name, data)
 
 
-@pytest.mark.parametrize(
-    "name", ["csv", "tsv", "messages", "jsonl", "text file", "word vectors", "toml", "history", "findings"]
-)
+@pytest.mark.parametrize("name", TEXTS)
 @given(text=st.text(st.characters(exclude_categories=()), max_size=300))
 @SETTINGS
 def test_random_text_gives_a_result_or_an_error_of_nnkit(name: str, text: str) -> None:

@@ -198,3 +198,15 @@ def test_a_long_time_zone_is_told_in_short() -> None:
         table = pa.Table.from_arrays([times, pa.array([0.5, 1.5] * 10)], names=names)
         for name, data in (("parquet", parquet(table)), ("arrow", stream(table))):
             endure(name, data)
+
+
+def test_a_message_of_arrow_that_is_only_an_end_is_told() -> None:
+    data = bytearray(arrow(TEXTS, compression="uncompressed"))
+    # The first message follows the magic; 0 as its length ends a stream, and the footer still points to it.
+    with pa.ipc.open_file(pa.py_buffer(bytes(data))) as reader:
+        assert reader.num_record_batches == 1
+    for place in range(8, len(data) - 8, 8):
+        if data[place : place + 4] == b"\xff\xff\xff\xff":
+            altered = bytearray(data)
+            altered[place + 4 : place + 8] = bytes(4)
+            assert isinstance(endure("arrow", bytes(altered)), DataError | None)

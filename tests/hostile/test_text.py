@@ -45,7 +45,9 @@ def test_a_cell_longer_than_a_block_is_read(tmp_path: Path) -> None:
 
 
 def test_more_columns_than_are_read_are_refused() -> None:
-    assert "100001 columns" in str(endure("csv", (b"1," * 100_000 + b"1\n") * 2))
+    assert "more columns than the 100000 that are read from text" in str(
+        endure("csv", (b"1," * 100_000 + b"1\n") * 2)
+    )
 
 
 def test_text_that_unpacks_to_more_than_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

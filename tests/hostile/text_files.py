@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 from random import Random
 from typing import Any
+
+import pyarrow as pa
 
 from hostile.mutations import alter_bytes, alter_tree, alter_words, random_bytes
 
@@ -15,6 +18,7 @@ __all__ = [
     "delimited_file",
     "findings_file",
     "history_file",
+    "json_document_file",
     "json_lines_file",
     "messages_file",
     "plain_text",
@@ -86,10 +90,21 @@ def delimited_file(random: Random, delimiter: str | None = None) -> bytes:
         data = data[:place] + random.choice(_ODD_BYTES) + data[place:]
     elif action < 0.38:
         data = text.encode(random.choice(("utf-16", "utf-16-le", "utf-32", "utf-8-sig")), "surrogatepass")
-    if random.random() < 0.1:
-        packed = gzip.compress(data, 1, mtime=0)
-        data = alter_bytes(packed, random, most=2) if random.random() < 0.5 else packed
-    return data
+    return _packed(data, random) if random.random() < 0.1 else data
+
+
+def _packed(data: bytes, random: Random) -> bytes:
+    """Return compressed bytes, altered half of the time."""
+    packed = random.choice((_gzip, bz2.compress, _zstd))(data)
+    return alter_bytes(packed, random, most=2) if random.random() < 0.5 else packed
+
+
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, 1, mtime=0)
+
+
+def _zstd(data: bytes) -> bytes:
+    return pa.compress(data, codec="zstd", asbytes=True)
 
 
 def _alter_shape(lines: list[list[str]], random: Random) -> None:
@@ -161,10 +176,8 @@ def messages_file(random: Random) -> bytes:
     return gzip.compress(data, 1, mtime=0) if action < 0.35 else data
 
 
-def json_lines_file(random: Random) -> bytes:
-    """Return lines of JSON, an example each, altered in values, keys, lines or bytes."""
-    if random.random() < 0.04:
-        return random_bytes(random)
+def _json_rows(random: Random) -> list[Any]:
+    """Return examples as objects, of which some are altered."""
     names = ("a", "b", "colour", "when", "target")
     rows: list[Any] = [
         {"message": f"{_MESSAGES[row % 4]} {row}", **dict(zip(names, cells, strict=True))}
@@ -179,7 +192,14 @@ def json_lines_file(random: Random) -> bytes:
     whole = [row for row in rows if isinstance(row, dict)]
     if random.random() < 0.2 and whole:
         random.choice(whole)["message"] = random.choice(_ODD_MESSAGES)
-    lines = [json.dumps(row, ensure_ascii=random.random() < 0.5) for row in rows]
+    return rows
+
+
+def json_lines_file(random: Random) -> bytes:
+    """Return lines of JSON, an example each, altered in values, keys, lines or bytes."""
+    if random.random() < 0.04:
+        return random_bytes(random)
+    lines = [json.dumps(row, ensure_ascii=random.random() < 0.5) for row in _json_rows(random)]
     text = "\n".join(lines)
     if random.random() < 0.2:
         odd = ("", "{", "[]", "null", '{"a":', '{"a": 1, "a": 2}', "[" * 5000, '{"a": ' * 5000, '"\\ud800"')
@@ -191,7 +211,35 @@ def json_lines_file(random: Random) -> bytes:
     elif action < 0.3:
         place = random.randrange(len(data) + 1)
         data = data[:place] + random.choice(_ODD_BYTES) + data[place:]
-    return gzip.compress(data, 1, mtime=0) if random.random() < 0.1 else data
+    return _packed(data, random) if random.random() < 0.1 else data
+
+
+def json_document_file(random: Random) -> bytes:
+    """Return a JSON document that holds a table in one of its shapes, altered in its tree or its bytes."""
+    rows = _json_rows(random)
+    whole = [row for row in rows if isinstance(row, dict)]
+    columns: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(whole):
+        for key, value in row.items():
+            columns.setdefault(str(key), {})[str(number)] = value
+    shapes: tuple[Any, ...] = (
+        rows,
+        {"data": rows},
+        {"schema": {"primaryKey": ["a"]}, "data": rows},
+        columns,
+        {str(number): row for number, row in enumerate(whole)},
+        {"columns": list(columns), "index": [], "data": [list(row.values()) for row in whole]},
+        {name: list(column.values()) for name, column in columns.items()},
+        [list(row.values()) for row in whole],
+    )
+    document = random.choice(shapes)
+    if random.random() < 0.3:
+        document = alter_tree(document, random)
+    text = json.dumps(document, indent=random.choice((None, 1)), ensure_ascii=random.random() < 0.5)
+    data = text.encode("utf-8", "surrogatepass")
+    if random.random() < 0.3:
+        data = alter_bytes(data, random)
+    return _packed(data, random) if random.random() < 0.1 else data
 
 
 VECTOR_WORDS = ("free", "prize", "call", "home", "you", "été")

@@ -89,6 +89,8 @@ def test_a_loss_of_quantities_on_two_classes_is_named() -> None:
     assert settings_of([Dense(1)], "mse", two) == ["unfit_loss"]
     assert settings_of([Dense(1)], "binary_cross_entropy", two) == []
     assert settings_of([Dense(1)], "mse", noise(60, 1)) == []
+    # Two rows have two values, whatever they are.
+    assert settings_of([Dense(1)], "mse", two[:2]) == []
 
 
 def test_a_poisson_loss_on_negative_targets_is_named() -> None:

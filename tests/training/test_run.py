@@ -26,7 +26,7 @@ def run_of(source: object, *settings: str) -> Run:
 
 def write(path: Path, rows: int, label: Any = lambda i: "ab"[i % 2], first: int = 0) -> Path:
     """Write a table of two numbers and a target."""
-    lines = [f"{i},{(i * 7) % 11 / 3},{label(i)}" for i in range(first, first + rows)]
+    lines = [f"{i}.0,{(i * 7) % 11 / 3},{label(i)}" for i in range(first, first + rows)]
     path.write_text("\n".join(["x,z,target", *lines]) + "\n")
     return path
 
@@ -228,6 +228,10 @@ def test_few_rows_are_all_trained_on_unless_a_share_is_given(
     with caplog.at_level(logging.INFO, "nnkit"):
         assert run_of(path).held_out_rows == 0
     assert "49 rows are too few to hold some out" in caplog.text
+    assert "not what can be learnt" not in caplog.text
+    with caplog.at_level(logging.INFO, "nnkit"):
+        run_of(write(tmp_path / "two.csv", 2))
+    assert "so few show that a training runs, not what can be learnt" in caplog.text
     assert run_of(path, "data.validation=0.2").held_out_rows == 10
     assert run_of(write(tmp_path / "u.csv", 50)).held_out_rows == 5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ import pyarrow.compute as pc
 from nnkit.data.limits import check_size
 from nnkit.data.tables.arrow_sizes import check_unpacked
 from nnkit.data.tables.frames import as_table, check_names
+from nnkit.data.tables.raw import RawTable
+from nnkit.data.tables.string_views import plain_schema
 from nnkit.errors import DataError, FileError
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ _TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.str
 _NUMBER_BYTES = 4  # what any value takes once it is encoded
 
 
-def read_parquet(path: Path) -> pa.Table:
+def read_parquet(path: Path) -> RawTable:
     """Read a Parquet file.
 
     Texts are read as the dictionaries that they are stored as, for a few bytes of a file can repeat a long
@@ -47,7 +50,7 @@ def _parquet_table(path: Path) -> pa.Table:
             for name in texts:
                 table = table.append_column(name, _text_column(file, packed, name))
     _check_table(table, str(path))
-    return table.select(schema.names).cast(schema)
+    return table.select(schema.names).cast(plain_schema(schema))
 
 
 def _check_claims(metadata: FileMetaData, where: str) -> None:
@@ -75,7 +78,7 @@ def _text_column(file: ParquetFile, packed: ParquetFile, name: str) -> pa.Chunke
         return file.read(columns=[name]).column(0)
 
 
-def read_arrow(path: Path) -> pa.Table:
+def read_arrow(path: Path) -> RawTable:
     """Read an Arrow IPC file or stream; a Feather file is one, since its version 2."""
 
     def read() -> pa.Table:
@@ -121,16 +124,28 @@ def _written_out(column: pa.DictionaryArray) -> int:
     return pc.sum(lengths.take(column.indices)).as_py() or 0
 
 
-def _read(path: Path, read: Callable[[], pa.Table], kind: str) -> pa.Table:
+def _index_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns that hold the index of a pandas frame, by the metadata that pandas writes."""
+    try:
+        columns = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
+    # A range of numbers is described, and is no column.
+    names = [name for name in columns if isinstance(name, str)] if isinstance(columns, list) else []
+    return tuple(name for name in names if name in schema.names)
+
+
+def _read(path: Path, read: Callable[[], pa.Table], kind: str) -> RawTable:
     try:
         table = read()
         if table.num_rows == 0:
             raise DataError("the table has no rows")
-        return as_table(table)
+        index = _index_columns(table.schema)
+        return RawTable(as_table(table.replace_schema_metadata(None)), index=index)
     except DataError as error:
         text = str(error)
         raise DataError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
         reason = " ".join(str(error).split())[:160]

@@ -9,76 +9,59 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nnkit.data.tables.arrow import null_of, numpy_array, text_scalar
+from nnkit.data.tables.numerals import parse_numbers
+from nnkit.data.tables.schema import toml_text
 from nnkit.errors import DataError
 
 __all__ = [
     "ColumnKind",
-    "arrow_array",
-    "check_column",
     "column_kind",
+    "is_list_of_labels",
+    "label_lists",
     "numbers",
-    "numpy_array",
     "target_values",
     "texts",
+    "type_kind",
 ]
 
 ColumnKind = Literal["number", "time", "category", "empty"]
+TypeKind = Literal["number", "date", "boolean", "text", "category", "empty", "nested"]
 
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-# A column of texts of which this share are numbers is a column of numbers with mistakes in it.
-_NUMBER_SHARE = 0.9
-# A target of no more different texts than this is labels; numbers may be among them ("0" to "9" and "X") if
-# the others are at least this share of the rows.
-_LABELS = 20
-_TEXT_LABELS_SHARE = 0.05
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _SECONDS_A_DAY = 86400.0
 _LONGEST_TYPE = 80  # in a message: a nested type names all its fields
 
 
-def arrow_array(values: NDArray) -> pa.Array:
-    """Wrap plain numbers without a copy; `pa.array` would import pandas (0.6 s)."""
-    values = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
-
-
-def numpy_array(column: pa.Array | pa.ChunkedArray) -> NDArray:
-    """Return plain numbers or booleans, not masking the missing.
-
-    `to_numpy` would import pandas, and so would `to_pandas_dtype` before pyarrow 26.
-    """
-    if pa.types.is_boolean(column.type):
-        return numpy_array(column.cast(pa.uint8())).view(np.bool_)
-    types = pa.types
-    kind = "f" if types.is_floating(column.type) else "u" if types.is_unsigned_integer(column.type) else "i"
-    dtype = np.dtype(f"{kind}{column.type.bit_width // 8}")
-    parts = [np.empty(0, dtype)]
-    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        data = chunk.buffers()[1]
-        if data is None:
-            parts.append(np.zeros(len(chunk), dtype))
-        else:
-            parts.append(np.frombuffer(data, dtype, len(chunk), chunk.offset * dtype.itemsize))
-    return parts[1] if len(parts) == 2 else np.concatenate(parts)
-
-
-def column_kind(name: str, type_: pa.DataType) -> ColumnKind:
-    """Say how a column is encoded; a DataError where it cannot be."""
+def type_kind(type_: pa.DataType) -> TypeKind:
+    """Say what a column of an Arrow type holds; "text" may still be numbers or dates, written out."""
     types = pa.types
     if types.is_null(type_):
         return "empty"
     if types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_):
         return "number"
     if types.is_date(type_) or types.is_time(type_) or types.is_timestamp(type_) or types.is_duration(type_):
-        return "time"
-    if types.is_boolean(type_) or _is_text(type_):
-        return "category"
+        return "date"
+    if types.is_boolean(type_):
+        return "boolean"
+    if types.is_string(type_) or types.is_large_string(type_):
+        return "text"
     if types.is_dictionary(type_) and not types.is_nested(type_.value_type):
         return "category"
-    raise DataError(
-        f"column {name!r} holds {_type_name(type_)}, which is neither a number nor a text: "
-        "drop it or take it apart"
-    )
+    return "nested"
+
+
+def column_kind(name: str, type_: pa.DataType) -> ColumnKind:
+    """Say how a column is encoded; a DataError where it cannot be."""
+    kind = type_kind(type_)
+    if kind == "nested":
+        raise DataError(
+            f"column {name!r} holds {_type_name(type_)}, which is neither a number nor a text: "
+            "drop it or take it apart"
+        )
+    if kind in ("boolean", "text"):
+        return "category"
+    return "time" if kind == "date" else kind  # type: ignore[return-value]
 
 
 def _type_name(type_: pa.DataType) -> str:
@@ -89,38 +72,17 @@ def _is_text(type_: pa.DataType) -> bool:
     return pa.types.is_string(type_) or pa.types.is_large_string(type_)
 
 
-def check_column(name: str, column: pa.ChunkedArray) -> None:
-    """Raise a DataError for what no training can use: infinite numbers, and texts among numbers.
-
-    Rows count from 0, without the header.
-    """
-    kind = column_kind(name, column.type)
-    if kind == "number" and pa.types.is_floating(column.type):
-        infinite = pc.is_inf(column)
-        if pc.any(infinite).as_py():
-            row = _first_row(infinite, True)
-            raise DataError(
-                f"column {name!r} holds {column[row].as_py()} in row {row} (counting from 0): correct it "
-                "or leave it empty (a missing value)"
-            )
-    elif _is_text(column.type):
-        _check_texts(name, column)
-
-
-def _check_texts(name: str, column: pa.ChunkedArray, share: float = _NUMBER_SHARE) -> None:
-    """Refuse a column of which at least `share` of the values are numbers and some are not."""
-    matches = pc.match_substring_regex(column, _NUMBER)
-    numeric = pc.sum(matches).as_py() or 0
-    present = len(column) - column.null_count
-    if numeric == present or numeric < share * present:
+def _check_finite(name: str, column: pa.ChunkedArray) -> None:
+    """Raise a DataError for infinite numbers; rows count from 0, without the header."""
+    if not pa.types.is_floating(column.type):
         return
-    row = _first_row(matches, False)
-    others = present - numeric - 1
-    more = f" (and {others} more like it)" if others else ""
-    raise DataError(
-        f"column {name!r} holds numbers but {_shown(column[row].as_py())} in row {row} (counting from 0)"
-        f"{more}: correct it, leave the cell empty, or drop the column"
-    )
+    infinite = pc.is_inf(column)
+    if pc.any(infinite).as_py():
+        row = _first_row(infinite, True)
+        raise DataError(
+            f"column {name!r} holds {column[row].as_py()} in row {row} (counting from 0): correct it "
+            "or leave it empty (a missing value)"
+        )
 
 
 def _first_row(flags: pa.ChunkedArray, wanted: bool) -> int:
@@ -161,7 +123,7 @@ def numbers(name: str, column: pa.ChunkedArray, kind: str = "number") -> NDArray
         return _seconds(column)
     if _is_text(column.type):
         column = _parsed(name, column)
-    check_column(name, column)
+    _check_finite(name, column)
     return _to_float(column)
 
 
@@ -174,17 +136,17 @@ def _to_float(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 def _parsed(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read texts as numbers; blank ones are missing."""
-    trimmed = pc.utf8_trim_whitespace(column)
-    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, trimmed.type), trimmed)
-    matches = pc.match_substring_regex(trimmed, _NUMBER)
-    row = _first_row(matches, False)
+    column = pc.utf8_trim_whitespace(column)
+    values = parse_numbers(column)
+    filled = pc.not_equal(column, text_scalar("", column.type))
+    wrong = pc.and_(pc.is_null(values), filled)
+    row = _first_row(wrong, True)
     if row >= 0:
         raise DataError(
             f"column {name!r} should hold numbers, but row {row} (counting from 0) holds "
             f"{_shown(column[row].as_py())}: correct it or leave the cell empty"
         )
-    # Arrow's parser knows no leading plus sign.
-    return pc.cast(pc.replace_substring_regex(trimmed, r"^\+", ""), pa.float64())
+    return values
 
 
 def _seconds(column: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -206,7 +168,7 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
     elif kind == "time":
         raise DataError(f"column {name!r} should hold texts, but holds {_type_name(column.type)}")
     if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        column = pc.if_else(pc.is_nan(column), null_of(column.type), column)
     try:
         encoded = column.cast(pa.string()).dictionary_encode(null_encoding="encode").combine_chunks()
     except pa.ArrowInvalid as error:
@@ -216,6 +178,28 @@ def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
             encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.dictionary(pa.int32(), pa.string()))
         )
     return encoded
+
+
+def is_list_of_labels(type_: pa.DataType) -> bool:
+    """Tell whether each cell of a column is a list of texts or numbers."""
+    types = pa.types
+    lists = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
+    return lists and type_kind(type_.value_type) in ("text", "number", "boolean", "category", "empty")
+
+
+def label_lists(name: str, column: pa.ChunkedArray) -> NDArray[np.object_]:
+    """Return a target of lists as tuples of texts; a DataError names the first row that has none."""
+    cells = column.to_pylist()
+    values = np.empty(len(cells), dtype=object)
+    for row, cell in enumerate(cells):
+        if cell is None or None in cell:
+            what = "is missing" if cell is None else "holds a missing label"
+            raise DataError(
+                f"target {name!r} {what} in row {row} (counting from 0): leave out the rows without a "
+                "target, and write [] for no label"
+            )
+        values[row] = tuple(str(label) for label in cell)
+    return values
 
 
 def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
@@ -231,7 +215,8 @@ def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
     kind = column_kind(name, column.type)
     if kind == "time":
         raise DataError(
-            f"target {name!r} holds {_type_name(column.type)}: turn it into numbers or classes first"
+            f"target {name!r} holds dates or times: turn them into numbers, such as days, or take each for a "
+            f'class by `types` = {{{toml_text(name)} = "category"}}'
         )
     missing = pc.is_null(column, nan_is_null=True)
     row = _first_row(missing, True)
@@ -243,12 +228,10 @@ def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
             "a target"
         )
     if _is_text(column.type):
-        share = _NUMBER_SHARE if pc.count_distinct(column).as_py() > _LABELS else 1 - _TEXT_LABELS_SHARE
-        _check_texts(name, column, share)
         encoded = texts(name, column)
         labels = np.array(encoded.dictionary.to_pylist(), dtype=object)
         return labels[numpy_array(encoded.indices)]
-    check_column(name, column)
+    _check_finite(name, column)
     if pa.types.is_decimal(column.type):
         return _to_float(column)
     return numpy_array(column)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,25 +13,25 @@ from numpy.typing import NDArray
 
 from nnkit.core.features import Bags, Features
 from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, TextColumn
-from nnkit.data.tables.columns import (
-    ColumnKind,
-    arrow_array,
-    check_column,
-    column_kind,
-    numbers,
-    numpy_array,
-    texts,
-)
-from nnkit.data.text import encode_texts, fit_texts, holds_text
+from nnkit.data.tables.arrow import arrow_array, numpy_array
+from nnkit.data.tables.columns import ColumnKind, numbers, texts
+from nnkit.data.tables.frames import listed
+from nnkit.data.tables.numerals import PLAIN_NUMBER
+from nnkit.data.tables.parallel import each_column
+from nnkit.data.tables.reading import Misfits
+from nnkit.data.tables.schema import Column, Schema
+from nnkit.data.text import encode_texts, fit_texts
 from nnkit.data.text_options import TextOptions
 from nnkit.errors import DataError
 
-__all__ = ["encode_table", "fit_table", "table_as_array"]
+__all__ = ["check_present", "encode_table", "fit_table", "table_as_array"]
 
 # A text column with more values than this, or in which nearly each row has a value of its own, is free text
 # or an identifier: its one-hot places would each see too few rows to learn from.
 _MOST_CATEGORIES = 1000
 _UNIQUE_SHARE = 0.9
+# Numbers that programs write for a missing value, where they lie so many times the range of all others away.
+_CODES_OF_MISSING, _FAR = (99.0, 999.0, 9999.0, 99999.0, 999999.0), 2.0
 _UNIQUE_ROWS = 20
 
 
@@ -40,9 +41,16 @@ class _Fitted:
     notes: list[str] = field(default_factory=list)
     constant: list[str] = field(default_factory=list)
 
+    def add(self, other: _Fitted) -> None:
+        """Add what another column came to."""
+        self.operations += other.operations
+        self.notes += other.notes
+        self.constant += other.constant
+
 
 def fit_table(
     table: pa.Table,
+    schema: Schema,
     rows: NDArray[np.integer] | None,
     scaling: str,
     text: TextOptions | None = None,
@@ -50,25 +58,38 @@ def fit_table(
 ) -> tuple[tuple[ColumnOperation, ...], tuple[str, ...], tuple[str, ...]]:
     """Return an operation for each column that can be learned from, notes on the others, and constant ones.
 
-    Without `text` no column is learnt from as text; with `embedded`, categories are rows of an embedding.
+    The table was read by the schema. Without `text` no column is learnt from as text; with `embedded`,
+    categories are rows of an embedding.
     """
     fitted = _Fitted()
+    named_texts = () if text is None or text.columns is None else text.columns
+
+    def fit_number(name: str) -> _Fitted:
+        kind: ColumnKind = "time" if schema.by_name[name].kind == "date" else "number"
+        found, values = _Fitted(), numbers(name, table[name], kind)
+        _fit_number(name, values if rows is None else values[rows], kind, scaling, found)
+        return found
+
+    counted = [
+        name
+        for name in table.column_names
+        if schema.by_name[name].kind in ("number", "date") and name not in named_texts
+    ]
+    of_numbers = dict(zip(counted, each_column(fit_number, counted, len(table)), strict=True))
     for name in table.column_names:
-        column = table[name]
-        named = text is not None and text.columns is not None and name in text.columns
-        if not named:
-            check_column(name, column)
-        kind = column_kind(name, column.type)
-        if named or (kind == "category" and (text is None or text.columns is None) and holds_text(column)):
+        column, entry = table[name], schema.by_name[name]
+        named = name in named_texts
+        found = entry.kind == "text" and (text is None or text.columns is None)
+        if named or found:
             _fit_text(name, column, rows, text, fitted)
-        elif kind == "empty":
-            fitted.notes.append(f"dropped column {name!r}: every value is missing")
-        elif kind == "category":
+        elif name in of_numbers:
+            fitted.add(of_numbers[name])
+        elif entry.kind in ("category", "boolean", "text"):
             taken = column if rows is None else column.take(arrow_array(rows))
             _fit_category(name, taken, embedded, fitted)
         else:
-            values = numbers(name, column, kind)
-            _fit_number(name, values if rows is None else values[rows], kind, scaling, fitted)
+            why = "every value is missing" if entry.kind == "empty" else entry.note or f"it is {entry.kind}"
+            fitted.notes.append(f"dropped column {name!r}: {why}")
     if not fitted.operations:
         raise DataError(
             f"no column is left to learn from: {'; '.join(fitted.notes) or 'the table has no columns'}"
@@ -107,6 +128,8 @@ def _fit_number(
         fitted.constant.append(name)
         return
     fill = float(np.median(present))
+    if kind == "number":
+        fitted.notes += _codes_of_missing(name, present, low, high)
     if kind == "time":
         fitted.notes.append(f"column {name!r} holds dates or times: they become numbers, in seconds")
     if absent:
@@ -126,6 +149,22 @@ def _fit_number(
             f"column {name!r} cannot be scaled, with values from {low:g} to {high:g}: rescale or drop it"
         )
     fitted.operations.append(NumberColumn(name, "time" if kind == "time" else "number", fill, shift, scale))
+
+
+def _codes_of_missing(name: str, values: NDArray[np.float64], low: float, high: float) -> list[str]:
+    """Return a note where the least or the greatest value is like a code for a missing one: -999, 9999."""
+    notes = []
+    for value in (low, high):
+        if abs(value) not in _CODES_OF_MISSING:
+            continue
+        others = values[values != value]
+        count, nearest = len(values) - len(others), float(others.max() if value == high else others.min())
+        if count > 1 and abs(value - nearest) > _FAR * (float(np.ptp(others)) or 1.0):
+            notes.append(
+                f"column {name!r}: {value:g} stands in {count:,} rows, far from all other values; if it "
+                f'means a missing one, set `missing` = ["{value:g}"]'
+            )
+    return notes
 
 
 def _fit_category(name: str, column: pa.ChunkedArray, embedded: bool, fitted: _Fitted) -> None:
@@ -159,40 +198,56 @@ def encode_table(
     operations: Sequence[ColumnOperation],
     rows: NDArray[np.integer] | None,
     dtype: np.dtype,
-) -> Features:
-    """Encode the rows; columns are matched by name, and those that no operation wants are ignored."""
-    _check_present(table, [operation.column for operation in operations])
+) -> tuple[Features, list[Misfits]]:
+    """Encode the rows of a table that was read by the model's schema.
+
+    Columns are matched by name, and those that no operation wants are ignored.
+
+    Returns
+    -------
+    Features
+    list of Misfits
+        The categories that the training had not.
+    """
+    check_present(table.column_names, [operation.column for operation in operations])
     number_columns = [operation for operation in operations if isinstance(operation, NumberColumn)]
     categories = [operation for operation in operations if isinstance(operation, CategoryColumn)]
     one_hot = [category for category in categories if not category.embedded]
     count = len(table) if rows is None else len(rows)
     dense = np.empty((count, len(number_columns)), dtype=dtype)
-    for place, number in enumerate(number_columns):
+
+    def encode(place: int) -> None:
+        number = number_columns[place]
         dense[:, place] = _encode_number(number, table[number.column], rows, dtype)
+
+    each_column(encode, range(len(number_columns)), count)
+    coded = {
+        category.column: _encode_category(category, table[category.column], rows) for category in categories
+    }
     bags = tuple(
-        _encode_bags(operation, table[operation.column], rows, dtype)
+        _encode_bags(operation, table[operation.column], rows, dtype, coded)
         for operation in operations
         if isinstance(operation, TextColumn) or (isinstance(operation, CategoryColumn) and operation.embedded)
     )
+    unseen = [found for _, found in coded.values() if found is not None]
     if not one_hot:
-        return Features(dense, bags=bags)
+        return Features(dense, bags=bags), unseen
     codes = np.empty((count, len(one_hot)), dtype=np.int32)
     for place, category in enumerate(one_hot):
-        codes[:, place] = _encode_category(category, table[category.column], rows)
+        codes[:, place] = coded[category.column][0]
     cardinalities = tuple(category.places for category in one_hot)
-    return Features(dense, codes=codes, cardinalities=cardinalities, bags=bags)
+    return Features(dense, codes=codes, cardinalities=cardinalities, bags=bags), unseen
 
 
-def _check_present(table: pa.Table, wanted: Sequence[str]) -> None:
-    present = set(table.column_names)
+def check_present(names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise a DataError where a table with columns of these names lacks one that a model wants."""
+    present = set(names)
     missing = [name for name in wanted if name not in present]
     if missing:
-        from nnkit.data.tables.frames import listed
-
         plural = "column" if len(missing) == 1 else "columns"
         raise DataError(
             f"{plural} {listed(map(repr, missing))} missing: the model was trained on them; "
-            f"there are {listed(map(repr, table.column_names))}"
+            f"there are {listed(map(repr, names))}"
         )
 
 
@@ -201,10 +256,11 @@ def _encode_bags(
     column: pa.ChunkedArray,
     rows: NDArray[np.integer] | None,
     dtype: np.dtype,
+    coded: Mapping[str, tuple[NDArray[np.int32], Misfits | None]],
 ) -> Bags:
     if isinstance(operation, TextColumn):
         return encode_texts(operation, column, rows, dtype)
-    codes = _encode_category(operation, column, rows)
+    codes = coded[operation.column][0]
     return Bags(codes, np.arange(len(codes) + 1), operation.places)
 
 
@@ -227,19 +283,69 @@ def _encode_number(
 
 def _encode_category(
     operation: CategoryColumn, column: pa.ChunkedArray, rows: NDArray[np.integer] | None
-) -> NDArray[np.int32]:
+) -> tuple[NDArray[np.int32], Misfits | None]:
+    """Return each row's code, and what there is to say of values that the training had not."""
     encoded = texts(operation.column, column)
-    places = {value: code for code, value in enumerate(operation.values)}
-    other = len(operation.values)
-    table = np.array([places.get(value, other) for value in encoded.dictionary.to_pylist()], dtype=np.int32)
+    names, other = encoded.dictionary.to_pylist(), len(operation.values)
+    found = _codes(operation.values, names)
+    table = np.array(found, dtype=np.int32)
     indices = numpy_array(encoded.indices)
-    return table[indices if rows is None else indices[rows]]
+    codes = table[indices if rows is None else indices[rows]]
+    unseen = [place for place, name in enumerate(names) if found[place] == other and name is not None]
+    places = np.flatnonzero(np.isin(indices if rows is None else indices[rows], unseen))
+    if not len(places):
+        return codes, None
+    row = int(places[0] if rows is None else rows[places[0]])
+    text = str(names[indices[row]])
+    alike = next((value for value in operation.values if value.lower() == text.lower()), "")
+    entry = Column(operation.column, "category")
+    return codes, Misfits(entry, len(places), len(codes), row, text, unseen=True, alike=alike)
+
+
+def _codes(values: Sequence[str], texts: Sequence[str | None]) -> list[int]:
+    """Return the code of each text: of the value it equals, else of the only one that means the same.
+
+    Another file may hold 1.0 or True as a number or a boolean of its own: 1.0 is also 1, and True is true.
+    """
+    places = {value: code for code, value in enumerate(values)}
+    other = len(values)
+    found = [other if text is None else places.get(text, other) for text in texts]
+    if any(code == other and text is not None for code, text in zip(found, texts, strict=True)):
+        for same in (_value_key, _number_key):
+            keys: dict[str, list[int]] = {}
+            for code, value in enumerate(values):
+                keys.setdefault(same(value), []).append(code)
+            alike = {key: codes[0] for key, codes in keys.items() if key and len(codes) == 1}
+            found = [
+                alike.get(same(text), other) if code == other and text is not None else code
+                for code, text in zip(found, texts, strict=True)
+            ]
+    return found
+
+
+def _value_key(text: str) -> str:
+    """Return what texts share that are one boolean, or one number without zeros before it; else ""."""
+    lower = text.lower()
+    if lower in ("true", "false"):
+        return lower
+    return "" if re.match("[+-]?0[0-9]", text) else _number_key(text)
+
+
+def _number_key(text: str) -> str:
+    if not re.fullmatch(PLAIN_NUMBER, text):
+        return ""
+    # Two account numbers of 17 digits may be one float.
+    whole = re.fullmatch(r"\+?(-?)0*([0-9]+)(?:\.0*)?", text)
+    if whole:
+        return whole[1] + whole[2] if whole[2] != "0" else "0"
+    number = float(text)
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def table_as_array(table: pa.Table, count: int, names: Sequence[str] = ()) -> NDArray[np.float64]:
     """Return a table of numbers as an array, for a model that was trained on one; columns by name, if any."""
     if names:
-        _check_present(table, names)
+        check_present(table.column_names, names)
         table = table.select(names)
     if table.num_columns != count:
         raise DataError(

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from nnkit.data.tables.columns import check_column, target_values
+from nnkit.data.tables.columns import column_kind, target_values
+from nnkit.data.tables.string_views import plain_table
 from nnkit.errors import DataError
 
-__all__ = ["as_table", "check_names", "check_table", "column_name", "is_frame", "join_target"]
+if TYPE_CHECKING:
+    from nnkit.data.tables.options import TableOptions
+    from nnkit.data.tables.raw import RawTable
+    from nnkit.data.tables.schema import Schema
+
+__all__ = [
+    "as_read_table",
+    "as_table",
+    "check_names",
+    "column_name",
+    "is_frame",
+    "join_target",
+    "read_raw",
+]
 
 _LONGEST_NAME = 300
 _LONGEST_LISTED = 60
@@ -43,8 +59,7 @@ def as_table(data: Any) -> pa.Table:
         reason = " ".join(" ".join(str(part) for part in error.args).split())
         raise DataError(f"the table cannot be read: {reason}") from None
     check_names(table.column_names)
-    fields = [field.with_type(_plain(field.type)) for field in table.schema]
-    return table.cast(pa.schema(fields)) if fields != list(table.schema) else table
+    return plain_table(table)
 
 
 def _converted(data: Any) -> pa.Table:
@@ -65,11 +80,43 @@ def _converted(data: Any) -> pa.Table:
     )
 
 
-def _plain(type_: pa.DataType) -> pa.DataType:
-    """Replace the string views of Polars, for which few of Arrow's functions are made."""
-    if pa.types.is_dictionary(type_):
-        return pa.dictionary(type_.index_type, _plain(type_.value_type), type_.ordered)
-    return pa.large_string() if pa.types.is_string_view(type_) else type_
+def as_read_table(data: Any) -> tuple[pa.Table, Schema]:
+    """Return any library's frame as a table that was read by a schema: its own, or one decided here."""
+    from nnkit.data.tables.options import TableOptions
+    from nnkit.data.tables.raw import RawTable
+    from nnkit.data.tables.schema import METADATA, Schema
+
+    table = as_table(data)
+    kept = (table.schema.metadata or {}).get(METADATA)
+    if kept is None:
+        return read_raw(RawTable(table), TableOptions(), None)
+    schema = Schema.from_json(json.loads(kept))
+    added = [name for name in table.column_names if name not in schema.by_name]
+    if not added:
+        return table, schema
+    others, found = read_raw(RawTable(table.select(added)), TableOptions(), None)
+    for name in added:
+        table = table.set_column(table.column_names.index(name), name, others[name])
+    schema = replace(schema, columns=schema.columns + found.columns)
+    return table.replace_schema_metadata({METADATA: schema.metadata}), schema
+
+
+def read_raw(raw: RawTable, options: TableOptions, schema: Schema | None) -> tuple[pa.Table, Schema]:
+    """Read a table by a schema, or by one that is decided here; raise where a column cannot be read."""
+    from nnkit.data.tables.inference import infer
+    from nnkit.data.tables.reading import read_columns, tell
+
+    table, read = raw.table, None
+    if schema is None:
+        found = infer(raw, options)
+        schema, read = found.schema, found.read
+        for column in schema.columns:
+            if column.note.startswith("it holds"):
+                column_kind(column.name, table[column.name].type)  # raises
+    names = [name for name in table.column_names if name in schema.by_name]
+    result, misfits = read_columns(table, schema, names, read)
+    tell(misfits, strict=True)
+    return result, schema
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -85,16 +132,10 @@ def check_names(names: Sequence[str]) -> None:
         raise DataError(f"two columns are both named {twice[0]!r}: rename one of them")
 
 
-def check_table(table: pa.Table) -> None:
-    """Raise a DataError for what no training can use, naming column and row."""
-    for name in table.column_names:
-        check_column(name, table[name])
-
-
 def column_name(key: Any, names: Sequence[str]) -> str:
-    """Return the name of the column that a name or a number (negative: from the end) means."""
-    if isinstance(key, str) and key in names:
-        return key
+    """Return the name of the column that a name or a number (negative: from the end) means; a name first."""
+    if str(key) in names:
+        return str(key)
     try:
         index = int(key)
     except (TypeError, ValueError):

@@ -10,10 +10,13 @@ from typing import Any
 
 from nnkit.errors import ConfigError
 
-__all__ = ["KINDS", "TableOptions"]
+__all__ = ["KINDS", "THOUSANDS", "TableOptions", "check_kind"]
 
 KINDS = ("number", "category", "boolean", "date", "text", "dropped")
 """The kinds that `TableOptions.types` gives a column; a date may have a pattern: ``date:%d.%m.%Y``."""
+
+THOUSANDS = ("", ".", ",", " ", "'", "_")
+"""The signs that may stand between groups of three digits; a space is any kind of space, "" none."""
 
 _ONE_SIGN = ("separator", "comment", "quote")
 
@@ -34,7 +37,8 @@ class TableOptions:
     decimal, thousands : str, optional
         The signs in numbers: ``","`` and ``"."`` for 1.234,5. A `thousands` of "" says that there is none.
     missing : tuple of str, optional
-        The words that mean a missing value, in place of those found by themselves; a blank cell always does.
+        Words that mean a missing value in any column, beside the usual ones such as NA; () says that no
+        word does. A blank cell always does.
     comment : str, optional
         Lines that begin with it are left out.
     skip_rows : int
@@ -42,7 +46,9 @@ class TableOptions:
     quote : str, optional
         The character around cells that hold a separator; "" for none. Without it, a double quote.
     index : str or int, optional
-        A column that numbers or names the rows, which is not learnt from.
+        A column that numbers or names the rows, by name or number, which is not learnt from.
+    weight : str or int, optional
+        A column of sample weights, by name or number, which is not learnt from either.
     types : mapping of str to str
         The kind of columns by their names: number, category, boolean, date, date:%d.%m.%Y, text or dropped.
     """
@@ -57,6 +63,7 @@ class TableOptions:
     skip_rows: int = 0
     quote: str | None = None
     index: str | int | None = None
+    weight: str | int | None = None
     types: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,7 +75,7 @@ class TableOptions:
                 raise ConfigError(f"`{name}` must be one ASCII character, not {value!r}")
         if self.decimal not in (None, ".", ","):
             raise ConfigError(f"`decimal` must be '.' or ',', not {self.decimal!r}")
-        if self.thousands not in (None, "", ".", ",", " ", "'", "_"):
+        if self.thousands is not None and self.thousands not in THOUSANDS:
             raise ConfigError(
                 f'`thousands` must be one of . , \' _ and a space, or "" for none, not {self.thousands!r}'
             )
@@ -77,23 +84,36 @@ class TableOptions:
         if self.encoding is not None:
             try:
                 codecs.lookup(self.encoding)
-            except (LookupError, ValueError):
-                raise ConfigError(
-                    f"`encoding` {self.encoding!r} is unknown: such as utf-8 or latin-1"
-                ) from None
-        if not isinstance(self.skip_rows, int) or self.skip_rows < 0:
+            except (LookupError, ValueError, TypeError):
+                known = "one that Python knows, such as utf-8 or latin-1"
+                raise ConfigError(f"`encoding` must be {known}, not {self.encoding!r}") from None
+        if not _is_count(self.skip_rows):
             raise ConfigError(f"`skip_rows` must be a whole number of at least 0, not {self.skip_rows!r}")
+        if not isinstance(self.header, bool | None) and not _is_count(self.header):
+            raise ConfigError(f"`header` must be a row's number, counted from 0, not {self.header!r}")
+        for name in ("index", "weight"):
+            key = getattr(self, name)
+            if isinstance(key, bool) or not isinstance(key, str | int | None) or key == "":
+                raise ConfigError(f"`{name}` must be a column's name or number, not {key!r}")
+        if self.missing is not None and not (
+            isinstance(self.missing, tuple) and all(isinstance(word, str) for word in self.missing)
+        ):
+            raise ConfigError(f"`missing` must be a tuple of texts, not {self.missing!r}")
         for name, kind in self.types.items():
             check_kind(name, kind)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is set, as JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        kept = {name: value for name, value in values.items() if value not in (None, 0, {}) or value is False}
+        kept = {name: value for name, value in values.items() if value != getattr(_FOUND_OUT, name)}
         return {
             name: list(value) if isinstance(value, tuple) else dict(value) if name == "types" else value
             for name, value in kept.items()
         }
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def check_kind(name: str, kind: object) -> None:
@@ -101,4 +121,9 @@ def check_kind(name: str, kind: object) -> None:
     if kind in KINDS or (isinstance(kind, str) and re.match("date:.*%[a-zA-Z]", kind)):
         return
     listed = ", ".join(KINDS)
-    raise ConfigError(f"column {name!r} must be one of {listed}, or such as date:%d.%m.%Y, not {kind!r}")
+    raise ConfigError(
+        f"`types` of column {name!r} must be one of {listed}, or such as date:%d.%m.%Y, not {kind!r}"
+    )
+
+
+_FOUND_OUT = TableOptions()

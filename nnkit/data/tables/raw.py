@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["RawTable"]
 
@@ -21,7 +23,8 @@ class RawTable:
     named : bool
         Whether the source names its columns; else they are called "0", "1", and so on.
     separator : str
-        The character between the cells of delimited text; "" for other formats.
+        The character between the cells of delimited text, "whitespace" for runs of spaces or tabs; "" for one
+        column and for other formats.
     index : tuple of str
         Columns that only number or name the rows, such as pandas writes them.
     notes : tuple of str
@@ -32,4 +35,4 @@ class RawTable:
     named: bool = True
     separator: str = ""
     index: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

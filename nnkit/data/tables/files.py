@@ -1,0 +1,285 @@
+"""Read a table from one file, or from several that are its parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from nnkit.data.kinds import TABLE_KINDS, FileKind, file_kind, kind_by_name
+from nnkit.data.limits import check_size
+from nnkit.data.tables.options import TableOptions
+from nnkit.data.tables.raw import RawTable
+from nnkit.data.tables.rows import is_number
+from nnkit.data.tables.schema import LEARNT
+from nnkit.data.tables.summaries import missing_words
+from nnkit.data.unchanged import unchanged
+from nnkit.data.wanted import Wanted
+from nnkit.errors import DataError
+
+if TYPE_CHECKING:
+    from nnkit.data.tables.schema import Schema
+
+__all__ = ["read_parts", "read_table", "table_parts"]
+
+_PARTITION = re.compile(r"([^=]+)=(.*)", re.DOTALL)
+_MISSING_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_OTHER_LAYOUT = "The file is not laid out as that of the training: how it is was found out."
+_SAME = "the parts of one table have the same columns"
+_WHATEVER = Wanted()
+_ONE_KIND = "give files of one kind alone, for example by a pattern such as 'data/*.csv'"
+_TRAINING, _HELD_OUT = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+
+
+def read_table(path: Path, kind: FileKind, wanted: Wanted = _WHATEVER) -> RawTable:
+    """Read a file of one of the kinds in `TABLE_KINDS`, for a model so that it finds its columns."""
+    if kind == "parquet":
+        from nnkit.data.tables.columnar import read_parquet
+
+        return read_parquet(path)
+    if kind == "arrow":
+        from nnkit.data.tables.columnar import read_arrow
+
+        return read_arrow(path)
+    if kind == "json":
+        from nnkit.data.tables.json_lines import read_json_lines
+
+        raw = read_json_lines(path)
+        return raw if wanted.schema is None else _with_keys(raw, wanted)
+    if kind == "workbook":
+        from nnkit.data.tables.workbooks import read_workbook
+
+        return read_workbook(path)
+    if wanted.schema is None:
+        from nnkit.data.tables.delimited import read_delimited
+
+        return read_delimited(path, wanted.table)
+    return _read_for_model(path, wanted.table, wanted.schema)
+
+
+def _read_for_model(path: Path, given: TableOptions, schema: Schema) -> RawTable:
+    """Read delimited text for a model: as the training's was written, or as it is found to be.
+
+    Another program may have written it, in another encoding.
+    """
+    own = replace(given, separator=None, header=None, encoding=None, comment=None, quote=None, skip_rows=0)
+    raw: RawTable | None = None
+    mistake: DataError | None = None
+    for options in [given] if own == given else [given, own]:
+        try:
+            found = _read_named(path, options, schema)
+        except DataError as error:
+            mistake = mistake or error
+            continue
+        if _has_columns(found, schema):
+            note = () if options is given else (_OTHER_LAYOUT,)
+            return replace(found, notes=(*found.notes, *note))
+        raw = raw or found
+    if raw is None:
+        assert mistake is not None
+        raise mistake
+    return raw
+
+
+def _has_columns(raw: RawTable, schema: Schema) -> bool:
+    """Tell whether a table has most of the columns that a model learnt from."""
+    names = [column.name for column in schema.columns if column.kind in LEARNT]
+    there = len(set(names) & set(raw.table.column_names)) if schema.named else raw.table.num_columns
+    return 2 * there > len(names)
+
+
+def _with_keys(raw: RawTable, wanted: Wanted) -> RawTable:
+    """Return JSON's table with the model's columns that no object has a key for: all are missing."""
+    schema, table = wanted.schema, raw.table
+    assert schema is not None
+    if _has_columns(raw, schema):
+        targets = {str(key) for key in wanted.target or ()}
+        for column in schema.columns:
+            if column.kind in LEARNT and column.name not in {*table.column_names, *targets}:
+                table = table.append_column(column.name, pa.nulls(len(table)))
+    return replace(raw, table=table)
+
+
+def _read_named(path: Path, options: TableOptions, schema: Schema) -> RawTable:
+    """Read delimited text by options, for a model, which knows whether its columns have names."""
+    from nnkit.data.tables.delimited import read_delimited
+
+    if options.header is not None:
+        return read_delimited(path, options)
+    try:
+        raw = read_delimited(path, options)
+    except DataError:
+        if schema.named:
+            raise
+        # A single row may look like names.
+        return read_delimited(path, replace(options, header=False))
+    if raw.named and not schema.named and _are_names(raw.table.column_names, schema):
+        places = [str(place) for place in range(raw.table.num_columns)]
+        notes = (*raw.notes, "The first row holds names: the model knows columns by their places.")
+        return replace(raw, table=raw.table.rename_columns(places), named=False, notes=notes)
+    return raw if raw.named == schema.named else read_delimited(path, replace(options, header=schema.named))
+
+
+def _are_names(first: Sequence[str], schema: Schema) -> bool:
+    """Tell whether a first row that looks like names can be no row of a table with columns of numbers."""
+    words = missing_words(True, schema.options.missing)
+    has_numbers = any(column.kind == "number" for column in schema.columns)
+    return has_numbers and not any(is_number(cell) or cell.strip() in words for cell in first)
+
+
+def table_parts(folder: Path) -> list[Path]:
+    """Return what lies in a folder of tables, in the order of the names; nothing where none is a table.
+
+    The folder may be partitioned as Hive does it, into subfolders called ``key=value``. Names that begin
+    with a dot or an underscore are left out.
+    """
+    paths = list(_parts(folder))
+    return paths if any(kind_by_name(path) in TABLE_KINDS for path in paths) else []
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_dir() and _PARTITION.fullmatch(path.name):
+            yield from _parts(path)
+        else:
+            yield path
+
+
+def read_parts(
+    paths: Sequence[Path], where: str, folder: Path | None = None, wanted: Wanted = _WHATEVER
+) -> RawTable:
+    """Read files that are parts of one table, joined in their order.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    where : str
+        What to call them together in messages.
+    folder : Path, optional
+        Of subfolders called ``key=value`` between it and a file, the keys become columns of texts.
+    wanted : Wanted, optional
+        How they are written.
+
+    Raises
+    ------
+    DataError
+        Where the parts are of several kinds, differ in their columns, or are a training and a test set.
+    FileError
+        Where one of them cannot be read.
+    """
+    _check_names(paths, where)
+    kind = _common_kind(paths, where, named=folder is not None)
+    parts, size = [], 0
+    with unchanged(*paths):
+        for path in paths:
+            part = read_table(path, kind, wanted)
+            size += part.table.nbytes
+            check_size(size, where)
+            parts.append(_with_partition(part, path, folder))
+    tables = [_matching(part, parts[0], path, paths[0]) for part, path in zip(parts, paths, strict=True)]
+    notes = dict.fromkeys(note for part in parts for note in part.notes)
+    return RawTable(
+        _joined(tables, paths, kind), parts[0].named, parts[0].separator, parts[0].index, tuple(notes)
+    )
+
+
+def _common_kind(paths: Sequence[Path], where: str, named: bool) -> FileKind:
+    """Return the kind of all the parts; where `named` is set, their suffixes have to say it too."""
+    kinds: dict[FileKind, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            raise DataError(f"{where}: {path.name} is a folder: {_ONE_KIND}")
+        kind = file_kind(path) if not named or kind_by_name(path) in TABLE_KINDS else None
+        if kind not in TABLE_KINDS:
+            raise DataError(f"{where}: {path.name} is no part of a table: {_ONE_KIND}")
+        kinds.setdefault(kind, path)
+    if len(kinds) > 1:
+        said = " and ".join(f"{TABLE_KINDS[kind]} ({path.name})" for kind, path in kinds.items())
+        raise DataError(f"{where}: there are {said}: {_ONE_KIND}")
+    return next(iter(kinds))
+
+
+def _check_names(paths: Sequence[Path], where: str) -> None:
+    """Refuse a training set and a test set that lie in one folder."""
+    stems = {path.name.lower().partition(".")[0]: path for path in reversed(paths)}
+    training = next((stems[name] for name in _TRAINING if name in stems), None)
+    held_out = next((stems[name] for name in _HELD_OUT if name in stems), None)
+    if training is not None and held_out is not None:
+        raise DataError(
+            f"{where}: {training.name} and {held_out.name} are not one table: train on {training}, and give "
+            f"{held_out} as the test set"
+        )
+
+
+def _with_partition(part: RawTable, path: Path, folder: Path | None) -> RawTable:
+    table = part.table
+    for name in path.relative_to(folder).parent.parts if folder is not None else ():
+        found = _PARTITION.fullmatch(name)
+        assert found is not None
+        key, value = unquote(found[1]), unquote(found[2])
+        if key in table.column_names:
+            raise DataError(f"{path}: column {key!r} is also the name of a folder: rename one of them")
+        missing = value == _MISSING_PARTITION
+        column = pa.repeat(pa.scalar(None if missing else value, pa.string()), len(table))
+        table = table.append_column(key, column)
+    return replace(part, table=table)
+
+
+def _matching(part: RawTable, first: RawTable, path: Path, first_path: Path) -> pa.Table:
+    """Return a part's columns in the order of the first part's; raise where they are others."""
+    names, wanted = part.table.column_names, first.table.column_names
+    if part.named != first.named:
+        without, with_names = (path, first_path) if first.named else (first_path, path)
+        raise DataError(f"{without}: the columns have no names, and those of {with_names} have: add a header")
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{path}: there is no column {name!r}, which {first_path} has: {_SAME}")
+    for name in names:
+        if name not in wanted:
+            raise DataError(f"{path}: the column {name!r} is not in {first_path}: {_SAME}")
+    return part.table.select(wanted)
+
+
+def _joined(tables: Sequence[pa.Table], paths: Sequence[Path], kind: FileKind) -> pa.Table:
+    """Join the parts; a column takes the type that all its parts fit into."""
+    types = {field.name: field.type for field in tables[0].schema}
+    for table, path in zip(tables[1:], paths[1:], strict=True):
+        for name, type_ in zip(table.column_names, table.schema.types, strict=True):
+            common = _common_type(types[name], type_, kind)
+            if common is None:
+                raise DataError(
+                    f"{path}: the column {name!r} is {str(type_)[:80]}, and {str(types[name])[:80]} in "
+                    f"{paths[0]}: write it alike in all parts"
+                )
+            types[name] = common
+    try:
+        return pa.concat_tables([table.cast(pa.schema(types)) for table in tables])
+    except pa.ArrowException as error:
+        raise DataError(f"{paths[0].parent}: the parts do not fit together: {error}") from None
+
+
+def _common_type(first: pa.DataType, second: pa.DataType, kind: FileKind) -> pa.DataType | None:
+    """Return the type that holds the values of both, or None."""
+    if first == second:
+        return first
+    if _is_text(first) and _is_text(second):
+        return pa.large_string()
+    schemas = [pa.schema([("", type_)]) for type_ in (first, second)]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        # As within one file of JSON.
+        scalar = not any(map(pa.types.is_nested, (first, second)))
+        return pa.large_string() if kind == "json" and scalar else None
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    values = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return pa.types.is_string(values) or pa.types.is_large_string(values)
