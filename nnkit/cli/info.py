@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from nnkit.cli.printing import print_columns, print_object, print_pairs
 
 if TYPE_CHECKING:
     from nnkit.model import Model
+
+_LONGEST_LINE = 140
 
 
 def info(
@@ -43,7 +46,7 @@ def info(
         names = [column.name for column in loaded.schema.columns]
         print_columns(loaded.schema, [name for name in names if name in used])
         if others := [name for name in names if name not in used]:
-            typer.echo(f"not used {', '.join(others[:20])}" + (", …" if len(others) > 20 else ""))
+            typer.echo(textwrap.shorten(f"not used {', '.join(others)}", _LONGEST_LINE, placeholder=" …"))
 
 
 def _model_json(model: Model) -> dict[str, Any]:
