@@ -203,7 +203,7 @@ def test_pictures_of_floating_point_numbers_are_refused(tmp_path: Path) -> None:
     [("1", "p.bmp"), ("L", "p.jpg"), ("CMYK", "p.jpg"), ("P", "p.gif"), ("P", "p.bmp"), ("RGB", "p.webp")]
     + [
         (mode, f"p.{suffix}")
-        for mode in ("1", "L", "CMYK", "P", "RGB", "YCbCr")
+        for mode in ("1", "L", "CMYK", "P", "RGB")  # Pillow 10.1 cannot read the YCbCr that it writes
         for suffix in ("tif", "TIFF")
     ],
 )

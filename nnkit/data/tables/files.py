@@ -68,36 +68,39 @@ def _read_for_model(path: Path, given: TableOptions, schema: Schema) -> RawTable
     Another program may have written it, in another encoding.
     """
     own = replace(given, separator=None, header=None, encoding=None, comment=None, quote=None, skip_rows=0)
-    raw: RawTable | None = None
+    found: list[RawTable] = []
     mistake: DataError | None = None
     for options in [given] if own == given else [given, own]:
         try:
-            found = _read_named(path, options, schema)
+            found.append(_read_named(path, options, schema))
         except DataError as error:
             mistake = mistake or error
             continue
-        if _has_columns(found, schema):
-            note = () if options is given else (_OTHER_LAYOUT,)
-            return replace(found, notes=(*found.notes, *note))
-        raw = raw or found
-    if raw is None:
+        if options is given and _columns_there(found[-1], schema) == _columns_there(None, schema):
+            return found[-1]
+    if not found:
         assert mistake is not None
         raise mistake
-    return raw
+    best = max(found, key=lambda raw: _columns_there(raw, schema))
+    as_given = best is found[0] and mistake is None
+    return best if as_given else replace(best, notes=(*best.notes, _OTHER_LAYOUT))
 
 
-def _has_columns(raw: RawTable, schema: Schema) -> bool:
-    """Tell whether a table has most of the columns that a model learnt from."""
-    names = [column.name for column in schema.columns if column.kind in LEARNT]
-    there = len(set(names) & set(raw.table.column_names)) if schema.named else raw.table.num_columns
-    return 2 * there > len(names)
+def _columns_there(raw: RawTable | None, schema: Schema) -> int:
+    """Return how many of the columns that a model learnt from a table has; without a table, all of them."""
+    names = {column.name for column in schema.columns if column.kind in LEARNT}
+    if raw is None:
+        return len(names)
+    return (
+        len(names & set(raw.table.column_names)) if schema.named else min(len(names), raw.table.num_columns)
+    )
 
 
 def _with_keys(raw: RawTable, wanted: Wanted) -> RawTable:
     """Return JSON's table with the model's columns that no object has a key for: all are missing."""
     schema, table = wanted.schema, raw.table
     assert schema is not None
-    if _has_columns(raw, schema):
+    if _columns_there(raw, schema):
         targets = {str(key) for key in wanted.target or ()}
         for column in schema.columns:
             if column.kind in LEARNT and column.name not in {*table.column_names, *targets}:

@@ -160,6 +160,7 @@ def _read_column(
             fast = without_words(column, text_array(sorted(words), column.type))
             numbers = None if fast is None else plain_numbers(fast[0])
         if numbers is not None and numbers.null_count < len(numbers) and reads_plain(entry.style, numbers):
+            _tell_of_change(column, "number", numbers, entry)
             return numbers, None
         present = _without(column, words)
         if numeric and entry.kind == "number":
