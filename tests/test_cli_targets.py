@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score
+from test_cli import nnkit
 
-from nnkit import cli, load
+from nnkit import load
 
 SMALL = ("--hidden", "4", "--epochs", "2", "--quiet")
 
 
-def nnkit(*arguments: object) -> tuple[int, str, str]:
-    """Run the command line here; return its exit code and what it printed."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["nnkit", *map(str, arguments)]
-    code = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    finally:
-        sys.argv = before
-    return code, out.getvalue(), err.getvalue()
-
-
 def succeed(*arguments: object) -> str:
-    code, out, err = nnkit(*arguments)
-    assert code == 0, err
-    return out
+    result = nnkit(*arguments)
+    assert result.code == 0, result.err
+    return result.out
 
 
 def fail(*arguments: object) -> str:
-    code, _, err = nnkit(*arguments)
-    assert code == 2, err
-    return err
+    result = nnkit(*arguments)
+    assert result.code == 2, result.err
+    return result.err
 
 
 def write(path: Path, header: str, row: Callable[[int, np.random.Generator], str], rows: int = 80) -> Path:
@@ -172,10 +156,10 @@ def test_lists_of_labels_are_learnt_and_written_as_such(tmp_path: Path) -> None:
     labelled_rows = [line for line in data.read_text().split("\n") if not line.endswith(",")]
     data.write_text("\n".join(labelled_rows))
     run = tmp_path / "run"
-    _, out, _ = nnkit(
+    result = nnkit(
         "train", data, "--target", "tags", "--hidden", "4", "--epochs", "1", "--out", tmp_path / "n"
     )
-    assert 'task = "multilabel"' in out
+    assert 'data.task = "multilabel"' in result.out
     given = ("--target", "tags", "--set", "data.task=multilabel", "--epochs", "60", "--out", run)
     succeed("train", data, "--hidden", "16", "--set", "training.learning_rate=0.02", "--quiet", *given)
     said = [row["tags"] for row in read(succeed("predict", run, data))]

@@ -26,7 +26,6 @@ __all__ = [
     "as_table",
     "check_names",
     "column_name",
-    "is_frame",
     "join_target",
     "read_raw",
 ]
@@ -34,13 +33,6 @@ __all__ = [
 _LONGEST_NAME = 300
 _LONGEST_LISTED = 60
 _DEFAULT_TARGETS = ("target", "label", "class", "y")
-
-
-def is_frame(data: Any) -> bool:
-    """Tell whether `as_table` takes it: an Arrow, pandas, Polars or cuDF frame."""
-    return isinstance(data, pa.Table | pa.RecordBatch) or any(
-        hasattr(data, name) for name in ("__arrow_c_stream__", "to_arrow", "__dataframe__")
-    )
 
 
 def as_table(data: Any) -> pa.Table:
