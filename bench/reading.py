@@ -3,7 +3,7 @@
     python bench/reading.py [OUT]
 
 writes ``bench/results/reading.json``, or OUT. The tables: 1,000,000 rows of 28 columns of numbers and a
-class; the same with a missing word in each column; 20,000 columns of 60 rows.
+class; the same with a missing word in each column; 20,000 columns of 60 rows, with whole commands on them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NNKIT_CACHE"] = folder
         found = {name: measured(write(Path(folder) / f"{name}.csv")) for name, write in TABLES.items()}
+        found["wide"]["command_seconds"] = commands(Path(folder))
     out.write_text(json.dumps({"turns": TURNS, "cores": os.cpu_count(), "tables": found}, indent=1) + "\n")
     for name, record in found.items():
         print(
@@ -93,6 +95,25 @@ def measured(path: Path) -> dict[str, object]:
         "nnkit_seconds": round(statistics.median(nnkit), 3),
         "ratio": round(statistics.median(ratios), 2),
         "ratios": [round(ratio, 2) for ratio in sorted(ratios)],
+    }
+
+
+def commands(folder: Path) -> dict[str, float]:
+    """Return the seconds of whole commands, once each, on the table of many columns."""
+    table, run = folder / "wide.csv", folder / "run"
+    options = ["--target", "y", "--epochs", "2", "--out", str(run)]
+    calls = {
+        "train": ["train", str(table), *options],
+        "predict": ["predict", str(run), str(table), "--out", str(folder / "p.csv")],
+        "explain": ["explain", str(run), str(table)],
+        "report": ["report", str(run)],
+    }
+    main = [sys.executable, "-c", "from nnkit.cli import main; main()"]
+    return {
+        name: round(
+            seconds(lambda call=call: subprocess.run([*main, *call], check=True, capture_output=True)), 1
+        )
+        for name, call in calls.items()
     }
 
 
