@@ -2,20 +2,18 @@
 
 `run` goes through the sections, each in a process of its own, writes bench/results/gpu-CARD.json after each
 figure (in the folder NNKIT_BENCH_OUT, where that is set), and prints a table last; it ends with status 1 if
-anything failed. A figure that misses its aim is no failure. `table FILE ...` prints the table of recorded
-files.
+anything failed. A figure that misses its aim is no failure. `merge FILE ...` puts several calls' records
+together into one, and prints its table.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,41 +21,54 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnkit.benchmarks.figures import Figure, table
+from nnkit.benchmarks.figures import table
 from nnkit.benchmarks.gpu.__main__ import SECTIONS
-from nnkit.benchmarks.timing import Spread
+from nnkit.benchmarks.gpu.card_tests import run_tests
+from nnkit.benchmarks.gpu.commands import describe_status, run_command
+from nnkit.benchmarks.gpu.settings import data_folder
+from nnkit.benchmarks.gpu.smoke import CAPTURE, PRODUCTS
+from nnkit.cache import cache_folder
 from nnkit.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = "tests"
-# In this order, with the most seconds that each may take; the longest compilations come last.
+SMOKE, WARM, TESTS = "smoke", "warm", "tests"
+# In this order, with the most seconds that each may take; the longest compilations come last. Smoke begins on
+# a cold machine: 14 processes import everything before they compile the first kernels.
 LIMITS = {
-    TESTS: 240.0,
+    SMOKE: 120.0,
+    WARM: 90.0,
+    TESTS: 180.0,
     "floors": 60.0,
     "kernels": 140.0,
     "floor": 90.0,
     "agreement": 60.0,
-    "mnist": 90.0,
-    "small": 150.0,
-    "mixed": 400.0,
-    "loading": 120.0,
+    "small": 110.0,
     "step": 300.0,
+    "mixed": 400.0,
+    "mnist": 90.0,
+    "loading": 120.0,
+}
+# What fits into a card that is lent for half an hour, its start included: sections, and minutes for all.
+CALLS: dict[str, tuple[tuple[str, ...], float]] = {
+    "a": ((SMOKE, WARM, TESTS, "floors", "kernels"), 8.0),
+    "b": (("floor", "agreement", "small", "step"), 7.0),
+    "c": (("mixed",), 5.0),
+    "d": (("mnist", "loading"), 4.0),
 }
 LEAST = 10.0  # seconds: with less left a section is not begun
-
-WATCH = 1.0  # seconds between looks at what a section has written
 
 Section = dict[str, Any]
 Keep = Callable[[str, Section], None]
 
 
 def run_section(name: str, options: list[str], seconds: float, keep: Keep = lambda *_: None) -> Section:
-    """Run a section's parts in a process, in another one after each part that fails.
+    """Run a section's parts in a process, in another one after a part that leaves the device unusable.
 
-    `keep` is given what there is of it whenever there is more.
+    `keep` is given what there is of it whenever there is more. Where the device is unusable for a new process
+    too, the section has the key "lost".
     """
     began = time.monotonic()
-    section: Section = {"figures": [], "failures": []}
+    section: Section = {"figures": [], "failures": [], "ended": []}
     first = 0
     while True:
         left = seconds - (time.monotonic() - began)
@@ -67,7 +78,7 @@ def run_section(name: str, options: list[str], seconds: float, keep: Keep = lamb
         so_far = partial(keep_unfinished, keep, name, section, began)
         lines, ending = run_parts(name, options, first, left, so_far)
         section = joined(section, lines)
-        parts = next((line["parts"] for line in lines if "parts" in line), [])
+        parts: list[str] = next((line["parts"] for line in lines if "parts" in line), [])
         begun = [line["begin"] for line in lines if "begin" in line]
         ended = [line["end"] for line in lines if "end" in line]
         if ending and (not begun or begun[-1] not in ended):
@@ -75,14 +86,20 @@ def run_section(name: str, options: list[str], seconds: float, keep: Keep = lamb
         first = begun[-1] + 1 if begun else len(parts)
         if first >= len(parts):
             break
+        if unusable := run_parts("probe", options, 0, 60.0)[1]:
+            failed(section, "the device is unusable for a new process too", unusable)
+            section["lost"] = True
+            break
     return {"seconds": time.monotonic() - began, **section}
 
 
 def joined(section: Section, lines: list[dict]) -> Section:
-    """Return a section with the figures and failures of these lines too."""
+    """Return a section with the figures, the failures and the ended parts of these lines too."""
+    parts: list[str] = next((line["parts"] for line in lines if "parts" in line), [])
     return {
         "figures": section["figures"] + [line["figure"] for line in lines if "figure" in line],
         "failures": section["failures"] + [line["failure"] for line in lines if "failure" in line],
+        "ended": section["ended"] + [parts[line["end"]] for line in lines if "end" in line],
     }
 
 
@@ -100,24 +117,35 @@ def run_parts(
     seconds: float,
     keep: Callable[[list[dict]], None] = lambda lines: None,
 ) -> tuple[list[dict], str]:
-    """Run parts until one fails; return the lines they wrote, and how the process ended if not well."""
-    kept = 0
+    """Run parts until one takes too long or leaves the device unusable.
 
-    def look() -> None:
+    Return the lines they wrote, and how the process ended if not well.
+    """
+    kept, begins = 0, dict[int, float]()
+
+    def look() -> bool:
+        """Keep new lines; return whether the part that runs has had its time."""
         nonlocal kept
         lines = lines_of(out)
         if len(lines) > kept:
             kept = len(lines)
             keep(lines)
+        running = [line["begin"] for line in lines if "begin" in line][-1:]
+        return any(
+            time.monotonic() - begins.setdefault(number, time.monotonic()) > lines[0]["seconds"][number]
+            for number in running
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lines"
         out.touch()
         module = [sys.executable, "-m", "nnkit.benchmarks.gpu", name, "--out", str(out)]
         command = [*module, "--first", str(first), "--seconds", f"{seconds:.0f}", *options]
+        began = time.monotonic()
         status, output = run_command(command, seconds, look)
         lines = lines_of(out)
-    return lines, "" if status == 0 else f"{output[-1500:]}\n{describe_status(status, seconds)}"
+    ending = describe_status(status, time.monotonic() - began)
+    return lines, "" if status == 0 else f"{output[-1500:]}\n{ending}"
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -126,60 +154,9 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def run_command(
-    command: list[str], seconds: float, look: Callable[[], None] = lambda: None
-) -> tuple[int | None, str]:
-    """Run a command and look now and then; return its status, None if it took too long, and its output."""
-    # Everything it starts is of its process group, which is ended as one.
-    with tempfile.TemporaryFile("w+", errors="replace") as printed:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        status: int | None = None
-        deadline = time.monotonic() + seconds
-        try:
-            while status is None and (left := deadline - time.monotonic()) > 0:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    status = process.wait(min(left, WATCH))
-                look()
-        finally:
-            end_group(process)
-        printed.seek(0)
-        return status, printed.read()
-
-
-def end_group(process: subprocess.Popen) -> None:
-    """End a process and all it has started, compilers and contenders among them."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def describe_status(status: int | None, seconds: float) -> str:
-    """Say how a process ended."""
-    return f"ended after {seconds:.0f} s" if status is None else f"its process ended with status {status}"
-
-
 def failed(section: Section, name: str, error: str) -> None:
     """Note a failure."""
     section["failures"].append({"name": name, "error": error})
-
-
-def run_tests(seconds: float, on_gpu: bool) -> Section:
-    """Run every test that needs a GPU."""
-    began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    status, output = run_command([*command, "--continue-on-collection-errors"], seconds)
-    counts = {word: int(count) for count, word in re.findall(r"(\d+) (\w+)", output.strip().split("\n")[-1])}
-    passed = counts.get("passed", 0)
-    value = Spread(passed, passed, passed, 1)
-    figure = Figure("tests passed", "", value, details={"counts": counts, "output": output[-20000:]})
-    section: Section = {"figures": [figure.to_json()], "failures": []}
-    if status != 0:
-        failed(section, "pytest -m gpu", f"{output[-1500:]}\n{describe_status(status, seconds)}, {counts}")
-    elif on_gpu and not passed:
-        failed(section, "pytest -m gpu", f"no test ran: {counts}")
-    return {"seconds": time.monotonic() - began, **section}
 
 
 def machine(options: list[str]) -> dict[str, str]:
@@ -204,6 +181,15 @@ def sections_of(path: Path) -> dict[str, Section]:
         return {}
 
 
+def write_record(described: dict[str, str], quick: bool, sections: dict[str, Section]) -> Path:
+    """Write a record, its sections in their order."""
+    path = record_path(described["card"], quick)
+    ordered = {name: sections[name] for name in LIMITS if name in sections}
+    record = {"machine": described, "quick": quick, "sections": ordered}
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
+    return path
+
+
 def measure(
     given: argparse.Namespace, keep: Keep = lambda *_: None, spent: float = 0.0
 ) -> Iterator[tuple[str, Section]]:
@@ -225,36 +211,96 @@ def measure(
             yield name, run_section(name, options, seconds, keep)
 
 
+def why_stop(name: str, section: Section, go_on: bool) -> str:
+    """Return why nothing more is to be measured after a section, if so."""
+    if section.get("lost"):
+        return "the device is unusable"
+    if name != SMOKE or go_on:
+        return ""
+    # A smoke test that fails as a whole is too slow, or could not begin: then these two may have no result.
+    essential = {PRODUCTS, CAPTURE}
+    if not essential <= set(section["ended"]):
+        essential |= {SMOKE}
+    broken = [failure["name"] for failure in section["failures"] if failure["name"] in essential]
+    return f"failed: {', '.join(broken)}; --go-on measures the rest all the same" if broken else ""
+
+
 def run(given: argparse.Namespace) -> int:
     """Measure, write the record after each figure, print the table last; return 1 if anything failed."""
     began = time.monotonic()
+    if given.cache and given.cache.exists():
+        unpack(given.cache)
     described = machine(["--device", given.device])
+    print("\n".join(f"{name}: {value}" for name, value in described.items()))
+    if not given.quick and (missing := missing_data(given.sections)):
+        print(missing)
     path = record_path(described["card"], given.quick)
     sections = sections_of(path)
     measured: dict[str, Section] = {}
+    stop = ""
 
     def keep(name: str, section: Section) -> None:
         section["measured"] = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         measured[name] = sections[name] = section
-        ordered = {key: sections[key] for key in LIMITS if key in sections}
-        record = {"machine": described, "quick": given.quick, "sections": ordered}
-        write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
+        write_record(described, given.quick, sections)
 
     for name, section in measure(given, keep, time.monotonic() - began):
         keep(name, section)
         for failure in section["failures"]:
             print(f"--- {name}: {failure['name']}\n{failure['error']}")
         print(f"{name}: {section['seconds']:.0f} s, {len(section['failures'])} failed", flush=True)
+        if given.cache and name == WARM:  # the tests' kernels would make ten times as much of it
+            pack(given.cache)
+        if stop := why_stop(name, section, given.go_on):
+            break
     print(f"written to {path}\n\n{table(measured)}")
-    return 1 if any(section["failures"] for section in measured.values()) or "error" in described else 0
+    if stop:
+        print(f"\nStopped after {name}, {stop}")
+    bad = stop or "error" in described or any(section["failures"] for section in measured.values())
+    return 1 if bad else 0
 
 
-def print_table(files: list[Path]) -> int:
-    """Print one table of several records; where two hold a section, the later file's counts."""
-    sections: dict[str, Section] = {}
-    for path in files:
-        sections |= json.loads(path.read_text(encoding="utf-8"))["sections"]
-    print(table({name: sections[name] for name in LIMITS if name in sections}))
+def missing_data(names: list[str]) -> str:
+    """Say which sections lack their data."""
+    folder = data_folder()
+    wanted = {"mnist": ("agreement", "mnist", "mixed"), "california_housing.csv": ("mixed",)}
+    lacking = [
+        f"{file} (for {', '.join(set(users) & set(names))})"
+        for file, users in wanted.items()
+        if set(users) & set(names) and not (folder and (folder / file).exists())
+    ]
+    if not lacking:
+        return ""
+    return (
+        f"missing data: {' and '.join(lacking)}. Bring them along in a folder that NNKIT_BENCH_DATA names. "
+        "Without them mnist fails, and the others take data that are generated or part of scikit-learn"
+    )
+
+
+def pack(archive: Path) -> None:
+    """Put the cache of compiled kernels into one file; Numba knows them by the times of their sources."""
+    unfinished = archive.with_name(f"{archive.name}.unfinished")
+    with tarfile.open(unfinished, "w:gz") as packed:
+        packed.add(cache_folder(), ".")
+    unfinished.replace(archive)
+
+
+def unpack(archive: Path) -> None:
+    """Put an archive's kernels where the sections look for them."""
+    with tarfile.open(archive) as packed:
+        packed.extractall(cache_folder(), filter="data")
+
+
+def merge(files: list[Path]) -> int:
+    """Write one record of several, and print its table; where two hold a section, the later file's counts."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    cards = {(record["machine"]["card"], record["quick"]) for record in records}
+    if len(cards) > 1:
+        print(f"these are not records of one card: {', '.join(sorted(str(card) for card, _ in cards))}")
+        return 1
+    sections = {name: section for record in records for name, section in record["sections"].items()}
+    path = write_record(records[-1]["machine"], records[-1]["quick"], sections)
+    print(f"written to {path}\n\n{table({name: sections[name] for name in LIMITS if name in sections})}")
     return 0
 
 
@@ -265,29 +311,44 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="measure")
-    running.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(LIMITS)}")
+    calls = "; ".join(
+        f"{call}: {', '.join(names)} ({minutes:g} min)" for call, (names, minutes) in CALLS.items()
+    )
+    running.add_argument("sections", nargs="*", metavar="CALL or SECTION", help=calls)
     running.add_argument("--device", default="cuda", help="as nnkit takes it")
     running.add_argument("--quick", action="store_true", help="a dry run with tiny sizes")
     running.add_argument("--no-peers", dest="peers", action="store_false", help="nnkit alone")
-    running.add_argument("--minutes", type=float, default=8.0, help="what all of it may take")
-    showing = commands.add_parser("table", help="print the table of recorded files")
-    showing.add_argument("files", nargs="+", type=Path)
+    running.add_argument(
+        "--minutes", type=float, help="what all of it may take; by default as long as the calls"
+    )
+    running.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="a .tar.gz of compiled kernels: unpacked first, written after warm",
+    )
+    running.add_argument("--go-on", action="store_true", help="without cuBLASLt or captured steps too")
+    merging = commands.add_parser("merge", help="put several calls' records together")
+    merging.add_argument("files", nargs="+", type=Path)
     parsed = parser.parse_args(given)
     if parsed.command == "run":
-        unknown = set(parsed.sections) - set(LIMITS)
+        unknown = set(parsed.sections) - set(LIMITS) - set(CALLS)
         if unknown:
-            parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(LIMITS)}")
-        parsed.sections = parsed.sections or list(LIMITS)
+            known = ", ".join([*CALLS, *LIMITS])
+            parser.error(f"no section {', '.join(sorted(unknown))}; there are {known}")
+        named = [call for call in CALLS if call in parsed.sections or not parsed.sections]
+        parsed.sections = [*parsed.sections, *(name for call in named for name in CALLS[call][0])]
+        parsed.minutes = parsed.minutes or sum(CALLS[call][1] for call in named) or 8.0
     return parsed
 
 
 def main(given: list[str] | None = None) -> int:
     """Do as the command line says."""
     parsed = arguments(given)
-    return run(parsed) if parsed.command == "run" else print_table(parsed.files)
+    return run(parsed) if parsed.command == "run" else merge(parsed.files)
 
 
-assert set(SECTIONS) | {TESTS} == set(LIMITS)
+assert set(SECTIONS) | {TESTS} == set(LIMITS) == {name for names, _ in CALLS.values() for name in names}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,8 @@ Beside a card's record it draws what the page shows of it.
 What a file holds is told by its keys: a result of `nnkit bench`, the trainings of bench/record.py and
 bench/shell.py, the estimators of bench/estimators.py, the embedding of bench/embedding.py, the messages of
 bench/text.py, the pictures of bench/pictures.py, the card's of bench/gpu.sh, faults, hostile inputs, the
-diagnosis of bench/diagnosis.py, reports in a browser, explanations. Whatever else lies there is linked.
+diagnosis of bench/diagnosis.py, reports in a browser, explanations, the simulated CUDA device, registers of
+the CUDA kernels. Whatever else lies there is linked.
 Order: the whole, its first paragraph, a function for each kind of file, the command.
 """
 
@@ -70,6 +71,8 @@ def generate(folder: Path) -> str:
     for kind, describe in KINDS.items():
         for path in (path for path in paths if kinds[path] == kind):
             parts += list(describe(path.name, json.loads(path.read_text(encoding="utf-8"))))
+    if "card" not in kinds.values():
+        parts.append(UNMEASURED.strip())
     parts += ["## What was learnt", (folder / "LEARNT.md").read_text(encoding="utf-8").strip()]
     parts += list(others([path.name for path, kind in kinds.items() if kind == "other"]))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -80,6 +83,31 @@ This page is written by `python bench/report.py`; its figures come from the file
 which `nnkit bench` and the programs in this folder write. A figure is the median of its repeats, with their
 10th and 90th percentile in brackets; of figures taken in several processes, the least and the greatest
 process. A ratio is of two things measured in turns. What could not be measured says why.
+"""
+
+
+UNMEASURED = """
+## On a GPU: not yet measured
+
+`bench/gpu.sh a`, then `b`, `c` and `d`, on a machine with a card; its first lines say how. A bare checkout
+and half an hour will do. `python bench/gpu.py merge` and `python bench/report.py` then put the record here.
+
+| call | what | aim |
+| --- | --- | --- |
+| a | smoke: cuBLASLt's products by type, epilogue and shape, against float64 | within rounding |
+| a | smoke: captured against uncaptured steps; ReLU at 0, NaN and ±∞ against the formula | equal |
+| a | the tests marked `gpu`, each with its outcome and its seconds | all pass |
+| a | kernels that move 64 MB or more and draw nothing, of a copy's rate (softmax will miss) | ≥ 80 % |
+| b | step over its products alone, from width 1024 | ≤ 1.25 |
+| b | losses of 100 steps, CPU against GPU | within 1e-4 |
+| b | 100 steps twice on the GPU, and captured against uncaptured | no bit differs |
+| b | step of 20-64-64-1 | ≤ 25 µs |
+| b | fp32 784-512-512-10, speed against PyTorch eager | ≥ 5 |
+| b | the same against the faster of `torch.compile` and JAX | ≥ 1 |
+| c | fp16, width 8192, of the measured product rate | ≥ 70 % |
+| c | the same against PyTorch AMP, compiled | ≥ 1 |
+| d | MNIST from the prompt, kernels cached, to 98 % on the test set | ≤ 5 s |
+| d | streaming over the slower of transfer and compute | ≤ 1.1 |
 """
 
 
@@ -108,6 +136,10 @@ def kind_of(value: Held) -> str:
         return "explanations"
     if "pages" in value:
         return "browser"
+    if "ptxas" in value.get("machine", {}):
+        return "registers"
+    if "simulated" in value:
+        return "simulated"
     if "sound" in value or "mistakes" in value:
         return "diagnosis"
     records = [record for record in value.values() if isinstance(record, dict)]
@@ -620,6 +652,71 @@ def browser(name: str, value: Held) -> Iterator[str]:
     yield markdown(Table(headers, rows, 1))
 
 
+def simulated(name: str, value: Held) -> Iterator[str]:
+    """What the CPU executed of the CUDA backend."""
+    versions = ", ".join(f"{package} {number}" for package, number in value["simulated"].items())
+    cuda = name.removesuffix(".json").removeprefix("simulated-")
+    yield f"## The CUDA backend on a simulated device, {cuda}"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/simulation.py`, which needs no GPU: {versions}. "
+        "numba-cuda compiles, links, loads and launches every kernel against a stand-in for CUDA's driver, "
+        "and the CPU executes its LLVM IR in the launch's blocks and threads, with real barriers. NumPy "
+        "stands in for CuPy and cuBLASLt. Writes beside an array are found. Not shown: PTX and machine code, "
+        "fused multiply-adds, the last bits of CUDA's functions, a missing fence, misaligned accesses, "
+        "threads that interleave between two barriers, CuPy's and cuBLASLt's own code, time."
+    )
+    counted = ("passed", "failed", "kernels", "launches", "blocks", "barriers")
+    orders = [[one["order"], *(f"{one.get(key, 0):,}" for key in counted)] for one in value["orders"]]
+    if orders:
+        yield markdown(Table(["order of blocks and threads", "tests passed", *counted[1:]], orders, 1))
+    devices = [
+        [f"{one['capability']}", one["driver"], str(len(one["errors"])), f"{one['difference']:.0e}"]
+        for one in value["devices"]
+    ]
+    headers = ["compute capability", "driver for CUDA", "errors", "difference of a loss from the CPU's"]
+    yield markdown(Table(headers, devices, 1))
+
+
+def registers(name: str, value: Held) -> Iterator[str]:
+    """What the CUDA kernels take on each architecture."""
+    fields, architectures, rows, spilling = value["fields"], value["architectures"], [], []
+    for kernel, cases in value["kernels"].items():
+        used = {
+            (case, on): dict(zip(fields, taken, strict=True))
+            for case, by_architecture in cases.items()
+            for on, taken in by_architecture.items()
+        }
+        shared = max(taken["shared"] for taken in used.values())
+        cells = [most_registers(used, on) for on in architectures]
+        rows.append([kernel, str(len(cases)), *cells, text("B", shared) if shared else "none"])
+        for (case, on), taken in used.items():
+            if taken["stack"] or taken["spill_stores"] or taken["spill_loads"]:
+                spilling.append(f"{case} on {on}")
+    machine, left_out = value["machine"], value["not assembled for"]
+    count = sum(map(len, value["kernels"].values()))
+    yield "## Registers of the CUDA kernels"
+    yield paragraph(
+        f"[results/{name}](results/{name}), by `python bench/registers.py`, which needs no GPU: {count} "
+        f"cases of {len(rows)} kernels, by numba-cuda {machine['numba-cuda']} and by ptxas "
+        f"{machine['ptxas']}{', which does not know ' + ', '.join(left_out) if left_out else ''}. The most "
+        "registers of a thread over the cases of a kernel: in float32 and mixed precision, then in float64; "
+        f"and the most shared memory of a block. What is spilled: {', '.join(spilling) or 'nothing'}. Of the "
+        "65,536 registers of a multiprocessor its threads can have 32 each where it holds 2,048 of them, and "
+        "40 where it holds 1,536, as on sm_89 and sm_120: with more, fewer are resident."
+    )
+    yield markdown(Table(["kernel", "cases", *architectures, "shared memory"], rows, 1))
+
+
+def most_registers(used: Mapping[tuple[str, str], Mapping[str, int]], architecture: str) -> str:
+    """Return the most registers of any case on an architecture: not in float64, and in float64."""
+    most: dict[bool, int] = {}
+    for (case, on), taken in used.items():
+        if on == architecture:
+            double = case.endswith("float64")
+            most[double] = max(most.get(double, 0), taken["registers"])
+    return " / ".join(str(most[double]) for double in sorted(most))
+
+
 KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "shell": shell,
     "trainings": trainings,
@@ -628,6 +725,8 @@ KINDS: Mapping[str, Callable[[str, Held], Iterator[str]]] = {
     "texts": texts,
     "pictures": pictures,
     "card": card_parts,
+    "simulated": simulated,
+    "registers": registers,
     "faults": faults,
     "hostile": hostile,
     "diagnosis": diagnosis,

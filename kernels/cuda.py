@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nnkit.kernels import common_parts, cuda_arena, cuda_embedding, cuda_layers, cuda_losses, cuda_parts, wide
-from nnkit.kernels.cuda_geometry import Scratch, geometry
+from nnkit.kernels import (
+    common_parts,
+    cuda_arena,
+    cuda_embedding,
+    cuda_layers,
+    cuda_losses,
+    cuda_parts,
+    cuda_sorting,
+    wide,
+)
+from nnkit.kernels.cuda_geometry import Scratch, geometry, sequence
 from nnkit.kernels.specialise import MODULES, Constant, Kernel, Target, load_kernel, split_constants
 
-__all__ = ["TEMPLATES", "Launch", "launch"]
+__all__ = ["TEMPLATES", "Launch", "launch", "launches"]
 
 TEMPLATES: Mapping[str, Callable] = {
     template.__name__: template
@@ -35,9 +44,17 @@ TEMPLATES: Mapping[str, Callable] = {
         cuda_arena.squared_norm,
         cuda_arena.update,
         cuda_arena.copy_parameters,
-        cuda_embedding.number,
+        cuda_sorting.number,
+        cuda_sorting.count_tokens,
+        cuda_sorting.start_rows,
+        cuda_sorting.list_tokens,
+        cuda_sorting.count_digits,
+        cuda_sorting.sort_digit,
+        cuda_sorting.count_runs,
+        cuda_sorting.find_runs,
         cuda_embedding.embed,
         cuda_embedding.embed_gradient,
+        cuda_embedding.add_partials,
         cuda_embedding.penalise_rows,
         cuda_embedding.squared_norm_rows,
         cuda_embedding.update_rows,
@@ -46,9 +63,11 @@ TEMPLATES: Mapping[str, Callable] = {
 }
 _PARTS = frozenset(
     module.__name__
-    for module in (common_parts, cuda_parts, cuda_layers, cuda_losses, cuda_arena, cuda_embedding)
+    for module in (
+        *(common_parts, cuda_parts, cuda_layers, cuda_losses),
+        *(cuda_arena, cuda_sorting, cuda_embedding),
+    )
 )
-
 
 _ACCESSES = ("load1", "load4", "store1", "store4")
 
@@ -61,18 +80,44 @@ class Launch:
     ----------
     kernel : Kernel
         Its entry, started as ``entry[grid, block](*values)`` with what its `bind` returns for the arguments
-        that were given, those of `scratch`, and the hyperparameters.
+        that were given, those of `scratch` and `numbers`, and the hyperparameters.
     grid, block : tuple of int
         Blocks, and threads of a block, along x and y.
     scratch : mapping of str to (shape, dtype)
-        Arrays of zeros, at addresses that are multiples of 32 bytes, which the caller allocates once for this
-        launch alone; the kernel leaves them ready for its next start.
+        Arrays of zeros, at addresses that are multiples of 32 bytes, which the caller allocates once. The
+        launches of one sequence share those of the same name, and leave them ready for their next start.
+    numbers : mapping of str to int
+        Further arguments, which belong to this launch alone.
     """
 
     kernel: Kernel
     grid: tuple[int, int]
     block: tuple[int, int]
     scratch: Scratch
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+
+def launches(
+    name: str,
+    dtype: DTypeLike,
+    formulas: Mapping[str, Callable],
+    constants: Mapping[str, Constant],
+    arguments: Mapping[str, Any],
+    threads: int = 256,
+) -> list[Launch]:
+    """Specialise the sequence of kernels that does what one kernel of the host does; nothing runs.
+
+    Parameters
+    ----------
+    name : str
+        One of the kernels of `nnkit.kernels.host`.
+    dtype, formulas, constants, arguments, threads
+        As for `launch`.
+    """
+    return [
+        replace(launch(step, dtype, formulas, constants, arguments, threads), numbers=numbers)
+        for step, numbers in sequence(name, arguments, threads)
+    ]
 
 
 def launch(
@@ -83,7 +128,7 @@ def launch(
     arguments: Mapping[str, Any],
     threads: int = 256,
 ) -> Launch:
-    """Specialise a kernel for given arrays; nothing runs.
+    """Specialise one kernel for given arrays; nothing runs.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
-"""The CUDA kernels of an embedding: numbering a batch's rows, lookup, compact gradient, update.
+"""The CUDA kernels of an embedding: lookup, compact gradient, update of the rows seen.
 
-With the results of `host_embedding`, but for the order of the rows seen, which is here that of their ids: the
-tokens are sorted by id and place, so that each row's come one after the other, in the batch's order, and are
-summed by one thread for each four of its columns. No sum depends on which block comes first.
+With the results of `host_embedding`, except that the rows seen are in the order of their ids: `cuda_sorting`
+has sorted the tokens, so that those of each row form a run. No sum depends on which block runs first.
 """
 
 from __future__ import annotations
@@ -30,12 +29,10 @@ from nnkit.kernels.cuda_arena import add_block_penalty, step_figures, updated0, 
 from nnkit.kernels.cuda_parts import (
     BLOCK_X,
     BLOCK_Y,
-    KEY_LEVELS,
-    LEVELS,
     MANY,
-    ROW_LEVELS,
-    THREADS,
+    SPAN,
     block_sum,
+    column_sums,
     is_last,
     less,
     read4,
@@ -46,121 +43,6 @@ from nnkit.kernels.formulas import penalty, penalty_derivative
 from nnkit.kernels.layout import BATCH, SQUARED_NORM, STEP
 
 STRETCH = 256  # tokens that are summed before they are added to a long bag's others
-LAST_KEY = 0x7FFFFFFFFFFFFFFF
-PLACE = 0xFFFFFFFF  # what of a key is the token's place in the batch
-
-
-def block_scan(x):
-    """The sum of the whole numbers of a block's threads up to this one, and that of all of them."""
-    thread = cuda.threadIdx.x
-    sums = cuda.shared.array(THREADS, np.int64)
-    cuda.syncthreads()  # those of the scan before have been read
-    sums[thread] = x
-    cuda.syncthreads()
-    for level in range(LEVELS):
-        before = np.int64(0)
-        if thread >= 1 << level:
-            before = sums[thread - (1 << level)]
-        cuda.syncthreads()
-        sums[thread] += before
-        cuda.syncthreads()
-    return sums[thread], sums[THREADS - 1]
-
-
-def owner_of(token, batch_starts, rows):
-    """Which row of the batch has a token: the last that begins at or before it."""
-    owner = 0
-    for level in range(ROW_LEVELS):
-        later = owner + (1 << (ROW_LEVELS - 1 - level))
-        if later < rows and batch_starts[later] <= token:
-            owner = later
-    return owner
-
-
-def sort_keys(keys, padded):
-    """Sort by one block, a power of two of them: Batcher 1968, "Sorting networks and their applications"."""
-    for level in range(KEY_LEVELS):
-        if (1 << level) < padded:
-            for lower in range(level + 1):
-                distance = 1 << (level - lower)
-                for place in range(cuda.threadIdx.x, padded, THREADS):
-                    other = place ^ distance
-                    if other > place:
-                        a = keys[place]
-                        b = keys[other]
-                        if (a > b) == ((place & (2 << level)) == 0):
-                            keys[place] = b
-                            keys[other] = a
-                cuda.syncthreads()
-
-
-def number(
-    ids,
-    starts,
-    order,
-    counters,
-    batch_size,
-    totals,
-    batch_starts,
-    owners,
-    keys,
-    run_starts,
-    rows_seen,
-    seen,
-):
-    """Sort the batch's tokens by the rows of the table that they name, and list those rows; by one block.
-
-    `batch_starts` says where each row's tokens begin in the batch, `owners` which row has a token, `keys`
-    each token's id and place, sorted, and `run_starts` where in it each row seen begins.
-    """
-    first = counters[BATCH] * batch_size
-    rows = less(totals.shape[0], starts.shape[0] - 1 - first)
-    thread = cuda.threadIdx.x
-    tokens = np.int64(0)
-    for tile in range(0, rows, THREADS):
-        i = tile + thread
-        length = np.int64(0)
-        if i < rows:
-            row = order[first + i] if SHUFFLED else first + i
-            length = starts[row + 1] - starts[row]
-        upto, total = block_scan(length)
-        if i < rows:
-            batch_starts[i] = tokens + upto - length
-        tokens += total
-    cuda.syncthreads()
-    padded = 1
-    for level in range(KEY_LEVELS):
-        if (1 << level) < tokens:
-            padded = 2 << level
-    for token in range(thread, padded, THREADS):
-        if token < tokens:
-            i = owner_of(token, batch_starts, rows)
-            row = order[first + i] if SHUFFLED else first + i
-            owners[token] = i
-            one = np.int64(ids[starts[row] + token - batch_starts[i]])
-            keys[token] = (one << np.int64(32)) | token
-        else:
-            keys[token] = LAST_KEY
-    cuda.syncthreads()
-    sort_keys(keys, padded)
-    known = np.int64(0)
-    for tile in range(0, tokens, THREADS):
-        token = tile + thread
-        one = np.int64(0)
-        new = np.int64(0)
-        if token < tokens:
-            one = keys[token] >> np.int64(32)
-            new = np.int64(1)
-            if token > 0 and keys[token - 1] >> np.int64(32) == one:
-                new = np.int64(0)
-        upto, total = block_scan(new)
-        if new == 1:
-            rows_seen[known + upto - 1] = one
-            run_starts[known + upto - 1] = token
-        known += total
-    if thread == 0:
-        run_starts[known] = tokens
-        seen[0] = known
 
 
 def embed(
@@ -175,11 +57,10 @@ def embed(
     inputs,
     totals,
     peaks,
-    batch_starts,
 ):
     """Reduce each bag's rows of the table into its columns of the inputs, from `column` on.
 
-    `totals` keeps what a mean is multiplied by; with GRADIENT, `peaks` keeps which token has each maximum.
+    `totals` keeps what a mean is multiplied by; with GRADIENT, `peaks` keeps each maximum's place in its bag.
     """
     first = counters[BATCH] * batch_size
     rows = less(inputs.shape[0], starts.shape[0] - 1 - first)
@@ -208,14 +89,13 @@ def embed(
                         d = x3
                         peak3 = t
                 if GRADIENT:
-                    shift = batch_starts[i] - start
-                    peaks[i, j] = peak0 + shift
+                    peaks[i, j] = peak0 - start
                     if j + 1 < width:
-                        peaks[i, j + 1] = peak1 + shift
+                        peaks[i, j + 1] = peak1 - start
                     if j + 2 < width:
-                        peaks[i, j + 2] = peak2 + shift
+                        peaks[i, j + 2] = peak2 - start
                     if j + 3 < width:
-                        peaks[i, j + 3] = peak3 + shift
+                        peaks[i, j + 3] = peak3 - start
             else:
                 total = double(stop - start)
                 if WEIGHTED:
@@ -248,6 +128,25 @@ def embed(
             write4(inputs[i], column + j, column + width, a, b, c, d)
 
 
+def put_piece(pieces, a, b, c, d):
+    """Store a span's sum of the run that continues from the span before."""
+    pieces[0, cuda.threadIdx.y, cuda.threadIdx.x] = a
+    pieces[1, cuda.threadIdx.y, cuda.threadIdx.x] = b
+    pieces[2, cuda.threadIdx.y, cuda.threadIdx.x] = c
+    pieces[3, cuda.threadIdx.y, cuda.threadIdx.x] = d
+
+
+def with_pieces(pieces, entered, run, first, a, b, c, d):
+    """Add the sums of a run in the block's spans from `first` on, in their order."""
+    for lane in range(first, BLOCK_Y):
+        if entered[lane] == run:
+            a += pieces[0, lane, cuda.threadIdx.x]
+            b += pieces[1, lane, cuda.threadIdx.x]
+            c += pieces[2, lane, cuda.threadIdx.x]
+            d += pieces[3, lane, cuda.threadIdx.x]
+    return a, b, c, d
+
+
 def embed_gradient(
     delta,
     column,
@@ -258,29 +157,58 @@ def embed_gradient(
     batch_size,
     totals,
     peaks,
-    batch_starts,
     owners,
-    keys,
+    offsets,
+    runs,
     run_starts,
     seen,
     gradient,
+    partials,
 ):
-    """Sum the derivative by the bags' vectors into the gradient of the rows seen, in the tokens' order."""
+    """Sum the derivative by the bags' vectors into the gradient of the rows seen.
+
+    The sorted tokens are cut into spans of equal length, one for each row of a block's threads, so that the
+    work of a thread does not depend on how frequent the rows are. A run is summed within each span in the
+    tokens' order, then over the spans of a block; the sum of a run that began in an earlier block goes to
+    `partials`.
+    """
     first = counters[BATCH] * batch_size
     width = gradient.shape[1]
+    lane = cuda.threadIdx.y
     j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
-    for r in range(cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, seen[0], cuda.gridDim.y * BLOCK_Y):
+    tokens = run_starts[seen[0]]
+    entered = cuda.shared.array(BLOCK_Y, np.int32)  # the run that continues from the span before, or -1
+    pieces = cuda.shared.array((4, BLOCK_Y, BLOCK_X), real)  # and its sum within the span
+    for tile in range(cuda.blockIdx.y, (tokens + BLOCK_Y * SPAN - 1) // (BLOCK_Y * SPAN), cuda.gridDim.y):
+        begin = less((tile * BLOCK_Y + lane) * SPAN, tokens)
+        end = less(begin + SPAN, tokens)
+        before = np.int32(-1)
+        run = np.int32(-1)
+        if begin < end:
+            run = runs[begin]
+            if begin > 0 and runs[begin - 1] == run:
+                before = run
+        cuda.syncthreads()  # the shared memory of the previous tile has been read
+        if cuda.threadIdx.x == 0:
+            entered[lane] = before
+        a = b = c = d = real(0.0)
         if j < width:
-            a = b = c = d = real(0.0)
-            for place in range(run_starts[r], run_starts[r + 1]):
-                token = keys[place] & np.int64(PLACE)
-                i = owners[token]
+            for place in range(begin, end):
+                if runs[place] != run:
+                    if run == before:
+                        put_piece(pieces, a, b, c, d)
+                    else:
+                        write4(gradient[run], j, width, a, b, c, d)
+                    run = runs[place]
+                    a = b = c = d = real(0.0)
+                i = owners[place]
                 scale = totals[i] if MEAN else real(1.0)
                 if WEIGHTED:
                     row = order[first + i] if SHUFFLED else first + i
-                    scale *= id_weights[starts[row] + token - batch_starts[i]]
+                    scale *= id_weights[starts[row] + offsets[place]]
                 d0, d1, d2, d3 = read4(delta[i], column + j, column + width)
                 if MAX:
+                    token = offsets[place]
                     a += d0 if peaks[i, j] == token else real(0.0)
                     if j + 1 < width:
                         b += d1 if peaks[i, j + 1] == token else real(0.0)
@@ -293,7 +221,45 @@ def embed_gradient(
                     b += scale * d1
                     c += scale * d2
                     d += scale * d3
-            write4(gradient[r], j, width, a, b, c, d)
+            if run == before:
+                put_piece(pieces, a, b, c, d)
+        cuda.syncthreads()
+        if j < width:
+            if begin < end and run != before:
+                # The last run of the span, and its continuation in the block's later spans.
+                a, b, c, d = with_pieces(pieces, entered, run, lane + 1, a, b, c, d)
+                write4(gradient[run], j, width, a, b, c, d)
+            if lane == 0 and before >= 0:
+                a = b = c = d = real(0.0)
+                a, b, c, d = with_pieces(pieces, entered, before, 0, a, b, c, d)
+                write4(partials[tile], j, width, a, b, c, d)
+
+
+def add_partials(runs, run_starts, seen, gradient, partials):
+    """Add the partial sums of later blocks to the gradient of each run that continues in them."""
+    width = gradient.shape[1]
+    j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
+    size = BLOCK_Y * SPAN
+    tiles = (run_starts[seen[0]] + size - 1) // size
+    for tile in range(1 + cuda.blockIdx.y, tiles, cuda.gridDim.y):
+        run = runs[tile * size]
+        begin = run_starts[run]
+        # The first tile that a run continues in sums all of its partials.
+        if (tile - 1) * size <= begin and begin < tile * size:
+            last = (run_starts[run + 1] - 1) // size
+            a = b = c = d = real(0.0)
+            if j < width:
+                for later in range(tile + cuda.threadIdx.y, last + 1, BLOCK_Y):
+                    p0, p1, p2, p3 = read4(partials[later], j, width)
+                    a += p0
+                    b += p1
+                    c += p2
+                    d += p3
+            a, b, c, d = column_sums(a, b, c, d)
+            if cuda.threadIdx.y == 0 and j < width:
+                g0, g1, g2, g3 = read4(gradient[run], j, width)
+                write4(gradient[run], j, width, g0 + a, g1 + b, g2 + c, g3 + d)
+            cuda.syncthreads()  # the next run's sums use the same shared memory
 
 
 def penalise_rows(

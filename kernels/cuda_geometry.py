@@ -15,7 +15,7 @@ import numpy as np
 
 from nnkit.kernels.specialise import Constant
 
-__all__ = ["Geometry", "Scratch", "geometry"]
+__all__ = ["DIGITS", "DIGIT_BITS", "Geometry", "Scratch", "geometry", "sequence"]
 
 Scratch = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -27,8 +27,20 @@ _ROWS_OF_A_THREAD = 4  # the fewest, for a sum over rows to be worth another blo
 _SUMMING_BLOCKS = 1024
 _STREAMING_BLOCKS = 4096
 
+# The sort of a batch's tokens. Tiles are so small that 131,072 tokens occupy 128 multiprocessors; one block
+# sorts as many tokens as take it about as long as the launches that it saves.
+DIGIT_BITS = 5
+DIGITS = 1 << DIGIT_BITS
+_ITEMS_OF_A_THREAD = 4
+_ITEMS_OF_ONE_BLOCK = 16
+# How many sorted tokens a thread sums in turn: the fewer, the more threads hide the memory's latency.
+_SHORTEST_SPAN = 4
+_LONGEST_SPAN = 32
+_LONGEST_SPAN_OF_ONE_TILE = 16
+_SUMMING_THREADS = 65536
+
 _DOUBLE: np.dtype = np.dtype(np.float64)
-_TICKET: np.dtype = np.dtype(np.int32)
+_INDEX: np.dtype = np.dtype(np.int32)
 
 # What a kernel reads and writes in groups of four.
 _GROUPED = {
@@ -41,14 +53,18 @@ _GROUPED = {
     "squared_norm": ("gradients",),
     "update": ("values", "gradients", "state0", "state1", "copy"),
     "copy_parameters": ("values", "copy"),
-    "number": (),
     "embed": ("table", "inputs"),
     "embed_gradient": ("delta", "gradient"),
+    "add_partials": ("gradient",),
     "penalise_rows": ("table", "gradient"),
     "squared_norm_rows": ("gradient",),
     "update_rows": ("table", "gradient", "state0", "state1"),
-    "mark_rows": (),
 }
+# The phases of the sort of a batch's tokens, and `number`, which does all of them in one block.
+_SORTING = (
+    *("number", "count_tokens", "start_rows", "list_tokens"),
+    *("count_digits", "sort_digit", "count_runs", "find_runs"),
+)
 # Over the rows of a table that a batch saw.
 _OVER_ROWS = ("penalise_rows", "squared_norm_rows", "update_rows", "mark_rows")
 
@@ -79,23 +95,25 @@ def geometry(
     threads : int
         The most threads of a block.
     """
-    threads = 1 << (threads.bit_length() - 1)
-    grouped = [arguments.get(key) for key in _GROUPED[name]]
+    threads = _power_at_most(threads)
+    grouped = [arguments.get(key) for key in _GROUPED.get(name, ())]
     wide = all(_in_fours(array) for array in grouped if _is_grouped(array))
     if name in ("penalise", "squared_norm", "update"):
         return _over_arena(arguments["gradients"].shape[0], wide, threads)
     if name == "copy_parameters":
         return _over_arena(arguments["values"].shape[0], wide, threads)
-    if name == "number":
-        return _sorting(arguments, threads)
+    if name in _SORTING:
+        return _sorting(name, arguments, threads)
     if name in _OVER_ROWS:
         rows = arguments["rows_seen"].shape[0]
         groups = 1 if name == "mark_rows" else _fours(arguments["gradient"].shape[1])
         return _over_arena(4 * rows * groups, wide, threads, WHOLE=wide)
-    if name in ("embed", "embed_gradient"):
-        rows, width = arguments["inputs" if name == "embed" else "gradient"].shape
-        width = width if name == "embed_gradient" else arguments["table"].shape[1]
+    if name == "embed":
+        rows, width = arguments["inputs"].shape[0], arguments["table"].shape[1]
         return _streaming(rows, _fours(width), wide and arguments["column"] % 4 == 0, threads)
+    if name in ("embed_gradient", "add_partials"):
+        whole = name == "add_partials" or arguments["column"] % 4 == 0
+        return _over_tokens(arguments, dtype, wide and whole, threads)
     if name == "gather":
         return _over_batch(arguments, constants, wide, threads)
     if name == "forward":
@@ -143,7 +161,7 @@ def _summing(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int)
     scratch = {
         "partials": ((chunks, columns), dtype),
         "block_sums": ((2, blocks), _DOUBLE),
-        "tickets": ((tiles + 1,), _TICKET),
+        "tickets": ((tiles + 1,), _INDEX),
     }
     return Geometry(
         (tiles, chunks),
@@ -171,23 +189,96 @@ def _over_rows(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: in
     scratch = {
         "group_sums": ((block_groups, columns), dtype),
         "block_sums": ((2, blocks), _DOUBLE),
-        "tickets": ((block_groups + 1,), _TICKET),
+        "tickets": ((block_groups + 1,), _INDEX),
     }
     return Geometry((blocks, 1), (x, y), constants, scratch)
 
 
-def _sorting(arguments: Mapping[str, Any], threads: int) -> Geometry:
-    """One block, whose threads wait for each other between the passes of a sort."""
-    levels = {
-        "ROW_LEVELS": max(0, arguments["totals"].shape[0] - 1).bit_length(),
-        "KEY_LEVELS": _logarithm(arguments["keys"].shape[0]),
+def _sorting(name: str, arguments: Mapping[str, Any], threads: int) -> Geometry:
+    """A block for each tile of rows or tokens, or one block for all of them."""
+    rows, tokens = arguments["totals"].shape[0], arguments["owners"].shape[0]
+    tile = threads * _ITEMS_OF_A_THREAD
+    row_blocks = 1 if _fit_one_block(rows, threads) else _quotient(rows, tile)
+    token_blocks = 1 if name == "number" else _quotient(tokens, tile)
+    over_rows = name in ("count_tokens", "start_rows")
+    many = row_blocks > 1 if over_rows else name != "number"
+    constants = {
+        "MANY": many,
+        "ITEMS": _ITEMS_OF_A_THREAD,
+        "ROW_LEVELS": max(0, rows - 1).bit_length(),
     }
-    return Geometry((1, 1), (threads, 1), _constants(threads, 1, wide=False, **levels))
+    scratch = {
+        "row_counts": ((row_blocks,), _INDEX),
+        "batch_starts": ((rows,), _INDEX),
+        "token_count": ((1,), _INDEX),
+        "token_owners": ((tokens,), _INDEX),
+        "keys": ((2, tokens), _INDEX),
+        "tokens": ((2, tokens), _INDEX),
+        "digit_counts": ((DIGITS * token_blocks,), _INDEX),
+        "run_counts": ((token_blocks,), _INDEX),
+        "tickets": ((1,), _INDEX),
+    }
+    blocks = row_blocks if over_rows else token_blocks
+    return Geometry((blocks, 1), (threads, 1), _constants(threads, 1, wide=False, **constants), scratch)
+
+
+def _over_tokens(arguments: Mapping[str, Any], dtype: np.dtype, wide: bool, threads: int) -> Geometry:
+    """Each thread has one group of columns and a span of the sorted tokens; a block's spans form a tile."""
+    tokens, width = arguments["owners"].shape[0], arguments["gradient"].shape[1]
+    groups = _fours(width)
+    x = min(_STREAMING_GROUPS, _power_at_least(groups), threads)
+    y = threads // x
+    across = _quotient(groups, x)
+    span = _power_at_least(_quotient(tokens, y))  # one tile leaves no partials to add
+    if span > _LONGEST_SPAN_OF_ONE_TILE:
+        span = max(_SHORTEST_SPAN, min(_power_at_least(tokens * groups // _SUMMING_THREADS), _LONGEST_SPAN))
+    tiles = _quotient(tokens, y * span)
+    down = max(1, min(tiles, _STREAMING_BLOCKS // across, 65535))
+    constants = _constants(x, y, wide, WHOLE=wide, SPAN=span)
+    return Geometry((across, down), (x, y), constants, {"partials": ((tiles, width), dtype)})
+
+
+def sequence(name: str, arguments: Mapping[str, Any], threads: int) -> list[tuple[str, dict[str, int]]]:
+    """Return the kernels that do what the host's kernel `name` does, each with the numbers it is given.
+
+    Parameters
+    ----------
+    name, arguments, threads
+        As for `nnkit.kernels.cuda.launches`.
+    """
+    threads = _power_at_most(threads)
+    if name == "number":
+        return _sorting_sequence(arguments, threads)
+    if name == "embed_gradient":
+        plan = _over_tokens(arguments, _DOUBLE, wide=False, threads=threads)
+        tiles = plan.scratch["partials"][0][0]
+        return [(name, {}), *([("add_partials", {})] if tiles > 1 else [])]
+    return [(name, {})]
+
+
+def _sorting_sequence(arguments: Mapping[str, Any], threads: int) -> list[tuple[str, dict[str, int]]]:
+    rows, tokens = arguments["totals"].shape[0], arguments["owners"].shape[0]
+    passes = _quotient((arguments["table"].shape[0] - 1).bit_length(), DIGIT_BITS)
+    all_passes = {"passes": passes}
+    few_rows = _fit_one_block(rows, threads)
+    if few_rows and _fit_one_block(tokens, threads):
+        return [("number", all_passes)]
+    found: list[tuple[str, dict[str, int]]] = [] if few_rows else [("count_tokens", {})]
+    found += [("start_rows", {}), ("list_tokens", all_passes)]
+    for sort_pass in range(passes):
+        if sort_pass > 0:  # the digits of the first are counted as the tokens are listed
+            found.append(("count_digits", {"sort_pass": sort_pass}))
+        found.append(("sort_digit", {"sort_pass": sort_pass}))
+    return [*found, ("count_runs", all_passes), ("find_runs", all_passes)]
+
+
+def _fit_one_block(items: int, threads: int) -> bool:
+    return items <= threads * _ITEMS_OF_ONE_BLOCK
 
 
 def _over_arena(size: int, wide: bool, threads: int, **others: Constant) -> Geometry:
     blocks = max(1, min(_quotient(_fours(size), threads), _SUMMING_BLOCKS))
-    scratch: Scratch = {"block_sums": ((blocks,), _DOUBLE), "tickets": ((1,), _TICKET)}
+    scratch: Scratch = {"block_sums": ((blocks,), _DOUBLE), "tickets": ((1,), _INDEX)}
     constants = _constants(threads, 1, wide, MANY=blocks > 1, **others)
     return Geometry((blocks, 1), (threads, 1), constants, scratch)
 
@@ -238,6 +329,10 @@ def _fours(columns: int) -> int:
 
 def _power_at_least(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
+
+
+def _power_at_most(count: int) -> int:
+    return 1 << (count.bit_length() - 1)
 
 
 def _logarithm(power: int) -> int:

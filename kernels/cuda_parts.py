@@ -27,7 +27,8 @@ GROUP_LEVELS = 0  # blocks are summed in groups of two to this power, then the g
 FEATURE_LEVELS = 0  # halvings that find one of the categorical features
 SPARSE_LEVELS = 0  # halvings that find a column in a sparse row
 ROW_LEVELS = 0  # halvings that find one of a batch's rows
-KEY_LEVELS = 0  # the logarithm of how many tokens there is room to sort
+ITEMS = 1  # consecutive items of a thread, where several blocks share them
+SPAN = 1  # consecutive sorted tokens that are summed by one row of a block's threads
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def less(a, b):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Sums. Trees in shared memory, for the simulator has no warp shuffles; every thread of the block comes along,
+# Sums. Trees in shared memory, whose order is the same on every card; every thread of the block comes along,
 # and each inlining of a part has shared memory of its own, so that no result is overwritten while it is read.
 # ---------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ import ast
 import builtins
 import inspect
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -282,32 +283,29 @@ def _without_unread(body: list[ast.stmt]) -> list[ast.stmt]:
 
     An array that is only renamed would else remain a parameter, for which there may be no array.
     """
-    while True:
-        tree = ast.Module(body, [])
-        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-        read = {name.id for name in names if isinstance(name.ctx, ast.Load)}
-        # `x += y` reads x, though its context says that it stores.
-        read |= {
-            n.target.id
-            for n in ast.walk(tree)
-            if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)
-        }
-        if not (unread := [node for node in ast.walk(tree) if _renames(node) - read]):
-            return body
-        body = _Without(unread).visit(tree).body
-
-
-def _renames(node: ast.AST) -> set[str]:
-    """Return the name that an assignment gives to another name, if it is one."""
-    if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)):
-        return set()
-    return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    tree = ast.Module(body, [])
+    nodes = list(ast.walk(tree))
+    read = Counter(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    # `x += y` reads x, though its context says that it stores.
+    read.update(n.target.id for n in nodes if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name))
+    renames = [
+        (node, {target.id for target in node.targets if isinstance(target, ast.Name)}, node.value.id)
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)
+    ]
+    unread: list[ast.Assign] = []
+    while dropped := [rename for rename in renames if rename[1] and not any(map(read.get, rename[1]))]:
+        # What only these read is not read either.
+        read.subtract(name for _, _, name in dropped)
+        renames = [rename for rename in renames if rename not in dropped]
+        unread += [node for node, _, _ in dropped]
+    return _Without(unread).visit(tree).body if unread else body
 
 
 class _Without(ast.NodeTransformer):
     """Leaves statements out."""
 
-    def __init__(self, unwanted: list[ast.AST]) -> None:
+    def __init__(self, unwanted: list[ast.Assign]) -> None:
         self._unwanted = set(map(id, unwanted))
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:

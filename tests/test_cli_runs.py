@@ -16,7 +16,7 @@ import pytest
 from test_cli import nnkit, rows_of, same_weights, succeed, write_csv
 
 from nnkit import load
-from nnkit.errors import FileError
+from nnkit.errors import DataError, FileError
 from nnkit.files import locked
 from nnkit.run_folder import claim_folder, find_run, model_file, run_folders
 
@@ -378,3 +378,19 @@ def test_advice_does_not_contradict_the_best_epoch(tmp_path: Path) -> None:
     out = succeed("train", *options, *wild, "--out", tmp_path / "wild")
     assert "the weights are those of epoch" in out
     assert "may do better" not in out
+
+
+def test_a_display_that_cannot_be_closed_does_not_hide_why_the_training_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise DataError("the rows are gone")
+
+    def broken(display: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("nnkit.training.run.Run.train", fail)
+    monkeypatch.setattr("nnkit.training.progress.ProgressDisplay.close", broken)
+    result = nnkit("train", "iris", *QUICK, "--out", tmp_path / "run")
+    assert result.code == 2
+    assert result.err.strip().endswith("the rows are gone")

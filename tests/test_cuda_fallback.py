@@ -8,16 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nnkit import Dense, Network, Trainer
 from nnkit.backends import cuda_probe, cupy, select
-from nnkit.errors import DeviceError
+from nnkit.errors import DeviceError, DeviceMemoryError
 from nnkit.extras import install_command
 
 INSTALL = install_command("cupy")
 LAST_RESORT = "install one, or use device 'cpu'"
+
+
+class CublasLtError(Exception):
+    """As nvmath's: it derives from no other class."""
 
 
 class CudaError(RuntimeError):
@@ -121,14 +126,28 @@ def test_what_is_no_number_says_how_to_write_one(device: str) -> None:
     assert "write 'cuda', or 'cuda:1'" in refusal(device)
 
 
-def test_a_gpu_that_cannot_be_opened_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (CudaError(46), "cudaErrorOf46: words"),
+        (
+            AttributeError("module 'cupy.cuda' has no attribute 'Graph'"),
+            "module 'cupy.cuda' has no attribute",
+        ),
+        (MemoryError("out of memory\nin CuPy"), "out of memory)"),
+    ],
+)
+def test_a_gpu_that_cannot_be_opened_is_an_error_of_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
     libraries(monkeypatch)
 
-    def busy(index: int) -> None:
-        raise CudaError(46)
+    def fails(index: int) -> None:
+        raise error
 
-    monkeypatch.setattr(cupy, "CudaDevice", busy)
-    assert refusal("cuda:0") == "device 'cuda:0': it cannot be opened (cudaErrorOf46: words)"
+    monkeypatch.setattr(cupy, "CudaDevice", fails)
+    assert refusal("cuda:0").startswith(f"device 'cuda:0': it cannot be opened ({words}")
+    assert select("auto").backend.name == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -137,22 +156,72 @@ def test_a_gpu_that_cannot_be_opened_is_an_error_of_one_line(monkeypatch: pytest
         ImportError("libcublasLt.so.12: cannot open shared object file"),
         OSError("libcublasLt.so.12: cannot open shared object file"),
         RuntimeError("libcublasLt.so.12: cannot open shared object file\nand advice"),
+        AttributeError("module 'nvmath.bindings.cublasLt' has no attribute 'matmul'"),
+        CublasLtError("CUBLAS_STATUS_ALLOC_FAILED (3)"),
+        DeviceError("device cuda:0: cuBLASLt failed (CUBLAS_STATUS_ARCH_MISMATCH)"),
     ],
 )
 def test_without_nvmath_steps_are_not_captured_and_it_says_why(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def fails(device: object) -> None:
         raise error
 
+    device: Any = SimpleNamespace(name="cuda:0")
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
-    products = cupy._products(None)  # type: ignore[arg-type]
+    products = cupy._products(device)
     assert products.why_not_captured == f"nvmath-python is not installed: {INSTALL}"
     assert products.precisions == ("fp32", "fp64")
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
     monkeypatch.setattr(cupy, "load_cublaslt", fails)
-    products = cupy._products(None)  # type: ignore[arg-type]
+    assert caplog.records == []  # who has not installed it knows
+    products = cupy._products(device)
     assert products.why_not_captured == f"nvmath-python cannot be used: {str(error).splitlines()[0]}"
+    [warning] = caplog.records
+    assert warning.levelno == logging.WARNING
+    assert warning.message == (
+        f"device cuda:0: steps take longer and are not captured, because {products.why_not_captured}"
+    )
+
+
+def test_a_gpu_whose_memory_is_taken_is_an_error_of_one_line_and_auto_takes_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(device: object) -> None:
+        raise DeviceMemoryError(
+            "device cuda:0: an array of 32.0 MiB does not fit, 1.0 MiB of 8.0 GiB are free"
+        )
+
+    libraries(monkeypatch)
+    monkeypatch.setattr(cuda_probe, "_CARD_FILES", ("/",))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
+    monkeypatch.setattr(cupy, "CudaDevice", lambda index: SimpleNamespace(name="cuda:0"))
+    monkeypatch.setattr(cupy, "load_cublaslt", full)
+    with pytest.raises(
+        DeviceMemoryError, match=r"^device cuda:0: .* are free; free the GPU's memory, or use"
+    ):
+        select("cuda")
+    selection = select("auto")
+    assert selection.backend.name == "cpu"
+    assert "32.0 MiB does not fit" in selection.reason
+    assert "\n" not in selection.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("numpy.dtype size changed\nand advice"), AttributeError("numpy.dtype size changed")],
+)
+def test_a_library_built_for_another_numpy_is_named(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(module: str) -> None:
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(
+        DeviceError, match=r"^cupy cannot be loaded \(numpy.dtype size changed\); pip install"
+    ):
+        cuda_probe._imported("cupy")
 
 
 def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 An entry point is named for its device, as in ``cuda``, and points to a function that takes what the user
 wrote, as in ``cuda:1``, and returns a `nnkit.backends.protocol.Backend` or raises `nnkit.errors.DeviceError`,
-saying the mend.
+saying how to fix it.
 """
 
 from __future__ import annotations

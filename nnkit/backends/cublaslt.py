@@ -1,8 +1,4 @@
-"""Matrix products of row-major arrays by cuBLASLt: what it is told (`plan_product`), then the telling of it.
-
-cuBLASLt's matrices are column-major, so a row-major array is its transpose there, and ``out = a @ b`` is
-asked for as ``outᵀ = bᵀ aᵀ``: cuBLASLt's A is our `b`, its B our `a`, the rows of its D our columns. So a
-bias vector, which it adds to every column of D, has one element for each of our columns.
+"""Matrix products by cuBLASLt through nvmath-python: the library loaded and tried, and products prepared.
 
 Reference: NVIDIA, cuBLAS documentation, "Using the cuBLASLt API", docs.nvidia.com/cuda/cublas.
 """
@@ -11,150 +7,67 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda_device import CudaDevice
+from nnkit.backends.cublaslt_plan import Layout, ProductPlan, plan_product
+from nnkit.backends.cuda_device import CudaDevice, first_line
+from nnkit.backends.cuda_relu import relu_difference
 from nnkit.backends.protocol import Array, Operation
+from nnkit.errors import DeviceError, DeviceMemoryError
 
-__all__ = ["CublasLt", "Epilogue", "Layout", "ProductPlan", "load_cublaslt", "plan_product"]
+__all__ = ["CublasLt", "load_cublaslt", "workspace_mib"]
 
 logger = logging.getLogger("nnkit")
 
-Epilogue = Literal["DEFAULT", "RELU_BIAS", "RELU_AUX_BIAS", "DRELU_BGRAD"]
-
-_MASK_ALIGNMENT = 128  # bits: what a ReLU mask's leading dimension must be a multiple of
 _CANDIDATES = 8
 # The workspace that NVIDIA advises, by major compute capability, in MiB (cuBLAS documentation,
-# cublasSetWorkspace); nvmath-python adds 16 bytes to it where there is an epilogue, as a workaround.
-_WORKSPACE_MIB = {9: 32, 10: 32, 12: 12}
+# cublasSetWorkspace). Jetson Thor is 11.0 since CUDA 13 and was 10.1 before, which the documentation counts
+# among the 10.x.
+_WORKSPACE_MIB = {9: 32, 10: 32, 11: 32, 12: 12}
 _WORKSPACE_OF_OTHERS_MIB = 4
-_WORKSPACE_SPARE = 256
+_WORKSPACE_SPARE = 256  # nvmath-python adds 16 bytes where there is an epilogue, as a workaround
 _LARGEST_ALIGNMENT = 256
+# cublasStatus_t of a heuristic that knows no algorithm: INVALID_VALUE, ARCH_MISMATCH, NOT_SUPPORTED.
+_REFUSALS = (7, 8, 15)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A column-major matrix as it lies in memory: element (i, j) at ``i + j * leading``."""
-
-    rows: int
-    columns: int
-    leading: int
-
-
-@dataclass(frozen=True)
-class ProductPlan:
-    """``D = epilogue(op(A) op(B))``, all column-major.
-
-    Parameters
-    ----------
-    a, b, d : Layout
-        As stored, before transposing.
-    transpose_a, transpose_b : bool
-        Whether op transposes.
-    dtype : dtype
-        Of A and B.
-    out_dtype : dtype
-        Of D: the same, or float32 where they have 16 bits.
-    epilogue : str
-        ``RELU_BIAS`` adds a vector to each column of D and sets what is negative to zero; ``RELU_AUX_BIAS``
-        keeps a bit of each element too; ``DRELU_BGRAD`` multiplies by such bits and sums the rows of D.
-    mask_leading : int
-        The bits from one column of the mask to the next; 0 without a mask.
-    """
-
-    a: Layout
-    b: Layout
-    d: Layout
-    transpose_a: bool
-    transpose_b: bool
-    dtype: np.dtype
-    out_dtype: np.dtype
-    epilogue: Epilogue = "DEFAULT"
-    mask_leading: int = 0
-
-
-def plan_product(
-    a: Array, b: Array, out: Array, epilogue: Epilogue = "DEFAULT", mask: Array | None = None
-) -> ProductPlan | None:
-    """Return what cuBLASLt is told of ``out = a @ b``; None where it has no such product.
-
-    Parameters
-    ----------
-    a : array of shape (m, k)
-        Its rows contiguous, or its columns; the distance between them is free.
-    b : array of shape (k, n)
-        Likewise.
-    out : array of shape (m, n)
-        Its rows contiguous.
-    epilogue : str
-        As in `ProductPlan`.
-    mask : array of shape (m, ⌈n / 128⌉ · 16), uint8, or None
-        A bit for each element of `out`.
-
-    Raises
-    ------
-    ValueError
-        If shapes, dtypes or strides are others.
-    """
-    (m, k), n = a.shape, b.shape[1]
-    if b.shape[0] != k or out.shape != (m, n):
-        raise ValueError(f"{a.shape} @ {b.shape} does not make {out.shape}")
-    widened = a.dtype.itemsize == 2 and out.dtype == np.float32
-    if a.dtype != b.dtype or not (out.dtype == a.dtype or widened):
-        raise ValueError(f"dtypes differ: {a.dtype}, {b.dtype}, {out.dtype}")
-    # nvmath-python's source says of the gradient's epilogue: "K=1 is not supported by cuBLAS".
-    if 0 in (m, n, k) or (epilogue == "DRELU_BGRAD" and k == 1):
-        return None
-    first, transpose_first = _stored(b)
-    second, transpose_second = _stored(a)
-    result, transposed = _stored(out)
-    if transposed:
-        raise ValueError(f"the rows of a result must be contiguous, not with strides {out.strides}")
-    leading = 0 if mask is None else _mask_leading(mask, m, n)
-    return ProductPlan(
-        first, second, result, transpose_first, transpose_second,
-        np.dtype(a.dtype), np.dtype(out.dtype), epilogue, leading,
-    )  # fmt: skip
-
-
-def _stored(array: Array) -> tuple[Layout, bool]:
-    """Return an array's memory as a column-major matrix, and whether that is the array, not its transpose.
-
-    Where an axis is of length one its stride says nothing, and the layout is taken from the other.
-    """
-    rows, columns = array.shape
-    down, across = (stride // array.dtype.itemsize for stride in array.strides)
-    if (columns == 1 or across == 1) and (rows == 1 or down >= columns):
-        return Layout(columns, rows, down if rows > 1 else columns), False
-    if (rows == 1 or down == 1) and (columns == 1 or across >= rows):
-        return Layout(rows, columns, across if columns > 1 else rows), True
-    raise ValueError(f"neither rows nor columns are contiguous: shape {array.shape}, strides {array.strides}")
-
-
-def _mask_leading(mask: Array, rows: int, columns: int) -> int:
-    wanted = (rows, -(-columns // _MASK_ALIGNMENT) * _MASK_ALIGNMENT // 8)
-    pitch = mask.strides[0] if rows > 1 else mask.shape[1]
-    if mask.shape != wanted or mask.dtype != np.uint8 or pitch * 8 % _MASK_ALIGNMENT:
-        raise ValueError(f"a mask must be uint8 of shape {wanted}, not {mask.dtype} of {mask.shape}")
-    return int(pitch) * 8
+def workspace_mib(compute_capability: tuple[int, int]) -> int:
+    """Return how large a workspace cuBLASLt should have on a card, in MiB."""
+    return _WORKSPACE_MIB.get(compute_capability[0], _WORKSPACE_OF_OTHERS_MIB)
 
 
 def load_cublaslt(device: CudaDevice) -> CublasLt:
-    """Return the device's products through nvmath-python.
+    """Return the device's products through nvmath-python, once a small one was right.
 
     Raises
     ------
-    ImportError, OSError, RuntimeError or AttributeError
-        If nvmath-python or cuBLASLt is missing, or cannot be loaded, or is too old.
+    Exception
+        If nvmath-python or cuBLASLt is missing, does not load, is too old or does not work on this device;
+        nvmath's own errors derive from no other class.
     """
     from nvmath.bindings import cublas, cublasLt
 
-    return CublasLt(_Library(cublas, cublasLt, device), "fp32")
+    products = CublasLt(_Library(cublas, cublasLt, device), "fp32")
+    _try_product(products, device)
+    return products
+
+
+def _try_product(products: CublasLt, device: CudaDevice) -> None:
+    """Raise a RuntimeError, of which DeviceError is one, unless a small product is right."""
+    identity, out = device.from_host(np.eye(8, dtype=np.float32)), device.zeros((8, 8), np.float32)
+    product = products.matmul(identity, identity, out)
+    if product is None:
+        raise RuntimeError("cuBLASLt has no algorithm for this GPU")
+    with device.active():
+        product()
+    if not np.array_equal(device.to_host(out), np.eye(8)):
+        raise RuntimeError("a trial product by cuBLASLt was wrong")
 
 
 class _Library:
@@ -164,14 +77,26 @@ class _Library:
         self.cublas = cublas
         self.lt = lt
         self.device = device
-        mib = _WORKSPACE_MIB.get(device.compute_capability[0], _WORKSPACE_OF_OTHERS_MIB)
-        self.workspace_bytes = mib * 2**20
+        self.workspace_bytes = workspace_mib(device.compute_capability) * 2**20
+        # How each kind of ReLU epilogue differs from nnkit's formulas; empty where it does not.
+        self.relu_differences: dict[tuple[Any, ...], str] = {}
         with device.active():
             self.handle = lt.create()
             weakref.finalize(self, _quietly, lt.destroy, self.handle)
             self.workspace = device.empty(self.workspace_bytes + _WORKSPACE_SPARE, np.uint8)
             self.version = str(lt.get_version())
         self.precisions: tuple[str, ...] = ("fp32", "fp64", *_precisions_since(device))
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """Raise a DeviceError in place of cuBLASLt's errors inside the context."""
+        try:
+            yield
+        except self.lt.cuBLASLtError as error:
+            raise self.failure(error) from error
+
+    def failure(self, error: Exception) -> DeviceError:
+        return DeviceError(f"device {self.device.name}: cuBLASLt failed ({first_line(error)})")
 
 
 class CublasLt:
@@ -210,14 +135,69 @@ class CublasLt:
     def matmul_relu(
         self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
     ) -> Operation | None:
-        """Prepare ``out = max(a @ b + bias, 0)``, and its mask; None likewise."""
-        plan = plan_product(a, b, out, "RELU_BIAS" if mask is None else "RELU_AUX_BIAS", mask)
-        return self._prepared(plan, a, b, out, bias, mask)
+        """Prepare ``out = max(a @ b + bias, 0)``, and its mask; None likewise.
+
+        None too where cuBLASLt's ReLU differs from nnkit's: see `relu_difference`. Where only its mask does,
+        no mask is kept, because `matmul_relu_gradient` then returns None.
+        """
+        if mask is not None and self.relu_difference(a.dtype, out.dtype, True):
+            mask = None
+        if mask is None and self.relu_difference(a.dtype, out.dtype, False):
+            return None
+        return self._matmul_relu(a, b, bias, out, mask)
 
     def matmul_relu_gradient(
         self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
     ) -> Operation | None:
-        """Prepare ``out = (a @ b) * mask`` and the sums of its columns; None likewise."""
+        """Prepare ``out = (a @ b) * mask`` and the sums of its columns; None as for `matmul_relu`."""
+        if self.relu_difference(a.dtype, out.dtype, True):
+            return None
+        return self._matmul_relu_gradient(a, b, mask, out, bias_gradient)
+
+    def relu_difference(self, dtype: np.dtype, out_dtype: np.dtype, masked: bool) -> str:
+        """Return how cuBLASLt's ReLU, with a mask or without, differs from nnkit's; empty where it does not.
+
+        It is tried on the device, once for each precision and each pair of types. One that fails differs
+        too, and nnkit's kernels take its place; where a plain product then fails as well, the device is at
+        fault and the error is raised.
+        """
+        known = self._library.relu_differences
+        kind = (self._precision, np.dtype(dtype), np.dtype(out_dtype), masked)
+        if kind not in known:
+            backward = self._matmul_relu_gradient if masked else None
+            device = self._library.device
+            try:
+                known[kind] = relu_difference(device, self._matmul_relu, backward, dtype, out_dtype)
+            except DeviceMemoryError:
+                raise
+            except DeviceError as error:
+                if not self._multiplies():
+                    raise
+                known[kind] = f"it fails: {first_line(error)}"
+        return known[kind]
+
+    def _multiplies(self) -> bool:
+        try:
+            _try_product(self, self._library.device)
+        except RuntimeError:
+            return False
+        return True
+
+    def describe_relu(self) -> str:
+        """Return whether products in float32 include the ReLU, and why not."""
+        real = np.dtype(np.float32)
+        masked, plain = (self.relu_difference(real, real, kept) for kept in (True, False))
+        return f"no ({plain})" if plain else f"forward only ({masked})" if masked else "yes"
+
+    def _matmul_relu(
+        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
+    ) -> Operation | None:
+        plan = plan_product(a, b, out, "RELU_BIAS" if mask is None else "RELU_AUX_BIAS", mask)
+        return self._prepared(plan, a, b, out, bias, mask)
+
+    def _matmul_relu_gradient(
+        self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
+    ) -> Operation | None:
         return self._prepared(plan_product(a, b, out, "DRELU_BGRAD", mask), a, b, out, bias_gradient, mask)
 
     def _prepared(
@@ -233,7 +213,7 @@ class CublasLt:
             return None
         if bias is not None and bias.dtype != plan.out_dtype:
             raise ValueError(f"a bias is of the result's type, {plan.out_dtype}, not {bias.dtype}")
-        with self._library.device.active():
+        with self._library.device.active(), self._library.asked():
             product = _Product(self._library, plan, self._precision, a, b, out, bias, mask)
         return product if product.found else None
 
@@ -241,8 +221,8 @@ class CublasLt:
 class _Product:
     """One product, its descriptors made and its algorithm chosen; called, it is enqueued.
 
-    The algorithm is the first that cuBLASLt's heuristic gives. A choice by timing the candidates might be
-    faster, and might differ from one run to the next, with other bits; `_candidates` has them all.
+    The algorithm is the first that cuBLASLt's heuristic gives. Timing the candidates that `_candidates`
+    returns might find a faster one, but the choice, and with it the bits, could vary from run to run.
     """
 
     def __init__(
@@ -257,7 +237,8 @@ class _Product:
         mask: Array | None,
     ) -> None:
         lt = library.lt
-        self._arrays = (a, b, out, bias, mask, library)  # alive as long as their addresses are in use
+        self._library = library
+        self._arrays = (a, b, out, bias, mask)  # kept alive while their addresses are in use
         pointers = {"A": int(b.data.ptr), "B": int(a.data.ptr), "D": int(out.data.ptr)}
         kinds = _types(library.cublas, plan, precision)
         descriptor = lt.matmul_desc_create(kinds.compute, kinds.factors)
@@ -285,7 +266,10 @@ class _Product:
         )  # fmt: skip
 
     def __call__(self) -> None:
-        self._call()
+        try:
+            self._call()
+        except self._library.lt.cuBLASLtError as error:
+            raise self._library.failure(error) from error
 
     def _layout(self, lt: Any, data_type: int, layout: Layout) -> int:
         made = lt.matrix_layout_create(data_type, layout.rows, layout.columns, layout.leading)
@@ -319,7 +303,7 @@ def _types(cublas: Any, plan: ProductPlan, precision: str) -> _Types:
 
 
 def _precisions_since(device: CudaDevice) -> tuple[str, ...]:
-    """Return what the card's generation adds to float32 and float64."""
+    """Return the precisions beyond float32 and float64 that the card's generation has."""
     capability = device.compute_capability
     half = ("fp16",) if capability >= (7, 0) else ()
     if capability < (8, 0):
@@ -330,7 +314,7 @@ def _precisions_since(device: CudaDevice) -> tuple[str, ...]:
 def _attributes(
     library: _Library, plan: ProductPlan, bias: Array | None, mask: Array | None
 ) -> Mapping[str, int]:
-    """Return what a product's descriptor is to hold, by the names of MatmulDescAttribute."""
+    """Return the attributes of a product's descriptor, by their names in MatmulDescAttribute."""
     operation = library.cublas.Operation
     attributes = {
         "TRANSA": int(operation.T if plan.transpose_a else operation.N),
@@ -371,6 +355,8 @@ def _candidates(
             _CANDIDATES, results.ctypes.data, found.ctypes.data,
         )  # fmt: skip
     except lt.cuBLASLtError as error:
+        if error.status not in _REFUSALS:
+            raise
         logger.debug("cuBLASLt has no algorithm: %s", error)
         return []
     finally:

@@ -12,7 +12,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -22,14 +22,17 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Array, Operation
-from nnkit.errors import DeviceError, DeviceMemoryError
+from nnkit.errors import DeviceError, DeviceMemoryError, NnkitError
 from nnkit.extras import install_command
 
-__all__ = ["CopyPlan", "CudaDevice", "plan_copy"]
+__all__ = ["CopyPlan", "CudaDevice", "Uncapturable", "cuda_version", "first_line", "plan_copy"]
 
 logger = logging.getLogger("nnkit")
 
 _MOST_IN_FLIGHT = 256
+_OUT_OF_MEMORY = 2  # the driver's number; messages have its name, or that of CUDA's runtime
+_ERROR_NAMES = ("CUDA_ERROR_", "cudaError")  # how the names of the driver's and the runtime's errors begin
+_NAMES_OF_OUT_OF_MEMORY = ("CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class CopyPlan:
 def plan_copy(
     shape: Sequence[int], itemsize: int, target_strides: Sequence[int], source_strides: Sequence[int]
 ) -> CopyPlan | None:
-    """Lay out a copy between two arrays of one shape and dtype; None where it is not one of rows of bytes."""
+    """Plan a copy between two arrays of one shape and dtype; None where equal rows cannot describe it."""
     if 0 in shape:
         return CopyPlan(0, 0, 0, 0)
     width = itemsize
@@ -73,6 +76,16 @@ def plan_copy(
     if len(outer) > 1 or min(target_pitch, source_pitch) < width:
         return None
     return CopyPlan(width, height, target_pitch, source_pitch)
+
+
+@dataclass(frozen=True)
+class Uncapturable:
+    """An operation that CUDA must not capture into a graph, such as a product by CuPy."""
+
+    run: Operation
+
+    def __call__(self) -> None:
+        self.run()
 
 
 class CudaDevice:
@@ -98,6 +111,7 @@ class CudaDevice:
 
         self._cupy: Any = cupy
         self._runtime: Any = cupy.cuda.runtime
+        self._errors = _library_errors(cupy)
         self._device = cupy.cuda.Device(index)
         self._lock = threading.RLock()
         self._in_flight: list[NDArray] = []
@@ -113,29 +127,62 @@ class CudaDevice:
     def active(self) -> Iterator[Any]:
         """Make this device and its stream CuPy's current ones; Numba follows the current device.
 
-        One thread at a time: what another thread enqueued would become part of a graph under capture.
+        One thread at a time: work that another thread enqueues would become part of a graph under capture.
+
+        Raises
+        ------
+        DeviceError
+            In place of an error of CuPy, Numba or CUDA inside the context; where the device's memory was
+            exhausted, a `DeviceMemoryError`.
         """
-        with self._lock, self._device, self._stream:
+        with self._translated(), self._lock, self._device, self._stream:
             yield self._stream
 
-    def current(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def current(self) -> Iterator[None]:
         """Make this device the current one of the calling thread, and leave its streams to the others.
 
-        For what goes onto another stream, and may while a graph is captured. A context of its own each time:
-        CuPy's remembers in itself which device to go back to, whatever thread has entered it.
+        For work on another stream, which may run while a graph is captured. Each call makes a new context,
+        because CuPy's stores the device to return to in itself, shared by all threads. Raises as `active`
+        does.
         """
-        return self._cupy.cuda.Device(self._device.id)
+        with self._translated(), self._cupy.cuda.Device(self._device.id):
+            yield
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise a DeviceError in place of the libraries' errors inside the context."""
+        try:
+            yield
+        except NnkitError:
+            raise
+        except Exception as error:
+            if not self._is_of_a_library(error):
+                raise
+            raise self._failure(error) from error
+
+    def _is_of_a_library(self, error: Exception) -> bool:
+        if isinstance(error, RecursionError):
+            return False
+        # numba-cuda launches and links through cuda-python, whose modules change from release to release.
+        return isinstance(error, self._errors) or type(error).__module__.startswith("cuda.")
+
+    def _failure(self, error: Exception) -> DeviceError:
+        full = isinstance(error, self._cupy.cuda.memory.OutOfMemoryError)
+        if full or getattr(error, "code", None) == _OUT_OF_MEMORY or _names_out_of_memory(error):
+            return DeviceMemoryError(f"device {self.name}: its memory is exhausted ({first_line(error)})")
+        return DeviceError(f"device {self.name}: CUDA failed ({first_line(error)})")
 
     def new_stream(self) -> Any:
-        """Return another stream, whose work runs beside that of the device's own."""
+        """Return a further stream, whose work runs concurrently with the device's own."""
         return self._cupy.cuda.Stream(non_blocking=True)
 
     def new_event(self) -> Any:
-        """Return an event, for which a thread of the host waits asleep."""
+        """Return an event; a host thread that waits for it sleeps."""
         return self._cupy.cuda.Event(block=True, disable_timing=True)
 
     def copy_from_host(self, target: Array, host: NDArray, stream: Any) -> None:
-        """Copy a contiguous array, which must stay as it is until the copy is made, on a stream."""
+        """Copy a contiguous array on a stream; it must not change until the copy is complete."""
         kind = self._runtime.memcpyHostToDevice
         self._runtime.memcpyAsync(target.data.ptr, host.ctypes.data, host.nbytes, kind, stream.ptr)
 
@@ -163,7 +210,7 @@ class CudaDevice:
         )
 
     def free_and_total(self) -> tuple[int, int]:
-        """Return the bytes that can still be had, what CuPy's pool keeps in store among them, and all."""
+        """Return the free bytes, including what CuPy's pool holds unused, and the total."""
         with self.active():
             free, total = self._runtime.memGetInfo()
             return free + self._cupy.get_default_memory_pool().free_bytes(), total
@@ -176,10 +223,10 @@ class CudaDevice:
         self.synchronize()
         return placed
 
-    def to_host(self, array: Array) -> NDArray:
-        """Return a copy in host memory, once all work before it is done."""
+    def to_host(self, array: Array, rows: Array | None = None) -> NDArray:
+        """Return a copy in host memory, of these rows alone where they are given, once all work is done."""
         with self.active():
-            host = self._fetched(array)
+            host = self._fetched(array if rows is None else array[rows])
             self.synchronize()
         return host
 
@@ -213,7 +260,7 @@ class CudaDevice:
             self._transfer(plan, target.data.ptr, host.ctypes.data, self._runtime.memcpyHostToDevice)
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
-        """Return page-locked memory of the host, from which copies run beside other work."""
+        """Return page-locked host memory, from which copies run concurrently with other work."""
         count, kind = prod(shape), np.dtype(dtype)
         with self.active():
             try:
@@ -250,9 +297,14 @@ class CudaDevice:
             )  # fmt: skip
 
     def matmul(self, a: Array, b: Array, out: Array) -> Operation:
-        """Prepare a product by cuBLAS as CuPy calls it, which takes every shape and cannot be captured."""
-        empty = 0 in (*a.shape, *b.shape)
-        return partial(out.fill, 0) if empty else partial(self._cupy.matmul, a, b, out=out)
+        """Prepare a product by cuBLAS as CuPy calls it, which takes every shape and cannot be captured.
+
+        CuPy raises where a call of cuBLAS would be captured. A product of nothing is zero: CuPy fills it by
+        one asynchronous memset or one kernel, both of which can be captured.
+        """
+        if 0 in (*a.shape, *b.shape):
+            return partial(out.fill, 0)
+        return Uncapturable(partial(self._cupy.matmul, a, b, out=out))
 
     def has_bfloat16(self) -> bool:
         """Whether CuPy and Numba know bfloat16: CuPy from version 14 on, both through ml_dtypes."""
@@ -289,16 +341,22 @@ class CudaDevice:
         Raises
         ------
         DeviceError
-            If a library of the compiler is missing, or the driver does not take what it made.
+            If a library of the compiler is missing or fails, or the driver does not load what it made.
         """
         from numba import cuda
+        from numba.core.errors import NumbaError
+        from numba.cuda.cudadrv.error import CudaDriverError
 
         with self.active(), warnings.catch_warnings():
             # A small network makes small grids, and there is nothing that a user could do about it.
             warnings.filterwarnings("ignore", message="(?s).*GPU under-utilization")
             try:
                 entry.compile(tuple(entry.typeof_pyval(value) for value in values))
-            except (ImportError, OSError, RuntimeError) as error:
+            except (NumbaError, NnkitError, MemoryError, RecursionError, CudaDriverError):
+                raise  # such as for a formula that does not compile; `active` translates the driver's errors
+            except Exception as error:  # the compiler's and the linker's have no base class in common
+                if any(prefix in str(error) for prefix in _ERROR_NAMES):  # CUDA's own, through cuda-python
+                    raise
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 raise DeviceError(
                     f"device {self.name}: kernels cannot be compiled ({reason}); "
@@ -331,7 +389,7 @@ class CudaDevice:
             self._in_flight.clear()
 
     def numerics(self) -> dict[str, str]:
-        """Return what of the card and its compiler the bits of a result depend on."""
+        """Return the properties of the card and its compiler that the bits of a result depend on."""
         major, minor = self.compute_capability
         return {
             "GPU": self._properties["name"].decode(),
@@ -355,14 +413,33 @@ class CudaDevice:
 
 
 def _wrap_bfloat16(array: Array) -> Any:
-    """Return a bfloat16 array as Numba's: the CUDA array interface has no word for the type."""
+    """Return a bfloat16 array as Numba's: the CUDA array interface has no code for the type."""
     from numba import cuda
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
 
     bits = cuda.as_cuda_array(array.view(np.uint16), sync=False)
     wrapped = DeviceNDArray(bits.shape, bits.strides, array.dtype, bits.stream, bits.gpu_data)
-    wrapped._numba_type_  # noqa: B018 (it is found now, and fails where Numba knows no bfloat16)
+    wrapped._numba_type_  # noqa: B018 (raises where Numba lacks bfloat16)
     return wrapped
+
+
+def _library_errors(cupy: Any) -> tuple[type[Exception], ...]:
+    """Return the errors of CuPy and Numba where CUDA fails or one of its libraries does not load."""
+    from numba.cuda.cudadrv.error import CudaDriverError, CudaSupportError, NvvmError
+
+    # Both raise RuntimeError itself too, such as where a library does not load.
+    of_cupy = (RuntimeError, cupy.cuda.memory.OutOfMemoryError, cupy.cuda.compiler.CompileException)
+    return (*of_cupy, CudaDriverError, CudaSupportError, NvvmError)
+
+
+def _names_out_of_memory(error: Exception) -> bool:
+    return any(name in str(error) for name in _NAMES_OF_OUT_OF_MEMORY)
+
+
+def first_line(error: object) -> str:
+    """Return the first line of a library's message, without rules of ``=``."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line and set(line) != {"="}), type(error).__name__)
 
 
 def cuda_version(number: int) -> str:

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nnkit.backends.cuda_device import cuda_version
+from nnkit.backends.cuda_device import cuda_version, first_line
 from nnkit.errors import DeviceError
 from nnkit.extras import install_command
 
-__all__ = ["cuda_device_names", "find_cuda_device", "first_line", "has_nvidia_card"]
+__all__ = ["cuda_device_names", "find_cuda_device", "has_nvidia_card"]
 
 # What the driver makes for a card; the last is that of Windows, seen from its Linux.
 _CARD_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
@@ -92,7 +92,7 @@ def _driver_is_there() -> bool:
 def _imported(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as error:
+    except Exception as error:  # an extension built for another NumPy raises a ValueError, for one
         cause = error.__cause__ or error  # CuPy wraps the loader's message into a page of advice
         raise DeviceError(
             f"{module} cannot be loaded ({first_line(cause)}); {install_command('cupy')}"
@@ -123,9 +123,3 @@ def _driver_too_old(runtime: Any) -> str:
         f"the driver is for CUDA {cuda_version(driver)} and CuPy for CUDA {cuda_version(needed)}; "
         "update the driver, or install the CuPy that fits it"
     )
-
-
-def first_line(error: object) -> str:
-    """Return what a library's message says first, rules of ``=`` left out."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line and set(line) != {"="}), type(error).__name__)

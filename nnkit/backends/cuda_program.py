@@ -1,11 +1,12 @@
-"""Programs of a GPU: the first run goes operation by operation, later ones are one launch of a graph."""
+"""Programs of a GPU: the first run goes operation by operation, later ones are launches of graphs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from nnkit.backends.cuda_device import CudaDevice
+from nnkit.backends.cuda_device import CudaDevice, Uncapturable, first_line
 from nnkit.backends.protocol import Operation
 
 __all__ = ["CudaProgram"]
@@ -17,7 +18,9 @@ class CudaProgram:
     """A fixed sequence of operations on a device's stream.
 
     The first run loads every kernel's code, which may allocate and wait, as a capture must not; the second
-    captures, so a program that runs only once never does. Where a capture fails, the device goes on without.
+    captures, so a program that runs only once never does. The graph is one where all operations can be
+    captured; an `Uncapturable` one runs by itself between two graphs, each of a stretch of the others.
+    Where a capture fails nevertheless, the device goes on without captures.
 
     Parameters
     ----------
@@ -26,7 +29,7 @@ class CudaProgram:
     operations : sequence of Operation
         In their order.
     capturable : bool
-        Whether all of them may be captured.
+        Whether any of them may be captured.
     """
 
     def __init__(self, device: CudaDevice, operations: Sequence[Operation], capturable: bool) -> None:
@@ -34,7 +37,7 @@ class CudaProgram:
         self._operations = tuple(operations)
         self._capturable = capturable
         self._has_run = False
-        self._replay: Operation | None = None
+        self._replay: tuple[Operation, ...] | None = None
 
     def run(self, count: int = 1) -> None:
         """Enqueue the whole sequence `count` times; nothing waits for the device."""
@@ -44,24 +47,26 @@ class CudaProgram:
             for _ in range(count):
                 if self._replay is None and self._has_run:
                     self._capture()
-                if self._replay is None:
-                    self._run_one_by_one()
-                else:
-                    self._replay()
-
-    def _run_one_by_one(self) -> None:
-        for operation in self._operations:
-            operation()
-        self._has_run = True
+                for operation in self._operations if self._replay is None else self._replay:
+                    operation()
+                self._has_run = True
 
     def _capture(self) -> None:
         if not self._capturable or self._device.capture_failure:
             return
         try:
-            self._replay = self._device.capture(self._operations)
+            self._replay = tuple(self._stretches())
         except Exception as error:
-            self._device.capture_failure = str(error).strip().split("\n")[0] or type(error).__name__
+            self._device.capture_failure = first_line(error.__cause__ or error)
             logger.warning(
                 f"device {self._device.name}: steps are not captured into a CUDA graph and take longer, "
                 f"because that failed: {self._device.capture_failure}"
             )
+
+    def _stretches(self) -> Iterator[Operation]:
+        """Capture each stretch of operations that can be, and give the calls that replay the sequence."""
+        for alone, stretch in groupby(self._operations, lambda one: isinstance(one, Uncapturable)):
+            if alone:
+                yield from stretch
+            else:
+                yield self._device.capture(tuple(stretch))

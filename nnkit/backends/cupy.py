@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -14,22 +15,24 @@ from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.blas import usable_cores
 from nnkit.backends.cublaslt import load_cublaslt
-from nnkit.backends.cuda_device import CudaDevice
-from nnkit.backends.cuda_probe import find_cuda_device, first_line
+from nnkit.backends.cuda_device import CudaDevice, first_line
+from nnkit.backends.cuda_probe import find_cuda_device
 from nnkit.backends.cuda_program import CudaProgram
 from nnkit.backends.cuda_uploads import CudaUploads
 from nnkit.backends.protocol import Array, Operation, Program, Uploads
-from nnkit.errors import DeviceError
+from nnkit.errors import DeviceError, DeviceMemoryError
 from nnkit.extras import install_command
 
 __all__ = ["CupyBackend", "Products", "create"]
+
+logger = logging.getLogger("nnkit")
 
 # One core gathers some 5 to 10 GB/s, and a card on PCIe 5 takes about 50.
 _MOST_READERS = 12
 
 
 class Products(Protocol):
-    """How a device multiplies matrices, in one of its precisions; None is returned for what it has not."""
+    """How a device multiplies matrices, in one of its precisions; None is returned where it cannot."""
 
     precisions: tuple[str, ...]
     why_not_captured: str
@@ -40,6 +43,9 @@ class Products(Protocol):
 
     def describe(self) -> str:
         """Return the library's name and version."""
+
+    def describe_relu(self) -> str:
+        """Return whether products include the ReLU that follows them, and why not."""
 
     def matmul(self, a: Array, b: Array, out: Array) -> Operation | None:
         """Prepare as `nnkit.backends.protocol.Backend.matmul` does."""
@@ -87,8 +93,8 @@ class CupyBackend:
     def from_host(self, array: NDArray) -> Array:
         return self._device.from_host(array)
 
-    def to_host(self, array: Array) -> NDArray:
-        return self._device.to_host(array)
+    def to_host(self, array: Array, rows: Array | None = None) -> NDArray:
+        return self._device.to_host(array, rows)
 
     def write(self, target: Array, values: object) -> None:
         self._device.write(target, values)
@@ -121,11 +127,15 @@ class CupyBackend:
 
         real: type[Any] = np.dtype(dtype).type
         with self._device.active():
-            launch = cuda.launch(name, dtype, formulas, constants, arguments, self._threads)
-            scratch = {key: self._device.zeros(*kind) for key, kind in launch.scratch.items()}
-            bound = launch.kernel.bind({**arguments, **scratch}, constants)
-            values = [self._argument(value, real) for value in bound]
-            return self._device.launcher(launch.kernel.entry, launch.grid, launch.block, values)
+            launches = cuda.launches(name, dtype, formulas, constants, arguments, self._threads)
+            kinds = {key: kind for launch in launches for key, kind in launch.scratch.items()}
+            shared = {**arguments, **{key: self._device.zeros(*kind) for key, kind in kinds.items()}}
+            starts = []
+            for launch in launches:
+                bound = launch.kernel.bind({**shared, **launch.numbers}, constants)
+                values = [self._argument(value, real) for value in bound]
+                starts.append(self._device.launcher(launch.kernel.entry, launch.grid, launch.block, values))
+        return starts[0] if len(starts) == 1 else partial(_run_all, starts)
 
     def _argument(self, value: Any, real: type[Any]) -> Any:
         if type(value) is float:
@@ -173,13 +183,19 @@ class CupyBackend:
         return {
             **self._device.describe(),
             "products": self._products.describe(),
+            "ReLU in products": self._products.describe_relu(),
             "numba-cuda": version("numba-cuda"),
             "captured steps": f"no ({why_not})" if why_not else "yes",
         }
 
 
+def _run_all(operations: Sequence[Operation]) -> None:
+    for operation in operations:
+        operation()
+
+
 class _PlainProducts:
-    """Products by cuBLAS, as CuPy calls it, where there is no nvmath-python: one by one, never captured."""
+    """Products by cuBLAS through CuPy, without nvmath-python: one by one, never captured."""
 
     precisions: tuple[str, ...] = ("fp32", "fp64")
 
@@ -191,6 +207,9 @@ class _PlainProducts:
 
     def describe(self) -> str:
         return "cuBLAS through CuPy"
+
+    def describe_relu(self) -> str:
+        return "no"
 
     def matmul(self, a: Array, b: Array, out: Array) -> None:
         """None: the device multiplies."""
@@ -218,7 +237,7 @@ def _opened(index: int) -> CupyBackend:
     # Once for each GPU: a second stream would have to wait for what the first one is still writing.
     try:
         device = CudaDevice(index)
-    except RuntimeError as error:
+    except Exception as error:  # of CuPy or Numba, which may be too old
         raise DeviceError(f"device 'cuda:{index}': it cannot be opened ({first_line(error)})") from error
     return CupyBackend(device, _products(device))
 
@@ -228,7 +247,9 @@ def _products(device: CudaDevice) -> Products:
         return _PlainProducts(f"nvmath-python is not installed: {install_command('nvmath')}")
     try:
         return load_cublaslt(device)
-    except DeviceError:
-        raise
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        return _PlainProducts(f"nvmath-python cannot be used: {first_line(error)}")
+    except DeviceMemoryError as error:
+        raise DeviceMemoryError(error.shortage, "free the GPU's memory, or use device 'cpu'") from None
+    except Exception as error:  # nvmath's and pathfinder's errors have no base in common
+        reason = f"nvmath-python cannot be used: {first_line(error)}"
+        logger.warning(f"device {device.name}: steps take longer and are not captured, because {reason}")
+        return _PlainProducts(reason)

@@ -43,8 +43,8 @@ class NumpyBackend:
     def from_host(self, array: NDArray) -> Array:
         return _writable_alias(np.ascontiguousarray(array))
 
-    def to_host(self, array: Array) -> NDArray:
-        return np.array(array)
+    def to_host(self, array: Array, rows: Array | None = None) -> NDArray:
+        return np.array(array if rows is None else array[rows])
 
     def write(self, target: Array, values: object) -> None:
         target[...] = values

@@ -3,7 +3,8 @@
 An operation is prepared once, with every array it will ever touch, and run many times. So a backend can
 choose its algorithm, wrap its buffers and compile when it prepares, and a program is free to be a loop over
 calls or one captured graph. A backend's arrays slice, reshape and transpose as NumPy's do; nothing else is
-asked of them.
+asked of them: whatever computes or picks rows by number is a method here, for a GPU does it in order with
+the work around it only on its own stream.
 """
 
 from __future__ import annotations
@@ -74,8 +75,11 @@ class Backend(Protocol):
     def from_host(self, array: NDArray) -> Array:
         """Return a C-contiguous device array of these values, only to be read: it may share their memory."""
 
-    def to_host(self, array: Array) -> NDArray:
-        """Return a copy in host memory, once all work before it is done."""
+    def to_host(self, array: Array, rows: Array | None = None) -> NDArray:
+        """Return a copy in host memory, once all work before it is done.
+
+        With `rows`, (count,) int64 on the device, of these rows of the array alone.
+        """
 
     def write(self, target: Array, values: object) -> None:
         """Copy host values into a device array, in order with the operations around it."""
@@ -94,7 +98,7 @@ class Backend(Protocol):
     ) -> Operation | None:
         """Prepare ``out = max(a @ b + bias, 0)`` as one operation, or return None where there is none.
 
-        `bias` is of the type of `out`.
+        NaN and infinity are as `nnkit.kernels.formulas.relu` has them. `bias` is of the type of `out`.
 
         `mask`, (rows, ⌈columns / 128⌉ · 16) uint8, keeps a bit an output for `matmul_relu_gradient`, in an
         order of the device's own; None where no backward pass follows.
@@ -103,7 +107,13 @@ class Backend(Protocol):
     def matmul_relu_gradient(
         self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
     ) -> Operation | None:
-        """Prepare ``out = (a @ b) * mask`` with its column sums, or return None where there is none."""
+        """Prepare ``out = (a @ b) * mask`` with its column sums, or return None where there is none.
+
+        `a`, `b` and `out` have the dtypes that they had in the call of `matmul_relu` that keeps the mask: a
+        device may support the pair for some dtypes and not for others.
+
+        The mask is 0 where `nnkit.kernels.formulas.relu_derivative` is: at an output of 0 too.
+        """
 
     def kernel(
         self,
@@ -143,7 +153,7 @@ class Backend(Protocol):
         """Wait until all work is done."""
 
     def uploads(self, slots: int, kind: str) -> Uploads:
-        """Return a way to the device with so many slots, from ``pinned`` or from ``pageable`` host memory."""
+        """Return an upload queue with `slots` slots, from ``pinned`` or from ``pageable`` host memory."""
 
     def readers(self) -> int:
         """Return how many threads best read ahead of the device: 0 for none."""

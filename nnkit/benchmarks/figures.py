@@ -83,10 +83,22 @@ class Failure:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a section that can fail alone."""
+    """A piece of a section that can fail alone.
+
+    Parameters
+    ----------
+    name : str
+        What it measures.
+    measure : function
+        Returns the figures.
+    seconds : float
+        The most that it may take; infinite where the section's own limit is enough. Most parts compile a few
+        kernels and repeat milliseconds, which takes seconds: one that takes the default minute hangs.
+    """
 
     name: str
     measure: Callable[[], Iterable[Figure | Failure]]
+    seconds: float = 60.0
 
 
 def table(sections: Mapping[str, Mapping[str, Any]]) -> str:

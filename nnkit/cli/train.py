@@ -15,6 +15,7 @@ from nnkit.cli.loading import config_from, printed_notes
 from nnkit.cli.options import Assignments, Quiet, Source, Target
 from nnkit.cli.printing import print_findings, print_metrics, print_run
 from nnkit.cli.processor import take_the_processors_blas
+from nnkit.errors import AtEnd
 from nnkit.run_folder import find_run
 from nnkit.working import working
 
@@ -225,11 +226,9 @@ def train(
         if not quiet:
             print_run(run)
         display = ProgressDisplay()
-        try:
-            with stopped_by_signals(run.stop, signal.SIGINT, signal.SIGTERM) as ended:
-                outcome = run.train([] if quiet else [display], trackers)
-        finally:
-            display.close()
+        stopped = stopped_by_signals(run.stop, signal.SIGINT, signal.SIGTERM)
+        with AtEnd(display.close, "closing the display"), stopped as ended:
+            outcome = run.train([] if quiet else [display], trackers)
     if quiet:
         typer.echo(outcome.model_path)
     else:

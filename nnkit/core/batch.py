@@ -14,9 +14,9 @@ from nnkit.core.augmentation import Augmentation
 from nnkit.core.features import Bags, Features
 from nnkit.core.mixed import Half, padded
 from nnkit.core.ring import Ring, RingRows
-from nnkit.errors import ConfigError, DeviceMemoryError
+from nnkit.errors import ConfigError, DeviceMemoryError, FirstError
 
-__all__ = ["BagRows", "Batch", "Placement", "Rows", "default_placement", "streams"]
+__all__ = ["BagRows", "Batch", "Placement", "Rows", "default_placement", "device_bytes", "streams"]
 
 Placement = Literal["device", "pinned", "pageable"]
 """On the device, all of it; or a few batches at a time, from pinned or pageable memory of the host."""
@@ -112,14 +112,27 @@ def streams(features: Features) -> bool:
     return features.sparse is None and not features.bags
 
 
-def default_placement(backend: Backend, features: Features) -> Placement:
-    """Return where rows lie best for one pass over them."""
+def device_bytes(
+    features: Features, targets: NDArray | None = None, weights: NDArray | None = None, shuffled: bool = False
+) -> int:
+    """Return what a data set takes on a device that holds all of it.
+
+    Counted are the rows' numbers and codes, targets and sample weights, and the epoch's order, 8 bytes a row,
+    where rows are shuffled; but neither sparse numbers nor bags, which lie nowhere else.
+    """
+    beside = sum(array.nbytes for array in (targets, weights) if array is not None)
+    order = np.dtype(np.int64).itemsize if shuffled else 0
+    return (features.row_bytes + order) * len(features) + beside
+
+
+def default_placement(backend: Backend, features: Features, size: int) -> Placement:
+    """Return where rows lie best for one pass over them; on a device they would take so many bytes."""
     if not features.mapped or not streams(features):
         return "device"
     free = backend.free_memory()
     if free is None:
         return "device" if features.dense.flags.c_contiguous else "pinned"
-    return "device" if features.row_bytes * len(features) <= free / 2 else "pinned"
+    return "device" if size <= free / 2 else "pinned"
 
 
 def _mend(features: Features, ringed: bool) -> str:
@@ -170,7 +183,8 @@ class Rows:
         placement: Placement | None = None,
         readers: int | None = None,
     ) -> None:
-        placement = placement or default_placement(backend, features)
+        size = device_bytes(features, targets, weights, shuffled)
+        placement = placement or default_placement(backend, features, size)
         self.backend = backend
         self.dtype = np.dtype(dtype)
         self.count = len(features)
@@ -294,8 +308,11 @@ class Rows:
 
     def close(self) -> None:
         """End what reads ahead, until batches are asked for again."""
+        errors = FirstError()
         for ring in self._rings.values():
-            ring.close()
+            with errors.kept("closing other rows"):
+                ring.close()
+        errors.raise_first()
 
     def refill(self, features: Features) -> None:
         """Take other rows of the same number and kind into the arrays that hold the first ones."""

@@ -17,6 +17,7 @@ from nnkit.core.losses import Loss
 from nnkit.core.mixed import Half
 from nnkit.core.parameters import Arena
 from nnkit.core.passes import Passes
+from nnkit.errors import AtEnd
 from nnkit.kernels.layout import BATCH, COUNTERS, LOSS_SUM, LOSS_WEIGHT, SCALARS
 from nnkit.working import Work, working
 
@@ -112,14 +113,12 @@ class Inference:
         if self._refresh is not None:
             self._refresh.run()
         outputs: NDArray | None = None
-        try:
+        with AtEnd(self.rows.close, "closing the rows"):
             for first, count in self.rows.stretches(0, len(self._programs), self._chunk):
                 for number in range(first, first + count):
                     outputs = self._run_chunk(number, outputs)
                     if work is not None:
                         work.advance(self._chunk)
-        finally:
-            self.rows.close()
         assert outputs is not None
         if self._loss is None:
             return outputs, float("nan")

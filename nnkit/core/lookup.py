@@ -67,10 +67,10 @@ class Lookup:
         self._others |= {
             "slots": backend.zeros(table.size, np.int32),
             "places": backend.zeros(tokens, np.int32),
-            "batch_starts": backend.zeros(capacity, np.int64),
             "owners": backend.zeros(tokens, np.int32),
-            "keys": backend.zeros(1 << (tokens - 1).bit_length(), np.int64),
-            "run_starts": backend.zeros(rows + 1, np.int64),
+            "offsets": backend.zeros(tokens, np.int32),
+            "runs": backend.zeros(tokens, np.int32),
+            "run_starts": backend.zeros(rows + 1, np.int32),
         }
 
     @property

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Array, Backend, Uploads
-from nnkit.errors import DataError, NnkitError
+from nnkit.errors import DataError, DeviceError, NnkitError
 
 __all__ = ["SLOT_BYTES", "Ring", "RingRows"]
 
@@ -171,7 +172,7 @@ class _Readers:
             while number not in self._ready:
                 # Slots are taken in order: those before a bad one are filled, or being filled.
                 if self._failed is not None and self._failed[0] <= number:
-                    raise _failure(self._failed[1]) from self._failed[1]
+                    raise self._failed[1]
                 self._changed.wait()
 
     def release(self, number: int) -> None:
@@ -190,13 +191,6 @@ class _Readers:
         if threading.current_thread() not in self._threads:
             for thread in self._threads:
                 thread.join()
-
-
-def _failure(error: BaseException) -> NnkitError:
-    """Return what the training raises; an error of ours as it is."""
-    if isinstance(error, NnkitError):
-        return error
-    return DataError(f"the rows could not be read while training: {type(error).__name__}: {error}")
 
 
 class Ring:
@@ -230,6 +224,7 @@ class Ring:
         epoch = -(-rows.count // batch_size)
         self.batches = int(min(max(1, SLOT_BYTES // max(1, rows.row_bytes * batch_size)), epoch))
         self._rows = rows
+        self._device = backend.name
         self._slot_rows = self.batches * batch_size
         self._last = -(-epoch // self.batches)
         self._readers_wanted = backend.readers() if readers is None else readers
@@ -273,10 +268,7 @@ class Ring:
         if self._taken is not None:  # left before its end
             self._release(self._taken)
         if self._readers_wanted == 0:
-            try:
-                self._filler()(number)
-            except Exception as error:
-                raise _failure(error) from error
+            self._filler()(number)
         else:
             if self._readers is None or number != self._next:
                 self._begin_at(number)
@@ -288,7 +280,8 @@ class Ring:
     def _filler(self) -> Callable[[int], None]:
         # It must not hold the ring, for the threads hold it.
         shape = (self._slot_rows, self._slots)
-        return partial(_fill, self._rows, self._order, *shape, self._host, self.arrays, self._uploads)
+        arrays = self._host, self.arrays
+        return partial(_fill, self._rows, self._order, *shape, *arrays, self._uploads, self._device)
 
     def _begin_at(self, number: int) -> None:
         self.close()
@@ -305,11 +298,13 @@ class Ring:
 
     def close(self) -> None:
         """End the readers and wait for their last copies; the ring can be begun anew."""
-        if self._end is not None:
-            self._end()
-        if self._taken is not None:
-            self._uploads.done(self._taken % self._slots)
+        end, taken = self._end, self._taken
+        # Forgotten first: where the device has failed, everything below fails too, and will again.
         self._readers = self._end = self._taken = None
+        if end is not None:
+            end()
+        if taken is not None:
+            self._uploads.done(taken % self._slots)
         self._uploads.synchronize()
 
 
@@ -327,13 +322,30 @@ def _fill(
     host: Mapping[str, NDArray],
     device: Mapping[str, Array],
     uploads: Uploads,
+    device_name: str,
     number: int,
 ) -> None:
     """Read the slot of that number and send it."""
+    reading = partial(_raising, DataError, "the rows could not be read while training")
+    sending = partial(_raising, DeviceError, f"device {device_name}: rows could not be copied while training")
     slot, first = number % slots, number * slot_rows
     stop = min(first + slot_rows, rows.count)
     picked = np.arange(first, stop) if order is None else order[first:stop]
     place = slice(slot * slot_rows, slot * slot_rows + stop - first)
-    uploads.prepare(slot)
-    rows.read(picked, {name: buffer[place] for name, buffer in host.items()})
-    uploads.send(slot, [(host[name][place], device[name][place]) for name in host])
+    with sending():
+        uploads.prepare(slot)
+    with reading():
+        rows.read(picked, {name: buffer[place] for name, buffer in host.items()})
+    with sending():
+        uploads.send(slot, [(host[name][place], device[name][place]) for name in host])
+
+
+@contextmanager
+def _raising(kind: type[NnkitError], what: str) -> Iterator[None]:
+    """Raise an error of this kind in the place of others, but for ours and for a lack of memory."""
+    try:
+        yield
+    except (NnkitError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error

@@ -483,7 +483,7 @@ class Step(Objective):
         shards = self._shards if self._last in self._sharded else None
         parts = [self.passes.gradients] if shards is None else shards.gradients()
         host = self.arena.backend.to_host
-        total = sum(host(self.arena.view(name, part)[rows]).astype(np.float64) for part in parts)
+        total = sum(host(self.arena.view(name, part), rows).astype(np.float64) for part in parts)
         weight = float(host(self.scalars)[WEIGHT_SUM])
         scale = weight if self.scaling is None else weight * float(host(self.scaling)[LOSS_SCALE])
         return np.asarray(total) * (self.batch_size / scale if scale > 0 else 0.0)

@@ -202,8 +202,8 @@ class Probe:
 
     def _weights(self, layer: int) -> NDArray[np.float64]:
         arena = self._step.arena
-        view = arena.view(f"layers.{self._layers[layer][0].layer}.weight")[self._sampled[layer]]
-        weights: NDArray[np.float64] = arena.backend.to_host(view).astype(np.float64)
+        view = arena.view(f"layers.{self._layers[layer][0].layer}.weight")
+        weights: NDArray[np.float64] = arena.backend.to_host(view, self._sampled[layer]).astype(np.float64)
         return weights
 
     def _whole(self, layer: int, sampled: NDArray[np.float64]) -> float:

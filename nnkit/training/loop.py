@@ -18,7 +18,7 @@ from nnkit.core.mixed import is_scaling
 from nnkit.core.order import epoch_order
 from nnkit.core.schedules import PlateauState, ReduceOnPlateau
 from nnkit.core.step import Step, StepFigures
-from nnkit.errors import DivergenceError, ModelFileError, shown
+from nnkit.errors import AtEnd, DivergenceError, FirstError, ModelFileError, shown
 from nnkit.kernels.formulas import LEAST_LOSS_SCALE
 from nnkit.kernels.layout import STEP
 from nnkit.training.callbacks import Figures
@@ -26,7 +26,7 @@ from nnkit.training.calls import Calls, Moment
 from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
 from nnkit.training.evaluation import Evaluation
 from nnkit.training.history import History
-from nnkit.training.interrupts import FirstError, pythons_own_interrupt, stopped_by_signals
+from nnkit.training.interrupts import pythons_own_interrupt, stopped_by_signals
 
 if TYPE_CHECKING:
     from nnkit.training.trainer import Trainer
@@ -494,16 +494,16 @@ class Loop:
     def _diverge(self, what: str) -> NoReturn:
         """Return to the best weights and say what happened."""
         trainer, state = self.trainer, self.trainer.state
-        self._return_to_best.run()
         begun = "" if self.evaluation else "the beginning of "
         kept = f"those of {begun}epoch {state.best_epoch}" if state.best_epoch else "the initial ones"
         rate = self._learning_rate()
         clip = "" if trainer.clip_norm is not None else ", or clip_norm = 1.0"
-        raise DivergenceError(
-            f"{what} in epoch {state.epoch + 1} at learning rate {rate:g}; "
-            f"the weights kept are {kept}.\nTry learning_rate = {trainer.optimizer.learning_rate / 10:g}"
-            f"{clip}, and look for features of large scale."
-        )
+        with AtEnd(self._return_to_best.run, "returning to the best weights"):
+            raise DivergenceError(
+                f"{what} in epoch {state.epoch + 1} at learning rate {rate:g}; "
+                f"the weights kept are {kept}.\nTry learning_rate = {trainer.optimizer.learning_rate / 10:g}"
+                f"{clip}, and look for features of large scale."
+            )
 
     def _report(self, now: Moment, last: Moment) -> Figures:
         """Return the figures of the steps between two moments of an epoch."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from numpy.typing import NDArray
+
 from nnkit.backends.protocol import Backend
-from nnkit.core.batch import Placement, streams
+from nnkit.core.batch import Placement, device_bytes, streams
 from nnkit.core.features import Features
 from nnkit.core.order import rows_to_a_block
 from nnkit.data.limits import memory_limit, readable
@@ -15,7 +17,8 @@ from nnkit.errors import ConfigError
 __all__ = ["DataPlacement", "Placed", "place_rows"]
 
 DataPlacement = Literal["auto", "device", "pinned", "mmap"]
-# The other half is for parameters, activations, workspaces, and whoever else is on the card.
+# Of a training's data, the validation rows among them. The other half is for parameters, optimizer state,
+# activations, workspaces, and whoever else is on the card.
 _MOST_OF_FREE = 0.5
 
 
@@ -35,6 +38,8 @@ class Placed:
         One line for the user on what was chosen; empty where there was no choice.
     amended : bool
         Whether that is not what they asked for.
+    device_bytes : int
+        What the data set takes of a GPU's memory, where all of it lies there; else 0.
     """
 
     features: Features
@@ -42,10 +47,24 @@ class Placed:
     block_rows: int | None = None
     note: str = ""
     amended: bool = False
+    device_bytes: int = 0
 
 
-def place_rows(wanted: str, backend: Backend, automatic: bool, features: Features) -> Placed:
+def place_rows(
+    wanted: str,
+    backend: Backend,
+    automatic: bool,
+    features: Features,
+    targets: NDArray | None = None,
+    weights: NDArray | None = None,
+    shuffled: bool = False,
+    before: int = 0,
+) -> Placed:
     """Decide where rows lie.
+
+    By ``auto`` a GPU takes them where they fill at most half of its free memory together with what comes with
+    them: their targets and sample weights, the epoch's order of shuffled ones (8 bytes a row), and the rows
+    of the same training that it holds already.
 
     Rows that are mapped from a file larger than half of the memory, or that are to be, are taken in blocks,
     wherever they lie: where a training runs does not change which rows a step sees.
@@ -60,6 +79,14 @@ def place_rows(wanted: str, backend: Backend, automatic: bool, features: Feature
         Whether the device was chosen by ``auto``.
     features : Features
         The rows.
+    targets : ndarray, optional
+        As the device receives them.
+    weights : ndarray of shape (samples,), optional
+        Sample weights, as the device receives them.
+    shuffled : bool
+        Whether each epoch has an order of its own.
+    before : int
+        The `device_bytes` of this training's rows that were placed before these.
 
     Raises
     ------
@@ -84,8 +111,12 @@ def place_rows(wanted: str, backend: Backend, automatic: bool, features: Feature
             "or texts, which lie on the device: leave the setting out"
         )
     block_rows = rows_to_a_block(features.row_bytes) if large or wanted == "mmap" else None
-    place = _on_host if backend.free_memory() is None else _on_gpu
-    return replace(place(wanted, backend, automatic, features, large), block_rows=block_rows)
+    if backend.free_memory() is None:
+        placed = _on_host(wanted, backend, automatic, features, large)
+    else:
+        count = device_bytes(features, targets, weights, shuffled)
+        placed = _on_gpu(wanted, backend, features, large, count, before)
+    return replace(placed, block_rows=block_rows)
 
 
 def _on_host(wanted: str, backend: Backend, automatic: bool, features: Features, large: bool) -> Placed:
@@ -110,12 +141,15 @@ def _on_host(wanted: str, backend: Backend, automatic: bool, features: Features,
     return Placed(features, "device")
 
 
-def _on_gpu(wanted: str, backend: Backend, automatic: bool, features: Features, large: bool) -> Placed:
-    count, free = features.row_bytes * len(features), backend.free_memory() or 0
+def _on_gpu(
+    wanted: str, backend: Backend, features: Features, large: bool, count: int, before: int
+) -> Placed:
+    free = backend.free_memory() or 0
     size, room = readable(count), f"{readable(free)} free"
-    fits = count <= _MOST_OF_FREE * free
+    fits = before + count <= _MOST_OF_FREE * (before + free)
     if wanted == "device" or (wanted == "auto" and (fits or not streams(features))):
-        return Placed(features, "device", note=f"data: {size} on {backend.name}, {room}")
+        note = f"data: {size} on {backend.name}, {room}"
+        return Placed(features, "device", note=note, device_bytes=count)
     reason = "" if wanted != "auto" else f", more than half of {room} on {backend.name}"
     if features.mapped and (wanted == "mmap" or large):
         return Placed(features, "pinned", note=f"data: {size}, mapped from the file, in blocks{reason}")

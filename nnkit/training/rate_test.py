@@ -6,7 +6,6 @@ L. N. Smith 2015, "Cyclical learning rates for training neural networks", arXiv:
 from __future__ import annotations
 
 import math
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnkit.checks import above_zero, whole
 from nnkit.core.features import Features
-from nnkit.errors import ConfigError, DataError
+from nnkit.errors import AtEnd, ConfigError, DataError
 
 if TYPE_CHECKING:
     from nnkit.training.trainer import Trainer
@@ -158,13 +157,15 @@ def find_rate(
     rates = np.geomspace(lowest, highest, steps)
     network = trainer.network
     before = None if network.inputs is None else network.parameters()
-    try:
-        losses = _losses(trainer, X, y, batch_size, rates, sample_weight)
-    finally:
+
+    def restore() -> None:
         if before is not None:
             network.set_parameters(before)
         elif network.inputs is not None:
             network.initialize(network.inputs, trainer.seed, trainer.dtype, trainer.backend)
+
+    with AtEnd(restore, "restoring the weights"):
+        losses = _losses(trainer, X, y, batch_size, rates, sample_weight)
     if len(losses) < 3:
         raise DataError(
             f"the loss is not finite at a learning rate of {lowest:g} already: look for features of large "
@@ -195,7 +196,7 @@ def _losses(
     per_epoch = step.steps_per_epoch
     losses: list[float] = []
     least, mean = math.inf, 0.0
-    with closing(step.rows):
+    with AtEnd(step.rows.close, "closing the rows"):
         for number in range(len(rates)):
             epoch, batch = divmod(number, per_epoch)
             if batch == 0:

@@ -20,7 +20,7 @@ from nnkit.config import Config, load_config, toml_value
 from nnkit.core.layers import Embedding
 from nnkit.core.network import Network
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.errors import ConfigError, DivergenceError, FileError
+from nnkit.errors import ConfigError, DivergenceError, FileError, FirstError
 from nnkit.files import holder_of, in_use, locked
 from nnkit.model import Model
 from nnkit.run_folder import MODEL_FILE, RUN_FILE, claim_folder, find_run, timed_name
@@ -288,15 +288,7 @@ class Run:
         with self._own_folder(), self.trainer.backend.computing_like(numerics):
             if self._checkpoint is None:
                 self._clear_folder()
-            try:
-                self._fit(rows, given)
-            except DivergenceError as error:
-                for diagnosis in watch:
-                    diagnosis.diverged(error, self.trainer.optimizer.learning_rate)
-                self._save("diverged")
-                raise
-            finally:
-                self._keep_findings(watch)
+            self._fit_and_keep(rows, given, watch)
             if self.interrupted:
                 return Outcome({}, "training", 0, self._save("interrupted"))
             outcome = self._finish(rows)
@@ -386,6 +378,21 @@ class Run:
             memory = None
         count = fastest_threads(widths, batch_size, trainer.dtype, memory)
         return {} if count is None else {"BLAS threads": str(count)}
+
+    def _fit_and_keep(self, rows: EncodedRows, given: dict[str, Any], watch: list[Diagnosis]) -> None:
+        """Train, and keep what was found whatever happens, and the model of a training that diverged."""
+        errors = FirstError()
+        with errors.kept("the training"):
+            self._fit(rows, given)
+        if isinstance(errors.error, DivergenceError):
+            for diagnosis in watch:
+                with errors.kept("the diagnosis"):
+                    diagnosis.diverged(errors.error, self.trainer.optimizer.learning_rate)
+            with errors.kept("saving the model"):
+                self._save("diverged")
+        with errors.kept("keeping the findings"):
+            self._keep_findings(watch)
+        errors.raise_first()
 
     def _fit(self, rows: EncodedRows, given: dict[str, Any]) -> None:
         """Train from the first step, or from the checkpoint."""

@@ -518,7 +518,7 @@ class Trainer:
                 weights = None if weights is None else loss_weights(weights[kept], len(kept), self.dtype)
         self._prepare_network(features)
         weights = self._with_class_weights(targets, weights)
-        placed = self._placed(features, block_rows)
+        placed = self._placed(features, targets, weights, block_rows)
         rows = Rows(
             self.backend,
             self.dtype,
@@ -531,7 +531,7 @@ class Trainer:
             placed.placement,
         )
         held = None if validation is None else self._held(validation)
-        evaluation = None if held is None else self._evaluation(held, decode)
+        evaluation = None if held is None else self._evaluation(held, decode, placed.device_bytes)
         carried = self.optimizer_state if continued else None
         batch_size = min(batch_size, rows.count)
         loop = Loop(
@@ -597,9 +597,17 @@ class Trainer:
         size = X.size * max(self.dtype.itemsize, X.itemsize) if isinstance(X, np.ndarray) else 0
         return features_from(X, self.dtype, self.data_placement == "mmap" or size > memory_limit())
 
-    def _placed(self, features: Features, block_rows: int | Literal["auto"] | None) -> Placed:
+    def _placed(
+        self,
+        features: Features,
+        targets: NDArray,
+        weights: NDArray | None,
+        block_rows: int | Literal["auto"] | None,
+    ) -> Placed:
         """Return where the training rows lie, with the blocks of a checkpoint's order if these are given."""
-        placed = place_rows(self.data_placement, self.backend, self._automatic, features)
+        placed = place_rows(
+            self.data_placement, self.backend, self._automatic, features, targets, weights, shuffled=True
+        )
         if placed.note:
             logger.log(logging.WARNING if placed.amended else logging.INFO, placed.note)
         return placed if block_rows == "auto" else replace(placed, block_rows=block_rows)
@@ -638,13 +646,13 @@ class Trainer:
         return features, targets, weights
 
     def _evaluation(
-        self, held: tuple[Features, NDArray, NDArray | None], decode: Decode | None
+        self, held: tuple[Features, NDArray, NDArray | None], decode: Decode | None, before: int
     ) -> Evaluation:
         features, targets, weights = held
         task = self.loss.task(self.network.output_width)
         # What cannot be had, or was changed, has been said of the training rows.
         mapped = "auto" if self.data_placement == "mmap" and not features.mapped else self.data_placement
-        placed = place_rows(mapped, self.backend, self._automatic, features)
+        placed = place_rows(mapped, self.backend, self._automatic, features, targets, weights, before=before)
         rows = Rows(self.backend, self.dtype, placed.features, targets, weights, placement=placed.placement)
         inference = Inference(self.network.stages, self.network.arena, rows, self.loss, self.half)
         return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)

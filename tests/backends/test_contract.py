@@ -96,6 +96,31 @@ def test_what_comes_to_the_host_is_a_copy(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_a_view_come_to_the_host_in_the_order_asked_for(backend: Backend, dtype) -> None:
+    values = np.arange(60).astype(dtype)
+    flat = backend.from_host(values)
+    for picked in ([4, 0, 2, 2], [3], []):
+        rows = backend.from_host(np.array(picked, np.int64))
+        for shape, view in (((10, 5), flat[5:55].reshape(10, 5)[:, 1:4]), ((50,), flat[5:55])):
+            expected = values[5:55].reshape(shape)[picked] if picked else np.empty((0, *shape[1:]))
+            found = backend.to_host(view, rows)
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, expected[:, 1:4] if len(shape) > 1 else expected)
+
+
+def test_rows_that_come_to_the_host_are_a_copy_made_after_the_work_before(backend: Backend) -> None:
+    array = backend.zeros((3, 2), np.float64)
+    rows = backend.from_host(np.arange(3))
+    source = backend.from_host(np.ones((3, 2)))
+    program = backend.program([backend.copy(source, array)])
+    program.run()
+    host = backend.to_host(array, rows)
+    np.testing.assert_array_equal(host, np.ones((3, 2)))
+    host[:] = 7
+    np.testing.assert_array_equal(backend.to_host(array), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_writes_take_arrays_numbers_and_slices(backend: Backend, dtype) -> None:
     array = backend.zeros((2, 3), dtype)
     backend.write(array, np.arange(6.0).reshape(2, 3))

@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from simulated import cublaslt as acted
 
-from nnkit.backends.cublaslt import Epilogue, ProductPlan, plan_product
+from nnkit.backends.cublaslt import workspace_mib
+from nnkit.backends.cublaslt_plan import Epilogue, ProductPlan, plan_product
 
 SHAPES = [(5, 7, 3), (1, 4, 6), (4, 1, 6), (6, 4, 1), (1, 1, 1), (1, 5, 1), (3, 1, 1), (130, 9, 140)]
 DTYPES = (np.float32, np.float64)
@@ -172,26 +173,18 @@ def test_what_cannot_be_planned_is_refused(change, message) -> None:
         plan_product(**{**arguments, **change})
 
 
-@pytest.mark.extra("nvmath")
-def test_the_numbers_acted_with_are_the_librarys() -> None:
-    from nvmath.bindings import cublas, cublasLt
+# NVIDIA's table at cublasSetWorkspace: Hopper and Blackwell's 10.x 32 MiB, 12.x 12 MiB, all others 4 MiB.
+# Thor is 11.0, and was 10.1 before CUDA 13.
+WORKSPACES = {
+    **dict.fromkeys([(7, 0), (7, 2), (7, 5), (8, 0), (8, 6), (8, 7), (8, 9)], 4),
+    **dict.fromkeys([(9, 0), (10, 0), (10, 1), (10, 3), (11, 0)], 32),
+    **dict.fromkeys([(12, 0), (12, 1)], 12),
+}
 
-    for ours, theirs in (
-        (acted.Operation, cublas.Operation),
-        (acted.ComputeType, cublas.ComputeType),
-        (acted.Epilogue, cublasLt.Epilogue),
-        (acted.MatmulDescAttribute, cublasLt.MatmulDescAttribute),
-        (acted.MatmulPreferenceAttribute, cublasLt.MatmulPreferenceAttribute),
-    ):
-        assert {member.name: member.value for member in ours} == {m.name: theirs[m.name] for m in ours}
-    for attribute in acted.MatmulDescAttribute:
-        real = cublasLt.get_matmul_desc_attribute_dtype(attribute)
-        assert np.dtype(real) == acted._DESCRIPTOR_TYPES[attribute]
-    for attribute in acted.MatmulPreferenceAttribute:
-        real = cublasLt.get_matmul_preference_attribute_dtype(attribute)
-        assert np.dtype(real) == acted._PREFERENCE_TYPES[attribute]
-    assert cublasLt.matmul_heuristic_result_dtype.itemsize == acted._RESULT.itemsize
-    assert {"algo", "state"} <= set(cublasLt.matmul_heuristic_result_dtype.names)
+
+@pytest.mark.parametrize("capability", WORKSPACES)
+def test_a_workspace_is_as_large_as_nvidia_advises(capability: tuple[int, int]) -> None:
+    assert workspace_mib(capability) == WORKSPACES[capability]
 
 
 # Everything up to the choice of an algorithm, for which cuBLASLt wants a device: found is then False.
@@ -201,7 +194,7 @@ from types import SimpleNamespace
 import ml_dtypes
 import numpy as np
 from nvmath.bindings import cublas, cublasLt as lt
-from nnkit.backends import cublaslt
+from nnkit.backends import cublaslt, cublaslt_plan
 
 class Array(np.ndarray):
     data = property(lambda self: SimpleNamespace(ptr=self.ctypes.data))
@@ -214,10 +207,18 @@ def read(get, dtype_of, handle, attribute):
     get(handle, attribute, value.ctypes.data, value.nbytes, size.ctypes.data)
     return int(value[0])
 
-made, left = [], []
+made, left, told = [], [], {}
 class Watched:
     def __getattr__(self, name):
         call = getattr(lt, name)
+        if name == "matmul_algo_get_heuristic":
+            def heuristic(*arguments):
+                try:
+                    call(*arguments)
+                except lt.cuBLASLtError as error:
+                    told["refused"] = error.status
+                    raise lt.cuBLASLtError(cublas.Status.NOT_SUPPORTED) from error
+            return heuristic
         if name.endswith("_create"):
             def create(*arguments):
                 made.append((name, call(*arguments)))
@@ -234,10 +235,10 @@ library = SimpleNamespace(cublas=cublas, lt=Watched(), handle=0, workspace=new(1
 library.device = SimpleNamespace(stream_pointer=0)
 a, b, out, bias = new(3, 4), new(5, 4).T, new(3, 5), new(5)
 mask = new(3, 16, dtype=np.uint8)
-plan = cublaslt.plan_product(a, b, out, "DRELU_BGRAD", mask)
+plan = cublaslt_plan.plan_product(a, b, out, "DRELU_BGRAD", mask)
 product = cublaslt._Product(library, plan, "tf32", a, b, out, bias, mask)
 [descriptor] = [handle for name, handle in made if name == "matmul_desc_create"]
-told = {
+told |= {
     name: read(lt.matmul_desc_get_attribute, lt.get_matmul_desc_attribute_dtype, descriptor,
                lt.MatmulDescAttribute[name])
     for name in ("COMPUTE_TYPE", "SCALE_TYPE", "TRANSA", "TRANSB", "EPILOGUE", "BIAS_POINTER",
@@ -255,7 +256,7 @@ for half in (np.float16, ml_dtypes.bfloat16):
     for wide in (half, np.float32):
         first = len(made)
         arrays = [new(3, 4, dtype=half), new(4, 8, dtype=half), new(3, 8, dtype=wide)]
-        one = cublaslt._Product(library, cublaslt.plan_product(*arrays), "fp16", *arrays, None, None)
+        one = cublaslt._Product(library, cublaslt_plan.plan_product(*arrays), "fp16", *arrays, None, None)
         handles = made[first:]
         told["halves"].append([
             read(lt.matmul_desc_get_attribute, lt.get_matmul_desc_attribute_dtype, handles[0][1],
@@ -273,19 +274,49 @@ print(json.dumps(told))
 """
 
 
-@pytest.mark.extra("nvmath")
-def test_the_library_holds_what_it_was_told(tmp_path: Path) -> None:
+def run_with_driver(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process where the real cuBLASLt loads, though there is no GPU."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("there is no C compiler, for a driver to load the library with")
     # The bindings ask for the driver's version before they load cuBLASLt; descriptors need no more of it.
-    source = tmp_path / "cuda.c"
+    source = folder / "cuda.c"
     source.write_text("int cuDriverGetVersion(int *v) { *v = 12090; return 0; }")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", source], check=True)
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", _TELL], env=environment, capture_output=True, text=True, check=False
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source], check=True)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )
+
+
+_LOAD = """
+from contextlib import nullcontext
+from types import SimpleNamespace
+from nvmath.bindings import cublasLt
+from nnkit.backends import cupy
+
+try:
+    cublasLt.create()
+except cublasLt.cuBLASLtError as error:
+    print(error.status)
+device = SimpleNamespace(active=nullcontext, compute_capability=(9, 0), name="cuda:0")
+print(cupy._products(device).why_not_captured)
+"""
+
+
+@pytest.mark.extra("nvmath")
+def test_an_error_of_the_real_library_leaves_all_products_to_cupy(tmp_path: Path) -> None:
+    result = run_with_driver(_LOAD, tmp_path)
+    assert result.returncode == 0, result.stderr
+    status, why = result.stdout.splitlines()
+    assert status == "1"  # CUBLAS_STATUS_NOT_INITIALIZED: there is no GPU
+    assert why.startswith("nvmath-python cannot be used: ")
+    assert "CUBLAS_STATUS_NOT_INITIALIZED" in why
+
+
+@pytest.mark.extra("nvmath")
+def test_the_library_holds_what_it_was_told(tmp_path: Path) -> None:
+    result = run_with_driver(_TELL, tmp_path)
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     bias, mask = told["pointers"]
@@ -304,5 +335,6 @@ def test_the_library_holds_what_it_was_told(tmp_path: Path) -> None:
         # sums and factors in float32, b and a in 16 bits (CUDA_R_16F = 2, CUDA_R_16BF = 14), and out
         "halves": [[68, 0, 2, 2, 2], [68, 0, 2, 2, 0], [68, 0, 14, 14, 14], [68, 0, 14, 14, 0]],
         "found": False,
+        "refused": 1,  # CUBLAS_STATUS_NOT_INITIALIZED: there is no handle
         "left": True,
     }

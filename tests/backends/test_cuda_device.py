@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from simulated import cublaslt as stand_in
 
 from nnkit import Dense, Dropout, Network, Trainer
-from nnkit.backends import select
+from nnkit.backends import cublaslt, select
+from nnkit.backends import cupy as cupy_backend
+from nnkit.backends.cublaslt import CublasLt
+from nnkit.backends.cublaslt_plan import ProductPlan
+from nnkit.backends.cuda_device import CudaDevice, Uncapturable
+from nnkit.backends.cuda_relu import relu_difference
 from nnkit.backends.cupy import CupyBackend
-from nnkit.errors import DeviceError, NnkitError
+from nnkit.backends.protocol import Operation
+from nnkit.errors import DeviceError, DeviceMemoryError, DivergenceError, NnkitError
 
 pytestmark = pytest.mark.gpu
 
@@ -46,6 +54,57 @@ def test_trainings_have_the_same_bits_captured_or_not(backend: CupyBackend) -> N
     for again in (weights_after(backend), weights_after(uncaptured(backend))):
         for name, value in captured.items():
             np.testing.assert_array_equal(again[name], value)
+
+
+def test_a_product_without_an_algorithm_leaves_the_rest_captured(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = weights_after(backend)
+    prepared = CublasLt._prepared
+
+    def without_one(products: CublasLt, plan: ProductPlan | None, *arrays: Any) -> Operation | None:
+        # The products of the first layer forwards, of a batch and of what is left at its end.
+        lacking = plan is not None and plan.a.rows == 5 and plan.b.rows == 5
+        return None if lacking else prepared(products, plan, *arrays)
+
+    monkeypatch.setattr(CublasLt, "_prepared", without_one)
+    captures = []
+    capture = backend._device.capture
+    monkeypatch.setattr(
+        backend._device, "capture", lambda operations: captures.append(operations) or capture(operations)
+    )
+    other = weights_after(backend)
+    assert len(captures) > 2  # the step before and after the products, at least
+    assert backend._device.capture_failure == ""
+    assert backend.describe()["captured steps"] == "yes"
+    for name, value in fused.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_cupys_products_refuse_to_be_captured(backend: CupyBackend) -> None:
+    matrix = backend.zeros((4, 4), np.float32)
+    product = backend._device.matmul(matrix, matrix, backend.zeros((4, 4), np.float32))
+    assert isinstance(product, Uncapturable)
+    backend.program([product]).run()
+    with pytest.raises(DeviceError, match="captur"):
+        backend._device.capture([product])
+    backend.program([product]).run(3)
+    assert backend._device.capture_failure == ""
+
+
+@pytest.mark.parametrize("cut", [slice(None), slice(0, 3)])
+def test_a_product_of_nothing_is_zero_in_a_graph_too(backend: CupyBackend, cut: slice) -> None:
+    out = backend.from_host(np.ones((3, 4), np.float32))
+    empty = backend.zeros((3, 0), np.float32), backend.zeros((0, len(range(4)[cut])), np.float32)
+    program = backend.program([backend.matmul(*empty, out[:, cut])])
+    program.run(2)
+    backend.write(out, 1)
+    program.run()
+    expected = np.ones((3, 4))
+    expected[:, cut] = 0
+    np.testing.assert_array_equal(backend.to_host(out), expected)
+    assert isinstance(program._replay, tuple)
+    assert backend._device.capture_failure == ""
 
 
 def test_the_second_run_captures_and_later_ones_replay(backend: CupyBackend) -> None:
@@ -121,6 +180,297 @@ def test_an_array_that_does_not_fit_is_an_error_that_says_what_to_lower(backend:
         assert isinstance(caught.value, MemoryError)
         assert isinstance(caught.value, NnkitError)
         assert "\n" not in str(caught.value)
+
+
+def test_errors_of_the_libraries_are_errors_of_one_line(backend: CupyBackend) -> None:
+    import cupy
+    from numba.cuda.cudadrv.driver import CudaAPIError
+    from numba.cuda.cudadrv.error import CudaDriverError, CudaSupportError, NvvmError
+
+    device = backend._device
+    for context in (device.active, device.current):
+        for error in (
+            cupy.cuda.compiler.CompileException("words\nthe source", "source", "name", ()),
+            CudaAPIError(700, "words\nand more"),
+            CudaDriverError("CUDA initialized before forking"),
+            CudaSupportError("Error at driver init: words"),
+            NvvmError("libNVVM failed"),
+            CudaPythonError("CUDA_ERROR_ILLEGAL_ADDRESS: words"),
+            RuntimeError("CuPy failed to load libcublas.so.12\nand advice"),
+        ):
+            said = r"^device cuda:0: CUDA failed \([^\n]+\)$"
+            with pytest.raises(DeviceError, match=said) as failed, context():
+                raise error
+            assert not isinstance(failed.value, MemoryError)
+        for own in (
+            DeviceError("as it was"),
+            ValueError("ours"),
+            RecursionError("ours"),
+            MemoryError("host"),
+        ):
+            with pytest.raises(type(own)) as caught, context():
+                raise own
+            assert caught.value is own
+
+
+class CudaPythonError(Exception):
+    """As cuda-python's: it derives from no other class, and its module is no part of the interface."""
+
+    __module__ = "cuda.core._utils.cuda_utils"
+
+
+def errors_of_full_memory() -> list[Exception]:
+    import cupy
+    from numba.cuda.cudadrv.driver import CudaAPIError
+
+    return [
+        cupy.cuda.memory.OutOfMemoryError(1, 2),
+        CudaAPIError(2, "words\nand more"),
+        CudaPythonError("CUDA_ERROR_OUT_OF_MEMORY: words"),
+        RuntimeError("cudaErrorMemoryAllocation: out of memory"),
+    ]
+
+
+def test_errors_of_full_memory_say_what_to_lower(backend: CupyBackend) -> None:
+    device = backend._device
+    for context in (device.active, device.current):
+        for error in errors_of_full_memory():
+            said = r"^device cuda:0: its memory is exhausted \([^\n]+\); lower `batch_size`[^\n]*$"
+            with pytest.raises(DeviceMemoryError, match=said) as failed, context():
+                raise error
+            assert isinstance(failed.value, MemoryError)
+
+
+def test_a_copy_that_does_not_fit_says_what_to_lower(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cupy
+
+    def full(array: object) -> None:
+        raise cupy.cuda.memory.OutOfMemoryError(1, 2)
+
+    monkeypatch.setattr(cupy, "ascontiguousarray", full)
+    with pytest.raises(DeviceMemoryError, match="lower `batch_size`"):
+        backend.to_host(backend.zeros((4, 4), np.float32)[::2, ::2])
+
+
+def launched_after(backend: CupyBackend, error: Exception) -> None:
+    class Entry:
+        typeof_pyval = staticmethod(type)
+
+        def compile(self, types: tuple) -> None:
+            raise error
+
+    backend._device.launcher(Entry(), (1, 1), (1, 1), [1.0])
+
+
+def test_what_fails_while_a_kernel_is_compiled_is_told_as_what_it_is(backend: CupyBackend) -> None:
+    from numba.cuda.cudadrv.driver import CudaAPIError, LinkerError
+    from numba.cuda.cudadrv.error import NvvmError
+
+    for full in errors_of_full_memory():
+        with pytest.raises(DeviceMemoryError, match="exhausted"):
+            launched_after(backend, full)
+    for sticky in (CudaAPIError(700, "words"), CudaPythonError("CUDA_ERROR_ILLEGAL_ADDRESS: words")):
+        with pytest.raises(DeviceError, match=r"^device cuda:0: CUDA failed \([^\n]*words\)$"):
+            launched_after(backend, sticky)
+    for own in (MemoryError("host"), DeviceError("as it was"), RecursionError("too deep")):
+        with pytest.raises(type(own)) as caught:
+            launched_after(backend, own)
+        assert caught.value is own
+    for compiler in (ImportError("a"), OSError("a"), NvvmError("a"), LinkerError("a"), CudaPythonError("a")):
+        with pytest.raises(DeviceError, match=r"kernels cannot be compiled \(\w+: a\); pip install"):
+            launched_after(backend, compiler)
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        ("matmul_desc_create", "ALLOC_FAILED"),
+        ("matrix_layout_create", "ALLOC_FAILED"),
+        ("matmul_preference_create", "ALLOC_FAILED"),
+        ("matmul_desc_set_attribute", "INVALID_VALUE"),
+        ("matmul_algo_get_heuristic", "ALLOC_FAILED"),
+        ("matmul", "EXECUTION_FAILED"),
+    ],
+)
+def test_a_cublaslt_that_fails_is_an_error_of_one_line(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, call: str, status: str
+) -> None:
+    fail_in(backend, monkeypatch, call, status)
+    arrays = [backend.zeros((4, 4), np.float32) for _ in range(3)]
+    with pytest.raises(DeviceError, match=r"^device cuda:0: cuBLASLt failed \([^\n]*\)$"):
+        backend.program([backend.matmul(*arrays)]).run()
+
+
+def test_a_heuristic_that_refuses_leaves_the_product_to_cupy(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for status in ("NOT_SUPPORTED", "INVALID_VALUE"):
+        with monkeypatch.context() as patch:
+            fail_in(backend, patch, "matmul_algo_get_heuristic", status)
+            product = backend.matmul(*(backend.zeros((4, 4), np.float32) for _ in range(3)))
+        assert isinstance(product, Uncapturable)
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        ("create", "ALLOC_FAILED"),
+        ("matmul_algo_get_heuristic", "NOT_SUPPORTED"),
+        ("matmul", "EXECUTION_FAILED"),
+    ],
+)
+def test_a_cublaslt_that_fails_at_first_leaves_all_products_to_cupy(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, call: str, status: str
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_in(backend, patch, call, status)
+        products = cupy_backend._products(backend._device)
+    assert products.why_not_captured.startswith("nvmath-python cannot be used: ")
+    assert "\n" not in products.why_not_captured
+    plain = CupyBackend(backend._device, products)
+    assert plain.describe()["captured steps"].startswith("no (nvmath-python cannot be used: ")
+    assert plain.describe()["ReLU in products"] == "no"
+    matrix, out = plain.from_host(np.diag([1.0, 2.0, 3.0])), plain.zeros((3, 3), np.float64)
+    program = plain.program([plain.matmul(matrix, matrix, out)])
+    program.run(3)
+    np.testing.assert_array_equal(plain.to_host(out), np.diag([1.0, 4.0, 9.0]))
+    assert program._replay is None
+
+
+def fail_in(backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, call: str, status: str) -> None:
+    """Let a call of cuBLASLt fail, as it does with such a status."""
+    library = backend._products._library
+
+    def fails(*arguments: object) -> None:
+        raise library.lt.cuBLASLtError(library.cublas.Status[status])
+
+    monkeypatch.setattr(library.lt, call, fails)
+
+
+# What the stand-in's epilogues do at the corners, and what of them may then be used.
+CONVENTIONS = {
+    "nnkit's": ({}, "yes"),
+    "mask at 0": (
+        {"passes_gradient_at_zero": True},
+        "forward only (the derivative of cuBLASLt's ReLU at 0.0 is not 0)",
+    ),
+    "NaN to 0": ({"keeps_nan": False}, "no (cuBLASLt's ReLU of nan is not nan)"),
+    "both": (
+        {"passes_gradient_at_zero": True, "keeps_nan": False},
+        "no (cuBLASLt's ReLU of nan is not nan)",
+    ),
+}
+
+
+@pytest.fixture(params=CONVENTIONS)
+def convention(backend: CupyBackend, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the stand-in's ReLU behave so; its products are tried anew."""
+    library = backend._products._library
+    if library.lt.matmul is not stand_in.matmul:
+        pytest.skip("a real cuBLASLt's ReLU is what it is: see test_card.py")
+    monkeypatch.setattr(library, "relu_differences", {})
+    for name, value in CONVENTIONS[request.param][0].items():
+        monkeypatch.setattr(stand_in.Relu, name, value)
+    return request.param
+
+
+def test_a_relu_of_cublaslt_is_used_as_far_as_it_is_nnkits(backend: CupyBackend, convention: str) -> None:
+    said = CONVENTIONS[convention][1]
+    assert backend.describe()["ReLU in products"] == said
+    matrix, bias, mask = (
+        backend.zeros(shape, dtype)
+        for shape, dtype in (((4, 4), np.float32), (4, np.float32), ((4, 16), np.uint8))
+    )
+    out = backend.zeros((4, 4), np.float32)
+    for masked in (None, mask):
+        assert (backend.matmul_relu(matrix, matrix, bias, out, masked) is None) == said.startswith("no")
+    backward = backend.matmul_relu_gradient(matrix, matrix.T, mask, out, bias)
+    assert (backward is None) == (said != "yes")
+
+
+def test_a_relu_of_cublaslt_that_fails_is_not_used(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = backend._products._library
+    matmul = library.lt.matmul
+    if matmul is not stand_in.matmul:
+        pytest.skip("a real cuBLASLt's ReLU does not fail at will")
+    fails_with: list[str] = []
+
+    def fails(handle: int, descriptor: int, *arguments: Any) -> None:
+        if stand_in.Epilogue(stand_in._things[descriptor]["EPILOGUE"]).name in fails_with:
+            raise library.lt.cuBLASLtError(library.cublas.Status.EXECUTION_FAILED)
+        matmul(handle, descriptor, *arguments)
+
+    monkeypatch.setattr(library.lt, "matmul", fails)
+    failed = "it fails: device cuda:0: cuBLASLt failed ("
+    for epilogues, said in (
+        (["DRELU_BGRAD"], f"forward only ({failed}"),
+        (["RELU_BIAS", "RELU_AUX_BIAS"], f"no ({failed}"),
+    ):
+        monkeypatch.setattr(library, "relu_differences", {})
+        fails_with[:] = epilogues
+        assert backend.describe()["ReLU in products"].startswith(said)
+        weights_after(backend)
+    monkeypatch.setattr(library, "relu_differences", {})
+    fails_with[:] = ["RELU_BIAS", "RELU_AUX_BIAS", "DEFAULT"]
+    with pytest.raises(DeviceError, match=r"^device cuda:0: cuBLASLt failed"):
+        backend.describe()
+    assert library.relu_differences == {}
+
+
+def test_a_relu_that_does_not_fit_into_memory_is_an_error(
+    backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> str:
+        raise DeviceMemoryError("device cuda:0: full")
+
+    monkeypatch.setattr(backend._products._library, "relu_differences", {})
+    monkeypatch.setattr(cublaslt, "relu_difference", full)
+    with pytest.raises(DeviceMemoryError):
+        backend.describe()
+
+
+def test_it_is_tried_once_for_each_type(backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend._products._library, "relu_differences", {})
+    trials = []
+
+    def tried(device: CudaDevice, forward: Any, backward: Any, dtype: np.dtype, out: np.dtype) -> str:
+        trials.append((dtype, backward is not None))
+        return relu_difference(device, forward, backward, dtype, out)
+
+    monkeypatch.setattr(cublaslt, "relu_difference", tried)
+    for dtype in (np.float32, np.float64, np.float32):
+        matrix, bias = backend.zeros((4, 4), dtype), backend.zeros(4, dtype)
+        backend.matmul_relu(matrix, matrix, bias, backend.zeros((4, 4), dtype), None)
+    assert trials == [(np.float32, False), (np.float64, False)]
+
+
+def test_rows_of_zeros_train_as_on_the_cpu(convention: str) -> None:
+    """A bias begins at zero, so each unit of a row of zeros is at exactly 0, where the gradient stops."""
+    X = np.random.default_rng(0).normal(size=(12, 5))
+    X[::2] = 0
+    trained = {}
+    for device in ("cpu", "cuda"):
+        network = Network([Dense(6, "relu"), Dense(5, "relu"), Dense(2)])
+        trainer = Trainer(network, "mse", optimizer="sgd", device=device, precision="fp64", seed=3)
+        trainer.fit(X, np.ones((12, 2)), epochs=2, batch_size=4)
+        trained[device] = network.parameters()
+    for name, value in trained["cpu"].items():
+        np.testing.assert_allclose(trained["cuda"][name], value, rtol=1e-12, atol=1e-14)
+
+
+def test_nan_goes_through_a_relu_as_on_the_cpu(convention: str) -> None:
+    X, y = np.ones((8, 3)), np.ones((8, 2))
+    for device in ("cpu", "cuda"):
+        network = Network([Dense(4, "relu"), Dense(2)], inputs=3, seed=0)
+        network.set_parameters({"layers.0.weight": np.full((3, 4), np.nan)})
+        trainer = Trainer(network, "mse", optimizer="sgd", device=device, precision="fp64")
+        with pytest.raises(DivergenceError):
+            trainer.fit(X, y, epochs=1, batch_size=4)
+        assert np.isnan(network.outputs(X)).all()
 
 
 def test_one_gpus_backends_share_its_stream(backend: CupyBackend) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 
-from nnkit.backends.cuda_device import CudaDevice, plan_copy
+from nnkit.backends.cuda_device import CudaDevice, Uncapturable, plan_copy
 from nnkit.backends.cuda_program import CudaProgram
 from nnkit.errors import DeviceError
 
@@ -70,6 +71,7 @@ class Recording:
     def __init__(self, failure: Exception | None = None) -> None:
         self.capture_failure = ""
         self.captures = self.replays = self.depth = 0
+        self.replaying = False
         self._failure = failure
 
     @contextmanager
@@ -86,8 +88,10 @@ class Recording:
 
         def replay() -> None:
             self.replays += 1
+            self.replaying = True
             for operation in operations:
                 operation()
+            self.replaying = False
 
         return replay
 
@@ -119,6 +123,28 @@ def test_many_runs_at_once_are_one_by_one_and_then_replayed() -> None:
     calls, operation = counting(device)
     CudaProgram(device, [operation], capturable=True).run(5)  # type: ignore[arg-type]
     assert (calls, device.captures, device.replays) == ([5], 1, 4)
+
+
+def test_what_cannot_be_captured_runs_between_graphs_of_what_can() -> None:
+    device = Recording()
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[], None]:
+        return lambda: order.append(f"{name} in a graph" if device.replaying else name)
+
+    plain, product = noting("plain"), Uncapturable(noting("product"))
+    program = CudaProgram(device, [plain, plain, product, product, plain], capturable=True)  # type: ignore[arg-type]
+    program.run(3)
+    replayed = [*["plain in a graph"] * 2, *["product"] * 2, "plain in a graph"]
+    assert order == [*["plain"] * 2, *["product"] * 2, "plain", *replayed, *replayed]
+    assert (device.captures, device.replays) == (2, 4)
+    other = CudaProgram(device, [plain], capturable=True)  # type: ignore[arg-type]
+    other.run(2)
+    assert device.captures == 3
+    assert device.capture_failure == ""
+    alone = CudaProgram(device, [product], capturable=True)  # type: ignore[arg-type]
+    alone.run(3)
+    assert device.captures == 3
 
 
 def test_an_empty_program_touches_nothing() -> None:
@@ -169,19 +195,46 @@ def test_a_capture_never_stays_open(ending_fails: bool) -> None:
     assert not device._stream.capturing
 
 
-def test_a_compiler_that_is_not_there_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+class NvvmError(Exception):
+    """As Numba's: it derives from no other class."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libNVVM cannot be found.\nDo `conda install cudatoolkit`"),
+        NvvmError("libNVVM cannot be found."),
+    ],
+)
+def test_a_compiler_that_fails_is_an_error_of_one_line(error: Exception) -> None:
     class Entry:
         typeof_pyval = staticmethod(type)
 
         def compile(self, types: tuple) -> None:
-            raise ImportError("libNVVM cannot be found.\nDo `conda install cudatoolkit`")
+            raise error
 
     @contextmanager
     def active():
         yield
 
     device = SimpleNamespace(active=active, name="cuda:0")
-    with pytest.raises(
-        DeviceError, match=r"^device cuda:0: kernels cannot be compiled \(ImportError: libNVVM"
-    ):
+    said = (
+        rf"^device cuda:0: kernels cannot be compiled \({type(error).__name__}: libNVVM.*pip install [^\n]*$"
+    )
+    with pytest.raises(DeviceError, match=said):
         CudaDevice.launcher(device, Entry(), (1, 1), (1, 1), [1.0])  # type: ignore[arg-type]
+
+
+def test_a_formula_that_does_not_compile_is_no_fault_of_the_device() -> None:
+    class Entry:
+        typeof_pyval = staticmethod(type)
+
+        def compile(self, types: tuple) -> None:
+            raise TypingError("no such function")
+
+    @contextmanager
+    def active():
+        yield
+
+    with pytest.raises(TypingError):
+        CudaDevice.launcher(SimpleNamespace(active=active), Entry(), (1, 1), (1, 1), [1.0])  # type: ignore[arg-type]

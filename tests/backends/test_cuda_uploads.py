@@ -250,6 +250,7 @@ def test_pinned_memory_has_the_shape_and_type_it_is_asked_for() -> None:
 
 def test_threads_make_the_device_current_without_a_word_to_each_other() -> None:
     current = {"steps": 0, "reader": 3}  # device by thread
+    running = "steps"
 
     class CupyDevice:
         """As CuPy's: one stack, whatever thread enters it."""
@@ -257,21 +258,24 @@ def test_threads_make_the_device_current_without_a_word_to_each_other() -> None:
         def __init__(self, index: int) -> None:
             self.id, self.stack = index, list[int]()
 
-        def enter(self, thread: str) -> None:
-            self.stack.append(current[thread])
-            current[thread] = self.id
+        def __enter__(self) -> None:
+            self.stack.append(current[running])
+            current[running] = self.id
 
-        def leave(self, thread: str) -> None:
-            current[thread] = self.stack.pop()
+        def __exit__(self, *_: object) -> None:
+            current[running] = self.stack.pop()
 
     device = device_with(2**30)
     device._cupy.cuda.Device = CupyDevice
     device._device = CupyDevice(1)
     of_steps: Any = device._device
     of_reader: Any = device.current()
-    of_steps.enter("steps")
-    of_reader.enter("reader")
+    of_steps.__enter__()
+    running = "reader"
+    of_reader.__enter__()
     assert current == {"steps": 1, "reader": 1}
-    of_steps.leave("steps")
-    of_reader.leave("reader")
+    running = "steps"
+    of_steps.__exit__(None, None, None)
+    running = "reader"
+    of_reader.__exit__(None, None, None)
     assert current == {"steps": 0, "reader": 3}

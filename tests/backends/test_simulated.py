@@ -1,38 +1,26 @@
-"""What a GPU is asked for, asked of a simulated one: the contract, and trainings equal to the CPU's."""
+"""The CUDA backend and its kernels, executed on the CPU: see `simulated`."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from simulated.runs import compiler, run_tests
 
-TESTS = Path(__file__).resolve().parents[1]
-FILES = ("test_contract.py", "test_cuda_device.py", "test_cuda_training.py")
+pytestmark = [
+    pytest.mark.extra("numba_cuda"),
+    pytest.mark.skipif(compiler() is None, reason="there is no C compiler, for a stand-in of CUDA's driver"),
+]
+
+# Of the cases with kernels of their own one in so many: all take half an hour, see bench/simulation.py.
+SAMPLE = 16
 
 
-@pytest.mark.extra("numba_cuda")
-def test_the_backend_does_on_a_simulated_gpu_what_it_must() -> None:
-    paths = [str(TESTS / "backends" / name) for name in FILES]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "simulated",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "gpu",
-        *paths,
-    ]
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(TESTS)}
-    result = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-20_000:] + result.stderr[-2_000:]
-    summary = result.stdout.splitlines()[-1]
-    counts = {kind: int(number) for number, kind in re.findall(r"(\d+) (\w+)", summary)}
-    assert counts["passed"] >= 100
-    assert not {"skipped", "failed", "error", "errors", "xfailed"} & set(counts)
+@pytest.mark.parametrize(
+    "order",
+    ["random", *(pytest.param(order, marks=pytest.mark.slow) for order in ("forward", "backward"))],
+)
+def test_the_backend_and_its_kernels_do_what_they_must(order: str) -> None:
+    done = run_tests(order, SAMPLE)
+    assert done.status == 0, done.output
+    assert done.counts["passed"] >= 120
+    assert not {"skipped", "failed", "error", "errors", "xfailed"} & set(done.counts)
+    assert done.device["kernels"] >= 80

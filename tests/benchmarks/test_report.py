@@ -85,6 +85,7 @@ def test_the_first_paragraph_says_where_nnkit_stands_and_loses(report: ModuleTyp
     assert "the plain expression is faster than the fused kernel for cross_entropy at 128 × 512" in first
     assert "plain NumPy predicts faster for 20-64-64-1 at batch 1" in first
     assert "Nothing here comes from a GPU" in first
+    assert "On a GPU: not yet measured" in page
     assert "| 784-512-512-10 in processes of their own, batch 128 | step / floor | 1.20" in page
     assert "| ≤ 1.15 | not reached |" in page
 
@@ -167,6 +168,7 @@ def test_each_kind_of_record_is_told_by_its_keys(report: ModuleType, folder: Pat
     assert "## H100" in page
     assert "| step | a step | 2.00 (1.00 to 3.00) s |" in page
     assert "Nothing here comes from a GPU" not in page
+    assert "not yet measured" not in page
     assert "| csv | altered and random | 10 | 4 | 6 | 0 |" in page
     assert "| toml | guided by coverage | 20 | 1 | 17 | 2 |" in page
     assert "| kill | 200 | 1 | 5.00 s |" in page
@@ -256,3 +258,28 @@ def test_the_diagnosis_is_told_with_its_alarms_misses_and_cost(report: ModuleTyp
     assert "0.82 %" in page
     assert "0.800 [0.700, 0.900]" in page
     assert "0.850 [0.800, 0.900] (1 diverged)" in page
+
+
+def test_registers_are_told_by_kernel_and_what_spills_by_name(report: ModuleType, folder: Path) -> None:
+    record = {
+        "machine": {"ptxas": "13.5.37", "numba-cuda": "0.30.4"},
+        "architectures": ["sm_80", "sm_90"],
+        "not assembled for": ["sm_70"],
+        "fields": ["registers", "shared", "stack", "spill_stores", "spill_loads"],
+        "kernels": {
+            "number": {"number-float32": {"sm_80": [30, 0, 0, 0, 0], "sm_90": [31, 0, 0, 0, 0]}},
+            "update": {
+                "update-a-float32": {"sm_80": [40, 1024, 0, 0, 0], "sm_90": [32, 2048, 0, 0, 0]},
+                "update-b-bfloat16": {"sm_80": [41, 0, 0, 0, 0], "sm_90": [30, 0, 0, 0, 0]},
+                "update-a-float64": {"sm_80": [64, 0, 0, 0, 0], "sm_90": [255, 0, 8, 4, 4]},
+            },
+        },
+    }
+    (folder / "results" / "ptxas.json").write_text(json.dumps(record))
+    page = report.generate(folder)
+    words = " ".join(page.split())
+    assert "4 cases of 2 kernels" in words
+    assert "by ptxas 13.5.37, which does not know sm_70." in words
+    assert "What is spilled: update-a-float64 on sm_90." in words
+    assert "| number | 1 | 30 | 31 | none |" in words
+    assert "| update | 3 | 41 / 64 | 32 / 255 | 2.00 KiB |" in words

@@ -73,9 +73,9 @@ def test_bytes_of_an_embedding_are_those_of_the_rows_seen() -> None:
     tokens, order, starts, totals = ROWS * bag * 4, ROWS * 8, (ROWS + 1) * 8, ROWS * 4
     rows, numbers = seen * WIDTH * 4, seen * 4
     assert found == {
-        # Each id, where each row's begin, and the rows' order in; where each row's tokens begin in the batch,
-        # each token's row, as many sort keys as a power of two, and each row seen with its first key out.
-        "number": tokens + starts + order + ROWS * 8 + tokens + 32 * 8 + seen * 8 + numbers,
+        # Each id, where each row's begin, and the rows' order in; each token's row of the batch and of those
+        # seen, and each row seen with its first token out.
+        "number": tokens + starts + order + 2 * tokens + 2 * numbers,
         "embed": rows + tokens + starts + order + HIDDEN + totals,
         "embed_gradient": HIDDEN + 2 * tokens + totals + rows,
         "penalise_rows": 3 * rows + numbers,

@@ -27,7 +27,7 @@ from nnkit.core.optimizers import Adam
 from nnkit.core.order import epoch_order
 from nnkit.core.ring import Ring, RingRows
 from nnkit.core.step import Penalty, Step
-from nnkit.errors import ConfigError, DataError, FileError
+from nnkit.errors import ConfigError, DataError, DeviceError, DeviceMemoryError, FileError
 
 ROWS, BATCH = 53, 8  # the last batch is ragged, and so is the last slot
 Case = dict[str, Any]
@@ -281,15 +281,92 @@ def test_what_fails_in_a_reader_comes_out_in_the_training_with_its_cause(readers
     ring.close()
 
 
-def test_an_error_of_ours_comes_out_as_it_is() -> None:
-    class Gone(RingRows):
-        def read(self, rows: NDArray, targets: Any) -> None:
-            raise FileError("rows.npy: it is gone")
+class Failing(NumpyBackend):
+    """Raises where it waits for a slot's copies, or where it copies."""
 
-    ring = Ring(NumpyBackend(), Gone(numbered().arrays, None, ROWS), BATCH, "pinned", 1)
-    with pytest.raises(FileError, match="it is gone"):
+    name = "cuda:0"
+
+    def __init__(self, at: str, error: BaseException) -> None:
+        self.at, self.error = at, error
+
+    def uploads(self, slots: int, kind: str) -> Any:
+        def fail(*_: object) -> None:
+            raise self.error
+
+        inner = super().uploads(slots, kind)
+        setattr(inner, self.at, fail)
+        return inner
+
+
+class Unreadable(RingRows):
+    """Rows that cannot be read."""
+
+    error: BaseException
+
+    def read(self, rows: NDArray, targets: Any) -> None:
+        raise self.error
+
+
+class CUDARuntimeError(RuntimeError):
+    """As CuPy's."""
+
+
+def failure(backend: NumpyBackend, readers: int, rows: RingRows) -> BaseException:
+    """Return what comes out of a ring whose first slot cannot be filled."""
+    ring = Ring(backend, rows, BATCH, "pinned", readers)
+    ring.begin(None)
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
         list(ring.stretches(0, 1))
     ring.close()
+    assert not reader_threads()
+    return caught.value
+
+
+PLAIN_ERRORS = [OSError(5, "Input/output error"), ValueError("no rows"), CUDARuntimeError("illegal address")]
+OTHERS = [
+    FileError("rows.npy: it is gone"),
+    DeviceMemoryError("no room"),
+    MemoryError(),
+    KeyboardInterrupt(),
+    SystemExit(3),
+]
+
+
+@pytest.mark.parametrize("readers", [0, 1])
+@pytest.mark.parametrize("error", [*PLAIN_ERRORS, *OTHERS], ids=repr)
+def test_what_fails_while_reading_is_the_datas_and_while_copying_the_devices(
+    error: BaseException, readers: int
+) -> None:
+    unreadable = Unreadable(numbered().arrays, None, ROWS)
+    object.__setattr__(unreadable, "error", error)
+    read = failure(NumpyBackend(), readers, unreadable)
+    sent = [failure(Failing(at, error), readers, numbered()) for at in ("prepare", "send")]
+    if error in OTHERS:
+        assert all(found is error for found in (read, *sent))
+        return
+    said = f"{type(error).__name__}: {error}"
+    assert type(read) is DataError
+    assert str(read) == f"the rows could not be read while training: {said}"
+    for found in sent:
+        assert type(found) is DeviceError
+        assert str(found) == f"device cuda:0: rows could not be copied while training: {said}"
+    assert all(found.__cause__ is error for found in (read, *sent))
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_a_ring_whose_device_has_failed_is_closed_and_leaves_no_thread_behind(readers: int) -> None:
+    def fail() -> None:
+        raise OSError("gone")
+
+    ring = Ring(NumpyBackend(), numbered(), BATCH, "pinned", readers)
+    stretches = ring.stretches(0, 7)
+    next(stretches)
+    ring._uploads.synchronize = fail  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(OSError, match="gone"):
+            ring.close()
+        assert not reader_threads()
+        assert ring._readers is ring._taken is None
 
 
 def test_a_ring_that_is_dropped_in_mid_epoch_leaves_no_thread_behind() -> None:

@@ -106,7 +106,8 @@ def test_products_in_16_bits_sum_in_float32(backend: CupyBackend, precision: str
     one = backend.computing(precision)
     placed = [one.from_host(array) for array in (a, b, bias)]
     wide, narrow, relu = one.zeros((m, n), np.float32), *(one.zeros((m, n), half.dtype) for _ in range(2))
-    forward = one.matmul_relu(*placed, relu, None)
+    # As cuBLASLt has it, whether or not it is used: `relu_difference` decides that by its corners.
+    forward = one._products._matmul_relu(*placed, relu, None)
     assert forward is not None, f"cuBLASLt has no ReLU with bias for {precision}"
     products = [one.matmul(*placed[:2], wide), one.matmul(*placed[:2], narrow), forward]
     one.program(products).run()
@@ -184,12 +185,13 @@ def test_wide_products_have_their_epilogues(backend: CupyBackend) -> None:
     bias = random.normal(size=n).astype(np.float32)
     out, mask = backend.zeros((m, n), np.float32), backend.zeros((m, n // 8), np.uint8)
     placed = [backend.from_host(array) for array in (a, b, bias)]
-    forward = backend.matmul_relu(*placed, out, mask)
+    # As cuBLASLt has them, whether or not they are used: `relu_difference` decides that by their corners.
+    forward = backend._products._matmul_relu(*placed, out, mask)
     assert forward is not None, "cuBLASLt has no ReLU with bias and mask for float32"
     delta = random.normal(size=(m, 64)).astype(np.float32)
     weight = random.normal(size=(n, 64)).astype(np.float32)
     onto, sums = backend.zeros((m, n), np.float32), backend.zeros(n, np.float32)
-    backward = backend.matmul_relu_gradient(
+    backward = backend._products._matmul_relu_gradient(
         backend.from_host(delta), backend.from_host(weight).T, mask, onto, sums
     )
     assert backward is not None, "cuBLASLt has no gradient of the ReLU for float32"
@@ -207,6 +209,69 @@ def test_wide_products_have_their_epilogues(backend: CupyBackend) -> None:
             np.testing.assert_array_equal(array, first)
 
 
+CORNERS = (-np.inf, -1.0, -0.0, 0.0, 1e-30, 1.0, np.inf, np.nan)
+SHAPES = [(3, 5, 8), (128, 784, 512), (512, 1024, 768), (4096, 512, 256)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_relus_corners_are_the_cpus(backend: CupyBackend, dtype: Any, shape: tuple[int, int, int]) -> None:
+    """Weights of zero, and a bias that puts each unit at a corner, in every row."""
+    rows, inputs, units = shape
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(rows, inputs)), random.normal(size=(rows, 2))
+    bias = np.resize(CORNERS, units)
+    outputs, gradients = [], []
+    for device in (select("cpu").backend, backend):
+        network = Network([Dense(units, "relu")], inputs=inputs)
+        network.initialize(inputs, 0, dtype, device)
+        network.set_parameters({"layers.0.weight": np.zeros((inputs, units)), "layers.0.bias": bias})
+        outputs.append(network.outputs(X))
+        network = Network([Dense(units, "relu"), Dense(2)], inputs=inputs)
+        network.initialize(inputs, 0, dtype, device)
+        finite = np.where(np.isfinite(bias), bias, 0)
+        network.set_parameters({"layers.0.weight": np.zeros((inputs, units)), "layers.0.bias": finite})
+        gradients.append(network.gradients(X, y, "mse"))
+    np.testing.assert_array_equal(*outputs)
+    at_zero = gradients[0]["layers.0.bias"][finite <= 0]
+    assert not at_zero.any()
+    for name, value in gradients[0].items():
+        np.testing.assert_allclose(gradients[1][name], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp64", *HALVES])
+def test_a_relu_that_passed_its_trial_has_the_same_corners_in_other_products(
+    backend: CupyBackend, precision: str, shape: tuple[int, int, int]
+) -> None:
+    without(backend, precision)
+    half = half_of(precision)
+    dtype = (
+        {"fp64": np.dtype(np.float64)}.get(precision, np.dtype(np.float32)) if half is None else half.dtype
+    )
+    one, (m, k, n) = backend.computing(precision), shape
+    bias = np.resize(CORNERS, n).astype(dtype)
+    a, b, out = (one.zeros(size, dtype) for size in ((m, k), (k, n), (m, n)))
+    forward = one.matmul_relu(a, b, one.from_host(bias), out, None)
+    if forward is None:
+        pytest.skip(f"cuBLASLt's ReLU is not used: {one._products.relu_difference(dtype, dtype, False)}")
+    one.program([forward]).run()
+    expected = np.where(bias.astype(np.float64) < 0, 0, bias.astype(np.float64))
+    np.testing.assert_array_equal(one.to_host(out).astype(np.float64), np.tile(expected, (m, 1)))
+    mask = one.zeros((m, -(-n // 128) * 16), np.uint8)
+    if one._products.relu_difference(dtype, dtype, True):
+        pytest.skip(f"its mask is not used: {one._products.relu_difference(dtype, dtype, True)}")
+    onto, sums = one.zeros((m, n), dtype), one.zeros(n, dtype)
+    delta, weight = (one.from_host(np.ones(size).astype(dtype)) for size in ((m, 8), (n, 8)))
+    operations = [
+        one.matmul_relu(a, b, one.from_host(bias), out, mask),
+        one.matmul_relu_gradient(delta, weight.T, mask, onto, sums),
+    ]
+    assert None not in operations
+    one.program(operations).run()
+    np.testing.assert_array_equal(one.to_host(onto).astype(np.float64), np.tile(8 * (expected > 0), (m, 1)))
+
+
 def test_a_run_on_the_card_leaves_a_model_for_any_machine(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     settings = ["data.train=iris", "run.device=cuda", "training.epochs=3", f"run.out={folder}"]
@@ -222,11 +287,7 @@ def test_a_run_on_the_card_leaves_a_model_for_any_machine(tmp_path: Path) -> Non
     np.testing.assert_array_equal(network.outputs(X), expected)
 
 
-def test_kernels_are_compiled_once_for_all_processes(backend: CupyBackend) -> None:
-    trained("cuda")
-    kernels = Path(os.environ["NNKIT_CACHE"]) / "kernels"
-    before = {path: path.stat().st_mtime_ns for path in kernels.rglob("*cuda*")}
-    assert before
+def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
     program = (
         "import numpy as np\nfrom nnkit import *\n"
         "net = Network([Dense(128, 'relu'), Dense(96, 'relu'), Dropout(0.2), Dense(64, 'tanh'), Dense(5)])\n"
@@ -234,5 +295,13 @@ def test_kernels_are_compiled_once_for_all_processes(backend: CupyBackend) -> No
         "Trainer(net, 'cross_entropy', device='cuda', seed=1)"
         ".fit(X, np.arange(1280) % 5, epochs=1, batch_size=128)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
-    assert {path: path.stat().st_mtime_ns for path in kernels.rglob("*cuda*")} == before
+    # Other tests' processes may compile at the same time, into the cache that they share.
+    environment = {**os.environ, "NNKIT_CACHE": str(tmp_path)}
+
+    def compiled() -> dict[Path, int]:
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*cuda*")}
+
+    first = compiled()
+    assert first
+    assert compiled() == first

@@ -32,6 +32,12 @@ class Case:
         The most tokens of a bag.
     column : int
         Where the bags' vectors begin in the inputs.
+    size : int
+        The table's rows.
+    capacity : int
+        The batch's.
+    frequent : float
+        How many of the tokens name one and the same row, beside those that do so by chance.
     """
 
     reduce: str = "mean"
@@ -43,6 +49,7 @@ class Case:
     column: int = 4
     size: int = 23
     capacity: int = 5
+    frequent: float = 0.0
 
     @property
     def samples(self) -> int:
@@ -70,10 +77,12 @@ class Case:
         counters[[BATCH, STEP]] = self.batch, STEPS
         scalars = np.zeros(SCALARS)
         scalars[[WEIGHT_SUM, SQUARED_NORM, PENALTY_SUM]] = 3.5, 0.25, 2.0
+        ids = random.integers(0, self.size, starts[-1]).astype(np.int32)
+        ids[random.random(len(ids)) < self.frequent] = self.size // 2
         inputs = self.column + self.width + 4
         table, state0, state1 = random.normal(size=(3, self.size, self.width)).astype(dtype)
         return {
-            "ids": random.integers(0, self.size, starts[-1]).astype(np.int32),
+            "ids": ids,
             "starts": starts,
             "id_weights": random.uniform(0.3, 2, starts[-1]).astype(dtype),
             "order": random.permutation(self.samples),
@@ -91,10 +100,10 @@ class Case:
             "peaks": np.full((self.capacity, self.width), -1, np.int32),
             "slots": random.integers(0, seen, self.size).astype(np.int32),
             "places": np.full(tokens, -1, np.int32),
-            "batch_starts": np.full(self.capacity, -1, np.int64),
             "owners": np.full(tokens, -1, np.int32),
-            "keys": np.full(1 << (tokens - 1).bit_length(), -1, np.int64),
-            "run_starts": np.full(seen + 1, -1, np.int64),
+            "offsets": np.full(tokens, -1, np.int32),
+            "runs": np.full(tokens, -1, np.int32),
+            "run_starts": np.full(seen + 1, -1, np.int32),
             "rows_seen": random.integers(0, self.size, seen).astype(np.int32),
             "seen": np.full(1, -1, np.int64),
             "gradient": np.full((seen, self.width), np.nan, dtype),

@@ -5,20 +5,16 @@ Apart from the tests, for `compiled` runs in processes that test_ptx.py starts.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, files
 from itertools import product
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import ml_dtypes
 import numpy as np
+from ptxas import ARCHITECTURES, NEWEST, Capability, Usage, assembled, assembled_for, assembler
 
 from nnkit.core.activations import activation_function, activation_names
 from nnkit.core.augmentation import Augmentation
@@ -29,7 +25,6 @@ from nnkit.kernels.layout import COPY_COLUMNS, COUNTERS, SCALARS, SCALING
 if TYPE_CHECKING:
     from nnkit.kernels.cuda import Launch
 
-NEWEST = (9, 0)
 CAPABILITIES = ((7, 0), (8, 0), NEWEST)
 DTYPES = ("float32", "float64")
 HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -58,6 +53,11 @@ RESCALED = frozenset(
         "mark_rows",
     ]
 )
+# What sorts a batch's tokens reads and writes whole numbers.
+IDS_ALONE = (
+    *("number", "count_tokens", "start_rows", "list_tokens"),
+    *("count_digits", "sort_digit", "count_runs", "find_runs"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,23 @@ class Case:
     storage: str = ""  # what is in 16 bits, if anything is
 
     @property
-    def capabilities(self) -> frozenset[tuple[int, int]]:
-        """The compute capabilities that it is compiled for."""
-        older = set(CAPABILITIES) if self.name in representatives() else set()
-        return frozenset({NEWEST, *older} - dropped() - ({(7, 0)} if self.storage == "bfloat16" else set()))
+    def capabilities(self) -> frozenset[Capability]:
+        """The compute capabilities that a test compiles it for."""
+        older = CAPABILITIES if self.name in representatives() else ()
+        every = ARCHITECTURES if self.name in firsts() else ()
+        return self.possible({NEWEST, *older, *every})
+
+    def possible(self, capabilities: Collection[Capability]) -> frozenset[Capability]:
+        """Return those of the capabilities that it can be compiled for: bfloat16 begins at 8.0."""
+        return frozenset(set(capabilities) - dropped() - ({(7, 0)} if self.storage == "bfloat16" else set()))
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A case's PTX by compute capability, and what ptxas says of the newest where there is a ptxas."""
+    """A case's PTX by compute capability, and what it takes on those that ptxas assembles it for, if any."""
 
-    ptx: Mapping[tuple[int, int], str]
-    assembly: str | None
+    ptx: Mapping[Capability, str]
+    usage: Mapping[Capability, Usage]
 
 
 def layer_cases() -> Iterator[Case]:
@@ -244,8 +249,8 @@ def embedding_cases() -> Iterator[Case]:
             **{"id_weights": np.empty(100_000, dtype), "order": np.zeros(1000, np.int64)},
             **{"inputs": np.empty((128, width + 4), dtype), "delta": np.empty((128, width + 4), dtype)},
             **{"totals": np.empty(128, dtype), "peaks": np.zeros((128, width), np.int32)},
-            **{"batch_starts": np.zeros(128, np.int64), "owners": np.zeros(6400, np.int32)},
-            **{"keys": np.zeros(8192, np.int64), "run_starts": np.zeros(6401, np.int64)},
+            **{name: np.zeros(6400, np.int32) for name in ("owners", "offsets", "runs")},
+            **{"run_starts": np.zeros(6401, np.int32), "passes": 3, "sort_pass": 0},
             **{"rows_seen": np.zeros(6400, np.int32), "seen": np.zeros(1, np.int64)},
             **{"last_seen": np.zeros(20_000, np.int64), "counters": np.zeros(COUNTERS, np.int64)},
             **{"scalars": np.zeros(SCALARS), "rates": np.zeros(9), "column": 4, "batch_size": 128},
@@ -256,9 +261,10 @@ def embedding_cases() -> Iterator[Case]:
             flags |= {"GRADIENT": True, "SHUFFLED": True}
             name = f"{kernel}-{reduce}-{width}-{dtype}"
             yield Case(name, kernel, dtype, {}, flags, arguments, width == 64)
-        for kernel in ("number", "mark_rows") if width == 64 else ():
-            yield Case(f"{kernel}-{dtype}", kernel, dtype, {}, {"SHUFFLED": True}, arguments, False)
-        for kernel in ("penalise_rows", "squared_norm_rows"):
+        for kernel in (*IDS_ALONE, "mark_rows") if width == 64 else ():
+            flags = {"SHUFFLED": True, "MAX": True}
+            yield Case(f"{kernel}-{dtype}", kernel, dtype, {}, flags, arguments, False)
+        for kernel in ("add_partials", "penalise_rows", "squared_norm_rows"):
             yield Case(f"{kernel}-{width}-{dtype}", kernel, dtype, {}, {}, arguments, width == 64)
         for name in ("sgd", "rmsprop", "adam"):
             rule = optimizer_from(name)
@@ -307,13 +313,33 @@ def representatives() -> frozenset[str]:
     return frozenset(first.values())
 
 
+@cache
+def firsts() -> frozenset[str]:
+    """Return the first case of each kernel: these are compiled and assembled for every architecture."""
+    first: dict[str, str] = {}
+    for name, case in cases().items():
+        first.setdefault(case.kernel, name)
+    return frozenset(first.values())
+
+
 def compiled(name: str) -> Compiled:
-    """Compile a case, and assemble it if there is a ptxas."""
+    """Compile a case, and assemble it if there is a ptxas: for the newest, or for every architecture."""
     ptx = made_of_one(*entry_and_types(name), cases()[name].capabilities)
-    return Compiled(ptx, _assembled(ptx[NEWEST]))
+    return Compiled(ptx, _assembled(ptx if name in firsts() else {NEWEST: ptx[NEWEST]}))
 
 
-def compiled_for(name: str, capability: tuple[int, int]) -> str:
+def usage(name: str) -> Mapping[Capability, Usage]:
+    """Return what a case takes on each architecture that it can be compiled and assembled for."""
+    return _assembled(made_of_one(*entry_and_types(name), cases()[name].possible(assembled_for())))
+
+
+def _assembled(ptx: Mapping[Capability, str]) -> Mapping[Capability, Usage]:
+    if assembler() is None:
+        return {}
+    return {one: assembled(text, one) for one, text in ptx.items() if one in assembled_for()}
+
+
+def compiled_for(name: str, capability: Capability) -> str:
     """Return the PTX of a case that is compiled for that capability alone."""
     from numba import cuda
 
@@ -341,8 +367,8 @@ def entry_and_types(name: str) -> tuple[Callable, tuple[Any, ...]]:
 
 
 def made_of_one(
-    entry: Callable, types: tuple[Any, ...], capabilities: Collection[tuple[int, int]]
-) -> dict[tuple[int, int], str]:
+    entry: Callable, types: tuple[Any, ...], capabilities: Collection[Capability]
+) -> dict[Capability, str]:
     """Return a kernel's PTX for each capability, the newest among them; Python is compiled for that alone.
 
     It takes nearly all the time, and what NVVM is handed is the same for the others.
@@ -360,7 +386,7 @@ def made_of_one(
 
 
 @cache
-def dropped() -> frozenset[tuple[int, int]]:
+def dropped() -> frozenset[Capability]:
     """Return the capabilities that this NVVM no longer compiles for: CUDA 13 begins at 7.5."""
     from numba import cuda, float32
     from numba.cuda.cudadrv.error import NvvmError
@@ -389,24 +415,3 @@ def _aligned(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _Aligned(value) if isinstance(value, np.ndarray) else value for key, value in arguments.items()
     }
-
-
-def assembler() -> str | None:
-    """Return the path of ptxas: on the PATH, or in NVIDIA's wheel."""
-    try:
-        wheel = files("nvidia-cuda-nvcc-cu12") or []
-    except PackageNotFoundError:
-        wheel = []
-    return shutil.which("ptxas") or next((str(file.locate()) for file in wheel if file.name == "ptxas"), None)
-
-
-def _assembled(ptx: str) -> str | None:
-    ptxas = assembler()
-    if ptxas is None:
-        return None
-    with TemporaryDirectory() as folder:
-        source = Path(folder) / "kernel.ptx"
-        source.write_text(ptx)
-        command = [ptxas, "-v", "-arch=sm_90", str(source), "-o", str(source.with_suffix(".cubin"))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"{done.stdout}{done.stderr}exit code {done.returncode}"

@@ -1,4 +1,4 @@
-"""The CUDA kernels against the host's loops, over shapes that a grid finds hard, simulated or on a GPU.
+"""The CUDA kernels against the host's loops, over shapes that a grid finds hard, on a GPU, real or simulated.
 
 Several blocks, rows and columns that end within a group of four, chunks of rows, groups of blocks; wide and
 scalar accesses, which must give the same bits.
@@ -29,8 +29,7 @@ from nnkit.kernels.layout import (
     WEIGHT_SUM,
 )
 
-# Philox adds modulo 2³², which the simulator leaves to NumPy's scalars.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in scalar add:RuntimeWarning")
+pytestmark = pytest.mark.gpu
 
 TOLERANCE = {"float32": 3e-6, "float64": 1e-13}
 HOST = HostDevice()
@@ -371,6 +370,7 @@ def test_moments_that_decay_below_the_normal_numbers_become_zero() -> None:
         Case("mean", width=40, weighted=True, capacity=9),
         Case("max", width=8, longest=20),
         Case("sum", width=13, capacity=3),
+        Case("mean", width=20, capacity=9, longest=40, frequent=0.5),
     ],
 )
 def test_an_embeddings_step_has_the_same_bits_wide_and_scalar_and_the_hosts_numbers(

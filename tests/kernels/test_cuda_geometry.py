@@ -12,7 +12,7 @@ import pytest
 from nnkit.core.activations import activation_function
 from nnkit.kernels import wide
 from nnkit.kernels.cuda import launch
-from nnkit.kernels.cuda_geometry import Geometry, geometry
+from nnkit.kernels.cuda_geometry import Geometry, geometry, sequence
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -105,3 +105,45 @@ def test_an_edit_of_the_wide_accesses_makes_another_kernel(tmp_path: Path, monke
     edited.write_text(Path(wide.__file__).read_text() + "\n")
     monkeypatch.setattr(wide, "__file__", str(edited))
     assert path() != before
+
+
+def tokens_of(count: int, width: int, rows: int = 128, size: int = 20_000) -> dict:
+    """Return what `geometry` and `sequence` look at for a batch of so many tokens."""
+    return {
+        **{name: array(count, dtype="int32") for name in ("owners", "offsets", "runs")},
+        **{"gradient": array(min(count, size), width), "delta": array(rows, width), "column": 0},
+        **{"totals": array(rows), "table": array(size, width)},
+    }
+
+
+@pytest.mark.parametrize("width", [1, 8, 64, 300, 10_000])
+@pytest.mark.parametrize("count", [1, 64, 1000, 131_072, 100_000_000])
+def test_the_tiles_of_a_tables_gradient_cover_the_tokens(count: int, width: int) -> None:
+    arguments = tokens_of(count, width)
+    plan = geometry("embed_gradient", FLOAT32, {}, arguments, 256)
+    tiles, columns = plan.scratch["partials"][0]
+    tile = plan.block[1] * plan.constants["SPAN"]
+    assert (tiles - 1) * tile < count <= tiles * tile
+    assert 4 * plan.grid[0] * plan.block[0] >= columns == width
+    assert 1 <= plan.grid[1] <= min(tiles, 65535)
+    assert geometry("add_partials", FLOAT32, {}, arguments, 256).constants == plan.constants
+    names = [name for name, _ in sequence("embed_gradient", arguments, 256)]
+    assert names == ["embed_gradient", "add_partials"][: 1 + (tiles > 1)]
+
+
+def test_many_tokens_are_summed_by_as_many_threads_as_a_large_gpu_holds_and_few_by_one_block() -> None:
+    plan = geometry("embed_gradient", FLOAT32, {}, tokens_of(131_072, 64), 256)
+    assert prod(plan.grid) * prod(plan.block) >= 65_536
+    assert geometry("embed_gradient", FLOAT32, {}, tokens_of(256, 64), 256).grid == (1, 1)
+    assert [name for name, _ in sequence("number", tokens_of(4096, 64), 256)] == ["number"]
+
+
+def test_the_tiles_of_a_sort_cover_the_tokens_and_the_rows() -> None:
+    arguments = tokens_of(131_073, 64, rows=10_000)
+    for name, count in (("start_rows", 10_000), ("list_tokens", 131_073), ("find_runs", 131_073)):
+        plan = geometry(name, FLOAT32, {}, arguments, 256)
+        assert (plan.grid[0] - 1) * 1024 < count <= plan.grid[0] * plan.constants["ITEMS"] * 256
+    # 20,000 ids have 15 bits: three digits, of which the first is counted as the tokens are listed.
+    found = [name for name, _ in sequence("number", arguments, 256)]
+    assert len(found) == 10
+    assert found.count("sort_digit") == 3

@@ -25,6 +25,11 @@ CASES |= {
     "a column that is no multiple of four": Case("sum", column=3, weighted=True),
     "many tokens": Case("sum", longest=40, width=12),
     "a larger batch": Case(capacity=20, longest=5),
+    "a frequent row": Case("sum", longest=40, width=12, frequent=0.7, weighted=True),
+    "a frequent row's maximum": Case("max", longest=40, width=12, frequent=0.7),
+    "a frequent row of many columns": Case(longest=120, width=72, frequent=0.5),
+    "one row in several blocks": Case(longest=90, size=1),
+    "rows seen once": Case("sum", longest=90, size=5000, width=1),
 }
 TOLERANCE = {"float32": 3e-6, "float64": 1e-12}
 

@@ -26,9 +26,6 @@ from nnkit.kernels.layout import (
 )
 from nnkit.kernels.philox import philox_words
 
-# Philox adds modulo 2³², which the simulator leaves to NumPy's scalars.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in scalar add:RuntimeWarning")
-
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
 SEED = 7 | 9 << 32

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ptx_cases import (
+    IDS_ALONE,
     IN_16_BITS,
-    NEWEST,
     Case,
     Compiled,
-    assembler,
     cases,
     compiled,
     compiled_for,
+    firsts,
     launched,
     representatives,
+)
+from ptxas import (
+    ARCHITECTURES,
+    CEILINGS,
+    NEWEST,
+    STEPS,
+    Usage,
+    architecture,
+    assembled,
+    assembled_for,
+    assembler,
+    exceeding,
+    usage_in,
 )
 
 from nnkit.core.losses import loss_from, loss_names
@@ -32,6 +47,7 @@ from nnkit.kernels.cuda import TEMPLATES
 
 pytestmark = pytest.mark.extra("numba_cuda")
 
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 CASES = cases()
 PLAIN = {name: case for name, case in CASES.items() if not case.storage}
 HALVES = {name: case for name, case in CASES.items() if case.storage}
@@ -52,21 +68,19 @@ def results() -> Iterator[dict[str, Future[Compiled]]]:
     """Compile everything, in processes of their own; skip where Numba finds no NVVM."""
     from numba.cuda.cudadrv.error import NvvmSupportError
 
-    with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
-        workers = min(8, len(os.sched_getaffinity(0)))
-        pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), gc.set_threshold, gc.get_threshold()
-        )
-        with pool:
-            futures = {name: pool.submit(compiled, name) for name in CASES}
-            if isinstance(next(iter(futures.values())).exception(), NvvmSupportError):
-                pool.shutdown(cancel_futures=True)
-                pytest.skip(f"Numba finds no NVVM: {install_command('numba_cuda')}")
-            for name, capability in ANEW:
-                futures[f"{name} for {capability}"] = pool.submit(compiled_for, name, capability)
-            yield futures
+    workers = min(8, len(os.sched_getaffinity(0)))
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), gc.set_threshold, gc.get_threshold()
+    )
+    with pool:
+        futures = {name: pool.submit(compiled, name) for name in CASES}
+        if isinstance(next(iter(futures.values())).exception(), NvvmSupportError):
             pool.shutdown(cancel_futures=True)
+            pytest.skip(f"Numba finds no NVVM: {install_command('numba_cuda')}")
+        for name, capability in ANEW:
+            futures[f"{name} for {capability}"] = pool.submit(compiled_for, name, capability)
+        yield futures
+        pool.shutdown(cancel_futures=True)
 
 
 def ptx(results: dict[str, Future[Compiled]], name: str) -> str:
@@ -81,10 +95,106 @@ def test_it_compiles_and_assembles_without_a_spill(case: Case, results: dict[str
         assert f".target sm_{major}{minor}" in text
         assert text.count(".entry") == 1
         assert ".local" not in text, "an array in slow memory of the thread's own"
-    if assembler() is not None:
-        assert result.assembly is not None
-        assert result.assembly.endswith("exit code 0"), result.assembly
-        assert "0 bytes spill stores, 0 bytes spill loads" in result.assembly
+    if assembler() is None:
+        return
+    expected = case.capabilities if case.name in firsts() else {NEWEST}
+    assert set(result.usage) == expected & set(assembled_for())
+    for capability, usage in result.usage.items():
+        told = f"{usage} on {architecture(capability)}, and at most {CEILINGS[case.kernel]}"
+        assert usage.unspilled, told
+        assert CEILINGS[case.kernel].admits(usage, case.dtype, capability), told
+
+
+def test_every_kernel_has_a_ceiling_of_its_registers_and_is_assembled_for_every_architecture() -> None:
+    assert set(CEILINGS) == set(TEMPLATES) == {CASES[name].kernel for name in firsts()}
+    for ceiling in CEILINGS.values():
+        assert len(ceiling.registers) == len(ceiling.in_float64) == len(ARCHITECTURES)
+        assert {*ceiling.registers, *ceiling.in_float64} <= set(STEPS)
+        assert ceiling.shared <= 48 * 1024
+    assert all(CASES[name].possible(ARCHITECTURES) == CASES[name].capabilities for name in firsts())
+
+
+def test_the_recorded_registers_of_all_cases_and_architectures_keep_to_the_ceilings() -> None:
+    record = json.loads((BENCH / "results" / "ptxas.json").read_text())
+    assert record["fields"] == [field.name for field in fields(Usage)]
+    assert [architecture(one) for one in ARCHITECTURES] == record["architectures"]
+    assert list(exceeding(record["kernels"])) == []
+    for spilled in (
+        [30, 0, 8, 0, 0],
+        [30, 0, 0, 4, 0],
+        [30, 0, 0, 0, 4],
+        [250, 0, 0, 0, 0],
+        [30, 50_000, 0, 0, 0],
+    ):
+        assert len(list(exceeding({"forward": {"forward-relu-float32": {"sm_90": spilled}}}))) == 1
+
+
+@pytest.mark.skipif(assembler() is None, reason="there is no ptxas")
+@pytest.mark.parametrize("activation", ["identity", "relu", "relu-dropout", "leaky_relu", "elu", "tanh"])
+def test_the_plain_layers_let_all_threads_of_a_multiprocessor_be_resident(activation: str, results) -> None:
+    assert results[f"forward-{activation}-float32"].result().usage[NEWEST].registers <= 32
+
+
+REPORT = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'k' for 'sm_90'
+ptxas info    : Function properties for k
+    {} bytes stack frame, {} bytes spill stores, {} bytes spill loads
+ptxas info    : Used {} registers, used 1 barriers{}, 4 bytes cmem[0]
+"""
+
+
+def test_a_report_of_ptxas_is_read() -> None:
+    assert usage_in(REPORT.format(0, 0, 0, 32, "")) == Usage(32, 0, 0, 0, 0)
+    assert usage_in(REPORT.format(8, 4, 16, 255, ", 18440 bytes smem")) == Usage(255, 18440, 8, 4, 16)
+    # A function that is not inlined, such as the power of float64s.
+    called = "    0 bytes stack frame, 0 bytes spill stores, 4 bytes spill loads\n"
+    assert usage_in(REPORT.format(8, 0, 0, 40, "") + called) == Usage(40, 0, 8, 0, 4)
+    with pytest.raises(ValueError, match="no report on one kernel"):
+        usage_in("")
+
+
+# A sum over 96 values that are all alive at once.
+HUNGRY = """.version 7.0
+.target sm_70
+.address_size 64
+.visible .entry k(.param .u64 p)
+.maxntid 1024
+{{
+.reg .f32 %f<200>;
+.reg .u64 %rd<4>;
+.shared .align 4 .b8 room[512];
+ld.param.u64 %rd1, [p];
+{loads}
+bar.sync 0;
+{stores}
+ret;
+}}
+"""
+
+
+@pytest.mark.skipif(assembler() is None, reason="there is no ptxas")
+def test_what_spills_is_seen_and_what_is_no_ptx_is_refused() -> None:
+    loads = "\n".join(f"ld.volatile.global.f32 %f{i}, [%rd1+{4 * i}];" for i in range(96))
+    stores = "\n".join(f"st.volatile.global.f32 [%rd1+{4 * i}], %f{95 - i};" for i in range(96))
+    usage = assembled(HUNGRY.format(loads=loads, stores=stores), NEWEST)
+    assert usage.registers <= 64
+    assert min(usage.stack, usage.spill_stores, usage.spill_loads) > 0
+    with pytest.raises(ValueError, match="fatal"):
+        assembled("no PTX", NEWEST)
+
+
+@pytest.mark.parametrize(
+    ("package", "folder"), [("nvidia_cuda_nvcc_cu12", "cuda_nvcc"), ("nvidia_cuda_nvcc", "cu13")]
+)
+def test_ptxas_is_found_in_the_wheels_of_cuda_12_and_13(
+    package: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described, place = tmp_path / f"{package}-1.0.dist-info", f"nvidia/{folder}/bin/ptxas"
+    described.mkdir()
+    (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (described / "RECORD").write_text(f"{place},,\nnvidia/{folder}/bin/nvlink,,\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert assembler.__wrapped__() == str(tmp_path / place)
 
 
 @pytest.mark.parametrize(("name", "capability"), ANEW)
@@ -164,8 +274,9 @@ def test_each_optimizers_and_each_losss_hyperparameters_are_among_the_cases() ->
 
 
 def test_every_kernel_is_compiled_in_every_type() -> None:
-    # `number` deals with ids alone.
-    for storage, kernels in (("float16", set(TEMPLATES) - {"number"}), ("bfloat16", set(IN_16_BITS))):
+    # The partials are sums, of the type of the arithmetic.
+    without_16_bits = {*IDS_ALONE, "add_partials"}
+    for storage, kernels in (("float16", set(TEMPLATES) - without_16_bits), ("bfloat16", set(IN_16_BITS))):
         assert {case.kernel for case in HALVES.values() if case.storage == storage} == kernels
     assert {case.kernel for case in PLAIN.values() if case.dtype == "float64"} == set(TEMPLATES)
 

@@ -7,7 +7,6 @@ matrices are reached by address, so that a wrong size, pointer or leading dimens
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from enum import IntEnum
 from itertools import count
 from types import ModuleType
@@ -20,6 +19,10 @@ from numpy.typing import NDArray
 # The numbers are the library's own (cublasLt.h); the types of attributes are what it documents.
 Operation = IntEnum("Operation", {"N": 0, "T": 1})
 ComputeType = IntEnum("ComputeType", {"COMPUTE_32F": 68, "COMPUTE_64F": 70, "COMPUTE_32F_FAST_TF32": 77})
+Status = IntEnum(
+    "Status",
+    {"SUCCESS": 0, "ALLOC_FAILED": 3, "INVALID_VALUE": 7, "EXECUTION_FAILED": 13, "NOT_SUPPORTED": 15},
+)
 Epilogue = IntEnum("Epilogue", {"DEFAULT": 1, "RELU_BIAS": 6, "RELU_AUX_BIAS": 134, "DRELU_BGRAD": 152})
 MatmulDescAttribute = IntEnum(
     "MatmulDescAttribute",
@@ -39,8 +42,8 @@ MatmulPreferenceAttribute = IntEnum(
         **{f"MIN_ALIGNMENT_{name}_BYTES": 5 + place for place, name in enumerate("ABCD")},
     },
 )
-_DESCRIPTOR_TYPES = dict(zip(MatmulDescAttribute, ("<i4", "<i4", "<u4", "<i8", "<i8", "<i8"), strict=True))
-_PREFERENCE_TYPES = dict(zip(MatmulPreferenceAttribute, ("<u8", "<u4", "<u4", "<u4", "<u4"), strict=True))
+DESCRIPTOR_TYPES = dict(zip(MatmulDescAttribute, ("<i4", "<i4", "<u4", "<i8", "<i8", "<i8"), strict=True))
+PREFERENCE_TYPES = dict(zip(MatmulPreferenceAttribute, ("<u8", "<u4", "<u4", "<u4", "<u4"), strict=True))
 _DTYPES = {
     0: np.dtype(np.float32),
     1: np.dtype(np.float64),
@@ -48,7 +51,7 @@ _DTYPES = {
     14: np.dtype(ml_dtypes.bfloat16),
 }
 _ALGORITHM = np.dtype([("data_", np.uint64, 8)])
-_RESULT = np.dtype(
+RESULT = np.dtype(
     [
         ("algo", _ALGORITHM),
         ("workspace_size", np.uint64),
@@ -64,8 +67,19 @@ _things: dict[int, Any] = {_HANDLE: "handle"}
 _numbers = count(1)
 
 
-class CublasLtError(RuntimeError):
-    """As nvmath's."""
+class Relu:
+    """What the epilogues make of a ReLU's corners, which cuBLASLt does not document."""
+
+    keeps_nan = True
+    passes_gradient_at_zero = False
+
+
+class cuBLASLtError(Exception):
+    """As nvmath's, which derives from no other class; its message comes from the library itself."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(f"{Status(status).name} ({status})")
 
 
 def modules() -> list[ModuleType]:
@@ -73,22 +87,64 @@ def modules() -> list[ModuleType]:
     package, bindings = ModuleType("nvmath"), ModuleType("nvmath.bindings")
     cublas, lt = ModuleType("nvmath.bindings.cublas"), ModuleType("nvmath.bindings.cublasLt")
     bindings.cublas, bindings.cublasLt = cublas, lt
-    cublas.Operation, cublas.ComputeType = Operation, ComputeType
-    lt.Epilogue, lt.cuBLASLtError = Epilogue, CublasLtError
-    lt.MatmulDescAttribute, lt.MatmulPreferenceAttribute = MatmulDescAttribute, MatmulPreferenceAttribute
-    lt.get_matmul_desc_attribute_dtype = _DESCRIPTOR_TYPES.__getitem__
-    lt.get_matmul_preference_attribute_dtype = _PREFERENCE_TYPES.__getitem__
-    lt.matmul_heuristic_result_dtype = _RESULT
-    lt.create, lt.get_version = lambda: _HANDLE, lambda: 120903
-    lt.destroy = lt.matmul_desc_destroy = lt.matrix_layout_destroy = lt.matmul_preference_destroy = _destroy
-    lt.matmul_desc_create = lambda compute, scale: _made({"compute": compute, "scale": scale})
-    lt.matrix_layout_create = lambda kind, rows, columns, leading: _made((kind, rows, columns, leading))
-    lt.matmul_preference_create = lambda: _made({})
-    lt.matmul_desc_set_attribute = _setter(MatmulDescAttribute, _DESCRIPTOR_TYPES)
-    lt.matmul_preference_set_attribute = _setter(MatmulPreferenceAttribute, _PREFERENCE_TYPES)
-    lt.matmul_algo_get_heuristic = _find_algorithms
-    lt.matmul = _matmul
+    vars(cublas).update({one.__name__: one for one in CUBLAS})
+    vars(lt).update({one.__name__: one for one in (*CUBLASLT, *FUNCTIONS, cuBLASLtError)})
+    lt.matmul_heuristic_result_dtype = RESULT
     return [package, bindings, cublas, lt]
+
+
+def create() -> int:
+    return _HANDLE
+
+
+def get_version() -> int:
+    return 120903
+
+
+def destroy(light_handle: int) -> None:
+    del _things[light_handle]
+
+
+def matmul_desc_create(compute_type: int, scale_type: int) -> int:
+    return _made({"compute": compute_type, "scale": scale_type})
+
+
+def matmul_desc_destroy(matmul_desc: int) -> None:
+    del _things[matmul_desc]
+
+
+def matrix_layout_create(type: int, rows: int, cols: int, ld: int) -> int:
+    return _made((type, rows, cols, ld))
+
+
+def matrix_layout_destroy(mat_layout: int) -> None:
+    del _things[mat_layout]
+
+
+def matmul_preference_create() -> int:
+    return _made({})
+
+
+def matmul_preference_destroy(pref: int) -> None:
+    del _things[pref]
+
+
+def get_matmul_desc_attribute_dtype(attr: int) -> str:
+    return DESCRIPTOR_TYPES[MatmulDescAttribute(attr)]
+
+
+def get_matmul_preference_attribute_dtype(attr: int) -> str:
+    return PREFERENCE_TYPES[MatmulPreferenceAttribute(attr)]
+
+
+def matmul_desc_set_attribute(matmul_desc: int, attr: int, buf: int, size_in_bytes: int) -> None:
+    dtype = get_matmul_desc_attribute_dtype(attr)
+    _things[matmul_desc][MatmulDescAttribute(attr).name] = _read(buf, size_in_bytes, dtype)
+
+
+def matmul_preference_set_attribute(pref: int, attr: int, buf: int, size_in_bytes: int) -> None:
+    dtype = get_matmul_preference_attribute_dtype(attr)
+    _things[pref][MatmulPreferenceAttribute(attr).name] = _read(buf, size_in_bytes, dtype)
 
 
 def _made(thing: Any) -> int:
@@ -97,17 +153,9 @@ def _made(thing: Any) -> int:
     return handle
 
 
-def _destroy(handle: int) -> None:
-    del _things[handle]
-
-
-def _setter(attributes: Any, types: dict) -> Callable[[int, int, int, int], None]:
-    def put(handle: int, attribute: int, address: int, size: int) -> None:
-        dtype = np.dtype(types[attributes(attribute)])
-        assert size == dtype.itemsize
-        _things[handle][attributes(attribute).name] = int(np.frombuffer(_at(address, size), dtype)[0])
-
-    return put
+def _read(address: int, size: int, dtype: str) -> int:
+    assert size == np.dtype(dtype).itemsize
+    return int(np.frombuffer(_at(address, size), dtype)[0])
 
 
 def _at(address: int, size: int) -> Any:
@@ -115,54 +163,69 @@ def _at(address: int, size: int) -> Any:
     return (ctypes.c_char * size).from_address(address)
 
 
-def _find_algorithms(
-    handle: int,
-    descriptor: int,
-    a: int,
-    b: int,
-    c: int,
-    d: int,
-    preference: int,
-    most: int,
-    at: int,
-    found: int,
-) -> None:
-    assert handle == _HANDLE
-    assert c == d
-    description, wanted = _things[descriptor], _things[preference]
-    _shapes(description, a, b, d)
-    assert wanted["MAX_WORKSPACE_BYTES"] == 32 * 2**20
-    for name, layout in zip("ABCD", (a, b, c, d), strict=True):
+def matmul_algo_get_heuristic(
+    light_handle: int, operation_desc: int, adesc: int, bdesc: int, cdesc: int, ddesc: int, preference: int,
+    requested_algo_count: int, heuristic_results_array: int, return_algo_count: int,
+) -> None:  # fmt: skip
+    assert light_handle == _HANDLE
+    assert cdesc == ddesc
+    description, wanted = _things[operation_desc], _things[preference]
+    _shapes(description, adesc, bdesc, ddesc)
+    assert wanted["MAX_WORKSPACE_BYTES"] == _workspace()
+    for name, layout in zip("ABCD", (adesc, bdesc, cdesc, ddesc), strict=True):
         alignment = wanted[f"MIN_ALIGNMENT_{name}_BYTES"]
         assert alignment & (alignment - 1) == 0
         assert _DTYPES[_things[layout][0]].itemsize <= alignment <= 256
-    results = np.frombuffer(_at(at, most * _RESULT.itemsize), _RESULT)
-    results["state"][:2] = (15, 0)  # the first one is not supported after all
+    size = requested_algo_count * RESULT.itemsize
+    results = np.frombuffer(_at(heuristic_results_array, size), RESULT)
+    results["state"][:2] = (Status.NOT_SUPPORTED, Status.SUCCESS)  # the first one is not supported after all
     results["algo"]["data_"][1] = _MARK
-    np.frombuffer(_at(found, 4), np.int32)[0] = 2
+    np.frombuffer(_at(return_algo_count, 4), np.int32)[0] = 2
 
 
-def _matmul(
-    handle: int, descriptor: int, one: int, a: int, a_layout: int, b: int, b_layout: int, zero: int,
-    c: int, c_layout: int, d: int, d_layout: int, algorithm: int, workspace: int, size: int, stream: int,
+def matmul(
+    light_handle: int, compute_desc: int, alpha: int, a: int, adesc: int, b: int, bdesc: int, beta: int,
+    c: int, cdesc: int, d: int, ddesc: int, algo: int, workspace: int, workspace_size_in_bytes: int,
+    stream: int,
 ) -> None:  # fmt: skip
     from simulated.cupy import stream_of
 
-    assert handle == _HANDLE
-    description = dict(_things[descriptor])
+    assert light_handle == _HANDLE
+    description = dict(_things[compute_desc])
     dtype = _DTYPES[description["scale"]]
-    assert np.frombuffer(_at(one, dtype.itemsize), dtype)[0] == 1
-    assert np.frombuffer(_at(zero, dtype.itemsize), dtype)[0] == 0
-    assert (c, c_layout) == (d, d_layout)
-    assert np.frombuffer(_at(algorithm, 64), np.uint64)[0] == _MARK
+    assert np.frombuffer(_at(alpha, dtype.itemsize), dtype)[0] == 1
+    assert np.frombuffer(_at(beta, dtype.itemsize), dtype)[0] == 0
+    assert (c, cdesc) == (d, ddesc)
+    assert np.frombuffer(_at(algo, 64), np.uint64)[0] == _MARK
     assert workspace % 256 == 0
-    assert size >= 32 * 2**20
-    _shapes(description, a_layout, b_layout, d_layout)
+    assert workspace_size_in_bytes >= _workspace()
+    _shapes(description, adesc, bdesc, ddesc)
     left, right, result = (
-        column_major(pointer, *_things[layout])
-        for pointer, layout in ((a, a_layout), (b, b_layout), (d, d_layout))
+        column_major(pointer, *_things[layout]) for pointer, layout in ((a, adesc), (b, bdesc), (d, ddesc))
     )
     stream_of(stream).submit(lambda: multiply(description, left, right, result))
+
+
+# What the backend takes of the bindings, each with the parameters' names that they have there.
+CUBLAS = (Operation, ComputeType, Status)
+CUBLASLT = (Epilogue, MatmulDescAttribute, MatmulPreferenceAttribute)
+FUNCTIONS = (
+    create,
+    get_version,
+    destroy,
+    matmul_desc_create,
+    matmul_desc_destroy,
+    matmul_desc_set_attribute,
+    get_matmul_desc_attribute_dtype,
+    matrix_layout_create,
+    matrix_layout_destroy,
+    matmul_preference_create,
+    matmul_preference_destroy,
+    matmul_preference_set_attribute,
+    get_matmul_preference_attribute_dtype,
+    matmul_algo_get_heuristic,
+    matmul,
+)
 
 
 def _shapes(description: dict[str, int], a: int, b: int, d: int) -> None:
@@ -200,6 +263,14 @@ def column_major(pointer: int, kind: int, rows: int, columns: int, leading: int)
     return np.lib.stride_tricks.as_strided(memory, (rows, columns), strides)
 
 
+def _workspace() -> int:
+    from nnkit.backends.cublaslt import workspace_mib
+    from simulated.driver import driver
+
+    return workspace_mib(divmod(driver().capability, 10)) * 2**20
+
+
+@np.errstate(over="ignore", invalid="ignore")
 def multiply(description: dict[str, int], a: NDArray, b: NDArray, d: NDArray) -> None:
     """Do what a descriptor says."""
     if a.itemsize == 2:
@@ -215,15 +286,16 @@ def multiply(description: dict[str, int], a: NDArray, b: NDArray, d: NDArray) ->
             _at(description["EPILOGUE_AUX_POINTER"], (columns - 1) * leading + -(-rows // 8)), np.uint8
         )
     if epilogue in (Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS):
-        product = np.maximum(product + bias[:, None].astype(product.dtype), 0)
+        z = product + bias[:, None].astype(product.dtype)
+        product = np.maximum(z, 0) if Relu.keeps_nan else np.fmax(z, 0)
     if epilogue == Epilogue.RELU_AUX_BIAS:
         for column in range(columns):
-            bits = np.packbits(product[:, column] > 0)
+            at = z[:, column]
+            bits = np.packbits(at >= 0 if Relu.passes_gradient_at_zero else at > 0)
             mask[column * leading : column * leading + len(bits)] = bits
     if epilogue == Epilogue.DRELU_BGRAD:
         for column in range(columns):
             start = column * leading
             product[:, column] *= np.unpackbits(mask[start : start + -(-rows // 8)])[:rows]
         bias[:] = product.sum(axis=1)
-    with np.errstate(over="ignore"):
-        d[...] = product
+    d[...] = product

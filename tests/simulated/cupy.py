@@ -4,30 +4,53 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from simulated.driver import driver
 from simulated.streams import Event, LazyStream
 
 MEMORY = 2**30
 _state = threading.local()
 _streams: dict[int, Any] = {}
+# As CuPy's pool aligns arrays. What lies around them is NaN to whoever reads it.
+_ALIGNMENT, _GUARD = 512, 0xFF
+_guarded_memory: dict[int, tuple[weakref.ref, int, int]] = {}
 
 
 class OutOfMemoryError(MemoryError):
     """As CuPy's."""
 
 
+class CompileException(Exception):
+    """As CuPy's, of NVRTC's messages."""
+
+
 class DeviceArray(np.ndarray):
-    """An array that slices, reshapes and transposes, and that NumPy's functions refuse, as they do CuPy's."""
+    """An array that slices, reshapes and transposes, and that NumPy's functions refuse, as they do CuPy's.
+
+    What makes another array of it, or writes into it, would run on CuPy's current stream: it must be the
+    device's own.
+    """
 
     __array_ufunc__ = None
 
     def __array_function__(self, function, types, args, kwargs):
         raise TypeError(f"{function.__name__} of an array on a device")
+
+    def __getitem__(self, key: Any) -> Any:
+        keys = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(one, np.ndarray | list) for one in keys):
+            _on_the_stream("indexed by an array")
+        return super().__getitem__(key)
+
+    def fill(self, value: Any) -> None:
+        _on_the_stream("filled")
+        current_stream().submit(lambda: super(DeviceArray, self).fill(value))
 
     @property
     def data(self) -> SimpleNamespace:
@@ -35,8 +58,29 @@ class DeviceArray(np.ndarray):
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        assert current_stream() is not None, "asked for outside the device's own stream"
+        _on_the_stream("asked for its address")
         return {**self.__array_interface__, "stream": current_stream().ptr}
+
+
+def _on_the_stream(what: str) -> None:
+    assert current_stream() is not None, f"{what} outside the device's own stream"
+
+
+def _guarded(name: str) -> Callable:
+    plain = getattr(np.ndarray, name)
+
+    def method(self: DeviceArray, *arguments: Any, **options: Any) -> Any:
+        _on_the_stream(name)
+        return plain(self, *arguments, **options)
+
+    return method
+
+
+_MAKING = """
+__setitem__ argmax argmin argsort astype copy cumsum dot flatten nonzero put repeat searchsorted sort take
+"""
+for _name in _MAKING.split():
+    setattr(DeviceArray, _name, _guarded(_name))
 
 
 class Stream:
@@ -114,16 +158,19 @@ class Graph:
 
 
 class Device:
-    """A device that is made current."""
+    """A device that is made current, as CUDA's runtime does it: by its context."""
 
-    def __init__(self, index: int) -> None:
-        self.id = index
+    def __init__(self, device: int) -> None:
+        self.id = device
 
     def __enter__(self) -> Device:
+        _state.devices = [*getattr(_state, "devices", []), self.id]
+        driver().make_current(self.id)
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        *_state.devices, _ = _state.devices
+        driver().make_current((_state.devices or [0])[-1])
 
 
 def current_stream() -> Stream | None:
@@ -144,31 +191,51 @@ def _empty(shape: Any, dtype: Any) -> DeviceArray:
 
 
 def _zeros(shape: Any, dtype: Any) -> DeviceArray:
+    _on_the_stream("allocated")
     stream = current_stream()
-    assert stream is not None, "allocated outside the device's own stream"
     assert stream._captured is None, "nothing may be allocated during a capture"
     if np.prod(shape) * np.dtype(dtype).itemsize > MEMORY:
         raise OutOfMemoryError
-    # Aligned as CuPy's pool does.
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(count + 512, np.uint8)
-    start = -raw.ctypes.data % 512
+    raw = np.full(count + 3 * _ALIGNMENT, _GUARD, np.uint8)
+    start = _ALIGNMENT + -raw.ctypes.data % _ALIGNMENT
+    raw[start : start + count] = 0
+    key = id(raw)
+    _guarded_memory[key] = weakref.ref(raw, lambda _: _guarded_memory.pop(key)), start, count
     return raw[start : start + count].view(dtype).reshape(shape).view(DeviceArray)
 
 
-def _copy(target: int, source: int, count: int, kind: int, stream: int) -> None:
-    _copy_rows(target, count, source, count, count, 1, kind, stream)
+def overrun() -> Iterator[str]:
+    """Yield what was written beside an array since it was allocated."""
+    for memory, start, count in list(_guarded_memory.values()):
+        raw = memory()
+        if raw is not None and ((raw[:start] != _GUARD).any() or (raw[start + count :] != _GUARD).any()):
+            raw[:start] = raw[start + count :] = _GUARD
+            yield f"it writes beside an array of {count} bytes"
+
+
+def _matmul(a: DeviceArray, b: DeviceArray, out: DeviceArray) -> None:
+    """Multiply by cuBLAS, which CuPy refuses while its stream captures."""
+    stream = current_stream()
+    assert stream is not None, "multiplied outside the device's own stream"
+    if stream._captured is not None:
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+    np.matmul(*(array.view(np.ndarray) for array in (a, b)), out=out.view(np.ndarray))
+
+
+def _copy(dst: int, src: int, size: int, kind: int, stream: int) -> None:
+    _copy_rows(dst, size, src, size, size, 1, kind, stream)
 
 
 def _copy_rows(
-    target: int, to: int, source: int, of: int, width: int, height: int, kind: int, stream: int
+    dst: int, dpitch: int, src: int, spitch: int, width: int, height: int, kind: int, stream: int
 ) -> None:
     assert kind in (1, 2, 3)
-    assert min(to, of) >= width
+    assert min(dpitch, spitch) >= width
 
     def copy() -> None:
         for row in range(height):
-            ctypes.memmove(target + row * to, source + row * of, width)
+            ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
 
     capturing = _streams[stream]._captured is not None
     assert kind == _runtime.memcpyDeviceToDevice or not capturing, "the host's memory in a graph"
@@ -185,12 +252,12 @@ _runtime = SimpleNamespace(
     memcpy2DAsync=_copy_rows,
     memGetInfo=lambda: (MEMORY, MEMORY),
     getDeviceCount=lambda: 1,
-    driverGetVersion=lambda: 13000,
+    driverGetVersion=lambda: driver().version,
     runtimeGetVersion=lambda: 12090,
-    getDeviceProperties=lambda index: {
+    getDeviceProperties=lambda device: {
         "name": b"simulated",
-        "major": 9,
-        "minor": 0,
+        "major": driver().capability // 10,
+        "minor": driver().capability % 10,
         "multiProcessorCount": 1,
     },
 )
@@ -201,6 +268,7 @@ def module() -> ModuleType:
     made = ModuleType("cupy")
     made.__version__ = "0"
     made.empty, made.zeros, made.ascontiguousarray = _empty, _zeros, None
+    made.matmul = _matmul
     made.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     made.cuda = SimpleNamespace(
         runtime=_runtime,
@@ -209,5 +277,6 @@ def module() -> ModuleType:
         Event=Event,
         alloc_pinned_memory=bytearray,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        compiler=SimpleNamespace(CompileException=CompileException),
     )
     return made

@@ -17,6 +17,7 @@ from nnkit.backends.numpy import NumpyBackend
 from nnkit.config import Config
 from nnkit.core.features import Bags, Features, features_from
 from nnkit.core.losses import loss_from
+from nnkit.core.parameters import Arena
 from nnkit.errors import DivergenceError
 from nnkit.training.diagnosis import Diagnosis
 from nnkit.training.diagnostics import Finding, read_findings
@@ -298,6 +299,38 @@ def test_the_norm_of_a_large_layer_is_reckoned_from_a_sample() -> None:
     assert layer.weight_norm == pytest.approx(
         np.linalg.norm(network.parameters()["layers.0.weight"]), rel=0.02
     )
+
+
+class OnDevice(np.ndarray):
+    """An array as a GPU's are to be treated: sliced by anyone, and all else left to the backend."""
+
+    __array_ufunc__ = None
+
+    def __getitem__(self, key: Any) -> Any:
+        keys = key if isinstance(key, tuple) else (key,)
+        assert all(isinstance(one, slice | int | type(Ellipsis)) for one in keys), "picked outside the stream"
+        return super().__getitem__(key)
+
+    def __array_function__(self, function: Any, *_: Any) -> Any:
+        raise AssertionError(f"{function.__name__} outside the stream")
+
+
+def test_a_look_leaves_it_to_the_device_to_pick_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).standard_normal((64, 500)).astype(np.float32)
+    network = Network([Dense(300, "relu"), Dense(2)], inputs=500)
+    probe, _ = stepped(network, X, np.arange(64, dtype=np.int32) % 2)
+    view, to_host = Arena.view, NumpyBackend.to_host
+    monkeypatch.setattr(Arena, "view", lambda *given: view(*given).view(OnDevice))
+    monkeypatch.setattr(
+        NumpyBackend,
+        "to_host",
+        lambda backend, array, rows=None: to_host(backend, array.view(np.ndarray), rows),
+    )
+    probe.look()
+    probe.measure_update(1)
+    figures = probe.figures(1)
+    assert figures.layers[0].weight_norm > 0
+    assert figures.layers[0].update_ratio == 0
 
 
 def test_the_size_of_an_update_is_that_of_one_step() -> None:

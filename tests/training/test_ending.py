@@ -20,12 +20,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnkit import Adam, Callback, Dense, Dropout, MLPClassifier, Network, ProgressDisplay, Trainer
-from nnkit.errors import ConfigError
+from nnkit.backends.numpy import NumpyBackend
+from nnkit.core.batch import Rows
+from nnkit.core.features import Features
+from nnkit.errors import AtEnd, ConfigError, DivergenceError, FirstError
 from nnkit.training.callbacks import callbacks_from
 from nnkit.training.checkpoint import Checkpoints, newest_checkpoint
-from nnkit.training.interrupts import FirstError
+from nnkit.training.rate_test import find_rate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(205, 6)).astype(np.float32)
@@ -172,6 +176,157 @@ def test_rows_that_cannot_be_closed_do_not_hide_the_first_error(monkeypatch: pyt
     with pytest.raises(ValueError, match="first") as raised:
         trainer().fit(X, Y, **FIT, callbacks=Noting("a", [], epoch=ValueError("first")))
     assert raised.value.__notes__ == ["Then closing the rows failed too: OSError: rows"]
+
+
+class Device(NumpyBackend):
+    """A device that fails at every call once `error` is set, as CUDA does after an illegal access."""
+
+    error: BaseException | None = None
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def to_host(self, *given: Any) -> NDArray:
+        self._check()
+        return super().to_host(*given)
+
+    def write(self, target: Any, values: object) -> None:
+        self._check()
+        super().write(target, values)
+
+    def synchronize(self) -> None:
+        self._check()
+
+    def program(self, operations: Any) -> Any:
+        return super().program([self._check, *operations])
+
+    def side_by_side(self, shards: Any) -> Any:
+        return self.program([one for phase in zip(*shards, strict=True) for part in phase for one in part])
+
+
+class Break(Callback):
+    """Breaks the device at a step, and raises an error of its own if it has one."""
+
+    every = "1 steps"
+
+    def __init__(self, device: Device, step: int, error: BaseException | None = None) -> None:
+        self.device, self.step, self.error = device, step, error
+
+    def on_step_end(self, trainer: Any, figures: Any) -> None:
+        if figures.step == self.step:
+            self.device.error = RuntimeError(f"illegal address {id(self)}")
+            if self.error is not None:
+                raise self.error
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), OSError("first"), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize("step", [3, HELD_STEPS])
+def test_a_device_that_fails_from_then_on_does_not_hide_the_first_error(
+    error: BaseException | None, step: int, tmp_path: Path
+) -> None:
+    one, noted = trainer(restore_best=True), []
+    one.backend = device = Device()
+    ends = [Noting("a", noted), Break(device, step, error)]
+    with pytest.raises(BaseException) as raised:  # noqa: PT011
+        one.fit(X, Y, **FIT, validation=0.3, callbacks=ends, checkpoints=tmp_path)
+    assert raised.value is (device.error if error is None else error)
+    assert "a end" in noted
+    assert one.outcome == ("failed" if error is None or isinstance(error, Exception) else "interrupted")
+    told = raised.value.__notes__
+    assert f"Then keeping the optimizer's state failed too: RuntimeError: {device.error}" in told
+    assert not any(part in ("KeyboardInterrupt", "SystemExit") for note in told for part in note.split())
+
+
+def test_a_divergence_is_told_where_the_best_weights_cannot_be_brought_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def infinite(step: Any) -> float:
+        device.error = RuntimeError("gone")
+        return np.inf
+
+    monkeypatch.setattr("nnkit.core.step.Step.weight_norm", infinite)
+    one = trainer()
+    one.backend = device = Device()
+    with pytest.raises(DivergenceError, match="weights became infinite or NaN in epoch 1") as raised:
+        one.fit(X, Y, **FIT, validation=0.3)
+    assert raised.value.__notes__[0] == "Then returning to the best weights failed too: RuntimeError: gone"
+
+
+@pytest.mark.parametrize("first", [OSError("first"), KeyboardInterrupt(), None], ids=repr)
+def test_predicting_tells_the_first_error_and_closing_its_own_only_where_there_is_none(
+    first: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: BaseException | None) -> Any:
+        if error is not None:
+            raise error
+
+    network = Network([Dense(3)], inputs=6)
+    monkeypatch.setattr("nnkit.core.batch.Rows.close", lambda rows: fail(ValueError("second")))
+    monkeypatch.setattr("nnkit.core.inference.Inference._run_chunk", lambda *given: fail(first))
+    with pytest.raises(BaseException) as raised:  # noqa: PT011
+        network.outputs(X)
+    if first is None:
+        assert str(raised.value) == "second"
+    else:
+        assert raised.value is first
+        assert first.__notes__ == ["Then closing the rows failed too: ValueError: second"]
+
+
+def test_a_rate_test_tells_the_first_error_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trainer()
+    one.backend = device = Device()
+    one.network.initialize(6, 0, "float32", device)
+
+    def fail(step: Any, *given: Any) -> None:
+        device.error = RuntimeError("illegal address")
+        raise OSError("first")
+
+    monkeypatch.setattr("nnkit.core.step.Step.run", fail)
+    with pytest.raises(OSError, match="first") as raised:
+        find_rate(one, X, Y, batch_size=32)
+    assert raised.value.__notes__ == [
+        "Then restoring the weights failed too: RuntimeError: illegal address",
+    ]
+
+
+def test_every_ring_of_the_rows_is_closed_though_one_cannot_be() -> None:
+    closed: list[str] = []
+
+    def ring(name: str, error: Exception | None = None) -> Any:
+        def close() -> None:
+            closed.append(name)
+            if error is not None:
+                raise error
+
+        return SimpleNamespace(close=close)
+
+    rows = Rows(NumpyBackend(), "float32", Features(X))
+    rows._rings = {1: ring("a", OSError("first")), 2: ring("b", OSError("second")), 3: ring("c")}
+    with pytest.raises(OSError, match="first") as raised:
+        rows.close()
+    assert closed == ["a", "b", "c"]
+    assert raised.value.__notes__ == ["Then closing other rows failed too: OSError: second"]
+
+
+@pytest.mark.parametrize("first", [OSError("first"), SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_an_interrupt_while_ending_is_noted_on_the_error_before_it(first: BaseException) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    errors, other = FirstError(), type(first)()
+    with errors.kept("the training"):
+        raise first
+    with errors.kept("closing the rows"):
+        interrupt()
+    with pytest.raises(type(first)) as raised:
+        errors.raise_first()
+    assert raised.value is first
+    with pytest.raises(type(first)), AtEnd(interrupt, "closing the rows"):
+        raise other
+    notes = [] if isinstance(first, KeyboardInterrupt) else ["Then closing the rows was interrupted"]
+    for error in (first, other):
+        assert getattr(error, "__notes__", []) == notes
 
 
 def test_the_first_error_keeps_no_frame_alive() -> None:

@@ -26,7 +26,7 @@ from nnkit.errors import ConfigError, DataError
 from nnkit.training import placement as placement_module
 from nnkit.training import run_data
 from nnkit.training.callbacks import Callback, Figures
-from nnkit.training.placement import place_rows
+from nnkit.training.placement import Placed, place_rows
 from nnkit.training.run import Run
 
 ROWS = 150
@@ -256,6 +256,68 @@ def test_a_gpu_takes_rows_that_fill_half_of_what_is_free(
     assert said in placed.note
     assert not placed.amended
     assert (placed.block_rows is not None) == (mapped and (wanted == "mmap" or limit == 100))
+
+
+@pytest.mark.parametrize(
+    ("free", "before", "expected"),
+    [(7800, 0, "device"), (7799, 0, "pinned"), (7900, 100, "device"), (7899, 100, "pinned")],
+)
+def test_targets_weights_order_and_rows_before_count_in_what_a_gpu_takes(
+    free: int, before: int, expected: str
+) -> None:
+    """150 rows of 6 bytes alone would fit four times over."""
+    features = Features(np.zeros((ROWS, 6), np.uint8))
+    targets, weights = np.zeros(ROWS, np.int32), np.zeros(ROWS)
+    placed = place_rows("auto", Card(free), True, features, targets, weights, shuffled=True, before=before)
+    assert placed.placement == expected
+    assert placed.device_bytes == (ROWS * (6 + 4 + 8 + 8) if expected == "device" else 0)
+
+
+class Filling(Card):
+    """A GPU whose memory is taken by what is put there."""
+
+    def _taken(self, array: NDArray) -> NDArray:
+        self._free -= array.nbytes
+        return array
+
+    def empty(self, *given: Any) -> NDArray:
+        return self._taken(super().empty(*given))
+
+    def zeros(self, *given: Any) -> NDArray:
+        return self._taken(super().zeros(*given))
+
+    def from_host(self, array: NDArray) -> NDArray:
+        return self._taken(super().from_host(array))
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        (5016, ["device", "device"]),
+        (5015, ["device", "pinned"]),
+        (4320, ["device", "pinned"]),
+        (4319, ["pinned", "device"]),
+    ],
+)
+def test_training_and_validation_rows_fill_half_of_a_gpus_free_memory_at_most(
+    free: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """120 rows of 6 bytes, 4 of a label and 8 of the order; 30 held out; and 96 bytes of scaling."""
+    placements = []
+
+    def place(*given: Any, **others: Any) -> Placed:
+        placements.append(place_rows(*given, **others))
+        return placements[-1]
+
+    X = np.random.default_rng(0).integers(0, 256, (ROWS, 6), np.uint8)
+    monkeypatch.setattr("nnkit.training.trainer.place_rows", place)
+    one = trainer()
+    one.backend = card = Filling(10**9)
+    one.network.initialize(6, 4, "float64", card)
+    card._free = free
+    found = fitted(one, X)
+    assert [placed.placement for placed in placements] == expected
+    assert_same(found, fitted(trainer(), X))
 
 
 def test_rows_in_the_processors_memory_are_not_told_of() -> None:

@@ -15,7 +15,7 @@ import pytest
 from nnkit import Dense, Dropout, load
 from nnkit.config import Config, DataConfig, load_config
 from nnkit.core.schedules import schedule_from
-from nnkit.errors import ConfigError, DataError
+from nnkit.errors import ConfigError, DataError, DivergenceError, FileError
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.run import Run
 
@@ -390,3 +390,51 @@ def test_threads_are_left_alone_where_the_step_goes_in_shards(
     for shards, told in ((1, {"BLAS threads": "1"}), (2, {})):
         monkeypatch.setattr(NumpyBackend, "shards", lambda self, rows, work, shards=shards: shards)
         assert run._blas_threads() == told
+
+
+# --- errors that follow another ---
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_error_of_the_training_is_not_hidden_by_a_folder_that_cannot_be_written(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error: BaseException = KeyboardInterrupt() if interrupted else DivergenceError("the loss became nan")
+
+    def fail(run: Run, *given: Any) -> None:
+        raise error
+
+    def full(*given: Any, **others: Any) -> None:
+        raise FileError("no space left")
+
+    monkeypatch.setattr(Run, "_fit", fail)
+    monkeypatch.setattr(Run, "_save", full)
+    monkeypatch.setattr("nnkit.training.run.write_findings", full)
+    with pytest.raises(type(error)) as raised:
+        run_of("iris", f"run.out={tmp_path / 'run'}").train()
+    assert raised.value is error
+    both = ["saving the model", "keeping the findings"]
+    told = [f"Then {action} failed too: FileError: no space left" for action in both[interrupted:]]
+    assert error.__notes__ == told
+
+
+def test_a_diagnosis_that_fails_hides_no_divergence_and_the_rest_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = DivergenceError("the loss became nan")
+
+    def diverge(run: Run, *given: Any) -> None:
+        run.model.network.initialize(run.model.preprocessor.width, 0)
+        raise error
+
+    def fail(*given: Any) -> None:
+        raise ValueError("no figures")
+
+    monkeypatch.setattr(Run, "_fit", diverge)
+    monkeypatch.setattr("nnkit.training.diagnosis.Diagnosis.diverged", fail)
+    with pytest.raises(DivergenceError) as raised:
+        run_of("iris", f"run.out={tmp_path / 'run'}").train()
+    assert raised.value is error
+    assert error.__notes__ == ["Then the diagnosis failed too: ValueError: no figures"]
+    assert load(tmp_path / "run" / "model.safetensors").details["ended"] == "diverged"
+    assert (tmp_path / "run" / "findings.json").is_file()

@@ -1,7 +1,7 @@
 """Measure one section, a line of JSON for each thing that happens: `python -m nnkit.benchmarks.gpu SECTION`.
 
-A part that fails ends the process after its line, for a device may be unusable after an error; whoever began
-it begins it again with `--first` at the next part.
+After a part that fails, the device is probed: where no work can be done on it any more in this process, the
+process ends, and whoever began it begins it again with `--first` at the next part.
 """
 
 from __future__ import annotations
@@ -12,23 +12,27 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nnkit.backends import select
 from nnkit.benchmarks.figures import Failure, Part
-from nnkit.benchmarks.gpu.settings import Settings
+from nnkit.benchmarks.gpu.settings import Settings, random_array, tiny_kernel
 
 __all__ = ["SECTIONS", "main"]
 
-_FAILED = 3
+_STICKY = 3  # the status of a process that can do no more on the device
 _PACKAGES = (
-    *("cupy-cuda12x", "cupy-cuda13x", "numba-cuda", "nvidia-cublas-cu12", "nvidia-cublas"),
+    *("nvidia-cublas-cu12", "nvidia-cublas", "cuda-core", "cuda-pathfinder", "ml_dtypes"),
     *("torch", "triton", "jax", "jaxlib"),
 )
 # Named and not imported: a section that cannot be imported must not keep the others from running.
 SECTIONS: Mapping[str, str] = {
+    "smoke": "smoke:parts",
+    "warm": "warm:parts",
     "floors": "floors:parts",
     "step": "training:step_parts",
     "small": "training:small_parts",
@@ -51,9 +55,9 @@ def parts_of(section: str, settings: Settings) -> list[Part]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the section's parts from `--first` on; return 3 after the first that fails."""
+    """Run the section's parts from `--first` on; return 3 where one leaves the device unusable."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("section", choices=[*SECTIONS, "machine"])
+    parser.add_argument("section", choices=[*SECTIONS, "machine", "probe"])
     parser.add_argument("--out", type=Path, required=True, help="the file to add lines to")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true")
@@ -70,13 +74,18 @@ def main(arguments: list[str] | None = None) -> int:
         if given.section == "machine":
             tell(machine=_machine(given.device))
             return 0
+        if given.section == "probe":
+            _probe(given.device)
+            return 0
         settings = Settings(given.device, given.quick, given.peers, given.seconds)
         parts = parts_of(given.section, settings)
-        tell(parts=[part.name for part in parts])
-        return _run(parts, given.first, tell)
+        tell(parts=[part.name for part in parts], seconds=[part.seconds for part in parts])
+        return _run(parts, given.first, tell, partial(_probe, given.device))
 
 
-def _run(parts: list[Part], first: int, tell: Callable[..., None]) -> int:
+def _run(
+    parts: list[Part], first: int, tell: Callable[..., None], probe: Callable[[], object] = lambda: None
+) -> int:
     for number, part in enumerate(parts[first:], first):
         tell(begin=number)
         try:
@@ -87,9 +96,23 @@ def _run(parts: list[Part], first: int, tell: Callable[..., None]) -> int:
                     tell(figure=finding.to_json())
         except Exception:
             tell(failure=asdict(Failure(part.name, traceback.format_exc())), end=number)
-            return _FAILED
-        tell(end=number)
+            try:
+                probe()
+            except Exception as error:
+                print(f"the device is unusable from then on in that process: {error}")
+                return _STICKY
+        else:
+            tell(end=number)
     return 0
+
+
+def _probe(device: str) -> None:
+    """Run a kernel on a few numbers; raises whatever a device raises on which nothing can be run."""
+    backend = select(device).backend
+    numbers = random_array(backend, (1, 32))
+    backend.program([tiny_kernel(backend, numbers)]).run()
+    if not (backend.to_host(numbers) >= 0).all():
+        raise RuntimeError("a ReLU returns negative numbers")
 
 
 def _machine(device: str) -> dict[str, str]:

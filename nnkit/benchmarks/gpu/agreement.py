@@ -17,12 +17,13 @@ from nnkit.benchmarks.gpu.settings import Settings, data_folder
 from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training_step
 from nnkit.benchmarks.timing import Spread, spread
 from nnkit.core.layers import Dense
+from nnkit.core.mixed import Half
 from nnkit.core.network import Network
 from nnkit.core.order import epoch_order
 
-__all__ = ["Uncaptured", "parts"]
+__all__ = ["DROPOUT", "KINDS", "Kind", "Trained", "Uncaptured", "differing", "parts", "relative", "train"]
 
-_DROPOUT = 0.2
+DROPOUT = 0.2
 _STEPS = 100
 _AIM = Aim("<=", 1e-4)
 _TITLE = "greatest relative difference of all steps' losses: "
@@ -52,13 +53,17 @@ class _Anew:
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
+    """Every step's loss, and the arrays that a training ended with."""
+
     losses: NDArray[np.float64]
     arrays: dict[str, NDArray]
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
+    """The activation of the hidden layers, and the precision."""
+
     activation: str
     precision: str
 
@@ -69,14 +74,14 @@ class _Kind:
 
 # A rounding can turn a ReLU on in one training and off in another, after which the two part: the smooth
 # activation and float64 show whether anything but that sets the devices apart.
-_KINDS = (_Kind("relu", "fp32"), _Kind("gelu", "fp32"), _Kind("relu", "fp64"))
+KINDS = (Kind("relu", "fp32"), Kind("gelu", "fp32"), Kind("relu", "fp64"))
 
 
 def parts(settings: Settings) -> list[Part]:
     """Return the CPU against the device, and the device against itself."""
     across = [
         Part(f"CPU against the device, {kind.activation}, {kind.precision}", partial(_across, settings, kind))
-        for kind in _KINDS
+        for kind in KINDS
     ]
     return [
         *across,
@@ -86,12 +91,12 @@ def parts(settings: Settings) -> list[Part]:
     ]
 
 
-def _across(settings: Settings, kind: _Kind) -> Iterator[Figure]:
+def _across(settings: Settings, kind: Kind) -> Iterator[Figure]:
     problem, source = _problem(settings)
-    ours = _train(problem, settings.backend(), kind)
-    host = _train(problem, select("cpu").backend, kind)
+    ours = train(problem, settings.backend(), kind)
+    host = train(problem, select("cpu").backend, kind)
     name = f"CPU against the device, {kind.activation}, {kind.precision}"
-    apart = _relative(ours, host)
+    apart = relative(ours, host)
     greatest, beyond = float(apart.max()), np.flatnonzero(apart > _AIM.value)
     details = {
         "data": source,
@@ -107,35 +112,36 @@ def _sensitivity(settings: Settings) -> Iterator[Figure]:
     """How far the CPU's losses part from its own when each first weight moves by one rounding."""
     problem, source = _problem(settings)
     backend, generator = select("cpu").backend, np.random.default_rng(1)
-    host = _train(problem, backend)
+    host = train(problem, backend)
     greatest = []
     for _ in range(settings.size(9, 2)):
         parameters = {
             name: np.nextafter(weights, generator.standard_normal(weights.shape, dtype=np.float32))
             for name, weights in problem.parameters.items()
         }
-        changed = _train(replace(problem, parameters=parameters), backend)
-        greatest.append(float(_relative(changed, host).max()))
+        changed = train(replace(problem, parameters=parameters), backend)
+        greatest.append(float(relative(changed, host).max()))
     name = f"{_TITLE}CPU against itself, first weights one rounding off, relu, fp32"
     details = {"data": source, "greatest of each training": greatest}
     yield Figure(name, "", spread(np.array(greatest)), details=details)
 
 
-def _relative(ours: _Trained, reference: _Trained) -> NDArray[np.float64]:
+def relative(ours: Trained, reference: Trained) -> NDArray[np.float64]:
+    """Return the relative difference of each step's loss."""
     return np.abs(ours.losses - reference.losses) / np.abs(reference.losses)
 
 
 def _twice(settings: Settings) -> Iterator[Figure]:
     problem, _ = _problem(settings)
-    first, second = (_train(problem, settings.backend()) for _ in range(2))
-    yield from _differing("two runs, values that differ", first, second)
+    first, second = (train(problem, settings.backend()) for _ in range(2))
+    yield from differing("two runs, values that differ", first, second)
 
 
 def _uncaptured(settings: Settings) -> Iterator[Figure]:
     problem, _ = _problem(settings)
-    captured = _train(problem, settings.backend())
-    uncaptured = _train(problem, cast(Backend, Uncaptured(settings.backend())))
-    yield from _differing("captured against uncaptured, values that differ", captured, uncaptured)
+    captured = train(problem, settings.backend())
+    uncaptured = train(problem, cast(Backend, Uncaptured(settings.backend())))
+    yield from differing("captured against uncaptured, values that differ", captured, uncaptured)
 
 
 def _problem(settings: Settings) -> tuple[Problem, str]:
@@ -156,9 +162,9 @@ def _problem(settings: Settings) -> tuple[Problem, str]:
     return Problem(widths, batch, steps, pixels, labels, order, weights, 1e-3), "MNIST"
 
 
-def _train(problem: Problem, backend: Backend, kind: _Kind = _KINDS[0]) -> _Trained:
+def train(problem: Problem, backend: Backend, kind: Kind = KINDS[0], half: Half | None = None) -> Trained:
     """Train a step at a time; return every step's loss, the weights and the optimizer's state."""
-    step = training_step(problem, backend, _DROPOUT, kind.activation, kind.dtype)
+    step = training_step(problem, backend, DROPOUT, kind.activation, kind.dtype, half)
     losses, before = [], step.read()
     for batch in range(min(problem.steps, _STEPS)):
         step.run(batch, 1)
@@ -166,10 +172,11 @@ def _train(problem: Problem, backend: Backend, kind: _Kind = _KINDS[0]) -> _Trai
         losses.append(now.since(before).loss)
         before = now
     state = {name: backend.to_host(array) for name, array in step.state.items()}
-    return _Trained(np.array(losses), {"values": backend.to_host(step.arena.values), **state})
+    return Trained(np.array(losses), {"values": backend.to_host(step.arena.values), **state})
 
 
-def _differing(name: str, first: _Trained, second: _Trained) -> Iterator[Figure]:
+def differing(name: str, first: Trained, second: Trained) -> Iterator[Figure]:
+    """Count the values that are not the same bits in two trainings."""
     counts = {"losses": int(np.sum(first.losses != second.losses))}
     for key, array in first.arrays.items():
         # Compared as bytes: a NaN equals itself, and 0 does not equal -0.

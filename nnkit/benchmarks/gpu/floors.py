@@ -11,9 +11,8 @@ import numpy as np
 from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.clocks import on_stream
 from nnkit.benchmarks.figures import Figure, Part
-from nnkit.benchmarks.gpu.settings import Settings, random_array, timed_in_turns
+from nnkit.benchmarks.gpu.settings import Settings, random_array, timed_in_turns, tiny_kernel
 from nnkit.benchmarks.timing import spread
-from nnkit.kernels.formulas import relu
 
 __all__ = ["parts"]
 
@@ -59,10 +58,7 @@ def _product(settings: Settings, precision: str) -> Iterator[Figure]:
 
 def _replay(settings: Settings, count: int) -> Iterator[Figure]:
     backend = settings.backend()
-    z = random_array(backend, (1, 32))
-    constants = {"BIAS": False, "DROPOUT": False, "KEEP_Z": False}
-    arguments = {"z": z, "a": z, "bias": None, "mask": None, "kept_scale": 1.0}
-    kernel = backend.kernel("forward", np.float32, {"activation": relu}, constants, arguments)
+    kernel = tiny_kernel(backend, random_array(backend, (1, 32)))
     program = backend.program([kernel] * count)
     name = (
         "replay of a program of one tiny kernel" if count == 1 else f"replay of one of {count} tiny kernels"

@@ -15,19 +15,26 @@ from nnkit.core.batch import Placement
 from nnkit.core.ring import SLOT_BYTES
 from nnkit.core.step import Step
 
-__all__ = ["parts"]
+__all__ = ["parts", "shapes"]
 
 
-def parts(settings: Settings) -> list[Part]:
-    """Return networks that compute for longer than their pixels take to arrive, and one that does not."""
+def shapes(settings: Settings) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """Return the layers, the batch and the steps of each network, by its name.
+
+    Two compute for longer than their pixels take to arrive, one does not.
+    """
     size = settings.size
     hidden = size(512, 8)
-    shapes = {
+    return {
         "784-512-512-10, batch 1024": ((PIXELS, hidden, hidden, 10), size(1024, 16), size(800, 9)),
         "784-512-512-10, batch 128": ((PIXELS, hidden, hidden, 10), size(128, 16), size(6400, 9)),
         "12288-64-10, batch 1024": ((size(12_288, PIXELS), size(64, 8), 10), size(1024, 16), size(128, 9)),
     }
-    return [Part(name, partial(_measure, settings, name, *shape)) for name, shape in shapes.items()]
+
+
+def parts(settings: Settings) -> list[Part]:
+    """Return a part for each network."""
+    return [Part(name, partial(_measure, settings, name, *shape)) for name, shape in shapes(settings).items()]
 
 
 def _measure(

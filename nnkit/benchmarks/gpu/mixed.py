@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from nnkit.core.layers import Dense
 from nnkit.core.network import Network
 from nnkit.training.precision import half_of
 
-__all__ = ["parts"]
+__all__ = ["parts", "small_network"]
 
 _EAGER, _COMPILED = "PyTorch eager", ("PyTorch compiled, reduce-overhead", "PyTorch compiled, max-autotune")
 _SMALL_RATE = 1e-5
@@ -34,7 +35,11 @@ def parts(settings: Settings) -> list[Part]:
     halves = _halves(settings)
     wide, small = partial(wide_problem, settings), partial(_small, settings)
     contests = [
-        Part(f"PyTorch AMP, {what}, {name}", partial(_contest, settings, problem, what, name, aims, share))
+        Part(
+            f"PyTorch AMP, {what}, {name}",
+            partial(_contest, settings, problem, what, name, aims, share),
+            math.inf,
+        )
         for what, problem, name, aims, share in (
             ("784-512-512-10, batch 1024", small, "fp16", (Aim(">=", 5.0), None), 0.65),
             (title(settings), wide, "fp16", (Aim(">=", 1.1), Aim(">=", 1.0)), 0.85),
@@ -43,7 +48,7 @@ def parts(settings: Settings) -> list[Part]:
         if name in halves
     ]
     learnt = [
-        Part(f"{data}, three seeds", partial(_learnt, settings, data, metric, aim))
+        Part(f"{data}, three seeds", partial(_learnt, settings, data, metric, aim), seconds=120.0)
         for data, metric, aim in (("mnist", "accuracy", 0.002), ("california_housing.csv", "r2", 0.005))
     ]
     overflows = [Part("overflow", partial(_overflow, settings)), Part("logits", partial(_logits, settings))]
@@ -61,11 +66,14 @@ def _halves(settings: Settings) -> list[str]:
     return [name for name in HALVES if name in settings.backend().precisions]
 
 
-def _small(settings: Settings) -> Problem:
+def small_network(settings: Settings) -> tuple[tuple[int, ...], int]:
+    """Return the layers of the network that is not wide, and its batch."""
     hidden = settings.size(512, 8)
-    return generate_problem(
-        (PIXELS, hidden, hidden, 10), settings.size(1024, 16), settings.size(58, 3), _SMALL_RATE
-    )
+    return (PIXELS, hidden, hidden, 10), settings.size(1024, 16)
+
+
+def _small(settings: Settings) -> Problem:
+    return generate_problem(*small_network(settings), settings.size(58, 3), _SMALL_RATE)
 
 
 def _memory(settings: Settings) -> Iterator[Figure]:

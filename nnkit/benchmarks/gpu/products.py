@@ -11,7 +11,7 @@ from nnkit.benchmarks.gpu.settings import Settings, timed_in_turns
 from nnkit.benchmarks.problem import PIXELS, generate_problem, training_step
 from nnkit.benchmarks.timing import ratio, spread
 
-__all__ = ["parts"]
+__all__ = ["cases", "parts"]
 
 # Width of the two hidden layers, rows a step, steps of an epoch (about 100 MB of pixels at most).
 _CASES = (
@@ -28,15 +28,19 @@ _QUICK = ((8, 16, 3),)
 _generated = cache(generate_problem)
 
 
+def cases(settings: Settings) -> tuple[tuple[int, int, int], ...]:
+    """Return the width of the hidden layers, the batch and the steps of each network."""
+    return _QUICK if settings.quick else _CASES
+
+
 def parts(settings: Settings) -> list[Part]:
     """Return one part for each width, batch and precision."""
-    cases = _QUICK if settings.quick else _CASES
     has = settings.backend().precisions
     return [
         Part(f"{width}-{width}, batch {batch}, {precision}", partial(_case, settings, precision, *case))
         for precision in ("fp32", "tf32")
         if precision in has
-        for case in cases
+        for case in cases(settings)
         for width, batch, _ in (case,)
     ]
 

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from nnkit.backends import select
-from nnkit.backends.protocol import Array, Backend
+from nnkit.backends.protocol import Array, Backend, Operation
 from nnkit.benchmarks.clocks import clock_for
 from nnkit.benchmarks.timing import in_turns
+from nnkit.kernels.formulas import relu
 
-__all__ = ["WARMUP", "Settings", "data_folder", "random_array", "timed_in_turns"]
+__all__ = ["WARMUP", "Settings", "data_folder", "random_array", "timed_in_turns", "tiny_kernel"]
 
 WARMUP = 3
 """Turns that do not count: a program's first run is uncaptured, and its second one captures."""
@@ -83,6 +84,13 @@ def random_array(backend: Backend, shape: tuple[int, ...], dtype: DTypeLike = np
     size = int(np.prod(shape))
     block = np.random.default_rng(0).standard_normal(min(size, 2**20 - 3)).astype(dtype)
     return backend.from_host(np.resize(block, shape))
+
+
+def tiny_kernel(backend: Backend, numbers: Array) -> Operation:
+    """Prepare a ReLU of a few numbers in place."""
+    flags = {"BIAS": False, "DROPOUT": False, "KEEP_Z": False}
+    arguments = {"z": numbers, "a": numbers, "bias": None, "mask": None, "kept_scale": 1.0}
+    return backend.kernel("forward", np.float32, {"activation": relu}, flags, arguments)
 
 
 def data_folder() -> Path | None:

@@ -118,8 +118,8 @@ def _numbering_reads(flags: _Constants) -> _Uses:
 
 
 def _numbering_writes(flags: _Constants) -> _Uses:
-    # What a sort holds in between is not counted: the keys are written once, in their order.
-    yield from (("batch_starts", True), ("owners", True), ("keys", True))
+    # What a sort holds in between is not counted.
+    yield from (("owners", True), ("offsets", flags["MAX"] or flags["WEIGHTED"]), ("runs", True))
     yield from (("run_starts", True), ("rows_seen", True))
 
 
@@ -133,8 +133,9 @@ def _lookup_writes(flags: _Constants) -> _Uses:
 
 
 def _table_gradient_reads(flags: _Constants) -> _Uses:
-    # Of each token its place and its row; of each row its derivative, however many tokens it has.
-    yield from (("delta", True), ("ids", True), ("owners", True), ("totals", flags["MEAN"]))
+    # Of each token its run and its row; of each row its derivative, however many tokens it has.
+    yield from (("delta", True), ("runs", True), ("owners", True), ("totals", flags["MEAN"]))
+    yield "offsets", flags["MAX"] or flags["WEIGHTED"]
     yield from (("peaks", flags["MAX"]), ("id_weights", flags["WEIGHTED"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,7 +14,7 @@ from nnkit.benchmarks.gpu.settings import Settings
 from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem
 from nnkit.benchmarks.timing import Spread, ratio, spread
 
-__all__ = ["small_parts", "step_parts"]
+__all__ = ["images", "small_parts", "step_parts", "table"]
 
 # Max-autotune compiles longest, and is what is left out where time runs short.
 _ORDER = (
@@ -32,29 +33,35 @@ _COMPILED = [name for name in _ORDER if name.startswith(("PyTorch compiled", "JA
 _SMALL_RATE = 1e-5
 
 
+def images(settings: Settings) -> tuple[tuple[int, ...], int]:
+    """Return the layers of the network for images, and its batch."""
+    hidden = settings.size(512, 8)
+    return (PIXELS, hidden, hidden, 10), settings.size(128, 16)
+
+
+def table(settings: Settings) -> tuple[tuple[int, ...], int]:
+    """Return those of the network for tables."""
+    return (20, 64, 64, 1), 32
+
+
 def step_parts(settings: Settings) -> list[Part]:
     """Return a contest over 784-512-512-10, batch 128, in each precision that the device has."""
-    problem = partial(
-        generate_problem,
-        (PIXELS, settings.size(512, 8), settings.size(512, 8), 10),
-        settings.size(128, 16),
-        settings.size(468, 5),
-        _SMALL_RATE,
-    )
+    problem = partial(generate_problem, *images(settings), settings.size(468, 5), _SMALL_RATE)
     precisions = [name for name in ("fp32", "tf32") if name in settings.backend().precisions]
     parts = []
     for number, precision in enumerate(precisions, 1):
         share = number / len(precisions)
         aims = (Aim(">=", 5.0), Aim(">=", 1.0), None)
-        parts.append(Part(precision, partial(_contest, settings, problem, precision, aims, share)))
+        measure = partial(_contest, settings, problem, precision, aims, share)
+        parts.append(Part(precision, measure, math.inf))
     return parts
 
 
 def small_parts(settings: Settings) -> list[Part]:
     """Return a contest over 20-64-64-1, batch 32."""
-    problem = partial(generate_problem, (20, 64, 64, 1), 32, settings.size(1000, 5))
+    problem = partial(generate_problem, *table(settings), settings.size(1000, 5))
     aims = (Aim(">=", 10.0), Aim(">=", 1.0), Aim("<=", 25e-6))
-    return [Part("fp32", partial(_contest, settings, problem, "fp32", aims, 1.0))]
+    return [Part("fp32", partial(_contest, settings, problem, "fp32", aims, 1.0), math.inf)]
 
 
 def _contest(

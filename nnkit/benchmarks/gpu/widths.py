@@ -15,7 +15,7 @@ from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training
 from nnkit.benchmarks.timing import ratio, spread
 from nnkit.training.precision import half_of
 
-__all__ = ["HALVES", "narrower_parts", "title", "wide_problem", "widest_parts"]
+__all__ = ["HALVES", "hidden_widths", "narrower_parts", "title", "wide_problem", "widest_parts"]
 
 HALVES = ("fp16", "bf16")
 # In this order: the 16-bit ones have the aims.
@@ -30,26 +30,28 @@ _REPEATS = 9  # a turn at width 8192 is 0.6 s of float32
 
 def widest_parts(settings: Settings) -> list[Part]:
     """Return a part for each precision of the widest network, on which the aims are set."""
-    return _parts(settings, _widths(settings)[:1])
+    return _parts(settings, hidden_widths(settings)[:1])
 
 
 def narrower_parts(settings: Settings) -> list[Part]:
     """Return a part for each other width and precision, the widest first."""
-    return _parts(settings, _widths(settings)[1:])
+    return _parts(settings, hidden_widths(settings)[1:])
 
 
 def title(settings: Settings, width: int | None = None) -> str:
     """Return what the record calls the network of that width, or the widest."""
-    width = _widths(settings)[0] if width is None else width
+    width = hidden_widths(settings)[0] if width is None else width
     return f"four hidden layers of {width}, batch {_batch(settings)}"
 
 
-def wide_problem(settings: Settings) -> Problem:
-    """Return the widest network's problem."""
-    return _problem(_widths(settings)[0], _batch(settings), settings.size(3, 2))
+def wide_problem(settings: Settings, width: int | None = None) -> Problem:
+    """Return the problem of the network of that width, or of the widest."""
+    width = hidden_widths(settings)[0] if width is None else width
+    return _problem(width, _batch(settings), settings.size(3, 2))
 
 
-def _widths(settings: Settings) -> tuple[int, ...]:
+def hidden_widths(settings: Settings) -> tuple[int, ...]:
+    """Return the widths of the networks, the widest first."""
     return _QUICK_WIDTHS if settings.quick else _WIDTHS
 
 
@@ -91,11 +93,11 @@ def _measure(settings: Settings, width: int, precision: str) -> Iterator[Figure 
     """Forward, backward and Adam, products of a hidden layer's shape, and float32 beside them, in turns."""
     # What the part before held goes back to the pool, which three libraries share with it later.
     gc.collect()
-    problem = _problem(width, _batch(settings), settings.size(3, 2))
+    problem = wide_problem(settings, width)
     names = list(dict.fromkeys((precision, "fp32")))
     steps = [training_step(problem, settings.backend(name), half=half_of(name)) for name in names]
     # As much work at each width, so that it takes longer than a launch.
-    count = (_widths(settings)[0] // width) ** 2
+    count = (hidden_widths(settings)[0] // width) ** 2
     functions: list[Callable[[], object]] = [partial(step.run, 0, problem.steps) for step in steps]
     functions.append(_products(settings, width, precision, count))
     *taken, multiplying = timed_in_turns(settings.backend(), functions, settings.size(_REPEATS, 3))
@@ -113,7 +115,7 @@ def _measure(settings: Settings, width: int, precision: str) -> Iterator[Figure 
     yield Figure(name, "s", spread(own), details=details)
     if skipped > WARMUP * problem.steps:
         yield Failure(name, f"{skipped} updates were skipped for an overflow: timed steps are too short")
-    widest = width == _widths(settings)[0]
+    widest = width == hidden_widths(settings)[0]
     aim = Aim(">=", 0.7) if widest and precision == "fp16" else None
     share = _work(problem) / own / rate
     yield Figure(f"{name}: share of its products' rate", "%", spread(share), aim)

@@ -1,0 +1,101 @@
+"""Whether the ReLU that is part of a device's products gives nnkit's results: tried where they may differ.
+
+cuBLASLt does not document its ReLU at NaN, nor the bit of its mask at 0; NVIDIA's forum has a report of NaN
+becoming 0 (2025, "Incorrect result of cublasLtMatmul with CUBLASLT_EPILOGUE_RELU when input is NaN"). Either
+would matter. A NaN that becomes 0 lets a network whose weights are lost train on with a finite loss, which
+the CPU reports as divergence. A gradient that passes at 0 trains the units of rows of zeros, which a bias of
+zero puts at exactly 0, where the CPU, scikit-learn, PyTorch and TensorFlow do not. Without the epilogue, a
+kernel applies bias and ReLU in one more pass over the outputs in each direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, nan
+
+import numpy as np
+
+from nnkit.backends.cuda_device import CudaDevice
+from nnkit.backends.protocol import Operation
+from nnkit.kernels.formulas import relu, relu_derivative
+
+__all__ = ["relu_difference"]
+
+_CORNERS = (-inf, -1.0, 0.0, -0.0, 1.0, inf, nan)
+# Rows, inner length and columns. cuBLASLt's kernels for small matrices differ from those for large ones.
+_SIZES = ((4, 8, 8), (128, 256, 256))
+
+
+def relu_difference(
+    device: CudaDevice,
+    forward: Callable[..., Operation | None],
+    backward: Callable[..., Operation | None] | None,
+    dtype: np.dtype,
+    out_dtype: np.dtype,
+) -> str:
+    """Return how a ReLU, or its derivative, differs from the formulas; empty where it does not.
+
+    Parameters
+    ----------
+    device : CudaDevice
+        Where it is tried.
+    forward, backward : callable
+        Prepare as `Backend.matmul_relu` and `matmul_relu_gradient` do; the first without a mask where there
+        is no second.
+    dtype, out_dtype : dtype
+        Of the factors, and of the outputs.
+    """
+    with device.active():
+        for size in _SIZES:
+            difference = _difference_at(device, forward, backward, dtype, out_dtype, size)
+            if difference:
+                return difference
+    return ""
+
+
+def _difference_at(
+    device: CudaDevice,
+    forward: Callable[..., Operation | None],
+    backward: Callable[..., Operation | None] | None,
+    dtype: np.dtype,
+    out_dtype: np.dtype,
+    size: tuple[int, int, int],
+) -> str:
+    rows, inner, columns = size
+    # Products of zeros, to which the bias adds the corners: each column has one of them.
+    corners = np.resize(_CORNERS, columns)
+    bias = device.from_host(corners.astype(out_dtype))
+    mask = None if backward is None else device.zeros((rows, -(-columns // 128) * 16), np.uint8)
+    out = device.zeros((rows, columns), out_dtype)
+    zeros = [device.zeros(shape, dtype) for shape in ((rows, inner), (inner, columns))]
+    operation = forward(*zeros, bias, out, mask)
+    if operation is None:
+        return "cuBLASLt has no such product"
+    operation()
+    expected = np.array([relu(corner) for corner in corners])
+    wrong = _first_other(device.to_host(out), expected)
+    if wrong is not None:
+        return f"cuBLASLt's ReLU of {corners[wrong]} is not {expected[wrong]:g}"
+    if backward is None:
+        return ""
+    delta, weight = (
+        device.from_host(np.ones(shape).astype(dtype)) for shape in ((rows, inner), (columns, inner))
+    )
+    gradient, sums = device.zeros((rows, columns), out_dtype), device.zeros(columns, out_dtype)
+    operation = backward(delta, weight.T, mask, gradient, sums)
+    if operation is None:
+        return "cuBLASLt has no product with its gradient"
+    operation()
+    derivatives = np.array([relu_derivative(value) for value in expected])
+    wrong = _first_other(device.to_host(gradient), inner * derivatives)
+    if wrong is None:
+        return ""
+    return f"the derivative of cuBLASLt's ReLU at {corners[wrong]} is not {derivatives[wrong]:g}"
+
+
+def _first_other(found: np.ndarray, expected: np.ndarray) -> int | None:
+    """Return the first column in which any row has another value; NaN is the same as NaN, 0 as -0."""
+    found = found.astype(np.float64)
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    wrong = np.flatnonzero(~same.all(axis=0))
+    return int(wrong[0]) if len(wrong) else None
