@@ -39,7 +39,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def install_command(module: str) -> str:
+def install_command(module: str, extra: str | None = None) -> str:
     """Return the command that installs an optional module and the others of its extra.
 
     It names their own packages, not an extra of nnkit: that works however nnkit itself was installed.
@@ -49,7 +49,11 @@ def install_command(module: str) -> str:
     module : str
         A module that `EXTRAS` lists. For CUDA 13 the command is only given where its CuPy is installed; the
         packages for CUDA 12 work with a driver for CUDA 13 too.
+    extra : str, optional
+        Its extra, where not the usual one of those that list the module.
     """
+    if extra is not None:
+        return f"pip install {shlex.join(EXTRAS[extra].values())}"
     extra = next(name for name, packages in EXTRAS.items() if module in packages)
     if extra == "cuda12" and _is_installed("cupy-cuda13x"):
         extra = "cuda13"

@@ -359,11 +359,18 @@ class CudaDevice:
                     raise
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 raise DeviceError(
-                    f"device {self.name}: kernels cannot be compiled ({reason}); "
-                    f"{install_command('numba_cuda')}"
+                    f"device {self.name}: kernels cannot be compiled ({reason}); {self._compiler_advice()}"
                 ) from error
             configured = entry[grid, block, cuda.external_stream(self.stream_pointer)]
         return partial(configured, *values)
+
+    def _compiler_advice(self) -> str:
+        major, minor = self.compute_capability
+        if major != 11:
+            return install_command("numba_cuda")
+        # CUDA 12 knows Jetson Thor, if at all, by its former number, 10.1.
+        command = install_command("numba_cuda", "cuda13")
+        return f"compute capability {major}.{minor} needs CUDA 13: pip uninstall cupy-cuda12x, then {command}"
 
     def capture(self, operations: Sequence[Operation]) -> Operation:
         """Capture the operations, which do not run now, and return the call that runs them all.

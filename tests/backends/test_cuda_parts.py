@@ -217,7 +217,7 @@ def test_a_compiler_that_fails_is_an_error_of_one_line(error: Exception) -> None
     def active():
         yield
 
-    device = SimpleNamespace(active=active, name="cuda:0")
+    device = SimpleNamespace(active=active, name="cuda:0", _compiler_advice=lambda: "pip install it")
     said = (
         rf"^device cuda:0: kernels cannot be compiled \({type(error).__name__}: libNVVM.*pip install [^\n]*$"
     )
@@ -238,3 +238,15 @@ def test_a_formula_that_does_not_compile_is_no_fault_of_the_device() -> None:
 
     with pytest.raises(TypingError):
         CudaDevice.launcher(SimpleNamespace(active=active), Entry(), (1, 1), (1, 1), [1.0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("capability", "package"),
+    [((9, 0), "cupy-cuda12x"), ((11, 0), "cupy-cuda13x"), ((12, 1), "cupy-cuda12x")],
+)
+def test_packages_that_can_compile_for_a_card_are_named(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], package: str
+) -> None:
+    monkeypatch.setattr("nnkit.extras._is_installed", lambda distribution: False)
+    advice = CudaDevice._compiler_advice(SimpleNamespace(compute_capability=capability))  # type: ignore[arg-type]
+    assert advice.partition("pip install ")[2].split()[0] == package

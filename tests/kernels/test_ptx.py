@@ -105,6 +105,14 @@ def test_it_compiles_and_assembles_without_a_spill(case: Case, results: dict[str
         assert CEILINGS[case.kernel].admits(usage, case.dtype, capability), told
 
 
+@pytest.mark.skipif(assembler() is None, reason=f"there is no ptxas: {install_command('numba_cuda')}")
+def test_the_assembler_knows_every_architecture() -> None:
+    """What it does not know is left out of the tests above."""
+    missing = [architecture(one) for one in ARCHITECTURES if one not in assembled_for()]
+    if missing:
+        pytest.skip(f"this ptxas does not know {', '.join(missing)}")
+
+
 def test_every_kernel_has_a_ceiling_of_its_registers_and_is_assembled_for_every_architecture() -> None:
     assert set(CEILINGS) == set(TEMPLATES) == {CASES[name].kernel for name in firsts()}
     for ceiling in CEILINGS.values():
