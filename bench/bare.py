@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("pytest", "pytest-xdist", "hypothesis")
 # Packages that bring small ones along, which pip is to find in versions that fit. What the others need is
 # large, and is either named in pyproject.toml too or there with CuPy and Numba.
-WITH_NEEDS = {"pydantic", "typer", "rich", *TESTS}
+WITH_NEEDS = {"typer", "rich", *TESTS}
 DOWNLOAD = (
     "python3 -m pip download --only-binary=:all: --python-version {version} --implementation cp "
     "--platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 "

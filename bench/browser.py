@@ -221,9 +221,9 @@ def runs(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def measured(folder: Path) -> dict[str, Any]:
     """Train, write each report into a folder, and open it."""
-    from nnkit.config import Config
     from nnkit.insight.report import write_report
-    from nnkit.training.run import Run
+    from nnkit.runs.config import Config
+    from nnkit.runs.run import Run
 
     pages = {}
     with browser() as opened:

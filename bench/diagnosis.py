@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.config import Config
+from nnkit.diagnostics.findings import Finding
 from nnkit.errors import DivergenceError
 from nnkit.machine import describe_machine
-from nnkit.training.diagnostics import Finding
-from nnkit.training.run import Run
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 
 BENCH = Path(__file__).resolve().parent
 SHARED = BENCH.parents[1] / "shared" / "data"
@@ -330,7 +330,7 @@ def cost(repeats: int) -> list[dict[str, Any]]:
 
 def _cost_of(settings: list[str], folder: Path, repeats: int) -> dict[str, Any]:
     run = Run(config(settings, folder))
-    rows = run._encoded()
+    rows = run.encoded()
     checks = []
     for _ in range(repeats + 1):
         began = time.perf_counter()

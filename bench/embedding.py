@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from nnkit.backends import select
 from nnkit.benchmarks.memory import peak, reset_peak, resident
 from nnkit.benchmarks.timing import REST, in_turns, ratio, spread
-from nnkit.core.batch import Rows
-from nnkit.core.features import Bags, Features
-from nnkit.core.layers import Dense, Embedding
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
-from nnkit.core.optimizers import optimizer_from
-from nnkit.core.step import Penalty, Step
+from nnkit.engine.objective import Penalty
+from nnkit.engine.step import Step
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Bags, Features
+from nnkit.nn.layers import Dense, Embedding
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import optimizer_from
 
 BENCH = Path(__file__).resolve().parent
 NNKIT, TORCH, ONE_THREAD = "nnkit", "PyTorch", "PyTorch, one thread"
@@ -108,7 +109,7 @@ class Nnkit:
         rows = Rows(backend, np.float32, features, labels(count), shuffled=True)
         loss, optimizer = loss_from("cross_entropy"), optimizer_from(setting.optimizer)
         self.network = network
-        self.step = Step(network.stages, network.arena, loss, Penalty(), BATCH, 0, optimizer, rows)
+        self.step = Step(network.places, network.arena, loss, Penalty(), BATCH, 0, optimizer, rows)
         self.step.begin_epoch(0, order(count), np.full(self.step.steps_per_epoch, RATE))
         self._done = 0
 
@@ -251,9 +252,9 @@ def alone(size: Size, setting: Setting) -> dict[str, Any]:
 
 def batch_bytes(step: Step) -> int:
     """Return the bytes of what is as long as a batch is."""
-    (lookup,) = step.passes.lookups
+    (rows,) = step.passes.row_gradients
     tokens = step.rows.most_tokens(BATCH)[0]
-    numbers = lookup.gradient.nbytes + 4 * BATCH * (3 * WIDTH + 4 * CLASSES)
+    numbers = rows.gradient.nbytes + 4 * BATCH * (3 * WIDTH + 4 * CLASSES)
     # Of each token: its place, its owner, its row and where that begins; and keys, a power of two.
     return numbers + tokens * (4 + 4 + 4 + 8) + 8 * (1 << (tokens - 1).bit_length())
 

@@ -80,7 +80,7 @@ class Training:
 
 def mnist() -> Problem:
     """Handwritten digits, pixels in [0, 1]: 60,000 × 784 to train on, two epochs."""
-    from nnkit.data.idx import read_idx
+    from nnkit.data.arrays.idx import read_idx
 
     files = {
         (part, what): read_idx(MNIST / f"{part}-{what}-ubyte.gz")

@@ -23,19 +23,19 @@ import pyarrow as pa
 from sklearn.inspection import permutation_importance as scikit_learns
 
 from nnkit import Dense, Network
-from nnkit.config import Config
-from nnkit.core.losses import loss_for_task
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError
 from nnkit.insight.attributions import integrated_gradients
+from nnkit.insight.evaluated_model import drawn_examples
 from nnkit.insight.explanation import Explanation
 from nnkit.insight.importance import permutation_importance
 from nnkit.insight.perturbations import shap_values
-from nnkit.insight.subject import drawn_examples
 from nnkit.machine import describe_machine
 from nnkit.model import Model
-from nnkit.training.run import Run
+from nnkit.nn.losses import loss_for_task
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 
 BENCH = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("NNKIT_BENCH_DATA") or BENCH.parents[1] / "shared" / "data")
@@ -59,7 +59,7 @@ def completeness() -> Iterator[dict[str, Any]]:
                 Config().with_overrides([f"data.train={DATA / source}", f"run.out={scratch}", *settings])
             )
             outcome = run.train()
-            rows = drawn_examples(run.measured_rows().examples, ROWS, seed=0).features
+            rows = drawn_examples(run.data.measured_rows().examples, ROWS, seed=0).features
         began = time.perf_counter()
         explained = integrated_gradients(run.model, rows)
         seconds = time.perf_counter() - began

@@ -65,7 +65,7 @@ READERS = (
 )
 RECORD = ROOT / "bench" / "results" / "hostile.json"
 FINDINGS = Path(tempfile.gettempdir()) / "nnkit-hostile"
-PACKAGES = ("nnkit-train", "numpy", "pyarrow", "safetensors", "pydantic", "pillow")
+PACKAGES = ("nnkit-train", "numpy", "pyarrow", "safetensors", "pillow")
 
 GIBIBYTE = 1 << 30
 ADDRESS_SPACE = 2 * GIBIBYTE  # above what a worker has mapped before the first input

@@ -33,7 +33,7 @@ READERS = ("model", "tensorfile", "idx", "npy", "npz", "csv", "toml", "history")
 SEALED = ("model", "tensorfile")  # their SHA-256 is made right, which no fuzzer guesses
 SEEDS = 300
 LARGEST = 4096  # bytes of an input: a small one is altered in a place that matters more often
-PACKAGES = ("nnkit-train", "numpy", "pyarrow", "safetensors", "pydantic", "atheris")
+PACKAGES = ("nnkit-train", "numpy", "pyarrow", "safetensors", "atheris")
 _PROGRESS = re.compile(r"cov: (\d+) ft: \d+ corp: (\d+)")
 
 

@@ -125,8 +125,8 @@ def read_by_arrow(path: Path) -> None:
 def encode(path: Path) -> None:
     """Read, decide the schema, encode every column as float32 and the target as the loss takes it."""
     from nnkit.data.preprocessing import Preprocessor
-    from nnkit.data.sources import load_dataset
-    from nnkit.data.targets import TargetEncoder
+    from nnkit.data.sources.loading import load_dataset
+    from nnkit.data.targets.encoding import TargetEncoder
 
     dataset = load_dataset(path, target="y")
     features = dataset.train.features

@@ -25,8 +25,8 @@ from nnkit.kernels.layout import (
 # ---------------------------------------------------------------------------------------------------------
 
 AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = COPIED = DIVIDED = DROPOUT = ERASE = FLIP = False
-FROM_Z = GRADIENT = INDICES = KEEP_Z = LINGERS = MAX = MEAN = PREPARED = RESCALED = RING = SCALED = False
-SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
+FROM_Z = GRADIENT = GROUPED = INDICES = KEEP_Z = LINGERS = MAX = MEAN = PREPARED = RESCALED = False
+RING = SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
 ceiling = 0.0

@@ -23,12 +23,13 @@ from nnkit.kernels import (
     cuda_embedding,
     cuda_layers,
     cuda_losses,
+    cuda_norm,
     cuda_parts,
     cuda_sorting,
     wide,
 )
 from nnkit.kernels.cuda_geometry import Scratch, geometry, sequence
-from nnkit.kernels.specialise import MODULES, Constant, Kernel, Target, load_kernel, split_constants
+from nnkit.kernels.specialise import MODULES, Constant, LoadedKernel, Target, load_kernel, split_constants
 
 __all__ = ["TEMPLATES", "Launch", "launch", "launches"]
 
@@ -38,6 +39,10 @@ TEMPLATES: Mapping[str, Callable] = {
         cuda_layers.gather,
         cuda_layers.forward,
         cuda_layers.backward,
+        cuda_layers.add,
+        cuda_norm.layer_norm,
+        cuda_norm.layer_norm_sums,
+        cuda_norm.layer_norm_gradient,
         cuda_losses.elementwise_loss,
         cuda_losses.softmax_loss,
         cuda_arena.penalise,
@@ -64,7 +69,7 @@ TEMPLATES: Mapping[str, Callable] = {
 _PARTS = frozenset(
     module.__name__
     for module in (
-        *(common_parts, cuda_parts, cuda_layers, cuda_losses),
+        *(common_parts, cuda_parts, cuda_layers, cuda_norm, cuda_losses),
         *(cuda_arena, cuda_sorting, cuda_embedding),
     )
 )
@@ -78,7 +83,7 @@ class Launch:
 
     Parameters
     ----------
-    kernel : Kernel
+    kernel : LoadedKernel
         Its entry, started as ``entry[grid, block](*values)`` with what its `bind` returns for the arguments
         that were given, those of `scratch` and `numbers`, and the hyperparameters.
     grid, block : tuple of int
@@ -90,7 +95,7 @@ class Launch:
         Further arguments, which belong to this launch alone.
     """
 
-    kernel: Kernel
+    kernel: LoadedKernel
     grid: tuple[int, int]
     block: tuple[int, int]
     scratch: Scratch

@@ -10,6 +10,7 @@ from numba import cuda
 
 from nnkit.kernels.common_parts import (
     COPIED,
+    GROUPED,
     PREPARED,
     RESCALED,
     SLOTS,
@@ -186,6 +187,7 @@ def update(
     state0,
     state1,
     segments,
+    rate_factors,
     copy,
     copies,
     counters,
@@ -202,7 +204,7 @@ def update(
     What is the same for all elements is computed by one thread of each block, in float64. The last block to
     finish counts, when all have read the counters and the loss scale. COPIED writes the new weights in 16
     bits too. RESCALED divides by the loss scale, leaves out an update whose gradient overflowed, and adapts
-    the scale.
+    the scale. GROUPED multiplies the learning rate by each segment's factor.
     """
     figures = cuda.shared.array(4, real)
     followed = proceeds(scalars)
@@ -217,6 +219,8 @@ def update(
             correction2 = figures[3]
         thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
         for s in range(segments.shape[0]):
+            if GROUPED:
+                learning_rate = figures[1] * real(rate_factors[s])
             start = segments[s, SEGMENT_START]
             stop = segments[s, SEGMENT_STOP]
             decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)

@@ -11,6 +11,7 @@ from numba import cuda
 
 from nnkit.kernels.common_parts import (
     GRADIENT,
+    GROUPED,
     LINGERS,
     MAX,
     MEAN,
@@ -330,6 +331,7 @@ def update_rows(
     seen,
     counters,
     rates,
+    rate_factor,
     scalars,
     scaling,
     batch_size,
@@ -339,7 +341,7 @@ def update_rows(
     """Do for the rows seen what `update` does for all, which then counts the batch and the step.
 
     A state that LINGERS has shrunk at each step since its row was last seen, and does so now; `mark_rows`
-    remembers the step when all of this is done.
+    remembers the step when all of this is done. GROUPED multiplies the learning rate by the table's factor.
     """
     figures = cuda.shared.array(4, real)
     if proceeds(scalars):
@@ -348,6 +350,8 @@ def update_rows(
         cuda.syncthreads()
         scale = figures[0]
         learning_rate = figures[1]
+        if GROUPED:
+            learning_rate *= rate_factor
         if PREPARED:
             correction1 = figures[2]
             correction2 = figures[3]

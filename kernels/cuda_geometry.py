@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.kernels.catalogue import CATALOGUE
 from nnkit.kernels.specialise import Constant
 
 __all__ = ["DIGITS", "DIGIT_BITS", "Geometry", "Scratch", "geometry", "sequence"]
@@ -42,31 +43,11 @@ _SUMMING_THREADS = 65536
 _DOUBLE: np.dtype = np.dtype(np.float64)
 _INDEX: np.dtype = np.dtype(np.int32)
 
-# What a kernel reads and writes in groups of four.
-_GROUPED = {
-    "gather": ("source", "shift", "scale", "inputs"),
-    "forward": ("z", "bias", "a", "mask"),
-    "backward": ("delta", "z", "a", "mask", "bias_gradient"),
-    "elementwise_loss": ("outputs", "bias", "labels", "gradient", "bias_gradient"),
-    "softmax_loss": ("outputs", "bias", "labels", "gradient", "bias_gradient"),
-    "penalise": ("values", "gradients"),
-    "squared_norm": ("gradients",),
-    "update": ("values", "gradients", "state0", "state1", "copy"),
-    "copy_parameters": ("values", "copy"),
-    "embed": ("table", "inputs"),
-    "embed_gradient": ("delta", "gradient"),
-    "add_partials": ("gradient",),
-    "penalise_rows": ("table", "gradient"),
-    "squared_norm_rows": ("gradient",),
-    "update_rows": ("table", "gradient", "state0", "state1"),
-}
 # The phases of the sort of a batch's tokens, and `number`, which does all of them in one block.
 _SORTING = (
     *("number", "count_tokens", "start_rows", "list_tokens"),
     *("count_digits", "sort_digit", "count_runs", "find_runs"),
 )
-# Over the rows of a table that a batch saw.
-_OVER_ROWS = ("penalise_rows", "squared_norm_rows", "update_rows", "mark_rows")
 
 
 @dataclass(frozen=True)
@@ -96,18 +77,18 @@ def geometry(
         The most threads of a block.
     """
     threads = _power_at_most(threads)
-    grouped = [arguments.get(key) for key in _GROUPED.get(name, ())]
-    wide = all(_in_fours(array) for array in grouped if _is_grouped(array))
+    wide = all(_in_fours(array) for array in _grouped(name, constants, arguments) if _is_grouped(array))
     if name in ("penalise", "squared_norm", "update"):
         return _over_arena(arguments["gradients"].shape[0], wide, threads)
     if name == "copy_parameters":
         return _over_arena(arguments["values"].shape[0], wide, threads)
     if name in _SORTING:
         return _sorting(name, arguments, threads)
-    if name in _OVER_ROWS:
-        rows = arguments["rows_seen"].shape[0]
-        groups = 1 if name == "mark_rows" else _fours(arguments["gradient"].shape[1])
-        return _over_arena(4 * rows * groups, wide, threads, WHOLE=wide)
+    if name == "mark_rows":
+        return _over_arena(4 * arguments["rows_seen"].shape[0], wide, threads, WHOLE=wide)
+    if name in ("penalise_rows", "squared_norm_rows", "update_rows"):
+        rows, width = arguments["gradient"].shape
+        return _over_arena(4 * rows * _fours(width), wide, threads, WHOLE=wide)
     if name == "embed":
         rows, width = arguments["inputs"].shape[0], arguments["table"].shape[1]
         return _streaming(rows, _fours(width), wide and arguments["column"] % 4 == 0, threads)
@@ -116,16 +97,30 @@ def geometry(
         return _over_tokens(arguments, dtype, wide and whole, threads)
     if name == "gather":
         return _over_batch(arguments, constants, wide, threads)
-    if name == "forward":
-        rows, columns = arguments["z"].shape
+    if name in ("forward", "add"):
+        rows, columns = arguments["z" if name == "forward" else "target"].shape
         return _streaming(rows, _fours(columns), wide, threads)
+    if name in ("layer_norm", "layer_norm_gradient"):
+        rows, columns = arguments["x"].shape
+        return _normalising(rows, columns, wide, threads)
     if name == "softmax_loss":
         rows, columns = arguments["outputs"].shape
         return _over_rows(rows, columns, dtype, wide, threads)
-    rows, columns = arguments["delta" if name == "backward" else "outputs"].shape
+    rows, columns = arguments["outputs" if name == "elementwise_loss" else "delta"].shape
     if name == "backward" and not constants.get("BIAS"):
         return _streaming(rows, _fours(columns), wide, threads)
     return _summing(rows, columns, dtype, wide, threads)
+
+
+def _grouped(name: str, constants: Mapping[str, Constant], arguments: Mapping[str, Any]) -> list[Any]:
+    """Return the arrays that a kernel reads or writes in groups of four."""
+    if name == "add_partials":
+        return [arguments["gradient"]]
+    if name not in CATALOGUE and name != "layer_norm_sums":
+        return []  # a phase of the sort
+    declared = CATALOGUE["layer_norm_gradient" if name == "layer_norm_sums" else name]
+    taken = (one for one in declared.arguments if one.fours and one.taken(constants))
+    return [arguments[one.name] for one in taken]
 
 
 def _streaming(rows: int, groups: int, wide: bool, threads: int) -> Geometry:
@@ -159,9 +154,9 @@ def _summing(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int)
     chunks = max(1, min(_quotient(rows, y * _ROWS_OF_A_THREAD), _SUMMING_BLOCKS // tiles))
     blocks = tiles * chunks
     scratch = {
-        "partials": ((chunks, columns), dtype),
+        **dict.fromkeys(("partials", "weight_partials", "bias_partials"), ((chunks, columns), dtype)),
+        **dict.fromkeys(("tickets", "weight_tickets", "bias_tickets"), ((tiles + 1,), _INDEX)),
         "block_sums": ((2, blocks), _DOUBLE),
-        "tickets": ((tiles + 1,), _INDEX),
     }
     return Geometry(
         (tiles, chunks),
@@ -192,6 +187,15 @@ def _over_rows(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: in
         "tickets": ((block_groups + 1,), _INDEX),
     }
     return Geometry((blocks, 1), (x, y), constants, scratch)
+
+
+def _normalising(rows: int, columns: int, wide: bool, threads: int) -> Geometry:
+    """Whole rows to a block, as many threads to a row as it has groups; no block waits for another's."""
+    groups = _fours(columns)
+    x = min(_power_at_least(groups), threads)
+    y = threads // x
+    blocks = max(1, min(_quotient(rows, y), _STREAMING_BLOCKS))
+    return Geometry((blocks, 1), (x, y), _constants(x, y, wide, WHOLE=wide, ONE_PASS=groups <= x))
 
 
 def _sorting(name: str, arguments: Mapping[str, Any], threads: int) -> Geometry:
@@ -253,6 +257,8 @@ def sequence(name: str, arguments: Mapping[str, Any], threads: int) -> list[tupl
         plan = _over_tokens(arguments, _DOUBLE, wide=False, threads=threads)
         tiles = plan.scratch["partials"][0][0]
         return [(name, {}), *([("add_partials", {})] if tiles > 1 else [])]
+    if name == "layer_norm_gradient":  # whose rows are written in place, once their columns are summed
+        return [("layer_norm_sums", {}), (name, {})]
     return [(name, {})]
 
 
@@ -298,11 +304,7 @@ def _constants(x: int, y: int, wide: bool, **others: Constant) -> dict[str, Cons
 
 def _is_grouped(array: Any) -> bool:
     # Integers in one dimension are class indices, which are read one by one; what has no columns is not read.
-    return (
-        array is not None
-        and 0 not in array.shape
-        and not (array.ndim == 1 and np.dtype(array.dtype).kind in "iu")
-    )
+    return 0 not in array.shape and not (array.ndim == 1 and np.dtype(array.dtype).kind in "iu")
 
 
 def _in_fours(array: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The CUDA kernels that fill a batch and run a layer forward and backward."""
+"""The CUDA kernels that fill a batch, run a layer forward and backward, and add two layers' outputs."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
 
 
 def backward(delta, z, a, mask, bias_gradient, kept_scale, keep, partials, tickets):
-    """Turn the derivative by the stage's output into that by z, in place; sum its columns for the bias."""
+    """Turn the derivative by the layer's output into that by z, in place; sum its columns for the bias."""
     columns = delta.shape[1]
     j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
     sum0 = sum1 = sum2 = sum3 = real(0.0)
@@ -283,3 +283,16 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep, partials, ticke
                 sum3 += d3
     if BIAS:
         sum_into_bias(sum0, sum1, sum2, sum3, j, columns, bias_gradient, partials, tickets)
+
+
+def add(target, source):
+    """Add one array to another."""
+    columns = target.shape[1]
+    j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
+    if j < columns:
+        for i in range(
+            cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, target.shape[0], cuda.gridDim.y * BLOCK_Y
+        ):
+            a, b, c, d = read4(target[i], j, columns)
+            e, f, g, h = read4(source[i], j, columns)
+            write4(target[i], j, columns, a + e, b + f, c + g, d + h)

@@ -1,4 +1,4 @@
-"""Every formula once, as a scalar function: activations, losses, update rules, random draws.
+"""Every formula once, as a scalar function: activations, normalisation, losses, update rules, random draws.
 
 A formula is straight-line Python over scalars with one `return` at its end. `specialise` inlines it into the
 loops of `host` and `cuda`, types its float literals, and swaps the elementary functions it calls (exp, log1p,
@@ -98,6 +98,34 @@ def softplus(z):
 
 def softplus_derivative(z):
     return sigmoid(z)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Layer normalisation: Ba, Kiros and Hinton 2016 (arXiv:1607.06450), equations 3 and 4. Of one element, given
+# what its row comes to.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def centred(x, mean, remainder):
+    """An element without its row's mean, and without what was lost when that was rounded."""
+    return (x - mean) - remainder
+
+
+def inverse_deviation(variance, epsilon):
+    return 1.0 / sqrt(variance + epsilon)
+
+
+def normalised(x, mean, inverse):
+    return (x - mean) * inverse
+
+
+def layer_norm_derivative(slope, x_hat, inverse, mean_slope, mean_product):
+    """The derivative by x, from the one by the normalised value x̂, `slope`.
+
+    The last two are the row's means of the slopes and of slope · x̂: what the mean and the variance let each
+    element add to the others.
+    """
+    return inverse * (slope - mean_slope - x_hat * mean_product)
 
 
 # ---------------------------------------------------------------------------------------------------------

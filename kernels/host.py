@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from nnkit.kernels import common_parts, elementary, host_embedding, host_parts
+from nnkit.kernels import common_parts, elementary, host_embedding, host_norm, host_parts, host_product
 from nnkit.kernels.common_parts import (
     AUGMENTED,
     BIAS,
@@ -25,6 +25,7 @@ from nnkit.kernels.common_parts import (
     FLIP,
     FROM_Z,
     GRADIENT,
+    GROUPED,
     INDICES,
     KEEP_Z,
     PREPARED,
@@ -103,7 +104,7 @@ from nnkit.kernels.layout import (
 )
 from nnkit.kernels.modules import module_name, source_name, write_source
 from nnkit.kernels.native import Loop
-from nnkit.kernels.specialise import Constant, Kernel, Target, load_kernel, split_constants
+from nnkit.kernels.specialise import Constant, LoadedKernel, Target, load_kernel, split_constants
 
 __all__ = ["TEMPLATES", "kernel"]
 
@@ -246,7 +247,7 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
 
 
 def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
-    """Turn the derivative by the stage's output into that by z, in place; sum its columns for the bias."""
+    """Turn the derivative by the layer's output into that by z, in place; sum its columns for the bias."""
     columns = delta.shape[1]
     if BIAS:
         bias_gradient[:] = 0.0
@@ -269,6 +270,15 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
             row[j] = d
             if BIAS:
                 bias_gradient[j] += d
+
+
+def add(target, source):
+    """Add one array to another."""
+    for i in range(target.shape[0]):
+        to_row = target[i]
+        from_row = source[i]
+        for j in range(target.shape[1]):
+            to_row[j] += from_row[j]
 
 
 def elementwise_loss(
@@ -398,6 +408,7 @@ def update(
     state0,
     state1,
     segments,
+    rate_factors,
     copy,
     copies,
     counters,
@@ -411,7 +422,8 @@ def update(
     """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step.
 
     FOLDED adds the last shard's gradient as it goes. COPIED writes the new weights in 16 bits too. RESCALED
-    divides by the loss scale, leaves out an update whose gradient overflowed, and adapts the scale.
+    divides by the loss scale, leaves out an update whose gradient overflowed, and adapts the scale. GROUPED
+    multiplies the learning rate by each segment's factor.
     """
     if proceeds(scalars):
         scale = update_scale(scalars, scaling, batch_size, clip_norm)
@@ -421,6 +433,8 @@ def update(
             correction1 = real(wide1)
             correction2 = real(wide2)
         for s in range(segments.shape[0]):
+            if GROUPED:
+                learning_rate = real(rates[counters[BATCH]]) * real(rate_factors[s])
             start = segments[s, SEGMENT_START]
             stop = segments[s, SEGMENT_STOP]
             decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
@@ -533,6 +547,10 @@ TEMPLATES: Mapping[str, Callable] = {
         gather,
         forward,
         backward,
+        add,
+        host_product.multiply,
+        host_norm.layer_norm,
+        host_norm.layer_norm_gradient,
         elementwise_loss,
         softmax_loss,
         penalise,
@@ -560,12 +578,14 @@ _SUMS = frozenset({"penalise", "squared_norm", "penalise_rows", "squared_norm_ro
 # Numba's default error model checks each division, which blocks vectorising. Contraction allows fused
 # multiply-add and nothing that would reorder a sum or assume that there are no NaN.
 _DECORATOR = 'njit(error_model="numpy", fastmath={"contract"}, nogil=True)'
+# Every multiplication and addition rounds, in vectors and in what is left over.
+_EXACT = 'njit(error_model="numpy", nogil=True)'
 # A sum of squares may be reordered into a vector's lanes: it is the same order at every run.
 _REDUCTION = 'njit(error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)'
 _IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
-# What a loss reduces a row with, in an order of the vector's lanes: functions of their own, for a flag that
-# allows it would hold for the formulas too, whose compensated sums it would undo. They are a module that all
-# losses share: in each loss's own they took a sixth of its compiling.
+# What a loss or a normalisation reduces a row with, in an order of the vector's lanes: functions of their
+# own, for a flag that allows it would hold for the formulas too, whose compensated sums it would undo. They
+# are a module that all of these kernels share: in each loss's own they took a sixth of its compiling.
 _REDUCTIONS = """import numpy as np
 from numba import njit
 
@@ -584,7 +604,16 @@ def greatest_of(x):
     for k in range(x.size):
         greatest = greatest if greatest > x[k] else x[k]
     return greatest
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)
+def dot_of(a, b, center):
+    total = 0.0
+    for k in range(a.size):
+        total += a[k] * (b[k] - center)
+    return total
 """
+_REDUCED = ("elementwise_loss", "softmax_loss", "layer_norm", "layer_norm_gradient")
 _CASTS = {
     "u8": "np.uint8",
     "u32": "np.uint32",
@@ -595,17 +624,17 @@ _CASTS = {
 
 
 def _target(name: str, dtype: str) -> Target:
-    decorator = _REDUCTION if name in _SUMS else _DECORATOR
+    decorator = _REDUCTION if name in _SUMS else _EXACT if name == "multiply" else _DECORATOR
     imports = _IMPORTS
-    if name in ("elementwise_loss", "softmax_loss"):
+    if name in _REDUCED:
         reductions = source_name("reductions_host", _REDUCTIONS)
         write_source(reductions, _REDUCTIONS)
-        imports += f"from {module_name(reductions)} import greatest_of, total_of\n"
+        imports += f"from {module_name(reductions)} import dot_of, greatest_of, total_of\n"
     own = elementary.FLOAT32 if dtype == "float32" else {}
     functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
     native = {name: f"math.{name}" for name in functions if name not in own}
     casts = {**_CASTS, "real": f"np.{dtype}", "double": "np.float64"}
-    native |= {name: name for name in ("total_of", "greatest_of")}
+    native |= {name: name for name in ("total_of", "greatest_of", "dot_of")}
     return Target(
         f"host_{dtype}", imports, decorator, f"np.{dtype}", {**native, **casts}, own,
         parts=_PARTS, entry=Loop,
@@ -614,7 +643,7 @@ def _target(name: str, dtype: str) -> Target:
 
 def kernel(
     name: str, dtype: np.dtype, formulas: Mapping[str, Callable] | None = None, **constants: Constant
-) -> Kernel:
+) -> LoadedKernel:
     """Return the loop of that name, specialised.
 
     Parameters
@@ -643,6 +672,6 @@ def _kernel(
     formulas: tuple[tuple[str, Callable], ...],
     constants: tuple[tuple[str, type, Constant], ...],
     hyperparameters: tuple[str, ...],
-) -> Kernel:
+) -> LoadedKernel:
     bound = {key: value for key, _, value in constants}
     return load_kernel(TEMPLATES[name], dict(formulas), bound, hyperparameters, _target(name, dtype))

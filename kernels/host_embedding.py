@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from nnkit.kernels.common_parts import (
     GRADIENT,
+    GROUPED,
     LINGERS,
     MAX,
     MEAN,
@@ -166,6 +167,7 @@ def update_rows(
     seen,
     counters,
     rates,
+    rate_factor,
     scalars,
     scaling,
     batch_size,
@@ -175,11 +177,13 @@ def update_rows(
     """Do for the rows seen what `update` does for all, which then counts the batch and the step.
 
     A state that LINGERS has shrunk at each step since its row was last seen, and does so now; `mark_rows`
-    remembers the step.
+    remembers the step. GROUPED multiplies the learning rate by the table's factor.
     """
     if proceeds(scalars):
         scale = update_scale(scalars, scaling, batch_size, clip_norm)
         learning_rate = real(rates[counters[BATCH]])
+        if GROUPED:
+            learning_rate *= rate_factor
         if PREPARED:
             wide1, wide2 = prepare(double(counters[STEP] + 1))
             correction1 = real(wide1)

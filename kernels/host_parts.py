@@ -21,6 +21,10 @@ def greatest_of(x):
     """Stand for the greatest element of a row."""
 
 
+def dot_of(a, b, center):
+    """Stand for the sum of a (b − center) over a row, in float64."""
+
+
 def copy_stretch(w, copy, place):
     """Round a segment to its place in the copy, whose rows may be longer."""
     start = place[COPY_START]

@@ -41,7 +41,7 @@ from nnkit.kernels.modules import (
 
 __all__ = [
     "MODULES",
-    "Kernel",
+    "LoadedKernel",
     "Specialised",
     "Target",
     "load_kernel",
@@ -156,7 +156,7 @@ class Specialised:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class LoadedKernel:
     """A specialised kernel: its entry, its remaining parameters, and its source's path, if any."""
 
     name: str
@@ -233,7 +233,7 @@ def load_kernel(
     constants: Mapping[str, Constant],
     hyperparameters: Collection[str],
     target: Target,
-) -> Kernel:
+) -> LoadedKernel:
     """Specialise, write the source to the cache unless it lies there, and import it."""
     # One thread at a time: Python 3.11's `ast.parse` fails where two threads are in it.
     with uninterrupted(), loading:
@@ -243,7 +243,7 @@ def load_kernel(
         make = target.entry or _defined
         write_source(name, source)
         entry = make(name, source, template.__name__)
-        return Kernel(template.__name__, entry, specialised, source_path(name))
+        return LoadedKernel(template.__name__, entry, specialised, source_path(name))
 
 
 def _defined(name: str, source: str, function: str) -> Any:

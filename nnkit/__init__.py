@@ -11,28 +11,31 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnkit.core.activations import register_activation as register_activation
-    from nnkit.core.layers import Activation as Activation
-    from nnkit.core.layers import Dense as Dense
-    from nnkit.core.layers import Dropout as Dropout
-    from nnkit.core.layers import Embedding as Embedding
-    from nnkit.core.losses import register_loss as register_loss
-    from nnkit.core.network import Network as Network
-    from nnkit.core.optimizers import SGD as SGD
-    from nnkit.core.optimizers import AdaGrad as AdaGrad
-    from nnkit.core.optimizers import Adam as Adam
-    from nnkit.core.optimizers import AdamW as AdamW
-    from nnkit.core.optimizers import Momentum as Momentum
-    from nnkit.core.optimizers import Nesterov as Nesterov
-    from nnkit.core.optimizers import RMSprop as RMSprop
-    from nnkit.data.sources import load_dataset as load_dataset
-    from nnkit.data.sources import read_table as read_table
+    from nnkit.data.sources.loading import load_dataset as load_dataset
+    from nnkit.data.sources.loading import read_table as read_table
     from nnkit.errors import NnkitError as NnkitError
     from nnkit.estimators import MLPClassifier as MLPClassifier
     from nnkit.estimators import MLPRegressor as MLPRegressor
     from nnkit.insight.live_figure import LiveFigure as LiveFigure
     from nnkit.model import Model as Model
     from nnkit.model import load as load
+    from nnkit.nn.activations import register_activation as register_activation
+    from nnkit.nn.layers import Activation as Activation
+    from nnkit.nn.layers import Dense as Dense
+    from nnkit.nn.layers import Dropout as Dropout
+    from nnkit.nn.layers import Embedding as Embedding
+    from nnkit.nn.layers import LayerNorm as LayerNorm
+    from nnkit.nn.layers import Residual as Residual
+    from nnkit.nn.layers import Sequential as Sequential
+    from nnkit.nn.losses import register_loss as register_loss
+    from nnkit.nn.network import Network as Network
+    from nnkit.nn.optimizers import SGD as SGD
+    from nnkit.nn.optimizers import AdaGrad as AdaGrad
+    from nnkit.nn.optimizers import Adam as Adam
+    from nnkit.nn.optimizers import AdamW as AdamW
+    from nnkit.nn.optimizers import Momentum as Momentum
+    from nnkit.nn.optimizers import Nesterov as Nesterov
+    from nnkit.nn.optimizers import RMSprop as RMSprop
     from nnkit.training.callbacks import Callback as Callback
     from nnkit.training.callbacks import Figures as Figures
     from nnkit.training.history import History as History
@@ -40,12 +43,12 @@ if TYPE_CHECKING:
     from nnkit.training.trainer import Trainer as Trainer
 
 _HOMES = {
-    "nnkit.core.activations": ("register_activation",),
-    "nnkit.core.layers": ("Activation", "Dense", "Dropout", "Embedding"),
-    "nnkit.core.losses": ("register_loss",),
-    "nnkit.core.network": ("Network",),
-    "nnkit.core.optimizers": ("AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "SGD"),
-    "nnkit.data.sources": ("load_dataset", "read_table"),
+    "nnkit.nn.activations": ("register_activation",),
+    "nnkit.nn.layers": ("Activation", "Dense", "Dropout", "Embedding", "LayerNorm", "Residual", "Sequential"),
+    "nnkit.nn.losses": ("register_loss",),
+    "nnkit.nn.network": ("Network",),
+    "nnkit.nn.optimizers": ("AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "RMSprop", "SGD"),
+    "nnkit.data.sources.loading": ("load_dataset", "read_table"),
     "nnkit.errors": ("NnkitError",),
     "nnkit.estimators": ("MLPClassifier", "MLPRegressor"),
     "nnkit.insight.live_figure": ("LiveFigure",),

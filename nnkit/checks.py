@@ -1,35 +1,326 @@
-"""Checks of what a caller gives: each returns it plain or says what is wrong with it."""
+"""Checks of what a caller gives, and the records of settings that carry them.
+
+A check is called with an argument's name and value: ``Whole(1)("epochs", 5)`` returns the value in its plain
+type, or raises `ConfigError`: "epochs = 0 must be a whole number of at least 1". Order: what a refusal says,
+the checks, settings. Nothing here or in a record of settings may import NumPy: help is printed from them.
+"""
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
-from nnkit.errors import ConfigError, shown
+from nnkit.errors import ConfigError, nearest_name, shown
 
-__all__ = ["above_zero", "at_least_zero", "whole"]
+__all__ = [
+    "By",
+    "Check",
+    "Choice",
+    "Flag",
+    "ListOf",
+    "Number",
+    "Refused",
+    "Setting",
+    "Settings",
+    "Whole",
+    "setting",
+    "setting_like",
+    "settings_of",
+]
+
+_TECHNICAL = 2**31 - 1  # a limit of number formats, not of what makes sense
+T_co = TypeVar("T_co", covariant=True)
 
 
-def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return a whole number between `least` and `most`, or raise `ConfigError` naming it."""
-    proper = isinstance(value, Integral) and not isinstance(value, bool)
-    if not proper or value < least or (most is not None and value > most):
-        upper = "" if most is None else f" and at most {most}"
-        raise ConfigError(f"{name} = {shown(value)} must be a whole number of at least {least}{upper}")
-    return int(value)
+class Refused(ValueError):
+    """A value that a check does not allow.
+
+    Parameters
+    ----------
+    words : str
+        What it must be, such as "a whole number of at least 1".
+    value : object
+        The value, or the part of it that is wrong.
+    part : str
+        Which part that is: "" for the whole, "each element of ", or a table's key as ".key".
+    hint : str
+        What the user may have meant, such as "; did you mean adam?".
+    """
+
+    def __init__(self, words: str, value: Any, part: str = "", hint: str = "") -> None:
+        super().__init__(words)
+        self.words, self.value, self.part, self.hint = words, value, part, hint
+
+    def named(self, name: str) -> str:
+        """Return the name of the part that is wrong, where the whole is called `name`."""
+        return f"{name}{self.part}" if self.part.startswith(".") else f"{self.part}{name}"
 
 
-def at_least_zero(name: str, value: Any) -> float:
-    """Return a finite number of at least 0, or raise `ConfigError` naming it."""
-    number: Any = value  # which `Real` would hide: it compares with nothing
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= number <= sys.float_info.max:
-        raise ConfigError(f"{name} = {shown(value)} must be a finite number of at least 0")
-    return float(value)
+# --- the checks ---
 
 
-def above_zero(name: str, value: Any) -> float:
-    """Return a finite number above 0, or raise `ConfigError` naming it."""
-    if at_least_zero(name, value) == 0:
-        raise ConfigError(f"{name} = {shown(value)} must be greater than 0")
-    return float(value)
+class Check(Generic[T_co]):
+    """What a value may be."""
+
+    @property
+    def words(self) -> str:
+        """What is allowed, such as "a whole number of at least 1"."""
+        raise NotImplementedError
+
+    def plain(self, value: Any) -> T_co:
+        """Return the value in its plain type, or raise `Refused` (or a `ConfigError` that says it all)."""
+        raise NotImplementedError
+
+    def __call__(self, name: str, value: Any) -> T_co:
+        """Return the plain value of an argument, or raise a `ConfigError` that names it."""
+        try:
+            return self.plain(value)
+        except Refused as error:
+            given = f"{error.named(name)} = {shown(error.value)}"
+            raise ConfigError(f"{given} must be {error.words}{error.hint}") from None
+
+
+@dataclass(frozen=True)
+class Whole(Check[int]):
+    """A whole number between `least` and `most`; True and False are none."""
+
+    least: int | None = None
+    most: int | None = None
+
+    @property
+    def words(self) -> str:
+        """What is allowed; a limit that nobody meets by design is told where it is exceeded."""
+        told = None if self.most is None or self.most >= _TECHNICAL else self.most
+        return f"a whole number{_range(self.least, told)}"
+
+    def plain(self, value: Any) -> int:
+        """Return an int."""
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if whole and self.most is not None and value > self.most:
+            raise Refused(f"a whole number{_range(self.least, self.most)}", value)
+        if not whole or not _within(value, self.least, self.most):
+            raise Refused(self.words, value)
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Number(Check[float]):
+    """A finite number between bounds, of which `above` and `below` are excluded; True and False are none."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        return f"a finite number{_range(self.least, self.most, self.above, self.below)}"
+
+    def plain(self, value: Any) -> float:
+        """Return a float."""
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise Refused(self.words, value)
+        with suppress(OverflowError):
+            number = float(value)
+            over = self.above is None or number > self.above
+            under = self.below is None or number < self.below
+            if isfinite(number) and over and under and _within(number, self.least, self.most):
+                return number
+        raise Refused(self.words, value)
+
+
+@dataclass(frozen=True)
+class Choice(Check[str]):
+    """One of several names."""
+
+    names: Sequence[str]
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        return f"one of {', '.join(self.names)}"
+
+    def plain(self, value: Any) -> str:
+        """Return the name."""
+        if not isinstance(value, str) or value not in self.names:
+            raise Refused(
+                self.words, value, hint=nearest_name(value, self.names) if isinstance(value, str) else ""
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Flag(Check[bool]):
+    """True or false, as Python or NumPy has them."""
+
+    words = "true or false"
+
+    def plain(self, value: Any) -> bool:
+        """Return a bool."""
+        if type(value).__name__ not in ("bool", "bool_"):
+            raise Refused(self.words, value)
+        return bool(value)
+
+
+@dataclass(frozen=True)
+class ListOf(Check[list]):
+    """A list or tuple of at most `most` values, each of which another check allows."""
+
+    each: Check
+    most: int = sys.maxsize
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        return f"a list, each element {self.each.words}"
+
+    def plain(self, value: Any) -> list:
+        """Return a list."""
+        if not isinstance(value, list | tuple):
+            raise Refused(self.words, value)
+        if len(value) > self.most:
+            raise Refused(f"a list of at most {self.most}", value)
+        try:
+            return [self.each.plain(element) for element in value]
+        except Refused as error:
+            raise Refused(error.words, error.value, "each element of ", error.hint) from None
+
+
+@dataclass(frozen=True)
+class By(Check[Any]):
+    """What a function returns.
+
+    It raises `ConfigError`, or `Refused`, whose words count where it names a part of the value.
+    """
+
+    function: Callable[[Any], Any]
+    words: str = ""
+
+    def plain(self, value: Any) -> Any:
+        """Return what the function makes of the value."""
+        try:
+            return self.function(value)
+        except Refused as error:
+            words = error.words if error.part else self.words
+            raise Refused(words, error.value, error.part, error.hint) from None
+
+
+def _within(value: Any, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _range(
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> str:
+    bounds = (("of at least", least), ("greater than", above), ("at most", most), ("less than", below))
+    told = [f"{words} {_bound(bound)}" for words, bound in bounds if bound is not None]
+    return f" {' and '.join(told)}" if told else ""
+
+
+def _bound(bound: float) -> str:
+    if isinstance(bound, float):
+        return f"{bound:g}"
+    power = bound.bit_length() - 1
+    return f"2^{power}" if power >= 32 and bound == 2**power else str(bound)
+
+
+# --- settings ---
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting, wherever it is spelled.
+
+    Parameters
+    ----------
+    name : str
+        The field's.
+    default : object
+        `dataclasses.MISSING` where there is none. Where it is None, None is allowed, too.
+    check : Check
+        What it may be.
+    help : str
+        One sentence.
+    example : object
+        A value for a setting whose default shows none.
+    must_match : bool
+        Whether a training can be resumed only with the same value.
+    """
+
+    name: str
+    default: Any
+    check: Check
+    help: str
+    example: Any = None
+    must_match: bool = True
+
+    def plain(self, value: Any) -> Any:
+        """Return the value as `Check.plain` does; None where it is the default."""
+        return None if value is None and self.default is None else self.check.plain(value)
+
+
+def setting(default: Any, check: Check, help: str, example: Any = None, *, must_match: bool = True) -> Any:
+    """Return the field of a record that declares a setting; parameters as in `Setting`."""
+    return _field(Setting("", default, check, help, example, must_match))
+
+
+def setting_like(record: type[Settings], name: str, **changes: Any) -> Any:
+    """Return the field of a setting that another record has under this name, but for some changes."""
+    return _field(replace(settings_of(record)[name], **changes))
+
+
+def _field(declared: Setting) -> Any:
+    default = declared.default
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy.copy(default), metadata={"setting": declared})
+    return field(default=default, metadata={"setting": declared})
+
+
+def settings_of(record: type[Settings]) -> Mapping[str, Setting]:
+    """Return a record's settings by name, in their order."""
+    if record not in _SETTINGS:
+        declared = ((item.name, item.metadata.get("setting")) for item in fields(record))
+        _SETTINGS[record] = {name: replace(known, name=name) for name, known in declared if known is not None}
+    return _SETTINGS[record]
+
+
+_SETTINGS: dict[type, Mapping[str, Setting]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A record of settings: each field is checked, and holds the plain value."""
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Return the record of values that are not plain yet, such as a name in place of an optimizer."""
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        self._check(settings_of(type(self)))
+
+    def changed(self, **values: Any) -> Self:
+        """Return the record with other values of some settings, which alone are checked."""
+        record = copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(record, name, value)
+        record._check(values)
+        return record
+
+    def _check(self, names: Iterable[str]) -> None:
+        """Put plain values in place of those of some fields, or raise `ConfigError`."""
+        known = settings_of(type(self))
+        for name in names:
+            value = getattr(self, name)
+            if value is not None or known[name].default is not None:
+                object.__setattr__(self, name, known[name].check(name, value))

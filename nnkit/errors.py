@@ -21,6 +21,7 @@ __all__ = [
     "FirstError",
     "ModelFileError",
     "NnkitError",
+    "nearest_name",
     "shown",
     "unknown_name",
 ]
@@ -79,6 +80,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean x?" where one of the known names is near, else nothing."""
+    near = get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:
     """Return the error for a name that is not among the known ones, with the nearest of them.
 
@@ -94,8 +101,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
         Said after the name, such as "of the schedule step".
     """
     names = list(known)
-    near = get_close_matches(name.lower(), names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else "; it takes none" if not names else ""
+    hint = nearest_name(name, names) if names else "; it takes none"
     listing = f" (known: {', '.join(names)})" if names else ""
     return ConfigError(f"unknown {kind} {name!r}{' ' if where else ''}{where}{hint}{listing}")
 

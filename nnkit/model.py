@@ -13,26 +13,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnkit.core.layer_words import layers_in_words
-from nnkit.core.layers import Embedding
-from nnkit.core.links import predicted
-from nnkit.core.losses import Loss, loss_from
-from nnkit.core.metrics import best_f1_threshold, evaluate_metrics, metrics_for, undefined_metrics
-from nnkit.core.network import MODEL_KIND, MODEL_VERSION, PLAIN, Network, write_model
-from nnkit.core.tensorfile import read_tensors
 from nnkit.data import json_fields
 from nnkit.data.operations import PictureColumns, PlainRows
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
-from nnkit.errors import DataError, ModelFileError, NnkitError
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.errors import ConfigError, DataError, ModelFileError, NnkitError
+from nnkit.nn.layers import layers_in_words
+from nnkit.nn.links import averaged_outputs, predicted
+from nnkit.nn.losses import Loss, loss_from
+from nnkit.nn.metrics import best_f1_threshold, evaluate_metrics, metrics_for, undefined_metrics
+from nnkit.nn.network import MODEL_KIND, MODEL_VERSION, PLAIN, Network
 from nnkit.run_folder import model_file
+from nnkit.tensorfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from nnkit.data.tables.schema import Schema
+    from nnkit.feed.features import Features
 
 __all__ = ["MODEL_KIND", "Model", "load"]
 
+# Of files with several members, which earlier readers would not know.
+_ENSEMBLE_VERSION = MODEL_VERSION + 1
 _LONGEST_REASON = 400
+_ESTIMATOR_KEYS = {"class", "parameters", "fitted"}
 # In a summary.
 _MOST_NAMES = 20
 _LONGEST_VALUE = 140
@@ -47,7 +50,7 @@ class Model:
     Parameters
     ----------
     network : Network
-        With its parameters.
+        With its parameters. Of an ensemble, the first member.
     preprocessor : Preprocessor
         From rows as the user has them to the network's inputs.
     target : TargetEncoder
@@ -55,7 +58,18 @@ class Model:
     loss : Loss
         What it was trained with.
     details : dict
-        JSON values for the reader: the data's name, the versions, the figures at the end of training.
+        JSON values for the reader: the data's name, the versions, the metrics at the end of the training.
+    estimator : dict or None
+        JSON values that an estimator is read back from: its ``class``, ``parameters`` and ``fitted``
+        attributes; None where the model is no estimator's.
+    others : tuple of Network
+        The other members of an ensemble, of the same layers, inputs and dtype: it predicts the mean of its
+        members' probabilities, or of their values.
+
+    Raises
+    ------
+    ConfigError
+        If the members differ in layers, inputs or dtype.
     """
 
     network: Network
@@ -63,17 +77,36 @@ class Model:
     target: TargetEncoder
     loss: Loss
     details: dict[str, Any] = field(default_factory=dict)
+    estimator: dict[str, Any] | None = None
+    others: tuple[Network, ...] = ()
+
+    def __post_init__(self) -> None:
+        kinds = [(member.to_json(), member.arena.dtype) for member in self.members] if self.others else []
+        if any(kind != kinds[0] for kind in kinds):
+            raise ConfigError("the members of an ensemble must have the same layers, inputs and dtype")
 
     def __repr__(self) -> str:
         classes = (
             "" if self.classes is None or self.task == "multilabel" else f", {len(self.classes)} classes"
         )
         layers = layers_in_words(self.network.layers, self.network.inputs)
-        return f"<Model: {self.task}{classes}; {layers}; {self._parameters:,} parameters>"
+        return f"<Model: {self.task}{classes}; {layers}; {self.parameter_count:,} parameters>"
 
     @property
-    def _parameters(self) -> int:
-        return sum(math.prod(segment.shape) for segment in self.network.arena.segments)
+    def members(self) -> tuple[Network, ...]:
+        """The networks whose predictions are averaged: one, but for an ensemble."""
+        return (self.network, *self.others)
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of weights and biases of all members."""
+        return sum(math.prod(part.shape) for member in self.members for part in member.arena.segments)
+
+    def only_network(self, what: str) -> Network:
+        """Return the network; raises a DataError for an ensemble, which `what` is not defined for."""
+        if self.others:
+            raise DataError(f"{what} needs one network, and this model is an ensemble of {len(self.members)}")
+        return self.network
 
     @property
     def task(self) -> str:
@@ -91,11 +124,25 @@ class Model:
         return self.preprocessor.schema
 
     @_QUIET
-    def outputs(self, X: Any) -> NDArray:
-        """Return the network's raw outputs, shape (samples, outputs), for rows as the user has them."""
-        return self.network.outputs(self.preprocessor.transform(X))
+    def outputs(self, X: Any, *, reproducible: bool = False) -> NDArray:
+        """Return the raw outputs, shape (samples, outputs), for rows as the user has them.
 
-    def predict(self, X: Any, threshold: float = 0.5) -> NDArray:
+        With `reproducible`, a row's have the same bits alone and in any batch; see `Network.outputs`.
+        """
+        return self.encoded_outputs(self.preprocessor.transform(X), reproducible=reproducible)
+
+    @_QUIET
+    def encoded_outputs(self, rows: Features, *, reproducible: bool = False) -> NDArray:
+        """Return the raw outputs, shape (samples, outputs), for rows that the preprocessing has encoded.
+
+        Of an ensemble those that stand for its predictions; see `nnkit.nn.links.averaged_outputs`.
+        """
+        if not self.others:
+            return self.network.outputs(rows, reproducible=reproducible)
+        outputs = [member.outputs(rows, reproducible=reproducible) for member in self.members]
+        return averaged_outputs(outputs, self.loss.link)
+
+    def predict(self, X: Any, threshold: float = 0.5, *, reproducible: bool = False) -> NDArray:
         """Return labels in their own type, or a regression's values in their own units.
 
         Parameters
@@ -106,6 +153,9 @@ class Model:
             (samples, height, width, channels). A model of one column of text takes a list of texts.
         threshold : float
             The probability above which binary and multilabel answer yes.
+        reproducible : bool
+            Whether a row's prediction has the same bits alone and in any batch, on the CPU; what that costs
+            is told at `Network.outputs`.
 
         Returns
         -------
@@ -116,7 +166,7 @@ class Model:
         DataError
             If the columns do not match the model's.
         """
-        return self.decoded(self.outputs(X), threshold)
+        return self.decoded(self.outputs(X, reproducible=reproducible), threshold)
 
     @_QUIET
     def decoded(self, outputs: NDArray, threshold: float = 0.5) -> NDArray:
@@ -125,15 +175,20 @@ class Model:
         return self.target.predict(predicted(outputs, self.loss.link) if regression else outputs, threshold)
 
     @_QUIET
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any, *, reproducible: bool = False) -> NDArray[np.float64]:
         """Return the probability of each class, shape (samples, classes); of each label for multilabel.
+
+        Parameters
+        ----------
+        X, reproducible
+            As for `predict`.
 
         Raises
         ------
         DataError
             If the model is a regression, or the columns do not match the model's.
         """
-        return self.target.probabilities(self.outputs(X))
+        return self.target.probabilities(self.outputs(X, reproducible=reproducible))
 
     @_QUIET
     def evaluate(
@@ -196,7 +251,7 @@ class Model:
         return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
 
     def undefined_metrics(self, metrics: Mapping[str, float], y: ArrayLike) -> dict[str, str]:
-        """Return why metrics have no meaning on these rows, by name; see `nnkit.core.metrics`.
+        """Return why metrics have no meaning on these rows, by name; see `nnkit.nn.metrics`.
 
         Parameters
         ----------
@@ -244,9 +299,26 @@ class Model:
         FileError
             If it cannot be written.
         """
-        write_model(
-            path, self.network, self.loss, self.preprocessor.to_json(), self.target.to_json(), self.details
-        )
+        metadata: dict[str, Any] = {
+            "network": self.network.to_json(),
+            "dtype": self.network.arena.dtype.name,
+            "preprocessing": self.preprocessor.to_json(),
+            "target": self.target.to_json(),
+            "loss": self.loss.to_json(),
+            "details": self.details,
+        }
+        if self.estimator is not None:
+            metadata["estimator"] = self.estimator
+        if not self.others:
+            write_tensors(path, MODEL_KIND, MODEL_VERSION, self.network.parameters(), metadata)
+            return
+        parameters = {
+            f"members.{number}.{name}": values
+            for number, member in enumerate(self.members)
+            for name, values in member.parameters().items()
+        }
+        metadata["members"] = len(self.members)
+        write_tensors(path, MODEL_KIND, _ENSEMBLE_VERSION, parameters, metadata)
 
     def summary(self) -> str:
         """Return task, classes, columns, loss and metrics in a line each, and a table of the layers."""
@@ -260,10 +332,12 @@ class Model:
             "pictures": self._picture_words(),
             "columns": _listed(self.preprocessor.input_names or ()),
             "text": "; ".join(map(str, self.preprocessor.text_columns)),
+            "members": str(len(self.members)) if self.others else "",
             "inputs": str(self.network.inputs),
             "layers": layers_in_words(self.network.layers),
-            "parameters": f"{self._parameters:,} {self.network.arena.dtype.name}",
+            "parameters": f"{self.parameter_count:,} {self.network.arena.dtype.name}",
             "loss": self.loss.name,
+            "estimator": "" if self.estimator is None else self.estimator["class"],
             **self._detail_words(),
         }
         width = max(map(len, rows))
@@ -285,13 +359,12 @@ class Model:
         return f"{settings}; (value − {shift}) · {scale}"
 
     def _detail_words(self) -> dict[str, str]:
-        """Return the metrics, an estimator's class, and what else is short: a word, a number, a shape."""
+        """Return the metrics, and the details that are short: a word, a number, a shape."""
         words = {}
         for rows, metrics in self.details.get("metrics", {}).items():
             figures = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
             words[f"{rows} metrics"] = ", ".join(figures)
-        for name, detail in self.details.items():
-            value = detail.get("class") if isinstance(detail, dict) else detail
+        for name, value in self.details.items():
             short = isinstance(value, str | int | float) or (isinstance(value, list) and len(value) <= 4)
             if short and len(str(value)) <= _LONGEST_VALUE:
                 words[name.replace("_", " ")] = "" if value == [] else str(value)
@@ -318,7 +391,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     ModelFileError
         If it is truncated, altered, or not one of ours.
     """
-    tensors, metadata = read_tensors(model_file(Path(path)), MODEL_KIND, MODEL_VERSION)
+    tensors, metadata = read_tensors(model_file(Path(path)), MODEL_KIND, _ENSEMBLE_VERSION)
     try:
         return _model(tensors, metadata)
     except NnkitError as error:
@@ -344,11 +417,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
 
 
-def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model:
+def _model(tensors: Mapping[str, NDArray], metadata: dict[str, Any]) -> Model:
     dtype = {"float32": np.float32, "float64": np.float64}[metadata["dtype"]]
-    network = Network.from_json(metadata["network"], tensors, dtype)
+    network, *others = (Network.from_json(metadata["network"], t, dtype) for t in _members(tensors, metadata))
     loss = loss_from(metadata["loss"])
-    tables = tuple(layer.size for layer in network.layers if isinstance(layer, Embedding))
+    tables = tuple(layer.size for layer in network.embeddings)
     if metadata["preprocessing"] == PLAIN:
         preprocessor = Preprocessor((PlainRows(network.inputs or 0, tables),), metadata["dtype"])
     else:
@@ -368,11 +441,36 @@ def _model(tensors: Mapping[str, NDArray], metadata: Mapping[str, Any]) -> Model
     if loss.task(target.outputs) != target.task:
         raise ModelFileError(f"the loss {loss.name!r} does not fit the {target.task} target")
     details = json_fields.mapping(metadata["details"], "details")
-    json.dumps(details, allow_nan=False)  # what could not be written again was not written by nnkit
+    estimator = _estimator(metadata, details)
+    json.dumps([details, estimator], allow_nan=False)  # what cannot be written again is not of our writing
     threshold = json_fields.mapping(details.get("best_threshold", {}), "best_threshold")
     for name in threshold:
         json_fields.number(threshold, name)
     for rows, metrics in json_fields.mapping(details.get("metrics", {}), "metrics").items():
         for name in json_fields.mapping(metrics, rows):
             json_fields.number(metrics, name)
-    return Model(network, preprocessor, target, loss, details)
+    return Model(network, preprocessor, target, loss, details, estimator, tuple(others))
+
+
+def _members(tensors: Mapping[str, NDArray], metadata: dict[str, Any]) -> list[dict[str, NDArray]]:
+    """Return the parameters of each member of the model in a file."""
+    if "members" not in metadata:
+        return [dict(tensors)]
+    count = json_fields.whole(metadata, "members", 2, len(tensors))
+    members: dict[str, dict[str, NDArray]] = {f"members.{number}": {} for number in range(count)}
+    for name, values in tensors.items():
+        place, number, parameter = name.split(".", 2)
+        members[f"{place}.{number}"][parameter] = values
+    return list(members.values())
+
+
+def _estimator(metadata: Mapping[str, Any], details: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the estimator that a file holds, if any; one that is among the details is moved out of them."""
+    found, earlier = metadata.get("estimator"), details.get("estimator")
+    if found is None and isinstance(earlier, dict) and earlier.keys() == _ESTIMATOR_KEYS:
+        found = details.pop("estimator")
+    if found is None:
+        return None
+    estimator = json_fields.mapping(found, "estimator")
+    json_fields.text(estimator, "class")
+    return estimator

@@ -11,7 +11,11 @@ from pathlib import Path
 from nnkit.errors import FileError
 
 __all__ = [
+    "CHECKPOINTS",
+    "FINDINGS_FILE",
+    "HISTORY_FILE",
     "MODEL_FILE",
+    "REPORT_FILE",
     "RUN_FILE",
     "began",
     "claim_folder",
@@ -23,8 +27,13 @@ __all__ = [
 ]
 
 RUN_FILE = "config.toml"
-"""What every run's folder holds."""
+"""The config that a run was trained with; every run's folder holds it."""
+HISTORY_FILE = "metrics.jsonl"
+FINDINGS_FILE = "findings.json"
 MODEL_FILE = "model.safetensors"
+REPORT_FILE = "report.html"
+CHECKPOINTS = "checkpoints"
+"""A folder, there while the training is under way."""
 
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
 # A run's name, its time, and a number where two began in one second.
@@ -165,6 +174,10 @@ def model_file(path: Path) -> Path:
     if not found.is_dir():
         return found
     if not (found / MODEL_FILE).is_file():
-        why = "its training has not ended" if (found / RUN_FILE).is_file() else "it is not a run's folder"
+        why = (
+            "its training has not ended: resume it"
+            if (found / RUN_FILE).is_file()
+            else "it is not a run's folder"
+        )
         raise FileError(f"{found}: no {MODEL_FILE} is there, for {why}")
     return found / MODEL_FILE

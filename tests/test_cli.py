@@ -499,22 +499,22 @@ TRAINING_MISTAKES = {
     "train {}/good.csv --set data.test={}/other_columns.csv": "height",
     "train {}/good.csv --set data.test={}/other_label.csv": "'perhaps' is not among the classes",
     "train {}/good.csv --validation {}/other_label.csv": "'perhaps' is not among the classes",
-    "train iris --batch-size 0": "--batch-size must be at least 1, not 0",
-    "train iris --learning-rate 0": "--learning-rate must be greater than 0",
-    "train iris --learning-rate 101": "--learning-rate must be at most 100",
+    "train iris --batch-size 0": "--batch-size must be a whole number of at least 1 and at most",
+    "train iris --learning-rate 0": "--learning-rate must be a finite number greater than 0",
+    "train iris --learning-rate 101": "--learning-rate must be a finite number greater than 0 and at most",
     "train iris --learning-rate nan": "--learning-rate must be a finite number",
     "train iris --dropout 1": "--dropout must be from 0 up to 1",
     "train iris --dropout -0.1": "--dropout must be from 0 up to 1",
-    "train iris --hidden 0": "each element of --hidden must be at least 1, not 0",
+    "train iris --hidden 0": "each element of --hidden must be a whole number of at least 1",
     "train iris --hidden wide": "--hidden takes whole numbers with commas, such as 256,128, or none, not",
-    "train iris --hidden 12,-3": "each element of --hidden must be at least 1, not -3",
+    "train iris --hidden 12,-3": "each element of --hidden must be a whole number of at least 1",
     "train iris --hidden 3.5": "--hidden takes whole numbers",
     "train iris --hidden 5,,5": "--hidden takes whole numbers",
     "train iris --hidden=": "--hidden takes whole numbers",
-    "train iris --epochs 0": "--epochs must be at least 1, not 0",
-    "train iris --seed -1": "--seed must be at least 0, not -1",
-    "train iris --l2 -0.1": "--l2 must be at least 0, not -0.1",
-    "train iris --early-stopping -1": "--early-stopping must be at least 0, not -1",
+    "train iris --epochs 0": "--epochs must be a whole number of at least 1, not 0",
+    "train iris --seed -1": "--seed must be a whole number of at least 0, not -1",
+    "train iris --l2 -0.1": "--l2 must be a finite number of at least 0, not -0.1",
+    "train iris --early-stopping -1": "--early-stopping must be a whole number of at least 0, not -1",
     "train iris --validation 1.5": "--validation must be a share of the samples from 0 up to 1",
     "train iris --schedule {name": "--schedule {name: the value is not valid TOML",
     "train iris --epochs 3 --set training.epochs=0": "--set training.epochs=0: training.epochs must",
@@ -641,7 +641,7 @@ def test_a_signal_saves_the_model_and_ends(number: signal.Signals, code: int, tm
 def test_a_signal_while_a_finished_training_is_measured_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nnkit.training.run import Run
+    from nnkit.runs.run import Run
 
     finish = Run._finish
 

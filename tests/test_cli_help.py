@@ -10,21 +10,25 @@ import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from test_cli import SMALL, nnkit, same_weights, succeed, write_csv
 
 from nnkit import MLPClassifier, cli
+from nnkit.checks import settings_of
 from nnkit.cli import choices
+from nnkit.cli.train import Precision
 from nnkit.cli.words import with_option_names
-from nnkit.config import Config, load_config
-from nnkit.core.activations import activation_names
-from nnkit.core.losses import loss_names
-from nnkit.core.optimizers import optimizer_names
-from nnkit.core.schedules import SCHEDULES
 from nnkit.insight.gallery import PLOTS
+from nnkit.nn.activations import activation_names
+from nnkit.nn.losses import loss_names
+from nnkit.nn.optimizers import optimizer_names
+from nnkit.nn.schedules import SCHEDULES
+from nnkit.runs.config import Config, ModelConfig, load_config
+from nnkit.runs.sections import SECTIONS
+from nnkit.training import settings
 
 COMMANDS: Any = typer.main.get_command(cli.app)
 EXAMPLES = [
@@ -77,6 +81,21 @@ def test_the_names_that_options_list_are_those_there_are() -> None:
     for names in (choices.ACTIVATIONS, choices.OPTIMIZERS, choices.SCHEDULES, choices.LOSSES):
         assert choices.listed(names) in help
     assert all(name in succeed("plot", "--help").replace("-\n" + 15 * " ", "-") for name in PLOTS)
+
+
+def test_options_show_the_help_and_default_of_their_key() -> None:
+    shown = {param.name: param for param in COMMANDS.commands["train"].params}
+    for section, kind in SECTIONS.items():
+        for name, known in settings_of(kind).items():
+            if name not in shown or name == "target":
+                continue
+            default = "256,128" if name == "hidden" else "runs/NAME-TIME" if name == "out" else known.default
+            told = shown[name].show_default
+            assert told == (f"{default:g}" if isinstance(default, float) else default) or told == str(default)
+            if name not in ("hidden", "dropout", "out"):  # which an option writes in another way
+                assert shown[name].help.startswith(known.help), (section, name)
+    assert ModelConfig().hidden == [256, 128]
+    assert [one.value for one in Precision] == list(get_args(settings.Precision))
 
 
 def test_the_version_is_printed() -> None:
@@ -148,7 +167,7 @@ def test_files_called_as_settings_keep_their_names(tmp_path: Path, monkeypatch: 
         (("train", "iris", "--epoch", "3"), "--epochs"),
         (("plot", "rock", "."), "unknown plot 'rock'; did you mean roc?"),
         (("plot", "roc"), "roc is drawn from a run or a model: give RUN|MODEL"),
-        (("tune-rate", "iris", "--lowest", "0"), "--lowest = 0.0 must be greater than 0"),
+        (("tune-rate", "iris", "--lowest", "0"), "--lowest = 0.0 must be a finite number greater than 0"),
         (("tune-rate", "iris", "--steps", "1"), "--steps = 1 must be a whole number of at least 10"),
         (
             ("train", "iris", "--precision", "fp3"),
@@ -162,7 +181,10 @@ def test_files_called_as_settings_keep_their_names(tmp_path: Path, monkeypatch: 
         (("predict", "nowhere", "iris", "--out", "p.xls"), "predictions are written as .csv, .parquet, .npy"),
         (("init", "{empty}", "--target", "x", "--set", "epochs=1"), "write training.epochs="),
         (("train", "{empty}"), "which holds nothing"),
-        (("init", "{empty}/x.toml", "--set", "training.epochs=0"), "training.epochs must be at least 1"),
+        (
+            ("init", "{empty}/x.toml", "--set", "training.epochs=0"),
+            "training.epochs must be a whole number of at least 1",
+        ),
         (("init", "{empty}/nothing.csv"), "nothing.csv: no such file, folder or built-in"),
         (("info", "{empty}"), "model.safetensors"),
     ],
@@ -189,18 +211,18 @@ def test_init_writes_every_key_with_its_default(tmp_path: Path, monkeypatch: pyt
     assert max(map(len, text.splitlines())) <= 100
     # The same file with every key in place, each below a line that says what it is for.
     written = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
-    for section, defaults in Config().model_dump().items():
-        kind: Any = Config.model_fields[section].annotation
+    for section, defaults in Config().tables().items():
+        known = settings_of(SECTIONS[section])
         assert list(written[section]) == list(defaults)
         for key, default in defaults.items():
-            description = kind.model_fields[key].description
-            assert description.endswith(".")
+            description = known[key].help
+            assert re.fullmatch(r"[A-Z].*\.", description)
             assert description.split(" ")[0] in text
             if default is not None:
                 assert written[section][key] == default
     # The examples of keys without a default are values that the schema takes.
     del written["data"]["category_width"]
-    assert Config.model_validate(written).training.clip_norm == 1.0
+    assert Config.from_tables(written).training.clip_norm == 1.0
 
 
 def test_init_is_trained_with_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +237,10 @@ def test_init_is_trained_with_as_it_is(tmp_path: Path, monkeypatch: pytest.Monke
     config = load_config("mails.toml")
     assert config.data.train == str(data)
     assert config.data.target == "label"
-    assert config.model_fields_set == Config().model_fields_set | {"data", "text", "model", "training", "run"}
+    assert config.tables(given_only=True) == {
+        **{name: {} for name in SECTIONS},
+        "data": {"train": str(data), "target": "label"},
+    }
     # Text alone has layers and a rate of its own, which keys written out would replace.
     out = succeed("train", "mails.toml", "--epochs", 2, "--out", tmp_path / "a")
     assert "for text alone, unless set otherwise: no hidden layers, learning_rate = 0.01" in out
@@ -249,7 +274,7 @@ def test_info_is_short_and_its_json_whole(tmp_path: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 180
     assert re.search(r"^estimator +MLPClassifier$", shown, re.MULTILINE)
     whole = json.loads(succeed("info", tmp_path / "model.safetensors", "--json"))
-    assert whole["details"]["estimator"]["fitted"]["loss_curve_"] == estimator.loss_curve_
+    assert whole["estimator"]["fitted"]["loss_curve_"] == estimator.loss_curve_
     assert whole["classes"] == ["no", "yes"]
     assert whole["parameters"] == 3 * 4 + 4 + 4 + 1
     machine = json.loads(succeed("info", "--json"))

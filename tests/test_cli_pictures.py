@@ -14,8 +14,8 @@ from PIL import Image
 from test_cli import nnkit, same_weights, succeed
 
 from nnkit import Callback, load
-from nnkit.config import Config, DataConfig
-from nnkit.training.run import Run
+from nnkit.runs.config import Config, DataConfig
+from nnkit.runs.run import Run
 
 SMALL = ("--hidden", "8", "--set", "data.image_size=16")
 

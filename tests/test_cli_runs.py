@@ -319,8 +319,8 @@ def test_runs_are_listed_the_newest_first_with_what_came_of_them(
 
 def test_an_interrupted_run_is_listed_as_such(tmp_path: Path) -> None:
     program = (
-        "from nnkit.config import Config; from nnkit.training.callbacks import Callback; "
-        "from nnkit.training.run import Run\n"
+        "from nnkit.runs.config import Config; from nnkit.training.callbacks import Callback; "
+        "from nnkit.runs.run import Run\n"
         f"run = Run(Config().with_overrides(['data.train=iris', 'run.out={tmp_path / 'run'}']))\n"
         "class Stop(Callback):\n"
         "    def on_epoch_end(self, trainer, figures):\n"
@@ -389,7 +389,7 @@ def test_a_display_that_cannot_be_closed_does_not_hide_why_the_training_failed(
     def broken(display: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("nnkit.training.run.Run.train", fail)
+    monkeypatch.setattr("nnkit.runs.run.Run.train", fail)
     monkeypatch.setattr("nnkit.training.progress.ProgressDisplay.close", broken)
     result = nnkit("train", "iris", *QUICK, "--out", tmp_path / "run")
     assert result.code == 2

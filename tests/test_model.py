@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,23 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from safetensors import safe_open
 from scipy import sparse, special
 from sklearn import metrics
 
 from nnkit import Dense, Dropout, Embedding, MLPClassifier, Model, Network, Trainer, load, load_dataset
-from nnkit.config import Config
-from nnkit.core.features import Bags, Features
-from nnkit.core.layers import Layer
-from nnkit.core.losses import loss_from
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
-from nnkit.data.text_options import TextOptions
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.data.text.options import TextOptions
 from nnkit.errors import ConfigError, DataError, FileError, ModelFileError, NnkitError
-from nnkit.training.run import Run
+from nnkit.feed.features import Bags, Features
+from nnkit.insight.attributions import integrated_gradients
+from nnkit.nn.layers import Layer
+from nnkit.nn.links import averaged_outputs
+from nnkit.nn.losses import loss_from
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
+from nnkit.tensorfile import read_tensors, write_tensors
 
 
 def trained(tmp_path: Path, source: str, *settings: str) -> Run:
@@ -561,6 +566,113 @@ def test_a_runs_folder_is_loaded_as_the_command_line_does(iris: Path, tmp_path: 
     np.testing.assert_array_equal(load(iris.parent).outputs(X), load(iris).outputs(X))
     with pytest.raises(FileError, match=r"no model\.safetensors is there, for it is not a run's folder"):
         load(tmp_path)
+
+
+# --- several networks in one model ---
+
+
+def ensemble(task: str, size: int = 3) -> tuple[Model, list[Model], NDArray, NDArray]:
+    """Return an ensemble, a model of each of its members, and rows with their targets."""
+    generator = np.random.default_rng(5)
+    X = generator.normal(size=(40, 3))
+    y, loss = {
+        "binary": (np.arange(40) % 2, "binary_cross_entropy"),
+        "multiclass": (np.array(list("abcd"))[np.arange(40) % 4], "cross_entropy"),
+        "multilabel": (generator.integers(0, 2, size=(40, 3)), "binary_cross_entropy"),
+        "regression": (generator.normal(5, 3, size=(40, 2)), "mse"),
+        "rate": (generator.poisson(3, 40) + 0.0, "poisson"),
+    }[task]
+    preprocessor = replace(Preprocessor.fit(X), dtype="float64")
+    encoder = TargetEncoder.fit(y, "regression" if task == "rate" else "auto")
+    if task == "rate":
+        encoder = replace(encoder, mean=np.zeros(1), scale=np.ones(1))
+    networks = []
+    for seed in range(size):
+        network = Network([Dense(5, "tanh"), Dense(encoder.outputs)])
+        network.initialize(preprocessor.width, seed, np.float64)
+        values = network.parameters()
+        network.set_parameters({name: 3 * value + 0.1 for name, value in values.items()})
+        networks.append(network)
+    single = [Model(network, preprocessor, encoder, loss_from(loss)) for network in networks]
+    return replace(single[0], others=tuple(networks[1:])), single, X, y
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression", "rate"])
+def test_an_ensemble_predicts_the_mean_of_its_members_and_comes_back_from_its_file(
+    task: str, tmp_path: Path
+) -> None:
+    model, members, X, y = ensemble(task)
+    if task in ("regression", "rate"):
+        expected = np.mean([member.predict(X) for member in members], axis=0)
+        np.testing.assert_allclose(model.predict(X), expected, rtol=1e-12)
+        assert model.evaluate(X, y)["mae"] == pytest.approx(metrics.mean_absolute_error(y, expected))
+    else:
+        expected = np.mean([member.predict_proba(X) for member in members], axis=0)
+        np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-11)
+        if task == "multiclass":
+            assert model.predict(X).tolist() == np.array(list("abcd"))[expected.argmax(axis=1)].tolist()
+            assert model.evaluate(X, y)["log_loss"] == pytest.approx(metrics.log_loss(y, expected))
+    assert model.parameter_count == 3 * members[0].parameter_count
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert np.array_equal(again.outputs(X), model.outputs(X))
+    with safe_open(tmp_path / "m", "numpy") as file:
+        names = set(file.keys())
+        assert file.metadata()["format_version"] == "2"
+    parts = ("layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias")
+    assert names == {f"members.{number}.{part}" for number in range(3) for part in parts}
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel", "regression", "rate"])
+def test_reproducible_predictions_of_a_row_have_the_same_bits_alone_and_in_a_batch(task: str) -> None:
+    model, members, X, _ = ensemble(task)
+    for one in (model, members[0]):
+        ways = [one.predict] if task in ("regression", "rate") else [one.predict, one.predict_proba]
+        for way in ways:
+            whole = way(X, reproducible=True)
+            alone = np.concatenate([way(X[row : row + 1], reproducible=True) for row in range(len(X))])
+            np.testing.assert_array_equal(alone, whole)
+            if whole.dtype.kind == "f":
+                np.testing.assert_allclose(whole, way(X), rtol=1e-11)
+
+
+def test_reproducible_predictions_of_a_tables_row_have_the_same_bits_alone_and_in_a_batch() -> None:
+    random = np.random.default_rng(8)
+    colors = pd.Categorical(random.choice(["red", "green", "blue"], 30))
+    table = pd.DataFrame({"size": random.normal(size=30), "color": colors})
+    model = untrained(table, random.integers(0, 3, 30), "cross_entropy")
+    whole = model.predict_proba(table, reproducible=True)
+    for row in range(len(table)):
+        alone = model.predict_proba(table.iloc[row : row + 1], reproducible=True)
+        np.testing.assert_array_equal(alone, whole[row : row + 1])
+
+
+def test_probabilities_too_small_for_floats_are_averaged() -> None:
+    outputs = [np.array([[800.0, 0.0]]), np.array([[0.0, 900.0]]), np.array([[1000.0, 0.0]])]
+    found = averaged_outputs(outputs, "softmax")
+    np.testing.assert_allclose(found, np.log([[2 / 3, 1 / 3]]), rtol=1e-12)
+    small = averaged_outputs([np.array([[-800.0]]), np.array([[-900.0]])], "sigmoid")
+    np.testing.assert_allclose(small, [[-800 - np.log(2)]], rtol=1e-12)
+
+
+def test_the_members_of_an_ensemble_are_of_one_description(tmp_path: Path) -> None:
+    model, _, X, _ = ensemble("binary")
+    other = Network([Dense(4, "tanh"), Dense(1)])
+    other.initialize(3, seed=0, dtype=np.float64)
+    with pytest.raises(ConfigError, match="same layers"):
+        replace(model, others=(other,))
+    with pytest.raises(DataError, match=r"needs one network, and this model is an ensemble of 3"):
+        integrated_gradients(model, X[:2])
+    model.save(tmp_path / "m")
+    tensors, metadata = read_tensors(tmp_path / "m", "nnkit.model", 2)
+    for count in (1, 2, 4, "3"):
+        write_tensors(tmp_path / "altered", "nnkit.model", 2, tensors, {**metadata, "members": count})
+        with pytest.raises(ModelFileError):
+            load(tmp_path / "altered")
+    tensors["others.0.x"] = tensors.pop("members.0.layers.0.bias")
+    write_tensors(tmp_path / "altered", "nnkit.model", 2, tensors, metadata)
+    with pytest.raises(ModelFileError):
+        load(tmp_path / "altered")
 
 
 # --- what a model says of itself ---

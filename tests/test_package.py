@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import nnkit
-from nnkit.config import Config
-from nnkit.training.run import Run
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 
 ROOT = Path(nnkit.__file__).resolve().parent
 KERNELS = ROOT.parent / "kernels"
@@ -24,22 +27,25 @@ KERNELS = ROOT.parent / "kernels"
 LAYERS = (
     "cli",
     "benchmarks",
+    "testing",
     "estimators",
-    "perceptron",
-    "estimator_file",
     "insight",
+    "runs",
+    "diagnostics",
     "training",
-    "config",
     "model",
     "machine",
     "data",
-    "core",
+    "nn",
+    "engine",
+    "feed",
     "backends",
     "kernels",
     "checks",
     "extras",
     "cache",
     "run_folder",
+    "tensorfile",
     "files",
     "nesting",
     "terminal",
@@ -83,6 +89,27 @@ def violations(module: str, source: str) -> list[str]:
     return [f"{module} imports {name}" for name in ours if LAYERS.index(layer(name)) < rank]
 
 
+def circles(sources: Mapping[str, str]) -> list[set[str]]:
+    """Return the groups of modules that import each other, directly or through others.
+
+    Imports inside functions and under ``TYPE_CHECKING`` count: they tie the files together as others do.
+    """
+    imported: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        names = {name if name in sources else name.rpartition(".")[0] for name in imports(source)}
+        imported[module] = (names & set(sources)) - {module}
+    reached = {}
+    for module in imported:
+        found, ahead = set(), [module]
+        while ahead:
+            new = imported[ahead.pop()] - found
+            found |= new
+            ahead += new
+        reached[module] = found
+    groups = [{other for other in reached if other in reached[m] and m in reached[other]} for m in reached]
+    return [group for place, group in enumerate(groups) if group and group not in groups[:place]]
+
+
 def loaded_by(statement: str) -> set[str]:
     """Return the modules that a statement loads in a new process."""
     program = f"import sys\n{statement}\nprint(*sys.modules)"
@@ -115,7 +142,7 @@ def test_the_help_of_a_command_costs_next_to_nothing(command: str) -> None:
 
 def test_using_a_name_loads_what_it_needs() -> None:
     loaded = loaded_by("from nnkit import Dense")
-    assert "nnkit.core.layers" in loaded
+    assert "nnkit.nn.layers" in loaded
     assert loaded.isdisjoint({"sklearn", "pyarrow", "pandas", "pydantic", "rich"})
 
 
@@ -181,7 +208,7 @@ for name in (
     if hasattr(os, name):
         delattr(os, name)
 import numpy as np
-import nnkit.training.run, nnkit.training.trackers
+import nnkit.runs.run, nnkit.training.trackers
 from nnkit import MLPClassifier, MLPRegressor, load
 X = np.arange(60.0).reshape(20, 3) % 7
 for estimator, y in (MLPClassifier(), X[:, 0] > 3), (MLPRegressor(), X[:, 0]):
@@ -262,22 +289,53 @@ def test_every_model_file_records_the_versions_it_was_made_with(tmp_path: Path) 
 def test_the_layers_are_those_there_are() -> None:
     found = modules()
     assert len(found) > 50
-    assert {"nnkit.kernels.formulas", "nnkit.core", "nnkit.training.run"} <= set(found)
+    assert {"nnkit.kernels.formulas", "nnkit.nn", "nnkit.runs.run"} <= set(found)
     assert {name.split(".")[1] for name in found} <= set(LAYERS)
 
 
+def test_every_package_is_installed() -> None:
+    project = ROOT.parent / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("the installed package is tested, not a checkout")
+    listed = tomllib.loads(project.read_text())["tool"]["setuptools"]["packages"]
+    there = [".".join(path.parent.relative_to(ROOT.parent).parts) for path in ROOT.rglob("__init__.py")]
+    assert sorted(listed) == sorted({*there, "nnkit.kernels"})
+
+
 def test_a_violation_is_seen() -> None:
-    assert violations("nnkit.core.x", "def f():\n    from nnkit.training import trainer") == [
-        "nnkit.core.x imports nnkit.training.trainer"
+    assert violations("nnkit.nn.x", "def f():\n    from nnkit.training import trainer") == [
+        "nnkit.nn.x imports nnkit.training.trainer"
     ]
-    assert violations("nnkit.core.x", "from nnkit import Network") == ["nnkit.core.x imports nnkit.Network"]
-    assert violations("nnkit.core.x", "import nnkit.config") == ["nnkit.core.x imports nnkit.config"]
-    assert violations("nnkit.core.x", "from nnkit import errors, kernels\nimport numpy") == []
+    assert violations("nnkit.nn.x", "from nnkit import Network") == ["nnkit.nn.x imports nnkit.Network"]
+    assert violations("nnkit.nn.x", "import nnkit.runs.config") == ["nnkit.nn.x imports nnkit.runs.config"]
+    assert violations("nnkit.nn.x", "from nnkit import errors, kernels\nimport numpy") == []
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_no_module_imports_from_a_layer_above(module: str) -> None:
     assert violations(module, modules()[module].read_text()) == []
+
+
+def test_a_circle_is_seen() -> None:
+    sources = {
+        "nnkit.a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nnkit.b import B",
+        "nnkit.b": "def f():\n    import nnkit.c",
+        "nnkit.c": "from nnkit import a",
+        "nnkit.d": "from nnkit.a import A\nimport numpy",
+    }
+    assert circles(sources) == [{"nnkit.a", "nnkit.b", "nnkit.c"}]
+    assert circles({**sources, "nnkit.c": ""}) == []
+
+
+def test_no_files_import_each_other() -> None:
+    found = circles({name: path.read_text() for name, path in modules().items()})
+    assert found == []
+
+
+def test_full_names_in_docstrings_are_those_of_something() -> None:
+    for path in modules().values():
+        for name in re.findall(r"(?<!`)`(nnkit(?:\.\w+)+)`(?!`)", path.read_text()):
+            assert pkgutil.resolve_name(name) is not None, path
 
 
 def test_nothing_unpickles() -> None:

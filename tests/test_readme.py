@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from test_cli import nnkit, write_csv
 
-from nnkit.config import load_config
-from nnkit.core import activations
+from nnkit.nn import activations
+from nnkit.runs.config import load_config
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

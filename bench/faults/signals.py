@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from faults.trainings import Case, Child, Record, Workshop, continuation, draw_case, end_of, unwhole
-from nnkit.core.tensorfile import read_tensors
+from nnkit.tensorfile import read_tensors
 from nnkit.training.checkpoint import Checkpoint, newest_checkpoint
 
 __all__ = ["kill", "terminate"]

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from nnkit import cli
-from nnkit.config import load_config
 from nnkit.errors import NnkitError
 from nnkit.model import load
+from nnkit.runs.config import load_config
 from nnkit.training.checkpoint import Checkpoint
 from nnkit.training.history import History
 

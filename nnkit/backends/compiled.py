@@ -16,19 +16,30 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.protocol import Operation
+from nnkit.backends.operations import Copy, Product
 from nnkit.kernels.locks import loading, uninterrupted
 from nnkit.kernels.modules import module_name, source_name
 from nnkit.kernels.native import Loop, Prepared
 
-__all__ = ["Plan", "Team", "blas_thread_count", "can_run_side_by_side", "plan_program", "plan_team"]
+__all__ = [
+    "Lowered",
+    "Plan",
+    "Team",
+    "blas_thread_count",
+    "can_run_side_by_side",
+    "plan_program",
+    "plan_team",
+]
+
+Lowered = Product | Copy | Prepared
+"""What a CPU program is made of: products for BLAS, copies, and calls of compiled kernels."""
 
 _REAL = {np.dtype(np.float32): ("s", "float32"), np.dtype(np.float64): ("d", "float64")}
 # CBLAS's names for the order of a matrix and for its transposition.
@@ -85,27 +96,21 @@ class Plan:
         return program.repeating(self.arguments, only_cached)
 
 
-def plan_program(operations: Sequence[Operation]) -> Plan | None:
-    """Return how to compile a program, or None where it holds what cannot be.
-
-    Parameters
-    ----------
-    operations : sequence of Operation
-        As `NumpyBackend` prepares them: partial calls of compiled kernels and of `np.dot`.
-    """
+def plan_program(lowered: Sequence[Lowered]) -> Plan | None:
+    """Return how to compile a program, or None where it holds what cannot be."""
     writer = _Writer()
-    known = all(map(writer.operation, operations))
-    return Plan(writer.source(), writer.arguments) if operations and known else None
+    known = all(map(writer.write, lowered))
+    return Plan(writer.source(), writer.arguments) if lowered and known else None
 
 
-def plan_team(shards: Sequence[Sequence[Sequence[Operation]]]) -> Team | None:
-    """Return shards' phases as functions that wait for each other, compiled now; None where they can't be."""
-    arrived = np.zeros((len(shards), _LINE), np.int64)
+def plan_team(workers: Sequence[Sequence[Sequence[Lowered]]]) -> Team | None:
+    """Return functions that run the workers' stretches and wait for each other; None where there are none."""
+    arrived = np.zeros((len(workers), _LINE), np.int64)
     members = []
-    for number, phases in enumerate(shards):
+    for number, stretches in enumerate(workers):
         writer = _Writer(arguments=[number, arrived])
-        for operations in phases:
-            if not all(map(writer.operation, operations)):
+        for stretch in stretches:
+            if not all(map(writer.write, stretch)):
                 return None
             writer.wait()
         member = Plan(writer.source(), writer.arguments).load(only_cached=False)
@@ -270,23 +275,18 @@ class _Writer:
     _lines: list[str] = field(default_factory=list)
     _waits: bool = False
 
-    def operation(self, operation: Operation) -> bool:
-        """Write the call of an operation; False if it is of a kind that cannot be."""
-        if not isinstance(operation, partial):
-            return False
-        if operation.func is np.dot:
-            return self.product(*operation.args)
-        if operation.func is np.copyto:
-            target, source = map(self._argument, operation.args)
-            self._lines.append(f"{target}[...] = {source}")
-            return True
-        if not isinstance(operation, Prepared):
-            return False
-        self.kernel(operation)
+    def write(self, lowered: Lowered) -> bool:
+        """Write a call; False if it is one that cannot be."""
+        if isinstance(lowered, Product):
+            return self.product(lowered.a, lowered.b, lowered.out)
+        if isinstance(lowered, Copy):
+            self._lines.append(f"{self._argument(lowered.target)}[...] = {self._argument(lowered.source)}")
+        else:
+            self.kernel(lowered)
         return True
 
     def wait(self) -> None:
-        """Wait until every shard has come here; `x0` is this one's number, `x1` counts the arrivals."""
+        """Wait until every worker has come here; `x0` is this one's number, `x1` counts the arrivals."""
         self._waits = True
         self._lines.append("wait(x0, x1)")
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.cublaslt_plan import Layout, ProductPlan, plan_product
-from nnkit.backends.cuda_device import CudaDevice, first_line
+from nnkit.backends.cuda_device import Call, CudaDevice, first_line
 from nnkit.backends.cuda_relu import relu_difference
-from nnkit.backends.protocol import Array, Operation
+from nnkit.backends.operations import Array
 from nnkit.errors import DeviceError, DeviceMemoryError
 
 __all__ = ["CublasLt", "load_cublaslt", "workspace_mib"]
@@ -119,7 +119,7 @@ class CublasLt:
         self._precision = precision
         self.precisions = library.precisions
 
-    def computing(self, precision: str) -> CublasLt:
+    def with_precision(self, precision: str) -> CublasLt:
         """Return the same products in another precision."""
         return CublasLt(self._library, precision)
 
@@ -128,27 +128,23 @@ class CublasLt:
         version = self._library.version  # such as 120903: major, minor, patch
         return f"cuBLASLt {version[:-4]}.{int(version[-4:-2])}.{int(version[-2:])}"
 
-    def matmul(self, a: Array, b: Array, out: Array) -> Operation | None:
+    def matmul(self, a: Array, b: Array, out: Array) -> Call | None:
         """Prepare ``out = a @ b``; None where cuBLASLt has no algorithm for it."""
         return self._prepared(plan_product(a, b, out), a, b, out)
 
-    def matmul_relu(
-        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
-    ) -> Operation | None:
+    def matmul_relu(self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None) -> Call | None:
         """Prepare ``out = max(a @ b + bias, 0)``, and its mask; None likewise.
 
-        None too where cuBLASLt's ReLU differs from nnkit's: see `relu_difference`. Where only its mask does,
-        no mask is kept, because `matmul_relu_gradient` then returns None.
+        None too where cuBLASLt's ReLU, or its mask if there is one, differs from nnkit's: see
+        `relu_difference`.
         """
-        if mask is not None and self.relu_difference(a.dtype, out.dtype, True):
-            mask = None
-        if mask is None and self.relu_difference(a.dtype, out.dtype, False):
+        if self.relu_difference(a.dtype, out.dtype, mask is not None):
             return None
         return self._matmul_relu(a, b, bias, out, mask)
 
     def matmul_relu_gradient(
         self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
-    ) -> Operation | None:
+    ) -> Call | None:
         """Prepare ``out = (a @ b) * mask`` and the sums of its columns; None as for `matmul_relu`."""
         if self.relu_difference(a.dtype, out.dtype, True):
             return None
@@ -189,15 +185,13 @@ class CublasLt:
         masked, plain = (self.relu_difference(real, real, kept) for kept in (True, False))
         return f"no ({plain})" if plain else f"forward only ({masked})" if masked else "yes"
 
-    def _matmul_relu(
-        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
-    ) -> Operation | None:
+    def _matmul_relu(self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None) -> Call | None:
         plan = plan_product(a, b, out, "RELU_BIAS" if mask is None else "RELU_AUX_BIAS", mask)
         return self._prepared(plan, a, b, out, bias, mask)
 
     def _matmul_relu_gradient(
         self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
-    ) -> Operation | None:
+    ) -> Call | None:
         return self._prepared(plan_product(a, b, out, "DRELU_BGRAD", mask), a, b, out, bias_gradient, mask)
 
     def _prepared(
@@ -208,7 +202,7 @@ class CublasLt:
         out: Array,
         bias: Array | None = None,
         mask: Array | None = None,
-    ) -> Operation | None:
+    ) -> Call | None:
         if plan is None:
             return None
         if bias is not None and bias.dtype != plan.out_dtype:
@@ -256,7 +250,7 @@ class _Product:
         self._factors = np.array([1, 0], np.float64 if plan.dtype == np.float64 else np.float32)
         one, zero = (self._factors.ctypes.data + i * self._factors.itemsize for i in range(2))
         a_layout, b_layout, d_layout = layouts
-        self._call: Callable[[], None] = partial(
+        self._call: Call = partial(
             lt.matmul, library.handle, descriptor,
             one, pointers["A"], a_layout, pointers["B"], b_layout,
             zero, pointers["D"], d_layout, pointers["D"], d_layout,

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnkit.backends.protocol import Array
 
-__all__ = ["Epilogue", "Layout", "ProductPlan", "plan_product"]
+__all__ = ["Epilogue", "Layout", "ProductPlan", "mask_shape", "plan_product"]
 
 Epilogue = Literal["DEFAULT", "RELU_BIAS", "RELU_AUX_BIAS", "DRELU_BGRAD"]
 
@@ -79,7 +79,7 @@ def plan_product(
         Its rows contiguous.
     epilogue : str
         As in `ProductPlan`.
-    mask : array of shape (m, ⌈n / 128⌉ · 16), uint8, or None
+    mask : array of the shape that `mask_shape` gives, uint8, or None
         A bit for each element of `out`.
 
     Raises
@@ -122,8 +122,13 @@ def _stored(array: Array) -> tuple[Layout, bool]:
     raise ValueError(f"neither rows nor columns are contiguous: shape {array.shape}, strides {array.strides}")
 
 
+def mask_shape(rows: int, columns: int) -> tuple[int, int]:
+    """Return the shape, in bytes, of the mask of a ReLU of so many rows and columns."""
+    return rows, -(-columns // _MASK_ALIGNMENT) * _MASK_ALIGNMENT // 8
+
+
 def _mask_leading(mask: Array, rows: int, columns: int) -> int:
-    wanted = (rows, -(-columns // _MASK_ALIGNMENT) * _MASK_ALIGNMENT // 8)
+    wanted = mask_shape(rows, columns)
     pitch = mask.strides[0] if rows > 1 else mask.shape[1]
     if mask.shape != wanted or mask.dtype != np.uint8 or pitch * 8 % _MASK_ALIGNMENT:
         raise ValueError(f"a mask must be uint8 of shape {wanted}, not {mask.dtype} of {mask.shape}")

@@ -21,13 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnkit.backends.protocol import Array, Operation
+from nnkit.backends.operations import Array
 from nnkit.errors import DeviceError, DeviceMemoryError, NnkitError
 from nnkit.extras import install_command
 
-__all__ = ["CopyPlan", "CudaDevice", "Uncapturable", "cuda_version", "first_line", "plan_copy"]
+__all__ = ["Call", "CopyPlan", "CudaDevice", "Uncapturable", "cuda_version", "first_line", "plan_copy"]
 
 logger = logging.getLogger("nnkit")
+
+Call = Callable[[], object]
+"""What enqueues work on the device's stream, and returns before it is done."""
 
 _MOST_IN_FLIGHT = 256
 _OUT_OF_MEMORY = 2  # the driver's number; messages have its name, or that of CUDA's runtime
@@ -80,9 +83,9 @@ def plan_copy(
 
 @dataclass(frozen=True)
 class Uncapturable:
-    """An operation that CUDA must not capture into a graph, such as a product by CuPy."""
+    """A call that CUDA must not capture into a graph, such as a product by CuPy."""
 
-    run: Operation
+    run: Call
 
     def __call__(self) -> None:
         self.run()
@@ -273,7 +276,7 @@ class CudaDevice:
                 ) from None
         return np.frombuffer(memory, kind, count).reshape(shape)
 
-    def copy(self, source: Array, target: Array) -> Operation:
+    def copy(self, source: Array, target: Array) -> Call:
         """Prepare a copy between two device arrays of one shape and dtype."""
         plan = plan_copy(target.shape, target.dtype.itemsize, target.strides, source.strides)
 
@@ -296,7 +299,7 @@ class CudaDevice:
                 kind, self.stream_pointer,
             )  # fmt: skip
 
-    def matmul(self, a: Array, b: Array, out: Array) -> Operation:
+    def matmul(self, a: Array, b: Array, out: Array) -> Call:
         """Prepare a product by cuBLAS as CuPy calls it, which takes every shape and cannot be captured.
 
         CuPy raises where a call of cuBLAS would be captured. A product of nothing is zero: CuPy fills it by
@@ -335,7 +338,7 @@ class CudaDevice:
 
     def launcher(
         self, entry: Any, grid: tuple[int, int], block: tuple[int, int], values: Sequence[Any]
-    ) -> Operation:
+    ) -> Call:
         """Compile a kernel for these arguments, or load it, and return the call that launches it.
 
         Raises
@@ -372,16 +375,16 @@ class CudaDevice:
         command = install_command("numba_cuda", "cuda13")
         return f"compute capability {major}.{minor} needs CUDA 13: pip uninstall cupy-cuda12x, then {command}"
 
-    def capture(self, operations: Sequence[Operation]) -> Operation:
-        """Capture the operations, which do not run now, and return the call that runs them all.
+    def capture(self, calls: Sequence[Call]) -> Call:
+        """Capture the calls, whose work is not done now, and return the call that does all of it.
 
         In CUDA's relaxed mode, for others may allocate meanwhile: Python's garbage collector, another thread.
         """
         with self.active():
             self._stream.begin_capture(self._runtime.streamCaptureModeRelaxed)
             try:
-                for operation in operations:
-                    operation()
+                for call in calls:
+                    call()
             except BaseException:
                 with contextlib.suppress(Exception):
                     self._stream.end_capture()

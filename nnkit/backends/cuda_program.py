@@ -1,4 +1,4 @@
-"""Programs of a GPU: the first run goes operation by operation, later ones are launches of graphs."""
+"""Programs of a GPU: the first run goes call by call, later ones are launches of graphs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from nnkit.backends.cuda_device import CudaDevice, Uncapturable, first_line
-from nnkit.backends.protocol import Operation
+from nnkit.backends.cuda_device import Call, CudaDevice, Uncapturable, first_line
 
 __all__ = ["CudaProgram"]
 
@@ -15,10 +14,10 @@ logger = logging.getLogger("nnkit")
 
 
 class CudaProgram:
-    """A fixed sequence of operations on a device's stream.
+    """A fixed sequence of calls that enqueue work on a device's stream.
 
     The first run loads every kernel's code, which may allocate and wait, as a capture must not; the second
-    captures, so a program that runs only once never does. The graph is one where all operations can be
+    captures, so a program that runs only once never does. The graph is one where all calls can be
     captured; an `Uncapturable` one runs by itself between two graphs, each of a stretch of the others.
     Where a capture fails nevertheless, the device goes on without captures.
 
@@ -26,29 +25,29 @@ class CudaProgram:
     ----------
     device : CudaDevice
         On whose stream they run.
-    operations : sequence of Operation
+    calls : sequence of function
         In their order.
     capturable : bool
         Whether any of them may be captured.
     """
 
-    def __init__(self, device: CudaDevice, operations: Sequence[Operation], capturable: bool) -> None:
+    def __init__(self, device: CudaDevice, calls: Sequence[Call], capturable: bool) -> None:
         self._device = device
-        self._operations = tuple(operations)
+        self._calls = tuple(calls)
         self._capturable = capturable
         self._has_run = False
-        self._replay: tuple[Operation, ...] | None = None
+        self._replay: tuple[Call, ...] | None = None
 
     def run(self, count: int = 1) -> None:
         """Enqueue the whole sequence `count` times; nothing waits for the device."""
-        if not self._operations:
+        if not self._calls:
             return
         with self._device.active():
             for _ in range(count):
                 if self._replay is None and self._has_run:
                     self._capture()
-                for operation in self._operations if self._replay is None else self._replay:
-                    operation()
+                for call in self._calls if self._replay is None else self._replay:
+                    call()
                 self._has_run = True
 
     def _capture(self) -> None:
@@ -63,9 +62,9 @@ class CudaProgram:
                 f"because that failed: {self._device.capture_failure}"
             )
 
-    def _stretches(self) -> Iterator[Operation]:
-        """Capture each stretch of operations that can be, and give the calls that replay the sequence."""
-        for alone, stretch in groupby(self._operations, lambda one: isinstance(one, Uncapturable)):
+    def _stretches(self) -> Iterator[Call]:
+        """Capture each stretch of calls that can be, and give the calls that replay the sequence."""
+        for alone, stretch in groupby(self._calls, lambda one: isinstance(one, Uncapturable)):
             if alone:
                 yield from stretch
             else:

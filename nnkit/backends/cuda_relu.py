@@ -15,8 +15,8 @@ from math import inf, nan
 
 import numpy as np
 
-from nnkit.backends.cuda_device import CudaDevice
-from nnkit.backends.protocol import Operation
+from nnkit.backends.cublaslt_plan import mask_shape
+from nnkit.backends.cuda_device import Call, CudaDevice
 from nnkit.kernels.formulas import relu, relu_derivative
 
 __all__ = ["relu_difference"]
@@ -28,8 +28,8 @@ _SIZES = ((4, 8, 8), (128, 256, 256))
 
 def relu_difference(
     device: CudaDevice,
-    forward: Callable[..., Operation | None],
-    backward: Callable[..., Operation | None] | None,
+    forward: Callable[..., Call | None],
+    backward: Callable[..., Call | None] | None,
     dtype: np.dtype,
     out_dtype: np.dtype,
 ) -> str:
@@ -40,7 +40,7 @@ def relu_difference(
     device : CudaDevice
         Where it is tried.
     forward, backward : callable
-        Prepare as `Backend.matmul_relu` and `matmul_relu_gradient` do; the first without a mask where there
+        Prepare as `Products.matmul_relu` and `matmul_relu_gradient` do; the first without a mask where there
         is no second.
     dtype, out_dtype : dtype
         Of the factors, and of the outputs.
@@ -55,8 +55,8 @@ def relu_difference(
 
 def _difference_at(
     device: CudaDevice,
-    forward: Callable[..., Operation | None],
-    backward: Callable[..., Operation | None] | None,
+    forward: Callable[..., Call | None],
+    backward: Callable[..., Call | None] | None,
     dtype: np.dtype,
     out_dtype: np.dtype,
     size: tuple[int, int, int],
@@ -65,13 +65,13 @@ def _difference_at(
     # Products of zeros, to which the bias adds the corners: each column has one of them.
     corners = np.resize(_CORNERS, columns)
     bias = device.from_host(corners.astype(out_dtype))
-    mask = None if backward is None else device.zeros((rows, -(-columns // 128) * 16), np.uint8)
+    mask = None if backward is None else device.zeros(mask_shape(rows, columns), np.uint8)
     out = device.zeros((rows, columns), out_dtype)
     zeros = [device.zeros(shape, dtype) for shape in ((rows, inner), (inner, columns))]
-    operation = forward(*zeros, bias, out, mask)
-    if operation is None:
+    call = forward(*zeros, bias, out, mask)
+    if call is None:
         return "cuBLASLt has no such product"
-    operation()
+    call()
     expected = np.array([relu(corner) for corner in corners])
     wrong = _first_other(device.to_host(out), expected)
     if wrong is not None:
@@ -82,10 +82,10 @@ def _difference_at(
         device.from_host(np.ones(shape).astype(dtype)) for shape in ((rows, inner), (columns, inner))
     )
     gradient, sums = device.zeros((rows, columns), out_dtype), device.zeros(columns, out_dtype)
-    operation = backward(delta, weight.T, mask, gradient, sums)
-    if operation is None:
+    call = backward(delta, weight.T, mask, gradient, sums)
+    if call is None:
         return "cuBLASLt has no product with its gradient"
-    operation()
+    call()
     derivatives = np.array([relu_derivative(value) for value in expected])
     wrong = _first_other(device.to_host(gradient), inner * derivatives)
     if wrong is None:

@@ -4,61 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.blas import usable_cores
 from nnkit.backends.cublaslt import load_cublaslt
 from nnkit.backends.cuda_device import CudaDevice, first_line
+from nnkit.backends.cuda_lowering import Products, lower
 from nnkit.backends.cuda_probe import find_cuda_device
 from nnkit.backends.cuda_program import CudaProgram
 from nnkit.backends.cuda_uploads import CudaUploads
-from nnkit.backends.protocol import Array, Operation, Program, Uploads
+from nnkit.backends.operations import Array, Operation, split_at_reductions
+from nnkit.backends.protocol import Uploads
 from nnkit.errors import DeviceError, DeviceMemoryError
 from nnkit.extras import install_command
 
-__all__ = ["CupyBackend", "Products", "create"]
+__all__ = ["CupyBackend", "create"]
 
 logger = logging.getLogger("nnkit")
 
 # One core gathers some 5 to 10 GB/s, and a card on PCIe 5 takes about 50.
 _MOST_READERS = 12
-
-
-class Products(Protocol):
-    """How a device multiplies matrices, in one of its precisions; None is returned where it cannot."""
-
-    precisions: tuple[str, ...]
-    why_not_captured: str
-    """Why steps with these products cannot be captured into a graph; empty where they can."""
-
-    def computing(self, precision: str) -> Products:
-        """Return the same products in another precision."""
-
-    def describe(self) -> str:
-        """Return the library's name and version."""
-
-    def describe_relu(self) -> str:
-        """Return whether products include the ReLU that follows them, and why not."""
-
-    def matmul(self, a: Array, b: Array, out: Array) -> Operation | None:
-        """Prepare as `nnkit.backends.protocol.Backend.matmul` does."""
-
-    def matmul_relu(
-        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
-    ) -> Operation | None:
-        """Prepare as `Backend.matmul_relu` does."""
-
-    def matmul_relu_gradient(
-        self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
-    ) -> Operation | None:
-        """Prepare as `Backend.matmul_relu_gradient` does."""
 
 
 class CupyBackend:
@@ -72,17 +43,34 @@ class CupyBackend:
         What multiplies on it.
     threads : int
         The most threads of a kernel's block.
+    captures : bool
+        Whether programs are captured into graphs, where they can be.
+
+    Attributes
+    ----------
+    products : Products
+        As given.
     """
 
-    def __init__(self, device: CudaDevice, products: Products, threads: int = 256) -> None:
+    shares_host_memory = False
+
+    def __init__(
+        self, device: CudaDevice, products: Products, threads: int = 256, captures: bool = True
+    ) -> None:
         self.name = device.name
         self.precisions = products.precisions
+        self.products = products
         self._device = device
-        self._products = products
         self._threads = threads
+        self._captures = captures
 
-    def computing(self, precision: str) -> CupyBackend:
-        return CupyBackend(self._device, self._products.computing(precision), self._threads)
+    def with_precision(self, precision: str) -> CupyBackend:
+        products = self.products.with_precision(precision)
+        return CupyBackend(self._device, products, self._threads, self._captures)
+
+    def uncaptured(self) -> CupyBackend:
+        """Return the same device, whose programs enqueue their operations one by one at every run."""
+        return CupyBackend(self._device, self.products, self._threads, captures=False)
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
         return self._device.empty(shape, dtype)
@@ -99,60 +87,19 @@ class CupyBackend:
     def write(self, target: Array, values: object) -> None:
         self._device.write(target, values)
 
-    def copy(self, source: Array, target: Array) -> Operation:
-        return self._device.copy(source, target)
+    def compile(self, operations: Sequence[Operation]) -> CudaProgram:
+        calls = lower(operations, self._device, self.products, self._threads)
+        return CudaProgram(self._device, calls, not self._why_not_captured)
 
-    def matmul(self, a: Array, b: Array, out: Array) -> Operation:
-        return self._products.matmul(a, b, out) or self._device.matmul(a, b, out)
-
-    def matmul_relu(
-        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
-    ) -> Operation | None:
-        return self._products.matmul_relu(a, b, bias, out, mask)
-
-    def matmul_relu_gradient(
-        self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
-    ) -> Operation | None:
-        return self._products.matmul_relu_gradient(a, b, mask, out, bias_gradient)
-
-    def kernel(
-        self,
-        name: str,
-        dtype: DTypeLike,
-        formulas: Mapping[str, Callable],
-        constants: Mapping[str, bool | int | float],
-        arguments: Mapping[str, Any],
-    ) -> Operation:
-        from nnkit.kernels import cuda
-
-        real: type[Any] = np.dtype(dtype).type
-        with self._device.active():
-            launches = cuda.launches(name, dtype, formulas, constants, arguments, self._threads)
-            kinds = {key: kind for launch in launches for key, kind in launch.scratch.items()}
-            shared = {**arguments, **{key: self._device.zeros(*kind) for key, kind in kinds.items()}}
-            starts = []
-            for launch in launches:
-                bound = launch.kernel.bind({**shared, **launch.numbers}, constants)
-                values = [self._argument(value, real) for value in bound]
-                starts.append(self._device.launcher(launch.kernel.entry, launch.grid, launch.block, values))
-        return starts[0] if len(starts) == 1 else partial(_run_all, starts)
-
-    def _argument(self, value: Any, real: type[Any]) -> Any:
-        if type(value) is float:
-            return real(value)
-        return value if isinstance(value, int | np.generic) else self._device.wrap(value)
-
-    def program(self, operations: Sequence[Operation]) -> Program:
-        return CudaProgram(self._device, operations, not self._products.why_not_captured)
+    def active(self) -> AbstractContextManager[Any]:
+        return self._device.active()
 
     def shards(self, batch_size: int, work: float) -> int:
         return 1  # a GPU parts every kernel among its cores by itself
 
-    def side_by_side(self, shards: Sequence[Sequence[Sequence[Operation]]]) -> Program:
-        phases = zip(*shards, strict=True)
-        return self.program(
-            [operation for phase in phases for operations in phase for operation in operations]
-        )
+    def compile_parallel(self, workers: Sequence[Sequence[Operation]]) -> CudaProgram:
+        stretches = zip(*map(split_at_reductions, workers), strict=True)
+        return self.compile([record for stretch in stretches for records in stretch for record in records])
 
     def synchronize(self) -> None:
         self._device.synchronize()
@@ -170,28 +117,27 @@ class CupyBackend:
         return {
             "device": "cuda",
             **self._device.numerics(),
-            "products": self._products.describe(),
+            "products": self.products.describe(),
             "numba-cuda": version("numba-cuda"),
         }
 
-    def computing_like(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
+    def matching_numerics(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
         """Change nothing: what the bits depend on is the card and the libraries, which are as they are."""
         return nullcontext()
 
+    @property
+    def _why_not_captured(self) -> str:
+        return self.products.why_not_captured if self._captures else "asked not to"
+
     def describe(self) -> dict[str, str]:
-        why_not = self._products.why_not_captured or self._device.capture_failure
+        why_not = self._why_not_captured or self._device.capture_failure
         return {
             **self._device.describe(),
-            "products": self._products.describe(),
-            "ReLU in products": self._products.describe_relu(),
+            "products": self.products.describe(),
+            "ReLU in products": self.products.describe_relu(),
             "numba-cuda": version("numba-cuda"),
             "captured steps": f"no ({why_not})" if why_not else "yes",
         }
-
-
-def _run_all(operations: Sequence[Operation]) -> None:
-    for operation in operations:
-        operation()
 
 
 class _PlainProducts:
@@ -202,7 +148,7 @@ class _PlainProducts:
     def __init__(self, why_not_captured: str) -> None:
         self.why_not_captured = why_not_captured
 
-    def computing(self, precision: str) -> _PlainProducts:
+    def with_precision(self, precision: str) -> _PlainProducts:
         return self
 
     def describe(self) -> str:
@@ -212,7 +158,7 @@ class _PlainProducts:
         return "no"
 
     def matmul(self, a: Array, b: Array, out: Array) -> None:
-        """None: the device multiplies."""
+        """None: CuPy multiplies."""
 
     def matmul_relu(self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None) -> None:
         """None: cuBLAS adds no bias and has no ReLU."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,14 +13,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.blas import usable_cores
 from nnkit.backends.compiled import (
+    Lowered,
     blas_thread_count,
     can_run_side_by_side,
     plan_program,
     plan_team,
 )
-from nnkit.backends.protocol import Array, Operation, Program, Uploads
+from nnkit.backends.operations import Array, Copy, Kernel, Operation, Product, split_at_reductions
+from nnkit.backends.protocol import Program, Uploads
 from nnkit.errors import DeviceError
 from nnkit.kernels import host
+from nnkit.kernels.native import Prepared
 
 __all__ = ["NumpyBackend", "create"]
 
@@ -29,9 +32,10 @@ class NumpyBackend:
     """The CPU as a device."""
 
     name = "cpu"
+    shares_host_memory = True
     precisions: tuple[str, ...] = ("fp32", "fp64")
 
-    def computing(self, precision: str) -> NumpyBackend:
+    def with_precision(self, precision: str) -> NumpyBackend:
         return self
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -49,49 +53,28 @@ class NumpyBackend:
     def write(self, target: Array, values: object) -> None:
         target[...] = values
 
-    def copy(self, source: Array, target: Array) -> Operation:
-        return partial(np.copyto, target, source)
+    def compile(self, operations: Sequence[Operation]) -> Program:
+        stretches = split_at_reductions(operations)
+        return _Sequence([_lowered(operation) for stretch in stretches for operation in stretch])
 
-    def matmul(self, a: Array, b: Array, out: Array) -> Operation:
-        # np.dot reaches BLAS half a microsecond sooner than np.matmul, transposed operands included.
-        return partial(np.dot, a, b, out)
-
-    def matmul_relu(self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None) -> None:
-        """None: BLAS adds no bias and has no ReLU."""
-
-    def matmul_relu_gradient(self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array) -> None:
-        """None, as above."""
-
-    def kernel(
-        self,
-        name: str,
-        dtype: DTypeLike,
-        formulas: Mapping[str, Callable],
-        constants: Mapping[str, bool | int | float],
-        arguments: Mapping[str, Any],
-    ) -> Operation:
-        real: type[Any] = np.dtype(dtype).type
-        kernel = host.kernel(name, np.dtype(dtype), formulas, **constants)
-        bound = kernel.bind(arguments, constants)
-        values = [real(value) if type(value) is float else value for value in bound]
-        return kernel.entry.prepared(values)
-
-    def program(self, operations: Sequence[Operation]) -> Program:
-        return _Sequence(tuple(operations))
+    def active(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def shards(self, batch_size: int, work: float) -> int:
         threads = blas_thread_count()
         worth_it = work >= _LEAST_WORK and batch_size >= threads * _FEWEST_SHARD_ROWS
         return threads if worth_it and can_run_side_by_side() else 1
 
-    def side_by_side(self, shards: Sequence[Sequence[Sequence[Operation]]]) -> Program:
-        team = plan_team(shards)
+    def compile_parallel(self, workers: Sequence[Sequence[Operation]]) -> Program:
+        lowered = [
+            [[_lowered(operation) for operation in stretch] for stretch in split_at_reductions(operations)]
+            for operations in workers
+        ]
+        team = plan_team(lowered)
         if team is not None:
             return team
-        phases = zip(*shards, strict=True)
-        return _Sequence(
-            tuple(operation for phase in phases for operations in phase for operation in operations)
-        )
+        stretches = zip(*lowered, strict=True)
+        return _Sequence([call for stretch in stretches for calls in stretch for call in calls])
 
     def synchronize(self) -> None:
         """Nothing to wait for: an operation is done when its call returns."""
@@ -117,7 +100,7 @@ class NumpyBackend:
         versions = {"NumPy": np.__version__, "Numba": version("numba")}
         return {"device": "cpu", "processor": get_host_cpu_name(), **blas, **versions}
 
-    def computing_like(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
+    def matching_numerics(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
         from nnkit.backends.blas import blas_threads
 
         return blas_threads(numerics.get("BLAS threads", ""))
@@ -162,11 +145,30 @@ _LEAST_WORK, _FEWEST_SHARD_ROWS = 2e7, 32
 _RUNS_TO_LOOK, _RUNS_TO_COMPILE = 8, 5_000
 
 
-class _Sequence:
-    """Operations called one after the other: by Python or, with the same results, by a compiled loop."""
+def _lowered(operation: Product | Copy | Kernel) -> Lowered:
+    """Return a kernel as a call of its compiled loop; BLAS and NumPy take the others as they are."""
+    if not isinstance(operation, Kernel):
+        return operation
+    real: type[Any] = np.dtype(operation.dtype).type
+    kernel = host.kernel(operation.name, np.dtype(real), operation.formulas, **operation.constants)
+    bound = kernel.bind(operation.arguments, operation.constants)
+    prepared: Prepared = kernel.entry.prepared([real(one) if type(one) is float else one for one in bound])
+    return prepared
 
-    def __init__(self, operations: tuple[Operation, ...]) -> None:
-        self._operations = operations
+
+def _call(lowered: Lowered) -> Callable[[], object]:
+    if isinstance(lowered, Product):
+        # np.dot reaches BLAS half a microsecond sooner than np.matmul, transposed operands included.
+        return partial(np.dot, lowered.a, lowered.b, lowered.out)
+    return partial(np.copyto, lowered.target, lowered.source) if isinstance(lowered, Copy) else lowered
+
+
+class _Sequence:
+    """Calls one after the other: by Python or, with the same results, by a compiled loop."""
+
+    def __init__(self, lowered: Sequence[Lowered]) -> None:
+        self._lowered = lowered
+        self._calls = tuple(map(_call, lowered))
         self._compiled: Callable[[int], object] | None = None
         self._runs = 0
         self._next = _RUNS_TO_LOOK
@@ -181,13 +183,13 @@ class _Sequence:
         # A product that overflows shows in the loss, which the trainer reads; NumPy need not warn of it too.
         with np.errstate(all="ignore"):
             for _ in range(count):
-                for operation in self._operations:
-                    operation()
+                for call in self._calls:
+                    call()
 
     def _compile(self) -> None:
         """Take the compiled loop if there is one; make it if this program has run often."""
         often = self._runs >= _RUNS_TO_COMPILE
-        plan = plan_program(self._operations)
+        plan = plan_program(self._lowered)
         self._compiled = None if plan is None else plan.load(only_cached=not often)
         done = plan is None or self._compiled is not None
         self._next = sys.maxsize if done else _RUNS_TO_COMPILE

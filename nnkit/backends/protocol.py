@@ -1,24 +1,23 @@
-"""What a device can do: hold arrays, prepare operations on them, and run a list of operations as one program.
+"""What a device can do: hold arrays, and compile a list of operations on them into one program.
 
-An operation is prepared once, with every array it will ever touch, and run many times. So a backend can
-choose its algorithm, wrap its buffers and compile when it prepares, and a program is free to be a loop over
-calls or one captured graph. A backend's arrays slice, reshape and transpose as NumPy's do; nothing else is
-asked of them: whatever computes or picks rows by number is a method here, for a GPU does it in order with
-the work around it only on its own stream.
+An operation is a record with every array that it will ever touch, and runs many times. So a backend can
+choose its algorithms, wrap its buffers and compile beforehand, and a program is free to be a loop over calls
+or one captured graph. A backend's arrays slice, reshape and transpose as NumPy's do; nothing else is asked of
+them: whatever computes or picks rows by number is an operation or a method here, for a GPU does it in order
+with the work around it only on its own stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Backend", "Operation", "Program", "Uploads"]
+from nnkit.backends.operations import Array, Operation
 
-Array = Any
-Operation = Callable[[], object]
+__all__ = ["Array", "Backend", "Operation", "Program", "Uploads"]
 
 
 class Program(Protocol):
@@ -62,8 +61,10 @@ class Backend(Protocol):
     """What the user calls it: ``cpu``, ``cuda:0``."""
     precisions: tuple[str, ...]
     """Of fp32, fp64, tf32, fp16 and bf16, those it computes in."""
+    shares_host_memory: bool
+    """Whether its arrays are the host's own memory."""
 
-    def computing(self, precision: str) -> Backend:
+    def with_precision(self, precision: str) -> Backend:
         """Return the same device, its products in this precision: one of `precisions`."""
 
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -84,53 +85,11 @@ class Backend(Protocol):
     def write(self, target: Array, values: object) -> None:
         """Copy host values into a device array, in order with the operations around it."""
 
-    def copy(self, source: Array, target: Array) -> Operation:
-        """Prepare a copy between two device arrays of one shape and dtype."""
+    def compile(self, operations: Sequence[Operation]) -> Program:
+        """Make one program of the operations, in this order; a single worker's reductions do not wait."""
 
-    def matmul(self, a: Array, b: Array, out: Array) -> Operation:
-        """Prepare ``out = a @ b``; `a` and `b` are C-contiguous or the transpose of such.
-
-        All of one dtype; where `a` and `b` have 16 bits, sums are float32's, and `out` may be float32.
-        """
-
-    def matmul_relu(
-        self, a: Array, b: Array, bias: Array, out: Array, mask: Array | None
-    ) -> Operation | None:
-        """Prepare ``out = max(a @ b + bias, 0)`` as one operation, or return None where there is none.
-
-        NaN and infinity are as `nnkit.kernels.formulas.relu` has them. `bias` is of the type of `out`.
-
-        `mask`, (rows, ⌈columns / 128⌉ · 16) uint8, keeps a bit an output for `matmul_relu_gradient`, in an
-        order of the device's own; None where no backward pass follows.
-        """
-
-    def matmul_relu_gradient(
-        self, a: Array, b: Array, mask: Array, out: Array, bias_gradient: Array
-    ) -> Operation | None:
-        """Prepare ``out = (a @ b) * mask`` with its column sums, or return None where there is none.
-
-        `a`, `b` and `out` have the dtypes that they had in the call of `matmul_relu` that keeps the mask: a
-        device may support the pair for some dtypes and not for others.
-
-        The mask is 0 where `nnkit.kernels.formulas.relu_derivative` is: at an output of 0 too.
-        """
-
-    def kernel(
-        self,
-        name: str,
-        dtype: DTypeLike,
-        formulas: Mapping[str, Callable],
-        constants: Mapping[str, bool | int | float],
-        arguments: Mapping[str, Any],
-    ) -> Operation:
-        """Prepare a fused kernel of `nnkit.kernels`; arguments it does not take are left out.
-
-        Of the `constants`, a bool or an int makes a kernel of its own; a float, which is a
-        hyperparameter of a formula, is one more argument.
-        """
-
-    def program(self, operations: Sequence[Operation]) -> Program:
-        """Make one program of the operations, in this order."""
+    def active(self) -> AbstractContextManager[None]:
+        """Let what the device's array library computes itself run in order with programs."""
 
     def shards(self, batch_size: int, work: float) -> int:
         """Return in how many shards a step is best trained side by side: 1 for none.
@@ -143,10 +102,11 @@ class Backend(Protocol):
             The step's floating-point operations, about.
         """
 
-    def side_by_side(self, shards: Sequence[Sequence[Sequence[Operation]]]) -> Program:
-        """Make one program of several shards' phases, run at once where the device can.
+    def compile_parallel(self, workers: Sequence[Sequence[Operation]]) -> Program:
+        """Make one program of several workers' operations, run at once where the device can.
 
-        A phase, a list of operations, begins when all shards have ended the phase before it.
+        Each worker has as many reductions as the others. All of them wait for each other at a reduction, and
+        at the end.
         """
 
     def synchronize(self) -> None:
@@ -164,7 +124,7 @@ class Backend(Protocol):
     def numerics(self) -> dict[str, str]:
         """Return what the bits of a result depend on, beside the program and its data."""
 
-    def computing_like(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
+    def matching_numerics(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
         """Compute as under these numerics, as far as that can be chosen, while the context lasts."""
 
     def describe(self) -> dict[str, str]:

@@ -65,11 +65,9 @@ class EventClock:
 
 
 def on_stream(backend: Backend, function: Callable[[], Any]) -> Any:
-    """Call a function as an operation of the backend, its device and stream being CuPy's current ones."""
-    results = []
-    # A program's first run goes operation by operation: this one never reaches a capture.
-    backend.program([lambda: results.append(function())]).run()
-    return results[0]
+    """Call a function, in order with the backend's programs: its device and stream are CuPy's meanwhile."""
+    with backend.active():
+        return function()
 
 
 def clock_for(backend: Backend) -> Clock:

@@ -51,7 +51,7 @@ class Nnkit:
     """nnkit's step; on a GPU the first epoch's second step captures it."""
 
     def __init__(self, problem: Problem, device: str, precision: str) -> None:
-        backend = select(device).backend.computing(precision)
+        backend = select(device).backend.with_precision(precision)
         self._step = training_step(problem, backend, half=half_of(precision))
         self._steps = problem.steps
         self._loss = float("nan")

@@ -18,8 +18,9 @@ from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.problem import generate_problem, training_step
 from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
 from nnkit.benchmarks.timing import REST
-from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, TrainingConfig
-from nnkit.training.run import Run
+from nnkit.engine.places import width_of
+from nnkit.runs.config import Config, DataConfig, ModelConfig, RunConfig, TrainingConfig
+from nnkit.runs.run import Run
 
 __all__ = ["cases"]
 
@@ -119,8 +120,8 @@ class _Floor:
     """The matrix products of an epoch alone."""
 
     def __init__(self, plan: Plan, run: Run, batch: int) -> None:
-        stages = [stage for stage in run.trainer.network.stages if stage.layer is not None]
-        widths = (stages[0].inputs, *(stage.outputs for stage in stages))
+        places = [place for place in run.trainer.network.places if place.parameters]
+        widths = (width_of(places[0].inputs), *(width_of(place.outputs) for place in places))
         backend = plan.backend()
         self._clock = clock_for(backend)
         self._products = training_step(generate_problem(widths, batch, 4), backend).products()

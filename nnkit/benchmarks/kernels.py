@@ -8,11 +8,11 @@ from functools import cache, partial
 
 import numpy as np
 
+from nnkit.backends.operations import Copy, Kernel
 from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.clocks import clock_for, on_stream
 from nnkit.benchmarks.gpu.kernels import Variant, record
 from nnkit.benchmarks.gpu.settings import random_array
-from nnkit.benchmarks.gpu.traffic import Call
 from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
 from nnkit.benchmarks.timing import in_turns
@@ -67,19 +67,21 @@ def _case(plan: Plan, network: Variant, kernel: str) -> Case:
 
 
 @cache
-def _recorded(plan: Plan, network: Variant) -> dict[str, Call]:
+def _recorded(plan: Plan, network: Variant) -> dict[str, Kernel]:
     return record(network, plan.backend())
 
 
 def _measure(plan: Plan, network: Variant, kernel: str, blank: Record) -> Iterable[Record]:
-    backend, call = plan.backend(), _recorded(plan, network)[kernel]
+    backend, recorded = plan.backend(), _recorded(plan, network)[kernel]
     small = network.rows * network.width <= _CACHED
     runs, repeats = (_RUNS, 3 * plan.repeats) if small or plan.on_gpu else (2, plan.repeats)
-    changes = {"rates": backend.from_host(np.full(runs, 1e-6))} if kernel == "update" else {}
-    restore = _restoring(backend, call)
-    fused = backend.program([call.prepare(backend, **changes)] * runs).run
-    expression = unfused(call, network.activation, network.loss, network.optimizer)
-    copy, copied = _copy(backend, call.moved(), runs)
+    if kernel == "update":
+        recorded = recorded.given(rates=backend.from_host(np.full(runs, 1e-6)))
+    restore = _restoring(backend, recorded)
+    fused = backend.compile([recorded] * runs).run
+    expression = unfused(recorded, network.activation, network.loss, network.optimizer)
+    moved = recorded.moved()
+    copy, copied = _copy(backend, moved, runs)
     clock = clock_for(backend)
 
     def clock_from_the_start(function: Callable[[], object]) -> float:
@@ -93,14 +95,19 @@ def _measure(plan: Plan, network: Variant, kernel: str, blank: Record) -> Iterab
     figures = {
         "fused": measured("s", own),
         "unfused": measured("s", plain),
-        "moved": per_second("B/s", call.moved(), own),
+        "moved": per_second("B/s", moved, own),
         "copy": per_second("B/s", copied, copying),
     }
     ratios = {
         "unfused / fused": plain_ratio(plain, own),
-        "rate / copy's rate": plain_ratio(call.moved() / own, copied / copying),
+        "rate / copy's rate": plain_ratio(moved / own, copied / copying),
     }
-    details = {"bytes": call.moved(), "read once": call.reads(), "written once": call.writes()}
+    flags = recorded.constants
+    details = {
+        "bytes": moved,
+        "read once": [one.name for one in recorded.declaration.reads(flags)],
+        "written once": [one.name for one in recorded.declaration.writes(flags)],
+    }
     yield replace(blank, figures=figures, ratios=ratios, details=details)
 
 
@@ -113,20 +120,20 @@ def _copy(backend: Backend, moved: int, runs: int) -> tuple[Callable[[], object]
     """Return copies that read and write as many bytes together as a kernel moves, and those bytes."""
     source = random_array(backend, (max(moved // 8, 1),))
     target = backend.zeros(source.shape, np.float32)
-    return backend.program([backend.copy(source, target)] * runs).run, 2 * source.nbytes
+    return backend.compile([Copy(source, target)] * runs).run, 2 * source.nbytes
 
 
-def _restoring(backend: Backend, call: Call) -> Callable[[], object]:
+def _restoring(backend: Backend, kernel: Kernel) -> Callable[[], object]:
     """Return what gives every array that the kernel changes its first values again.
 
     A derivative applied time and again makes its numbers so small that the processor is slow with them.
     """
-    names = {*call.writes(), "counters", "scalars"} & set(call.arguments)
-    # The sources stay as they are; the same array may go by two names.
-    arrays = {id(array): array for name in names if (array := call.arguments[name]) is not None}
+    figures = (kernel.arguments.get(name) for name in ("counters", "scalars"))
+    # The same array may go by two names.
+    arrays = {id(array): array for array in (*kernel.writes(), *figures) if array is not None}
     copies = []
     for array in arrays.values():
         kept = backend.empty(array.shape, array.dtype)
-        backend.program([backend.copy(array, kept)]).run()
-        copies.append(backend.copy(kept, array))
-    return backend.program(copies).run
+        backend.compile([Copy(array, kept)]).run()
+        copies.append(Copy(kept, array))
+    return backend.compile(copies).run

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends.operations import Copy
 from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.problem import PIXELS
 from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
-from nnkit.core.batch import Placement, Rows
-from nnkit.core.features import Features
-from nnkit.core.order import epoch_order
+from nnkit.feed.batch import Placement, Rows
+from nnkit.feed.features import Features
+from nnkit.feed.order import epoch_order
 from nnkit.kernels.layout import BATCH, COUNTERS
 
 __all__ = ["PLACES", "cases"]
@@ -67,7 +68,7 @@ def _time(plan: Plan, source: NDArray, place: str, blank: Record) -> Record:
     rows = Rows(backend, np.float32, features, labels, shuffled=True, placement=placement)
     batch = rows.batch(_BATCH)
     gathers = [
-        backend.program([rows.gather(batch, _counters(backend, number), _BATCH)]).run
+        backend.compile([rows.gather(batch, _counters(backend, number), _BATCH)]).run
         for number in range(count)
     ]
     rows.begin(epoch_order(len(source), 0, 0))
@@ -78,7 +79,7 @@ def _time(plan: Plan, source: NDArray, place: str, blank: Record) -> Record:
                 gather()
 
     target = backend.zeros(batch.inputs.shape, np.float32)
-    copies = [backend.program([backend.copy(batch.inputs, target)]).run] * count
+    copies = [backend.compile([Copy(batch.inputs, target)]).run] * count
     loading, copying = plan.time([load, lambda: [copy() for copy in copies]])
     rows.close()
     figures = {

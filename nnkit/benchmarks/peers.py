@@ -16,6 +16,7 @@ import numpy as np
 
 from nnkit.benchmarks.clocks import HostClock
 from nnkit.benchmarks.problem import Problem
+from nnkit.engine.places import parameter_name
 
 __all__ = ["JaxEpoch", "JaxStep", "ScikitLearn", "TorchCompiled", "TorchEager", "TorchGraph"]
 
@@ -65,7 +66,7 @@ def _classifier(problem: Problem) -> Any:
 
         def _init_coef(self, fan_in: int, fan_out: int, dtype: Any) -> Any:
             # Called for one layer after the other.
-            weights = problem.parameters[f"layers.{len(self.coefs_)}.weight"]
+            weights = problem.parameters[parameter_name(len(self.coefs_), "weight")]
             return weights.astype(dtype), np.zeros(fan_out, dtype)
 
         def _backprop(self, *arguments: Any) -> Any:
@@ -121,7 +122,9 @@ def _torch_network(problem: Problem, device: str) -> Any:
     linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         for number, layer in enumerate(linear):
-            layer.weight.copy_(torch.from_numpy(problem.parameters[f"layers.{number}.weight"].T.copy()))
+            layer.weight.copy_(
+                torch.from_numpy(problem.parameters[parameter_name(number, "weight")].T.copy())
+            )
             layer.bias.zero_()
     return network.to(device)
 
@@ -299,7 +302,9 @@ class JaxStep:
             },
             place,
         )
-        weights = [problem.parameters[f"layers.{layer}.weight"] for layer in range(len(problem.widths) - 1)]
+        weights = [
+            problem.parameters[parameter_name(layer, "weight")] for layer in range(len(problem.widths) - 1)
+        ]
         parameters = [(weight, np.zeros(weight.shape[1], np.float32)) for weight in weights]
         zeros = [tuple(map(np.zeros_like, pair)) for pair in parameters]
         state = {"parameters": parameters, "first": zeros, "second": zeros, "step": np.int32(0)}

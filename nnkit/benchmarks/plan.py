@@ -62,7 +62,7 @@ class Plan:
 
     def backend(self, precision: str = "fp32") -> Backend:
         """Return the device, its float32 products in this precision."""
-        return select(self.device).backend.computing(precision)
+        return select(self.device).backend.with_precision(precision)
 
     @property
     def on_gpu(self) -> bool:

@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends import select
+from nnkit.backends.operations import Product
 from nnkit.benchmarks.plan import Case, Plan
 from nnkit.benchmarks.records import Record, measured, per_second, plain_ratio
 from nnkit.benchmarks.timing import REST, in_turns, seconds_on_host
-from nnkit.core.layers import Dense
-from nnkit.core.losses import loss_for_task
-from nnkit.core.network import Network
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.engine.places import parameter_name
 from nnkit.model import Model
+from nnkit.nn.layers import Dense
+from nnkit.nn.losses import loss_for_task
+from nnkit.nn.network import Network
 
 __all__ = ["cases"]
 
@@ -59,7 +61,10 @@ def _layers(network: Network) -> list[tuple[NDArray, NDArray]]:
     """Return each layer's weights and biases, taken from the device once."""
     values = network.parameters()
     count = len(values) // 2
-    return [(values[f"layers.{layer}.weight"], values[f"layers.{layer}.bias"]) for layer in range(count)]
+    return [
+        (values[parameter_name(layer, "weight")], values[parameter_name(layer, "bias")])
+        for layer in range(count)
+    ]
 
 
 def _latency(plan: Plan, widths: tuple[int, ...], blank: Record) -> Iterable[Record]:
@@ -117,8 +122,8 @@ def _products(layers: list[tuple[NDArray, NDArray]], row: NDArray) -> Callable[[
     outs = [np.ones((1, weight.shape[1]), np.float32) for weight, _ in layers]
     inputs = [row, *outs[:-1]]
     weights = [weight for weight, _ in layers]
-    products = [backend.matmul(*product) for product in zip(inputs, weights, outs, strict=True)]
-    return backend.program(products).run
+    products = [Product(*product) for product in zip(inputs, weights, outs, strict=True)]
+    return backend.compile(products).run
 
 
 def _torch(layers: list[tuple[NDArray, NDArray]], row: NDArray) -> Callable[[], object]:

@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.backends.protocol import Backend
-from nnkit.core.batch import Placement, Rows
-from nnkit.core.features import Features
-from nnkit.core.layers import Dense, Dropout, Layer, stages_of
-from nnkit.core.losses import loss_from
-from nnkit.core.mixed import Half
-from nnkit.core.optimizers import Adam
-from nnkit.core.parameters import Arena, segments_for
-from nnkit.core.step import Penalty, Step
+from nnkit.engine.objective import Penalty
+from nnkit.engine.parameters import Arena
+from nnkit.engine.places import parameter_name
+from nnkit.engine.precision import HalfPrecision
+from nnkit.engine.segments import segments_for
+from nnkit.engine.step import Step
+from nnkit.feed.batch import Placement, Rows
+from nnkit.feed.features import Features
+from nnkit.nn.layers import Dense, Dropout, Layer, place_layers
+from nnkit.nn.losses import loss_from
+from nnkit.nn.optimizers import Adam
 
 __all__ = ["Problem", "generate_problem", "last_loss_of_epoch", "training_step"]
 
@@ -91,7 +94,7 @@ def generate_problem(
     parameters = {}
     for layer, (fan_in, units) in enumerate(pairwise(widths)):
         weights = generator.standard_normal((fan_in, units), dtype=np.float32)
-        parameters[f"layers.{layer}.weight"] = weights * np.float32((2 / fan_in) ** 0.5)
+        parameters[parameter_name(layer, "weight")] = weights * np.float32((2 / fan_in) ** 0.5)
     return Problem(widths, batch_size, steps, inputs, labels, order, parameters, learning_rate)
 
 
@@ -101,7 +104,7 @@ def training_step(
     dropout: float = 0.0,
     activation: str = "relu",
     dtype: DTypeLike = np.float32,
-    half: Half | None = None,
+    half: HalfPrecision | None = None,
     placement: Placement = "device",
 ) -> Step:
     """Return nnkit's step for a problem, ready to run its first epoch.
@@ -118,7 +121,7 @@ def training_step(
         Of the hidden layers.
     dtype : dtype
         float32 or float64.
-    half : Half, optional
+    half : HalfPrecision, optional
         What is kept in 16 bits.
     placement : {"device", "pinned", "pageable"}
         Where the rows lie.
@@ -127,8 +130,8 @@ def training_step(
     layers: list[Layer] = []
     for width in hidden:
         layers += [Dense(width, activation), Dropout(dropout)]
-    stages = stages_of([*layers, Dense(outputs)], inputs)
-    arena = Arena(segments_for(stages), backend, dtype)
+    places = place_layers([*layers, Dense(outputs)], inputs)
+    arena = Arena(segments_for(places), backend, dtype)
     for name, values in problem.parameters.items():
         backend.write(arena.view(name), values)
     pixels = problem.inputs.dtype == np.uint8
@@ -137,7 +140,7 @@ def training_step(
     rows = Rows(backend, dtype, features, targets, shuffled=True, placement=placement)
     loss = loss_from("binary_cross_entropy" if problem.binary else "cross_entropy")
     optimizer = Adam(problem.learning_rate)
-    step = Step(stages, arena, loss, Penalty(), problem.batch_size, 0, optimizer, rows, half=half)
+    step = Step(places, arena, loss, Penalty(), problem.batch_size, 0, optimizer, rows, half=half)
     step.begin_epoch(0, problem.order, np.full(problem.steps, problem.learning_rate))
     return step
 

@@ -13,14 +13,15 @@ import numpy as np
 
 from nnkit.backends import select
 from nnkit.benchmarks.timing import REST, Spread, in_turns, ratio, spread
-from nnkit.core.batch import Rows
-from nnkit.core.features import Features
-from nnkit.core.layers import Dense
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
-from nnkit.core.optimizers import Adam
-from nnkit.core.order import epoch_order
-from nnkit.core.step import Penalty, Step
+from nnkit.engine.objective import Penalty
+from nnkit.engine.step import Step
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Features
+from nnkit.feed.order import epoch_order
+from nnkit.nn.layers import Dense
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import Adam
 
 __all__ = ["StepTimes", "example_step", "measure_in_processes", "measure_step"]
 
@@ -77,7 +78,7 @@ def example_step(widths: Sequence[int], batch_size: int, steps: int, device: str
     loss = loss_from("cross_entropy" if outputs > 1 else "binary_cross_entropy")
     encoded = targets if outputs > 1 else targets.astype(np.float32)[:, None]
     rows = Rows(backend, np.float32, features, encoded, shuffled=True)
-    step = Step(network.stages, network.arena, loss, Penalty(), batch_size, 0, Adam(1e-3), rows)
+    step = Step(network.places, network.arena, loss, Penalty(), batch_size, 0, Adam(1e-3), rows)
     step.begin_epoch(0, epoch_order(count, 0, 0), np.full(steps, 1e-3))
     return step
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from nnkit.backends.operations import Copy, Product
 from nnkit.benchmarks.plan import LEAST_REPEATS, Case, Plan
 from nnkit.benchmarks.problem import PIXELS, generate_problem, training_step
 from nnkit.benchmarks.records import Quantity, Record, measured, per_second, plain_ratio
@@ -61,8 +62,8 @@ def _rates(plan: Plan) -> tuple[float, float]:
     a, b, out = (backend.zeros((size, size), np.float32) for _ in range(3))
     source, target = (backend.zeros(size * size * 4, np.float32) for _ in range(2))
     product, copy = (
-        backend.program([backend.matmul(a, b, out)]),
-        backend.program([backend.copy(source, target)]),
+        backend.compile([Product(a, b, out)]),
+        backend.compile([Copy(source, target)]),
     )
     multiplying, copying = plan.time([product.run, copy.run], repeats=3)
     return 2 * size**3 / float(np.median(multiplying)), 2 * source.nbytes / float(np.median(copying))

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nnkit.backends.protocol import Array
-from nnkit.benchmarks.gpu.traffic import Call
+from nnkit.backends.operations import Array, Kernel
 from nnkit.kernels.layout import STEP
 
 __all__ = ["unfused"]
@@ -20,13 +19,13 @@ _RATE = 1e-6  # of every update: the weights stay where they are
 _BETA1, _BETA2, _EPSILON, _MOMENTUM = 0.9, 0.999, 1e-8, 0.9
 
 
-def unfused(call: Call, activation: str | None, loss: str, optimizer: str) -> Callable[[], _Results]:
+def unfused(call: Kernel, activation: str | None, loss: str, optimizer: str) -> Callable[[], _Results]:
     """Return the expression for a kernel's call; it changes none of the kernel's arrays.
 
     Parameters
     ----------
-    call : Call
-        What the kernel was prepared with.
+    call : Kernel
+        With what the kernel works on.
     activation, loss, optimizer : str
         Of the step that it belongs to.
     """
@@ -67,7 +66,7 @@ def _erf(xp: Any, x: Array) -> Array:
     return erf(x)
 
 
-def _gather(call: Call, xp: Any) -> _Results:
+def _gather(call: Kernel, xp: Any) -> _Results:
     a = call.arguments
     rows = a["order"][: a["batch_size"]]
     x = a["source"][rows].astype(a["inputs"].dtype)
@@ -76,7 +75,7 @@ def _gather(call: Call, xp: Any) -> _Results:
     return {"inputs": x, "labels": a["targets"][rows]}
 
 
-def _forward(call: Call, xp: Any, activation: str | None) -> _Results:
+def _forward(call: Kernel, xp: Any, activation: str | None) -> _Results:
     a = call.arguments
     z = a["z"] + a["bias"]
     y = xp.maximum(z, 0) if activation == "relu" else 0.5 * z * (1 + _erf(xp, z * 0.5**0.5))
@@ -86,7 +85,7 @@ def _forward(call: Call, xp: Any, activation: str | None) -> _Results:
     return {"a": y, "z": z} if call.constants["KEEP_Z"] else {"z": y}
 
 
-def _backward(call: Call, xp: Any, activation: str | None) -> _Results:
+def _backward(call: Kernel, xp: Any, activation: str | None) -> _Results:
     a = call.arguments
     delta = a["delta"]
     if call.constants["DROPOUT"]:
@@ -100,7 +99,7 @@ def _backward(call: Call, xp: Any, activation: str | None) -> _Results:
     return {"delta": delta, "bias_gradient": delta.sum(axis=0)}
 
 
-def _cross_entropy(call: Call, xp: Any) -> _Results:
+def _cross_entropy(call: Kernel, xp: Any) -> _Results:
     a = call.arguments
     labels, rows = a["labels"], xp.arange(len(a["labels"]))
     z = a["outputs"] + a["bias"]
@@ -114,7 +113,7 @@ def _cross_entropy(call: Call, xp: Any) -> _Results:
     return {"loss": loss, "gradient": gradient, "bias_gradient": gradient.sum(axis=0)}
 
 
-def _squared_error(call: Call, xp: Any) -> _Results:
+def _squared_error(call: Kernel, xp: Any) -> _Results:
     a = call.arguments
     residual = a["outputs"] + a["bias"] - a["labels"]
     gradient = residual / (a["batch_size"] * residual.shape[1])
@@ -125,7 +124,7 @@ def _squared_error(call: Call, xp: Any) -> _Results:
     }
 
 
-def _binary_cross_entropy(call: Call, xp: Any) -> _Results:
+def _binary_cross_entropy(call: Kernel, xp: Any) -> _Results:
     a = call.arguments
     z, t = a["outputs"] + a["bias"], a["labels"]
     loss = (xp.logaddexp(z.dtype.type(0), z) - t * z).mean(axis=1).sum()
@@ -133,14 +132,14 @@ def _binary_cross_entropy(call: Call, xp: Any) -> _Results:
     return {"loss": loss, "gradient": gradient, "bias_gradient": gradient.sum(axis=0)}
 
 
-_LOSSES: Mapping[str, Callable[[Call, Any], _Results]] = {
+_LOSSES: Mapping[str, Callable[[Kernel, Any], _Results]] = {
     "cross_entropy": _cross_entropy,
     "mse": _squared_error,
     "binary_cross_entropy": _binary_cross_entropy,
 }
 
 
-def _penalise(call: Call, xp: Any) -> _Results:
+def _penalise(call: Kernel, xp: Any) -> _Results:
     a = call.arguments
     w, l1, l2 = a["values"], _own(a, "l1"), _own(a, "l2")
     total = (l1 * xp.abs(w) + 0.5 * l2 * w * w).sum()
@@ -152,7 +151,7 @@ def _own(arguments: Mapping[str, Any], name: str) -> Any:
     return arguments["values"].dtype.type(arguments[name])
 
 
-def _updates(call: Call, xp: Any, optimizer: str) -> Callable[[], _Results]:
+def _updates(call: Kernel, xp: Any, optimizer: str) -> Callable[[], _Results]:
     """Return an update in place of copies, as a training loop would have it."""
     a = call.arguments
     w, g = a["values"].copy(), a["gradients"]

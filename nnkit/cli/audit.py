@@ -37,7 +37,7 @@ def audit(
 
     It prints metrics, rates of yes with 95 % intervals, and how far apart the groups are.
     """
-    from nnkit.data.pictures import Pictures
+    from nnkit.data.pictures.columns import Pictures
     from nnkit.errors import DataError
     from nnkit.insight.audits import audit as audited
     from nnkit.insight.audits import grouping

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from nnkit.cli.loading import untrained_run
+from nnkit.cli.loading import training_plan
 from nnkit.cli.options import AsJson, Assignments, Source, Target
-from nnkit.cli.printing import print_columns, print_findings, print_run
+from nnkit.cli.printing import print_columns, print_findings, print_plan
 
 
 def check(
@@ -19,17 +19,17 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with data and settings before training."""
-    run = untrained_run(source, target, assignments, quiet=as_json)
-    findings = run.check()
+    plan = training_plan(source, target, assignments, quiet=as_json)
+    findings = plan.check()
     if as_json:
         import json
 
-        schema = run.dataset.schema
+        schema = plan.dataset.schema
         columns = [] if schema is None else [column.to_json() for column in schema.columns]
         typer.echo(json.dumps({"findings": [finding.to_json() for finding in findings], "columns": columns}))
     else:
-        print_run(run)
-        print_columns(run.dataset.schema)
+        print_plan(plan)
+        print_columns(plan.dataset.schema)
         print_findings(findings)
         if not findings:
             typer.echo("nothing was found that is wrong before training")

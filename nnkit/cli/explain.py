@@ -68,7 +68,7 @@ class _Question:
 
     def check(self) -> None:
         """Raise `ConfigError` where a number is out of its range or two options do not go together."""
-        from nnkit.checks import whole
+        from nnkit.checks import Whole
         from nnkit.errors import ConfigError
 
         if self.method == "permutation":
@@ -81,9 +81,9 @@ class _Question:
                 raise ConfigError(f"{why}: leave out `{name}`, or choose another `method`")
         if self.out is not None and self.row is None:
             raise ConfigError(f"`out` {self.out} is a picture of one row: say which with `row`")
-        whole("seed", self.seed, 0, 2**32 - 1)
+        Whole(0, 2**32 - 1)("seed", self.seed)
         if self.rows is not None:
-            whole("rows", self.rows, 1)
+            Whole(1)("rows", self.rows)
 
 
 def explain(
@@ -181,8 +181,8 @@ def explain(
 
 def _importance(model: Model, dataset: Dataset, examples: Examples, asked: _Question) -> Importance:
     from nnkit.errors import DataError
+    from nnkit.insight.evaluated_model import drawn_examples
     from nnkit.insight.importance import permutation_importance
-    from nnkit.insight.subject import drawn_examples
 
     if examples.target is None:
         raise DataError(
@@ -209,7 +209,7 @@ def _most_moving(model: Model, features: Any, asked: _Question) -> list[str] | N
     from nnkit.data.examples import Examples
     from nnkit.insight.attributions import integrated_gradients
     from nnkit.insight.columns import model_columns
-    from nnkit.insight.subject import drawn_examples
+    from nnkit.insight.evaluated_model import drawn_examples
 
     count = len(model_columns(model))
     if count <= _MOST_SHUFFLED or model.preprocessor.pictures is not None:
@@ -229,9 +229,9 @@ def _most_moving(model: Model, features: Any, asked: _Question) -> list[str] | N
 def _explanation(model: Model, dataset: Dataset, examples: Examples, asked: _Question) -> Explanation:
     import numpy as np
 
-    from nnkit.data.pictures import Pictures
+    from nnkit.data.pictures.columns import Pictures
     from nnkit.errors import DataError
-    from nnkit.insight.subject import drawn_examples
+    from nnkit.insight.evaluated_model import drawn_examples
 
     background = drawn_examples(examples, _MOST_BACKGROUND, asked.seed).features
     if asked.row is None:
@@ -261,7 +261,7 @@ def _values(examples: Examples, row: int) -> dict[str, str]:
     """Return a row's values in the user's own words."""
     import numpy as np
 
-    from nnkit.data.pictures import Pictures
+    from nnkit.data.pictures.columns import Pictures
 
     features: Any = examples.features
     if isinstance(features, Pictures):

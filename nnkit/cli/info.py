@@ -65,8 +65,9 @@ def _model_json(model: Model) -> dict[str, Any]:
         "text": [operation.column for operation in model.preprocessor.text_columns],
         "inputs": model.network.inputs,
         "layers": [str(layer) for layer in model.network.layers],
-        "parameters": sum(values.size for values in model.network.parameters().values()),
+        "parameters": model.parameter_count,
         "dtype": model.network.arena.dtype.name,
         "loss": model.loss.to_json(),
+        "estimator": model.estimator,
         "details": model.details,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -36,9 +37,9 @@ def init(
 
     An existing file is not overwritten.
     """
-    from nnkit.config import Config
     from nnkit.errors import FileError
     from nnkit.files import write_whole
+    from nnkit.runs.config import Config
 
     source = None if file.endswith(".toml") else file
     path = Path(file) if source is None else _config_path(source)
@@ -48,7 +49,7 @@ def init(
     config = Config().with_overrides([*named, *(assignments or [])])
     if source is not None:
         # Not as an override, which would be made absolute: it stays relative to the file.
-        config = config.model_copy(update={"data": config.data.model_copy(update={"train": source})})
+        config = replace(config, data=config.data.changed(train=source))
     header = _HEADER.format(file=shlex.quote(path.name))
     write_whole(path, (header + config.to_commented_toml()).encode())
     typer.echo(f"config   {path}")
@@ -57,9 +58,9 @@ def init(
 
 def _config_path(source: str) -> Path:
     """Return the config's name for data, in the working directory."""
-    from nnkit.data.builtin import BUILT_INS
-    from nnkit.data.sources import source_not_found
-    from nnkit.data.text_files import plain_name
+    from nnkit.data.files.text import plain_name
+    from nnkit.data.sources.built_in import BUILT_INS
+    from nnkit.data.sources.loading import source_not_found
 
     path = Path(source).expanduser()
     if source not in BUILT_INS and not path.exists():

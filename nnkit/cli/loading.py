@@ -1,4 +1,4 @@
-"""What commands load: a config, a model, rows, a training that is only looked at."""
+"""What commands load: a config, a model, rows, the plan of a training."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nnkit.run_folder import model_file
 from nnkit.working import working
 
 if TYPE_CHECKING:
-    from nnkit.config import Config
     from nnkit.data.examples import Dataset
     from nnkit.errors import DataError
     from nnkit.model import Model
-    from nnkit.training.run import Run
+    from nnkit.runs.config import Config
+    from nnkit.runs.plan import TrainingPlan
 
 
 def config_from(sources: list[str] | None) -> Config:
-    from nnkit.config import Config, DataConfig, load_config
+    from nnkit.runs.config import Config, DataConfig, load_config
 
     if not sources:
         return Config(data=DataConfig(train="digits"))
@@ -52,8 +52,8 @@ def load_rows(
     target: str | None = None,
 ) -> Dataset:
     """Load rows to measure a model on, or to predict; `target` names a column other than the model's."""
-    from nnkit.data.pictures import PictureOptions, PictureSettings
-    from nnkit.data.sources import load_dataset
+    from nnkit.data.pictures.columns import PictureOptions, PictureSettings
+    from nnkit.data.sources.loading import load_dataset
 
     settings = model.preprocessor.pictures
     names = [target] if target is not None else list(model.target.names) or None
@@ -106,15 +106,15 @@ def decision_threshold(model: Model, threshold: float | None) -> float:
     return 0.5 if threshold is None else threshold
 
 
-def untrained_run(
+def training_plan(
     source: list[str] | None, target: str | None, assignments: list[str] | None, quiet: bool
-) -> Run:
-    """Prepare a training that is only looked at; what the library logs goes to standard error, or nowhere."""
-    from nnkit.training.run import Run
+) -> TrainingPlan:
+    """Prepare a training; what the library logs goes to standard error, or nowhere where `quiet`."""
+    from nnkit.runs.plan import TrainingPlan
 
     named = [] if target is None else [f"data.target={target}"]
     config = config_from(source).with_overrides([*named, *(assignments or [])])
     if quiet:
-        return Run(config)
+        return TrainingPlan(config)
     with printed_notes():
-        return Run(config)
+        return TrainingPlan(config)

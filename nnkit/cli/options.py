@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from nnkit.checks import settings_of
+from nnkit.cli.choices import completed, listed
+from nnkit.runs.sections import SECTIONS
 from nnkit.working import stop_listening
 
 
@@ -16,6 +19,30 @@ def quieten(is_quiet: bool) -> bool:
     if is_quiet:
         stop_listening()
     return is_quiet
+
+
+def of_key(key: str, panel: str, names: tuple[str, ...] = ()) -> Any:
+    """Return the option for a key of a config, with the key's help and default.
+
+    Parameters
+    ----------
+    key : str
+        Such as ``training.epochs``.
+    panel : str
+        The part of the help that it stands in.
+    names : tuple of str
+        The names it may be, where they are many: they are listed in the help, and completed.
+    """
+    section, _, name = key.partition(".")
+    known = settings_of(SECTIONS[section])[name]
+    default = known.default
+    return typer.Option(
+        metavar="NAME" if names else None,
+        help=f"{known.help} One of {listed(names)}." if names else known.help,
+        show_default=f"{default:g}" if isinstance(default, float) else str(default),
+        rich_help_panel=panel,
+        autocompletion=completed(names) if names else None,
+    )
 
 
 class OnBad(StrEnum):

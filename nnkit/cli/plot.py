@@ -21,7 +21,7 @@ def plot(
             metavar="PLOT", help=f"What to draw: {listed(PLOTS)}.", autocompletion=completed(PLOTS)
         ),
     ],
-    subject: Annotated[
+    path: Annotated[
         Path | None,
         typer.Argument(metavar="RUN|MODEL", help="A run folder, or a model file; activations need none."),
     ] = None,
@@ -48,9 +48,9 @@ def plot(
 
         if out is not None:
             check_picture(out)
-        drawn = plot_of(what, subject, data, lambda model, source: load_rows(model, source, OnBad.error))
+        drawn = plot_of(what, path, data, lambda model, source: load_rows(model, source, OnBad.error))
         if out is None:
-            run = Path() if subject is None else find_run(subject)
+            run = Path() if path is None else find_run(path)
             out = (run if run.is_dir() else Path()) / f"{what}.png"
         write_plot(drawn, out, dark)
     typer.echo(f"{drawn.title}: {drawn.description}")

@@ -84,7 +84,7 @@ def predict(
 
 def _kept(dataset: Dataset, examples: Examples, names: list[str], out: Path | None) -> dict[str, Any]:
     """Return the columns to write beside the predictions: of pictures their paths, else those named."""
-    from nnkit.data.pictures import Pictures
+    from nnkit.data.pictures.columns import Pictures
     from nnkit.errors import ConfigError
 
     features = examples.features

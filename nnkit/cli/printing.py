@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from nnkit.data.tables.schema import Schema
+    from nnkit.diagnostics.findings import Finding
     from nnkit.model import Model
-    from nnkit.training.diagnostics import Finding
-    from nnkit.training.run import Run
+    from nnkit.runs.plan import TrainingPlan
 
 
-def print_run(run: Run) -> None:
-    from nnkit.core.layer_words import layers_in_words
-    from nnkit.data.pictures import Pictures
+def print_plan(plan: TrainingPlan) -> None:
+    from nnkit.data.pictures.columns import Pictures
+    from nnkit.nn.layers import layers_in_words
 
-    model, trainer = run.model, run.trainer
+    model, trainer = plan.model, plan.trainer
     kind = model.task if model.classes is None else f"{model.task}, {len(model.classes)} classes"
     if model.task == "multilabel":
         kind = f"multilabel, {model.target.outputs} labels"
-    held_out = f", {run.held_out_rows:,} held out" if run.held_out_rows else ""
-    test = "" if run.dataset.test is None else f", {len(run.dataset.test):,} to test on"
-    features = run.dataset.train.features
+    held_out = f", {plan.held_out_rows:,} held out" if plan.held_out_rows else ""
+    test = "" if plan.dataset.test is None else f", {len(plan.dataset.test):,} to test on"
+    features = plan.dataset.train.features
     rows, made = "rows", ""
     if isinstance(features, Pictures):
         rows, made = "pictures", f"; {features.settings}; {features.origin}"
-    counts = f"{run.training_rows:,} {rows} to train on{held_out}{test}"
-    typer.echo(f"data     {run.dataset.name}: {counts} ({kind}{made})")
+    counts = f"{plan.training_rows:,} {rows} to train on{held_out}{test}"
+    typer.echo(f"data     {plan.dataset.name}: {counts} ({kind}{made})")
     typer.echo(f"network  {layers_in_words(model.network.layers, model.preprocessor.width)}")
     typer.echo(
         f"training {trainer.loss.name}, {trainer.optimizer.name} at {trainer.optimizer.learning_rate:g}, "
-        f"batches of {run.config.training.batch_size}, {trainer.precision}"
+        f"batches of {plan.config.training.batch_size}, {trainer.precision}"
     )
 
 

@@ -13,7 +13,7 @@ from nnkit.terminal import number
 from nnkit.working import working
 
 if TYPE_CHECKING:
-    from nnkit.training.run_summary import RunSummary
+    from nnkit.runs.summary import RunSummary
 
 
 def runs(
@@ -32,7 +32,7 @@ def runs(
         raise FileError(f"{folder}: there is no such folder; trainings make it, or give the one they are in")
     found = run_folders(folder)
     with working("looking at runs", len(found), "runs") as work:
-        from nnkit.training.run_summary import summary_of
+        from nnkit.runs.summary import summary_of
 
         summaries = []
         for path in found:

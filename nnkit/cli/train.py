@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nnkit.cli.choices import ACTIVATIONS, LOSSES, OPTIMIZERS, SCHEDULES, completed, listed
+from nnkit.cli.choices import ACTIVATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from nnkit.cli.loading import config_from, printed_notes
-from nnkit.cli.options import Assignments, Quiet, Source, Target
-from nnkit.cli.printing import print_findings, print_metrics, print_run
+from nnkit.cli.options import Assignments, Quiet, Source, Target, of_key
+from nnkit.cli.printing import print_findings, print_metrics, print_plan
 from nnkit.cli.processor import take_the_processors_blas
 from nnkit.errors import AtEnd
-from nnkit.run_folder import find_run
+from nnkit.run_folder import CHECKPOINTS, find_run
 from nnkit.working import working
 
 if TYPE_CHECKING:
-    from nnkit.training.run import Outcome, Run
-    from nnkit.training.run_summary import RunSummary
+    from nnkit.runs.outcome import Outcome
+    from nnkit.runs.run import Run
+    from nnkit.runs.summary import RunSummary
 
 
 class Precision(StrEnum):
@@ -37,14 +38,7 @@ class Precision(StrEnum):
 def train(
     source: Source = None,
     target: Target = None,
-    validation: Annotated[
-        str | None,
-        typer.Option(
-            help="The share of the rows to hold out, 0 for none, or a file to validate on.",
-            show_default="0.1",
-            rich_help_panel="Data",
-        ),
-    ] = None,
+    validation: Annotated[str | None, of_key("data.validation", "Data")] = None,
     hidden: Annotated[
         str | None,
         typer.Option(
@@ -53,16 +47,7 @@ def train(
             rich_help_panel="Network",
         ),
     ] = None,
-    activation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"The activation of the hidden layers: {listed(ACTIVATIONS)}.",
-            show_default="relu",
-            rich_help_panel="Network",
-            autocompletion=completed(ACTIVATIONS),
-        ),
-    ] = None,
+    activation: Annotated[str | None, of_key("model.activation", "Network", ACTIVATIONS)] = None,
     dropout: Annotated[
         float | None,
         typer.Option(
@@ -71,94 +56,19 @@ def train(
             rich_help_panel="Network",
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="The number of passes over the rows.", show_default="20", rich_help_panel="Training"
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="The number of rows in each step.", show_default="128", rich_help_panel="Training"),
-    ] = None,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"How weights are updated: {listed(OPTIMIZERS)}.",
-            show_default="adam",
-            rich_help_panel="Training",
-            autocompletion=completed(OPTIMIZERS),
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help="The base learning rate.", show_default="1e-3", rich_help_panel="Training"),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"How the learning rate changes: {listed(SCHEDULES)}.",
-            show_default="cosine",
-            rich_help_panel="Training",
-            autocompletion=completed(SCHEDULES),
-        ),
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"What is minimised: auto (by the target), {listed(LOSSES)}.",
-            show_default="auto",
-            rich_help_panel="Training",
-            autocompletion=completed(("auto", *LOSSES)),
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(help="The decoupled weight decay.", show_default="0", rich_help_panel="Training"),
-    ] = None,
-    l1: Annotated[
-        float | None,
-        typer.Option(
-            help="The penalty on the weights' absolute values.", show_default="0", rich_help_panel="Training"
-        ),
-    ] = None,
-    l2: Annotated[
-        float | None,
-        typer.Option(
-            help="The penalty on half of the weights' squares.", show_default="0", rich_help_panel="Training"
-        ),
-    ] = None,
-    early_stopping: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop after this many epochs without improvement.",
-            show_default="never",
-            rich_help_panel="Training",
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Where to train: auto, cpu, cuda, or one GPU such as cuda:1.",
-            show_default="auto",
-            rich_help_panel="Run",
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="The precision to compute in.", show_default="fp32", rich_help_panel="Run"),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="The seed of the weights, the order of the rows and dropout.",
-            show_default="0",
-            rich_help_panel="Run",
-        ),
-    ] = None,
+    epochs: Annotated[int | None, of_key("training.epochs", "Training")] = None,
+    batch_size: Annotated[int | None, of_key("training.batch_size", "Training")] = None,
+    optimizer: Annotated[str | None, of_key("training.optimizer", "Training", OPTIMIZERS)] = None,
+    learning_rate: Annotated[float | None, of_key("training.learning_rate", "Training")] = None,
+    schedule: Annotated[str | None, of_key("training.schedule", "Training", SCHEDULES)] = None,
+    loss: Annotated[str | None, of_key("training.loss", "Training", ("auto", *LOSSES))] = None,
+    weight_decay: Annotated[float | None, of_key("training.weight_decay", "Training")] = None,
+    l1: Annotated[float | None, of_key("training.l1", "Training")] = None,
+    l2: Annotated[float | None, of_key("training.l2", "Training")] = None,
+    early_stopping: Annotated[int | None, of_key("training.early_stopping", "Training")] = None,
+    device: Annotated[str | None, of_key("run.device", "Run")] = None,
+    precision: Annotated[Precision | None, of_key("run.precision", "Run")] = None,
+    seed: Annotated[int | None, of_key("run.seed", "Run")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The run's folder.", show_default="runs/NAME-TIME", rich_help_panel="Run"),
@@ -221,10 +131,10 @@ def train(
 
         if track:
             run.claim_folder()
-        tracked = run.resolved().model_dump(mode="json") if track else None
+        tracked = run.resolved().tables() if track else None
         trackers = trackers_from(track, run.folder, tracked) if track else []
         if not quiet:
-            print_run(run)
+            print_plan(run)
         display = ProgressDisplay()
         stopped = stopped_by_signals(run.stop, signal.SIGINT, signal.SIGTERM)
         with AtEnd(display.close, "closing the display"), stopped as ended:
@@ -266,8 +176,9 @@ def _prepared(
 ) -> Run | None:
     """Return the training that the options describe; None where it is finished, which is said."""
     with working("loading nnkit"):
-        from nnkit.training.run import Run, check_free, resumed_config
-        from nnkit.training.run_summary import summary_of
+        from nnkit.runs.folder import check_free, resumed_config
+        from nnkit.runs.run import Run
+        from nnkit.runs.summary import summary_of
 
     options = {
         key: (_option_of(key), _value(key, value)) for key, value in given.items() if value is not None
@@ -298,7 +209,7 @@ def _value(key: str, value: Any) -> Any:
     parsed = ("data.target", "data.validation", "training.loss", "training.optimizer", "training.schedule")
     if key not in parsed:
         return value
-    from nnkit.config import value_from
+    from nnkit.runs.toml import value_from
 
     return value_from(value, f"{_option_of(key)} {value}")
 
@@ -325,7 +236,7 @@ def _nothing_to_resume(summary: RunSummary) -> str:
     done = (
         f"{folder} is {summary.state} after {summary.epoch} of {summary.epochs} epochs: nothing is left to do"
     )
-    if (folder / "checkpoints").is_dir():
+    if (folder / CHECKPOINTS).is_dir():
         return f"{done}\nTo train on: nnkit train --resume {folder} --epochs {longer}"
     return (
         f"{done}\nTo train longer, begin anew: nnkit train {folder}/config.toml --epochs {longer} --overwrite"

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from nnkit.cli.loading import untrained_run
+from nnkit.cli.loading import training_plan
 from nnkit.cli.options import AsJson, Assignments, Source, Target
-from nnkit.cli.printing import print_object, print_run
+from nnkit.cli.printing import print_object, print_plan
 from nnkit.working import working
 
 
@@ -37,9 +37,9 @@ def tune_rate(
         from nnkit.insight.drawing import check_picture
 
         check_picture(picture)
-    run = untrained_run(source, target, assignments, quiet=as_json)
+    plan = training_plan(source, target, assignments, quiet=as_json)
     with working("trying learning rates"):
-        found = run.tune_rate(lowest, highest, steps)
+        found = plan.tune_rate(lowest, highest, steps)
     if picture is not None:
         from nnkit.insight.drawing import write_plot
         from nnkit.insight.rate_plot import rate_plot
@@ -48,7 +48,7 @@ def tune_rate(
     if as_json:
         print_object(found.to_json())
         return
-    print_run(run)
+    print_plan(plan)
     typer.echo("\n".join(found.lines()))
     if picture is not None:
         typer.echo(f"picture  {picture}")

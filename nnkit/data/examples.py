@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.data.pictures import Pictures
+from nnkit.data.pictures.columns import Pictures
 
 if TYPE_CHECKING:
     import pyarrow as pa

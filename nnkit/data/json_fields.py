@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, TypeVar
 
+from nnkit.checks import Check, Choice, Flag, Number, Refused, Whole
 from nnkit.errors import ModelFileError
 
 __all__ = ["choice", "flag", "mapping", "number", "numbers", "sequence", "text", "texts", "whole", "wholes"]
+
+T = TypeVar("T")
 
 
 def _field(data: dict[str, Any], key: str) -> Any:
@@ -66,57 +68,36 @@ def texts(data: dict[str, Any], key: str, *, distinct: bool = False) -> tuple[st
 
 def choice(data: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
     """Return one of the allowed strings."""
-    value = text(data, key)
-    if value not in allowed:
-        raise _wrong(key, f"one of {', '.join(allowed)}")
-    return value
+    return _checked(Choice(allowed), _field(data, key), key)
 
 
 def flag(data: dict[str, Any], key: str) -> bool:
     """Return a boolean."""
-    value = _field(data, key)
-    if not isinstance(value, bool):
-        raise _wrong(key, "true or false")
-    return value
+    return _checked(Flag(), _field(data, key), key)
 
 
 def whole(data: dict[str, Any], key: str, low: int, high: int) -> int:
     """Return an integer in ``[low, high]``."""
-    value = _field(data, key)
-    if not _is_whole(value, low, high):
-        raise _wrong(key, f"a whole number between {low} and {high}")
-    return value
+    return _checked(Whole(low, high), _field(data, key), key)
 
 
 def wholes(data: dict[str, Any], key: str, low: int, high: int) -> tuple[int, ...]:
     """Return a tuple of integers in ``[low, high]``."""
-    values = sequence(data, key)
-    if not all(_is_whole(value, low, high) for value in values):
-        raise _wrong(key, f"a list of whole numbers between {low} and {high}")
-    return tuple(values)
-
-
-def _is_whole(value: Any, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return tuple(_checked(Whole(low, high), value, key) for value in sequence(data, key))
 
 
 def number(data: dict[str, Any], key: str) -> float:
     """Return a finite float."""
-    return _finite(_field(data, key), key)
+    return _checked(Number(), _field(data, key), key)
 
 
 def numbers(data: dict[str, Any], key: str) -> list[float]:
     """Return a list of finite floats."""
-    return [_finite(value, key) for value in sequence(data, key)]
+    return [_checked(Number(), value, key) for value in sequence(data, key)]
 
 
-def _finite(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(key, "a number")
+def _checked(check: Check[T], value: Any, key: str) -> T:
     try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise _wrong(key, "a finite number")
-    return result
+        return check.plain(value)
+    except Refused as error:
+        raise _wrong(key, error.words) from None

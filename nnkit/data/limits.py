@@ -1,4 +1,7 @@
-"""How much a file may unpack to: a small one can claim, or hold, more than any machine's memory."""
+"""How much a file may unpack to, and a picture be made into.
+
+A small file can claim, or hold, more than any machine's memory.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,12 @@ from pathlib import Path
 
 from nnkit.errors import DataError
 
-__all__ = ["check_size", "memory_limit", "readable"]
+__all__ = ["MOST_PICTURE_SIDE", "PICTURE_FITS", "check_size", "memory_limit", "readable"]
 
+MOST_PICTURE_SIDE = 4096
+"""The greatest height and width of what a picture is made into."""
+PICTURE_FITS = ("crop", "pad", "stretch")
+"""How a picture of another shape is made to fit."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data import json_fields
-from nnkit.data.terms import MOST_CHARACTERS, MOST_WORDS
+from nnkit.data.limits import MOST_PICTURE_SIDE, PICTURE_FITS
+from nnkit.data.text.options import MOST_CHARACTERS, MOST_WORDS
 from nnkit.errors import ModelFileError
 
 __all__ = [
-    "MOST_PICTURE_SIDE",
-    "PICTURE_FITS",
     "ArrayColumns",
     "CategoryColumn",
     "ColumnOperation",
@@ -28,11 +27,6 @@ __all__ = [
 ]
 
 _MOST_COLUMNS = 2**31 - 1
-MOST_PICTURE_SIDE = 4096
-"""The greatest height and width of what a picture is made into."""
-
-PICTURE_FITS = ("crop", "pad", "stretch")
-"""How a picture of another shape is made to fit."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class TextColumn:
     word_ngrams : int
         Up to how many words make a term.
     char_ngrams : (int, int), optional
-        The shortest and the longest character n-gram; see `nnkit.data.terms.find_terms`.
+        The shortest and the longest character n-gram; see `nnkit.data.text.terms.find_terms`.
     terms : tuple of str
         The vocabulary: term k has row k + 1 of the table, and row 0 is that of words that are not in it.
     buckets : int

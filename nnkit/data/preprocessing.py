@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnkit.core.features import Features, features_from
-from nnkit.core.network import PLAIN
+from nnkit.checks import Choice
 from nnkit.data import json_fields
-from nnkit.data.array_encoding import encode_array, fit_array
+from nnkit.data.arrays.encoding import encode_array, fit_array
 from nnkit.data.operations import (
     ArrayColumns,
     CategoryColumn,
@@ -24,8 +23,10 @@ from nnkit.data.operations import (
     TextColumn,
     operation_from_json,
 )
-from nnkit.data.pictures import Pictures, PictureSettings, encode_pictures, fit_pictures, settings_of
+from nnkit.data.pictures.columns import Pictures, PictureSettings, encode_pictures, fit_pictures, settings_of
 from nnkit.errors import ConfigError, DataError, ModelFileError
+from nnkit.feed.features import Features, features_from
+from nnkit.nn.network import PLAIN
 from nnkit.working import working
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from nnkit.data.tables.reading import Misfits
     from nnkit.data.tables.schema import Schema
-    from nnkit.data.text_options import TextOptions
+    from nnkit.data.text.options import TextOptions
 
 __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
 
@@ -106,8 +107,7 @@ class Preprocessor:
         DataError
             Where a value is infinite, NaN in an array or a text among numbers, or no column is left.
         """
-        if scaling not in SCALINGS:
-            raise ConfigError(f"scaling {scaling!r} is unknown: choose {', '.join(SCALINGS)}")
+        Choice(SCALINGS)("scaling", scaling)
         name = np.dtype(dtype).name
         if name not in _DTYPES:
             raise ConfigError(f"features are stored as float32 or float64, not {name}")
@@ -157,7 +157,7 @@ class Preprocessor:
         """
         dtype = np.dtype(self.dtype)
         if isinstance(self._first, PictureColumns):
-            from nnkit.data.picture_inputs import as_pictures
+            from nnkit.data.pictures.inputs import as_pictures
 
             return encode_pictures(as_pictures(features, settings_of(self._first)), self._first, rows)
         if isinstance(features, Pictures):

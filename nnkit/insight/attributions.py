@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.features import Features
-from nnkit.core.layers import Embedding
-from nnkit.core.sensitivity import Sensitivity
+from nnkit.checks import Choice
 from nnkit.data.operations import TextColumn
-from nnkit.errors import ConfigError
+from nnkit.engine.input_gradient import InputGradient
+from nnkit.feed.features import Features
 from nnkit.insight.columns import embedded_terms, model_columns, spread, term_name
 from nnkit.insight.explanation import Explanation, chosen_outputs, in_units, output_name
 from nnkit.model import Model
@@ -82,16 +81,17 @@ def integrated_gradients(
     ----------
     Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep Networks", arXiv:1703.01365.
     """
+    network = model.only_network("an explanation by gradients")
     features = model.preprocessor.transform(X)
     inputs = spread(model, features)
     others = inputs if background is None else spread(model, model.preprocessor.transform(background))
     base = baseline_inputs(model, features, others, baseline)
-    sensitivity = Sensitivity(model.network.stages, model.network.arena)
-    at_rows = sensitivity.outputs(inputs).astype(np.float64)
+    by_inputs = InputGradient(network.places, network.arena)
+    at_rows = by_inputs.outputs(inputs).astype(np.float64)
     chosen = chosen_outputs(model, at_rows, label)
-    at_base = sensitivity.outputs(base[None])[0].astype(np.float64)[chosen]
+    at_base = by_inputs.outputs(base[None])[0].astype(np.float64)[chosen]
     values = at_rows[np.arange(len(chosen)), chosen]
-    slopes = _mean_gradients(sensitivity, inputs, base, chosen, values - at_base)
+    slopes = _mean_gradients(by_inputs, inputs, base, chosen, values - at_base)
     scale, shift = in_units(model, chosen)
     slopes *= scale[:, None]
     columns = model_columns(model)
@@ -113,7 +113,7 @@ def integrated_gradients(
 def baseline_inputs(
     model: Model, features: Features, background: NDArray[np.float64], kind: Baseline
 ) -> NDArray[np.float64]:
-    """Return the inputs of the network's first stage at the baseline, shape (inputs,).
+    """Return the inputs of the network's first layer at the baseline, shape (inputs,).
 
     Parameters
     ----------
@@ -123,8 +123,7 @@ def baseline_inputs(
     background : ndarray of shape (rows, inputs)
     kind : {"mean", "zero"}
     """
-    if kind not in ("mean", "zero"):
-        raise ConfigError(f"baseline {kind!r} is unknown: choose mean or zero")
+    Choice(("mean", "zero"))("baseline", kind)
     base = background.mean(axis=0) if kind == "mean" else np.zeros(background.shape[1])
     operations = {
         operation.column: operation
@@ -151,13 +150,13 @@ def _encoded_zero(model: Model, features: Features, place: int, operation: Any) 
 
 
 def _by_column(model: Model) -> NDArray[np.int64]:
-    """Return the inputs of the first stage, column by column."""
+    """Return the inputs of the first layer, column by column."""
     columns = model_columns(model)
     return np.concatenate([np.arange(column.first, column.first + column.width) for column in columns])
 
 
 def _mean_gradients(
-    sensitivity: Sensitivity,
+    by_inputs: InputGradient,
     inputs: NDArray[np.float64],
     base: NDArray[np.float64],
     chosen: NDArray[np.int64],
@@ -176,14 +175,13 @@ def _mean_gradients(
             part = slice(first, first + at_once)
             some, begin = rows[part], begins[part]
             ways = inputs[some] - base
-            slopes = _averaged(sensitivity, base, ways, begin, width, chosen[some])
+            slopes = _averaged(by_inputs, base, ways, begin, width, chosen[some])
             pieces = ways * slopes * width
             ends = [base + ways * at[:, None] for at in (begin, begin + width)]
             before, after = (
-                sensitivity.outputs(end).astype(np.float64)[np.arange(len(some)), chosen[some]]
-                for end in ends
+                by_inputs.outputs(end).astype(np.float64)[np.arange(len(some)), chosen[some]] for end in ends
             )
-            rounding = _ROUNDINGS * sensitivity.epsilon * np.maximum(np.abs(before), np.abs(after))
+            rounding = _ROUNDINGS * by_inputs.epsilon * np.maximum(np.abs(before), np.abs(after))
             allowed = _TOLERANCE * np.abs(differences[some]) * max(width, _LEAST_SHARE)
             allowed = np.maximum(allowed, rounding)
             wrong = np.abs(pieces.sum(axis=1) - (after - before)) > allowed
@@ -197,7 +195,7 @@ def _mean_gradients(
 
 
 def _averaged(
-    sensitivity: Sensitivity,
+    by_inputs: InputGradient,
     base: NDArray[np.float64],
     ways: NDArray[np.float64],
     begins: NDArray[np.float64],
@@ -208,9 +206,9 @@ def _averaged(
     nodes, shares = np.polynomial.legendre.leggauss(_POINTS)
     at = begins[:, None] + (nodes + 1) / 2 * width
     path = base + at[:, :, None] * ways[:, None, :]
-    weights = np.zeros((len(ways), _POINTS, sensitivity.output_count))
+    weights = np.zeros((len(ways), _POINTS, by_inputs.output_count))
     weights[np.arange(len(ways)), :, chosen] = 1.0
-    found = sensitivity.gradients(path.reshape(-1, path.shape[2]), weights.reshape(-1, weights.shape[2]))
+    found = by_inputs.gradients(path.reshape(-1, path.shape[2]), weights.reshape(-1, weights.shape[2]))
     return np.einsum("p,rpi->ri", shares / 2, found.reshape(path.shape).astype(np.float64))
 
 
@@ -222,14 +220,13 @@ def _terms(
     if not operations:
         return (), ()
     from nnkit.data.tables.frames import as_table
-    from nnkit.data.text import as_texts
+    from nnkit.data.text.encoding import as_texts
     from nnkit.insight.words import explained_text
 
     table = as_table(X)
     documents = {name: as_texts(name, table[name]).to_pylist() for name in operations}
     columns = [column for column in model_columns(model) if column.name in operations]
-    embeddings = [layer for layer in model.network.layers if isinstance(layer, Embedding)]
-    parameters = model.network.parameters()
+    tables = model.network.tables()
     terms: list[dict[str, list[tuple[str, float]]]] = []
     texts: list[dict[str, ExplainedText]] = []
     for row in range(len(features)):
@@ -239,8 +236,8 @@ def _terms(
             operation = operations[column.name]
             by_id = embedded_terms(
                 features.bags[column.place],
-                parameters[f"layers.{column.place}.weight"],
-                embeddings[column.place].reduce,
+                tables[column.place][1],
+                tables[column.place][0].reduce,
                 row,
                 slopes[row, column.first : column.first + column.width],
             )

@@ -407,7 +407,7 @@ def grouping(features: pa.Table | NDArray, by: str) -> Grouping:
     DataError
         If there is no such column.
     """
-    from nnkit.data.arrays import column_index
+    from nnkit.data.arrays.reading import column_index
     from nnkit.data.tables.columns import column_kind, numbers, texts
     from nnkit.data.tables.frames import column_name
 

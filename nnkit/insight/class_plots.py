@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nnkit.errors import DataError
 from nnkit.insight.drawing import Palette, Plot, literal, number_text, tinted
+from nnkit.insight.evaluated_model import EvaluatedModel
 from nnkit.insight.evaluation import (
     Calibration,
     Curve,
@@ -19,7 +20,6 @@ from nnkit.insight.evaluation import (
     precision_recall_curve,
     roc_curve,
 )
-from nnkit.insight.subject import Subject
 
 __all__ = [
     "calibration_of",
@@ -35,7 +35,7 @@ _MOST_CLASSES_WRITTEN = 15  # in the cells of a confusion matrix
 _MOST_LABELS = 12
 
 
-def confusion_plot(subject: Subject) -> Plot:
+def confusion_plot(evaluated: EvaluatedModel) -> Plot:
     """Return how many rows of each class are predicted as each; of several labels, of each its no and yes.
 
     Raises
@@ -43,9 +43,9 @@ def confusion_plot(subject: Subject) -> Plot:
     DataError
         If the model is a regression.
     """
-    if subject.task == "multilabel":
-        return _labels_plot(subject)
-    counts, labels = confusion(subject), subject.labels
+    if evaluated.task == "multilabel":
+        return _labels_plot(evaluated)
+    counts, labels = confusion(evaluated), evaluated.labels
 
     def draw(figure: Any, palette: Palette) -> None:
         axes = figure.add_subplot()
@@ -62,7 +62,7 @@ def confusion_plot(subject: Subject) -> Plot:
 
     right, total = int(np.trace(counts)), int(counts.sum())
     wrong = counts - np.diag(np.diag(counts))
-    words = f"{right:,} of {total:,} {subject.kind} rows are right ({right / total:.2%})."
+    words = f"{right:,} of {total:,} {evaluated.kind} rows are right ({right / total:.2%})."
     if wrong.any():
         row, column = np.unravel_index(np.argmax(wrong), wrong.shape)
         words += f" Most often, {wrong[row, column]:,} times, {labels[row]} is taken for {labels[column]}."
@@ -81,9 +81,9 @@ def _draw_counts(axes: Any, counts: NDArray[np.int64], written: bool) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _labels_plot(subject: Subject) -> Plot:
+def _labels_plot(evaluated: EvaluatedModel) -> Plot:
     """Return a matrix of no and yes for each label, those with the most mistakes where they are many."""
-    counts, labels = multilabel_confusion_matrix(subject.truth, subject.predicted), subject.labels
+    counts, labels = multilabel_confusion_matrix(evaluated.truth, evaluated.predicted), evaluated.labels
     wrong = counts[:, 0, 1] + counts[:, 1, 0]
     shown = np.sort(np.argsort(-wrong, kind="stable")[:_MOST_LABELS])
     columns = min(3, len(shown))
@@ -102,11 +102,11 @@ def _labels_plot(subject: Subject) -> Plot:
             axes.set_xlabel("predicted", fontsize=8)
             axes.set_ylabel("true", fontsize=8)
 
-    every = int((subject.truth == subject.predicted).all(axis=1).sum())
+    every = int((evaluated.truth == evaluated.predicted).all(axis=1).sum())
     worst = int(np.argmax(wrong))
-    total = len(subject.truth)
+    total = len(evaluated.truth)
     words = (
-        f"{every:,} of {total:,} {subject.kind} rows are right in every label ({every / total:.2%}). "
+        f"{every:,} of {total:,} {evaluated.kind} rows are right in every label ({every / total:.2%}). "
         f"The most mistakes, {wrong[worst]:,}, are about {labels[worst]}: rows with it that were missed, "
         f"{counts[worst, 1, 0]:,}; rows without it that it was said of, {counts[worst, 0, 1]:,}. "
         "A cell is tinted by its share of the true."
@@ -126,33 +126,33 @@ def _cut(label: str) -> str:
     return label if len(label) <= 24 else label[:23] + "…"
 
 
-def confusion(subject: Subject) -> NDArray[np.int64]:
-    """Return the confusion matrix of a subject; a DataError where its answer is not one class."""
-    if subject.task not in ("binary", "multiclass"):
-        raise DataError(f"a confusion matrix is of one class a row, and this is a {subject.task} model")
-    return confusion_matrix(subject.truth, subject.predicted, len(subject.labels))
+def confusion(evaluated: EvaluatedModel) -> NDArray[np.int64]:
+    """Return the confusion matrix of a evaluated; a DataError where its answer is not one class."""
+    if evaluated.task not in ("binary", "multiclass"):
+        raise DataError(f"a confusion matrix is of one class a row, and this is a {evaluated.task} model")
+    return confusion_matrix(evaluated.truth, evaluated.predicted, len(evaluated.labels))
 
 
 def _long(labels: Sequence[str]) -> bool:
     return max(map(len, labels)) * len(labels) > 50
 
 
-def _against_rest(subject: Subject) -> dict[str, tuple[NDArray, NDArray]]:
+def _against_rest(evaluated: EvaluatedModel) -> dict[str, tuple[NDArray, NDArray]]:
     """Return truth and scores by the class or label that they ask for; of two classes, of the second."""
-    probabilities, labels = subject.probabilities, subject.labels
-    if subject.task == "binary":
-        return {labels[1]: (subject.truth == 1, probabilities[:, 1])}
-    if subject.task == "multilabel":
-        pairs = {name: (subject.truth[:, k] == 1, probabilities[:, k]) for k, name in enumerate(labels)}
+    probabilities, labels = evaluated.probabilities, evaluated.labels
+    if evaluated.task == "binary":
+        return {labels[1]: (evaluated.truth == 1, probabilities[:, 1])}
+    if evaluated.task == "multilabel":
+        pairs = {name: (evaluated.truth[:, k] == 1, probabilities[:, k]) for k, name in enumerate(labels)}
     else:
-        pairs = {name: (subject.truth == k, probabilities[:, k]) for k, name in enumerate(labels)}
+        pairs = {name: (evaluated.truth == k, probabilities[:, k]) for k, name in enumerate(labels)}
     both = {name: pair for name, pair in pairs.items() if pair[0].any() and not pair[0].all()}
     if not both:
         raise DataError("a curve over thresholds wants rows of both kinds, and all of these are of one")
     return both
 
 
-def roc_plot(subject: Subject) -> Plot:
+def roc_plot(evaluated: EvaluatedModel) -> Plot:
     """Return the ROC curve; of more than two classes, of each against the rest.
 
     Raises
@@ -162,10 +162,10 @@ def roc_plot(subject: Subject) -> Plot:
     """
     words = "Share of the other rows taken for it (false positives), and of its own found (true positives)."
     axes = ("false positive rate (share of the others)", "true positive rate (of its own)")
-    return _curves(subject, "roc", "ROC curve", roc_curve, axes, "area", words, diagonal=True)
+    return _curves(evaluated, "roc", "ROC curve", roc_curve, axes, "area", words, diagonal=True)
 
 
-def precision_recall_plot(subject: Subject) -> Plot:
+def precision_recall_plot(evaluated: EvaluatedModel) -> Plot:
     """Return precision by recall; of more than two classes, of each against the rest.
 
     Raises
@@ -176,11 +176,11 @@ def precision_recall_plot(subject: Subject) -> Plot:
     words = "Share of its own found (recall), and share of what is taken for it that is it (precision)."
     axes = ("recall (share of its own found)", "precision (share of those right)")
     title, area = "Precision and recall", "average precision"
-    return _curves(subject, "precision-recall", title, precision_recall_curve, axes, area, words)
+    return _curves(evaluated, "precision-recall", title, precision_recall_curve, axes, area, words)
 
 
 def _curves(
-    subject: Subject,
+    evaluated: EvaluatedModel,
     key: str,
     title: str,
     curve_of: Callable[[NDArray, NDArray], Curve],
@@ -189,8 +189,8 @@ def _curves(
     words: str,
     diagonal: bool = False,
 ) -> Plot:
-    curves = {name: curve_of(*pair) for name, pair in _against_rest(subject).items()}
-    kind = "label" if subject.task == "multilabel" else "class"
+    curves = {name: curve_of(*pair) for name, pair in _against_rest(evaluated).items()}
+    kind = "label" if evaluated.task == "multilabel" else "class"
     worst = sorted(curves, key=lambda name: curves[name].area)
     chosen = curves if len(curves) <= _MOST_CURVES else {name: curves[name] for name in worst[:_MOST_CURVES]}
 
@@ -234,7 +234,7 @@ def _kept(curve: Curve) -> NDArray[np.int64]:
     return np.flatnonzero(np.concatenate([[True], moved]) | np.concatenate([moved, [True]]))
 
 
-def calibration_plot(subject: Subject) -> Plot:
+def calibration_plot(evaluated: EvaluatedModel) -> Plot:
     """Return how often what is said with a probability is so.
 
     Of two classes the probability is that of the second; of more, that of the class that is predicted; of
@@ -245,18 +245,18 @@ def calibration_plot(subject: Subject) -> Plot:
     DataError
         If the model is a regression.
     """
-    bins, said = calibration_of(subject)
+    bins, said = calibration_of(evaluated)
     return _calibration(bins, said)
 
 
-def calibration_of(subject: Subject) -> tuple[Calibration, str]:
-    """Return the bins of a subject, and what the probabilities in them are of."""
-    probabilities = subject.probabilities
-    if subject.task == "binary":
-        return calibration(subject.truth == 1, probabilities[:, 1]), f"probability of {subject.labels[1]}"
-    if subject.task == "multilabel":
-        return calibration(subject.truth.ravel() == 1, probabilities.ravel()), "probability of a label"
-    right = subject.truth == subject.predicted
+def calibration_of(evaluated: EvaluatedModel) -> tuple[Calibration, str]:
+    """Return the bins of a evaluated, and what the probabilities in them are of."""
+    probabilities = evaluated.probabilities
+    if evaluated.task == "binary":
+        return calibration(evaluated.truth == 1, probabilities[:, 1]), f"probability of {evaluated.labels[1]}"
+    if evaluated.task == "multilabel":
+        return calibration(evaluated.truth.ravel() == 1, probabilities.ravel()), "probability of a label"
+    right = evaluated.truth == evaluated.predicted
     return calibration(right, probabilities.max(axis=1)), "probability of the predicted class"
 
 

@@ -9,8 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.features import Bags, Features
-from nnkit.core.layers import Embedding
 from nnkit.data.operations import (
     ArrayColumns,
     CategoryColumn,
@@ -20,6 +18,7 @@ from nnkit.data.operations import (
     TextColumn,
 )
 from nnkit.errors import DataError
+from nnkit.feed.features import Bags, Features
 from nnkit.model import Model
 
 __all__ = ["Column", "embedded_terms", "model_columns", "permuted", "spread", "term_name"]
@@ -38,7 +37,7 @@ class Column:
     place : int
         Which column of it, or which of the bags.
     first, width : int
-        Its places among the inputs of the network's first stage.
+        Its places among the inputs of the network's first layer.
     """
 
     name: str
@@ -53,7 +52,7 @@ def model_columns(model: Model) -> tuple[Column, ...]:
     preprocessor = model.preprocessor
     if isinstance(preprocessor.operations[0], ArrayColumns | PictureColumns | PlainRows):
         return tuple(Column(name, "dense", j, j, 1) for j, name in enumerate(preprocessor.output_names))
-    widths = iter([layer.width for layer in model.network.layers if isinstance(layer, Embedding)])
+    widths = iter([layer.width for layer in model.network.embeddings])
     numbers = sum(isinstance(operation, NumberColumn) for operation in preprocessor.operations)
     nexts = {"dense": (0, 0), "codes": (0, numbers), "bags": (0, preprocessor.width)}
     columns = []
@@ -73,7 +72,7 @@ def model_columns(model: Model) -> tuple[Column, ...]:
 
 
 def spread(model: Model, features: Features) -> NDArray[np.float64]:
-    """Return rows as they enter the network's first stage: scaled numbers, one-hot places, embedded bags.
+    """Return rows as they enter the network's first layer: scaled numbers, one-hot places, embedded bags.
 
     Parameters
     ----------
@@ -93,10 +92,9 @@ def spread(model: Model, features: Features) -> NDArray[np.float64]:
     if features.codes is not None:
         for codes, places in zip(features.codes.T, features.cardinalities, strict=True):
             blocks.append((codes[:, None] == np.arange(places)).astype(np.float64))
-    parameters = model.network.parameters() if features.bags else {}
-    embeddings = [layer for layer in model.network.layers if isinstance(layer, Embedding)]
-    for number, (bags, embedding) in enumerate(zip(features.bags, embeddings, strict=True)):
-        blocks.append(_embedded(bags, parameters[f"layers.{number}.weight"], embedding.reduce))
+    tables = model.network.tables() if features.bags else []
+    for bags, (embedding, table) in zip(features.bags, tables, strict=True):
+        blocks.append(_embedded(bags, table, embedding.reduce))
     return np.concatenate(blocks, axis=1)
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.insight.class_plots import confusion_plot
+from nnkit.insight.evaluated_model import EvaluatedRun
 from nnkit.insight.evaluation import confusion_matrix
 from nnkit.insight.examples import picture_url, words_of
 from nnkit.insight.html import figure
-from nnkit.insight.subject import RunSubject
 
 __all__ = ["CELLS_SCRIPT", "CELLS_STYLE", "confusion_section"]
 
@@ -63,15 +63,15 @@ class _Matrix:
         return f"{self.key}{row}-{column}"
 
 
-def confusion_section(subject: RunSubject) -> Iterator[str]:
+def confusion_section(evaluated: EvaluatedRun) -> Iterator[str]:
     """Return the section's parts; there are none for a regression."""
-    if subject.task == "regression":
+    if evaluated.task == "regression":
         return
-    several = subject.task == "multilabel"
-    matrices = _of_labels(subject) if several else [_of_classes(subject)]
-    plot = confusion_plot(subject)
+    several = evaluated.task == "multilabel"
+    matrices = _of_labels(evaluated) if several else [_of_classes(evaluated)]
+    plot = confusion_plot(evaluated)
     yield f'<h2 id="confusion-matrix">{plot.title}</h2>'
-    shown, every = len(matrices) if several else len(matrices[0].shown), len(subject.labels)
+    shown, every = len(matrices) if several else len(matrices[0].shown), len(evaluated.labels)
     if shown < every:
         kind = "labels" if several else "classes"
         yield (
@@ -89,24 +89,24 @@ def confusion_section(subject: RunSubject) -> Iterator[str]:
         "the mistakes the surest first, of what is right the least sure.</p>"
     )
     yield '<div id="examples" aria-live="polite"></div>'
-    data = json.dumps(_examples(subject, matrices), ensure_ascii=True).replace("<", "\\u003c")
+    data = json.dumps(_examples(evaluated, matrices), ensure_ascii=True).replace("<", "\\u003c")
     yield f'<script type="application/json" id="cells">{data}</script>'
 
 
 _OF_CLASSES = "A line for each true class, a column for each predicted one."
 
 
-def _of_classes(subject: RunSubject) -> _Matrix:
-    truth, predicted, labels = subject.truth, subject.predicted, subject.labels
+def _of_classes(evaluated: EvaluatedRun) -> _Matrix:
+    truth, predicted, labels = evaluated.truth, evaluated.predicted, evaluated.labels
     counts = confusion_matrix(truth, predicted, len(labels))
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
-    said = np.take_along_axis(subject.probabilities, predicted[:, None], axis=1)[:, 0]
+    said = np.take_along_axis(evaluated.probabilities, predicted[:, None], axis=1)[:, 0]
     return _Matrix("", "", labels, labels, truth, predicted, said, _worst(wrong))
 
 
-def _of_labels(subject: RunSubject) -> list[_Matrix]:
-    truth, predicted, labels = subject.truth, subject.predicted, subject.labels
-    said = np.where(predicted == 1, subject.probabilities, 1 - subject.probabilities)
+def _of_labels(evaluated: EvaluatedRun) -> list[_Matrix]:
+    truth, predicted, labels = evaluated.truth, evaluated.predicted, evaluated.labels
+    said = np.where(predicted == 1, evaluated.probabilities, 1 - evaluated.probabilities)
     return [
         _Matrix(
             f"{k}-",
@@ -158,7 +158,7 @@ def _cell(matrix: _Matrix, row: int, column: int, count: int, total: int) -> str
     )
 
 
-def _examples(subject: RunSubject, matrices: Sequence[_Matrix]) -> dict[str, Any]:
+def _examples(evaluated: EvaluatedRun, matrices: Sequence[_Matrix]) -> dict[str, Any]:
     """Return the rows of each cell that the page shows; the first of every cell before the second of any."""
     chosen: dict[str, tuple[_Matrix, NDArray[np.int64]]] = {}
     cells: dict[str, Any] = {}
@@ -177,17 +177,17 @@ def _examples(subject: RunSubject, matrices: Sequence[_Matrix]) -> dict[str, Any
     for rank in range(_EXAMPLES_A_CELL):
         for name, (matrix, rows) in chosen.items():
             if rank < len(rows) and left > 0:
-                item = _example(subject, int(rows[rank]), float(matrix.said[rows[rank]]))
+                item = _example(evaluated, int(rows[rank]), float(matrix.said[rows[rank]]))
                 left -= sum(map(len, item))
                 cells[name]["rows"].append(item)
     return cells
 
 
-def _example(subject: RunSubject, row: int, said: float) -> list[str]:
+def _example(evaluated: EvaluatedRun, row: int, said: float) -> list[str]:
     """Return a caption, what there is to read, and the picture's URL, if the inputs are pictures."""
-    caption = f"row {subject.numbers[row]:,}, {said:.4f}"
-    url = picture_url(subject, row) if subject.pictures else ""
-    return [caption, words_of(subject, row), url]
+    caption = f"row {evaluated.numbers[row]:,}, {said:.4f}"
+    url = picture_url(evaluated, row) if evaluated.pictures else ""
+    return [caption, words_of(evaluated, row), url]
 
 
 CELLS_STYLE = """

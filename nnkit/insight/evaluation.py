@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.metrics import ranked_counts
 from nnkit.errors import DataError
+from nnkit.nn.metrics import ranked_counts
 from nnkit.training.history import History
 
 __all__ = [

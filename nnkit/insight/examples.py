@@ -8,8 +8,8 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.data.pictures import Pictures
-from nnkit.insight.subject import Subject, as_picture
+from nnkit.data.pictures.columns import Pictures
+from nnkit.insight.evaluated_model import EvaluatedModel, as_picture
 
 __all__ = ["picture_of", "picture_url", "words_of"]
 
@@ -19,23 +19,23 @@ _LARGEST_SIDE = 96  # of a picture in a page
 _LOSSLESS_PIXELS = 32 * 32  # a larger picture is a photograph, a tenth as many bytes as a JPEG
 
 
-def picture_of(subject: Subject, row: int) -> NDArray[np.uint8]:
+def picture_of(evaluated: EvaluatedModel, row: int) -> NDArray[np.uint8]:
     """Return a row as a picture, shape (height, width) or (height, width, 3)."""
-    features = subject.examples.features
+    features = evaluated.examples.features
     if isinstance(features, Pictures):
         return as_picture(features.pixels[features.rows[row]], features.settings.shape)
     assert isinstance(features, np.ndarray)
-    assert subject.image_shape is not None
-    low, high = subject.pixel_range
+    assert evaluated.image_shape is not None
+    low, high = evaluated.pixel_range
     scaled = (np.asarray(features[row], np.float64) - low) / max(high - low, 1e-30) * 255
-    return as_picture(np.clip(scaled, 0, 255).astype(np.uint8), subject.image_shape)
+    return as_picture(np.clip(scaled, 0, 255).astype(np.uint8), evaluated.image_shape)
 
 
-def picture_url(subject: Subject, row: int) -> str:
+def picture_url(evaluated: EvaluatedModel, row: int) -> str:
     """Return a row's picture as a ``data:`` URL."""
     from PIL import Image
 
-    image = Image.fromarray(picture_of(subject, row))
+    image = Image.fromarray(picture_of(evaluated, row))
     image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     small = image.width * image.height <= _LOSSLESS_PIXELS
     buffer = io.BytesIO()
@@ -44,13 +44,13 @@ def picture_url(subject: Subject, row: int) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def words_of(subject: Subject, row: int) -> str:
+def words_of(evaluated: EvaluatedModel, row: int) -> str:
     """Return a row's first values in words: by column, a text cut short; of a picture its file."""
-    features = subject.examples.features
+    features = evaluated.examples.features
     if isinstance(features, Pictures):
         return features.names[row] if features.paths else ""
     if isinstance(features, np.ndarray):
-        if subject.pictures:
+        if evaluated.pictures:
             return ""
         return ", ".join(f"{value:.4g}" for value in features[row][:_MOST_VALUES].tolist()) + _more(
             features.shape[1]

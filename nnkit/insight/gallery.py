@@ -6,19 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nnkit.data.examples import Dataset
+from nnkit.engine.places import leaves
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.insight import class_plots, picture_plots, surfaces, value_plots
 from nnkit.insight.drawing import Plot, together
+from nnkit.insight.evaluated_model import EvaluatedModel, EvaluatedRun, evaluated_run
 from nnkit.insight.importance_plot import importance_plot
 from nnkit.insight.learning_plots import learning_plots
-from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model, load
-from nnkit.run_folder import find_run
+from nnkit.run_folder import HISTORY_FILE, MODEL_FILE, find_run
 from nnkit.training.history import History
 
 __all__ = ["PLOTS", "plot_of"]
 
-_OF_ROWS: dict[str, Callable[[Subject], Plot]] = {
+_OF_ROWS: dict[str, Callable[[EvaluatedModel], Plot]] = {
     "confusion": class_plots.confusion_plot,
     "roc": class_plots.roc_plot,
     "precision-recall": class_plots.precision_recall_plot,
@@ -28,24 +29,22 @@ _OF_ROWS: dict[str, Callable[[Subject], Plot]] = {
     "mistakes": picture_plots.mistakes_plot,
     "importance": importance_plot,
     "boundary": surfaces.boundary_plot,
-    "loss-surface": lambda subject: surfaces.loss_surface_plot(
-        subject.model, surfaces.loss_surface(subject.model, subject.examples), subject.kind
+    "loss-surface": lambda evaluated: surfaces.loss_surface_plot(
+        evaluated.model, surfaces.loss_surface(evaluated.model, evaluated.examples), evaluated.kind
     ),
 }
 _OF_PROBABILITIES = ("roc", "precision-recall", "calibration")
 PLOTS = ("learning", *_OF_ROWS, "weights", "activations")
 
 
-def plot_of(
-    what: str, subject: Path | None, data: str | None, dataset: Callable[[Model, str], Dataset]
-) -> Plot:
+def plot_of(what: str, path: Path | None, data: str | None, dataset: Callable[[Model, str], Dataset]) -> Plot:
     """Return the plot of that name.
 
     Parameters
     ----------
     what : str
         One of `PLOTS`.
-    subject : Path or None
+    path : Path or None
         A run folder or a model file; activations want none.
     data : str or None
         Rows to measure on; without them, those that the run's own model was measured on.
@@ -62,49 +61,53 @@ def plot_of(
     if what not in PLOTS:
         raise unknown_name("plot", what, PLOTS)
     if what == "activations":
-        return surfaces.activations_plot(None if subject is None else _activations(load(subject)))
-    if subject is None:
-        raise ConfigError(f"{what} is drawn from a run or a model: give `subject`")
+        return surfaces.activations_plot(None if path is None else _activations(load(path)))
+    if path is None:
+        raise ConfigError(f"{what} is drawn from a run or a model: give `path`")
     if what == "learning":
-        return _learning(subject)
+        return _learning(path)
     if what == "weights":
-        model = load(subject)
+        model = load(path)
         return picture_plots.weights_plot(model, _image_shape(model))
-    found = _subject(what, subject, data, dataset)
-    if what in _OF_PROBABILITIES and found.task == "regression":
+    evaluated = _evaluated(what, path, data, dataset)
+    if what in _OF_PROBABILITIES and evaluated.task == "regression":
         raise ConfigError(
             f"{what} is drawn from probabilities, and a regression has none: draw predicted or residuals"
         )
-    return _OF_ROWS[what](found)
+    return _OF_ROWS[what](evaluated)
 
 
-def _subject(
+def _evaluated(
     what: str, path: Path, data: str | None, dataset: Callable[[Model, str], Dataset]
-) -> Subject | RunSubject:
+) -> EvaluatedModel | EvaluatedRun:
     if data is not None:
         model = load(path)
-        return Subject.of_dataset(model, dataset(model, data))
+        return EvaluatedModel.of_dataset(model, dataset(model, data))
     path = find_run(path)
     if not path.is_dir():
         raise ConfigError(
             f"{what} is drawn from rows, which a model alone has not: give `data` too, or the run's folder"
         )
-    return subject_of_run(path)
+    return evaluated_run(path)
 
 
 def _learning(folder: Path) -> Plot:
     folder = find_run(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: learning curves are a run's: give its folder")
-    history = History.from_jsonl(folder / "metrics.jsonl")
-    model = load(folder) if (folder / "model.safetensors").is_file() else None
+    history = History.from_jsonl(folder / HISTORY_FILE)
+    model = load(folder) if (folder / MODEL_FILE).is_file() else None
     loss = "" if model is None else model.loss.name
     units = "" if model is None else ", ".join(model.target.names)
     return together(learning_plots(history, loss, units), "learning", "Learning curves")
 
 
 def _activations(model: Model) -> list[str]:
-    return list(dict.fromkeys(stage.activation for stage in model.network.stages))
+    return list(
+        dict.fromkeys(
+            place.layer.activation for place in leaves(model.network.places) if place.layer.activates
+        )
+    )
 
 
 def _image_shape(model: Model) -> tuple[int, ...] | None:

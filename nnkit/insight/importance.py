@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnkit.checks import whole
-from nnkit.core.features import Features
-from nnkit.core.metrics import default_metrics, get_metric
+from nnkit.checks import Whole
 from nnkit.errors import DataError, unknown_name
+from nnkit.feed.features import Features
 from nnkit.insight.columns import Column, model_columns, permuted
 from nnkit.model import Model
+from nnkit.nn.metrics import default_metrics, get_metric
 
 __all__ = ["Importance", "permutation_importance"]
 
@@ -100,7 +100,7 @@ def permutation_importance(
     y : array_like
         The truth, as `Model.evaluate` takes it.
     metric : str, optional
-        Of `nnkit.core.metrics`; accuracy or R² where not given.
+        Of `nnkit.nn.metrics`; accuracy or R² where not given.
     repeats : int
         How often each column is shuffled.
     seed : int
@@ -125,7 +125,7 @@ def permutation_importance(
     ----------
     Breiman 2001, "Random Forests", section 10; of any model, Fisher et al. 2019, arXiv:1801.01489.
     """
-    repeats, seed = whole("repeats", repeats, 1), whole("seed", seed, 0, 2**32 - 1)
+    repeats, seed = Whole(1)("repeats", repeats), Whole(0, 2**32 - 1)("seed", seed)
     name = default_metrics(model.target.task)[0] if metric is None else metric
     sign = 1.0 if get_metric(name).greater_is_better else -1.0
     wanted = _wanted(model, columns)
@@ -135,7 +135,7 @@ def permutation_importance(
     truth = np.asarray(y)
 
     def measured(rows: Features) -> float:
-        outputs = model.network.outputs(rows)
+        outputs = model.encoded_outputs(rows)
         return model.measure(outputs, truth, [name], sample_weight)[name]
 
     baseline = measured(features)

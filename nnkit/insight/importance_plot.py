@@ -9,8 +9,8 @@ import numpy as np
 from nnkit.errors import DataError
 from nnkit.insight.columns import model_columns
 from nnkit.insight.drawing import Palette, Plot, literal
+from nnkit.insight.evaluated_model import EvaluatedModel, drawn_examples
 from nnkit.insight.importance import permutation_importance
-from nnkit.insight.subject import Subject, drawn_examples
 
 __all__ = ["MOST_COLUMNS", "importance_plot"]
 
@@ -19,12 +19,12 @@ _MOST_ROWS = 2000
 _MOST_BARS = 20
 
 
-def importance_plot(subject: Subject) -> Plot:
+def importance_plot(evaluated: EvaluatedModel) -> Plot:
     """Return what accuracy, or R², falls by where a column is shuffled, the most important columns first.
 
     Parameters
     ----------
-    subject : Subject
+    evaluated : EvaluatedModel
         Of more than 2,000 rows as many are taken by chance.
 
     Raises
@@ -32,15 +32,15 @@ def importance_plot(subject: Subject) -> Plot:
     DataError
         If the model has one column only, or more than `MOST_COLUMNS`.
     """
-    count = len(model_columns(subject.model))
+    count = len(model_columns(evaluated.model))
     if not 1 < count <= MOST_COLUMNS:
         raise DataError(
             f"the importance of columns is drawn of 2 to {MOST_COLUMNS}, and this model has {count:,}; "
             "nnkit explain tells it as a table"
         )
-    taken = drawn_examples(subject.examples, _MOST_ROWS, 0)
+    taken = drawn_examples(evaluated.examples, _MOST_ROWS, 0)
     assert taken.target is not None
-    found = permutation_importance(subject.model, taken.features, taken.target)
+    found = permutation_importance(evaluated.model, taken.features, taken.target)
     order = np.argsort(-found.mean, kind="stable")
     shown = order[:_MOST_BARS]
     metric = found.metric.replace("_", " ")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.metrics import METRICS
 from nnkit.insight.drawing import MARKERS, Palette, Plot, literal, number_text
 from nnkit.insight.evaluation import LearningCurves, learning_curves
+from nnkit.nn.metrics import METRICS
 from nnkit.training.history import History
 
 __all__ = ["learning_plots"]

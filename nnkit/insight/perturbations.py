@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.checks import whole
-from nnkit.core.features import Bags, Features
+from nnkit.checks import Whole
 from nnkit.errors import DataError
 from nnkit.extras import extra_module
+from nnkit.feed.features import Bags, Features
 from nnkit.insight.columns import Column, model_columns
 from nnkit.insight.explanation import Explanation, chosen_outputs, in_units, output_name
 from nnkit.model import Model
@@ -98,7 +98,7 @@ class ColumnMatrix:
             rows=None,
             picture=None,
         )
-        return self._model.network.outputs(taken).astype(np.float64)
+        return self._model.encoded_outputs(taken).astype(np.float64)
 
 
 def _joined(first: Bags, second: Bags) -> Bags:
@@ -151,9 +151,9 @@ def shap_values(
     Lundberg and Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv:1705.07874.
     """
     shap = extra_module("shap")
-    whole("seed", seed, 0, 2**32 - 1)
+    Whole(0, 2**32 - 1)("seed", seed)
     matrix = ColumnMatrix(model, X, X if background is None else background)
-    taken = _some(matrix.background, whole("most_background", most_background, 1), seed)
+    taken = _some(matrix.background, Whole(1)("most_background", most_background), seed)
     masker = shap.maskers.Independent(taken, max_samples=len(taken))
     count = len(matrix.columns)
     if count <= _MOST_EXACT:
@@ -219,7 +219,7 @@ def lime_values(
     Ribeiro, Singh and Guestrin 2016, "Why Should I Trust You?", arXiv:1602.04938.
     """
     tabular = extra_module("lime.lime_tabular")
-    whole("seed", seed, 0, 2**32 - 1)
+    Whole(0, 2**32 - 1)("seed", seed)
     matrix = ColumnMatrix(model, X, X if background is None else background)
     outputs = matrix.outputs(matrix.rows)
     chosen = chosen_outputs(model, outputs, label)
@@ -237,7 +237,7 @@ def lime_values(
             matrix.rows[row],
             _one_of(matrix.outputs, output),
             num_features=len(matrix.columns),
-            num_samples=whole("samples", samples, 2),
+            num_samples=Whole(2)("samples", samples),
         )
         # lime keeps a regression's explanation under 1, and its opposite under 0.
         for place, value in found.local_exp[1]:

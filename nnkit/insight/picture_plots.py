@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from nnkit.errors import DataError
 from nnkit.insight.drawing import Palette, Plot, literal, number_text, tinted
+from nnkit.insight.evaluated_model import EvaluatedModel, as_picture, is_picture_shape
 from nnkit.insight.evaluation import residuals
 from nnkit.insight.examples import picture_of
-from nnkit.insight.subject import Subject, as_picture, is_picture_shape
 from nnkit.model import Model
 
 __all__ = ["mistake_row", "mistakes_plot", "weights_plot"]
@@ -20,7 +20,7 @@ __all__ = ["mistake_row", "mistakes_plot", "weights_plot"]
 _MOST_UNITS = 64
 
 
-def mistakes_plot(subject: Subject, count: int = 20) -> Plot:
+def mistakes_plot(evaluated: EvaluatedModel, count: int = 20) -> Plot:
     """Return the most confident mistakes as pictures.
 
     Raises
@@ -28,12 +28,12 @@ def mistakes_plot(subject: Subject, count: int = 20) -> Plot:
     DataError
         If the inputs are not pictures, or there is no mistake.
     """
-    if not subject.pictures:
+    if not evaluated.pictures:
         raise DataError("these inputs are no pictures; nnkit report lists their mistakes as a table")
-    worst = subject.worst(count)
+    worst = evaluated.worst(count)
     if not len(worst):
-        raise DataError(f"there is no mistake among the {len(subject.examples):,} {subject.kind} rows")
-    rows = [mistake_row(subject, row) for row in worst]
+        raise DataError(f"there is no mistake among the {len(evaluated.examples):,} {evaluated.kind} rows")
+    rows = [mistake_row(evaluated, row) for row in worst]
     columns = min(5, len(worst))
     lines = -(-len(worst) // columns)
 
@@ -41,7 +41,7 @@ def mistakes_plot(subject: Subject, count: int = 20) -> Plot:
         for axes in np.ravel(figure.subplots(lines, columns, squeeze=False))[len(worst) :]:
             axes.set_visible(False)
         for axes, row, cells in zip(figure.axes, worst, rows, strict=False):
-            axes.imshow(picture_of(subject, row), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.imshow(picture_of(evaluated, row), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set_title(literal(f"{cells[1]}, said {cells[2]}\n{cells[3]}"), fontsize=7)
             axes.set_axis_off()
 
@@ -50,23 +50,28 @@ def mistakes_plot(subject: Subject, count: int = 20) -> Plot:
     return Plot("mistakes", "The most confident mistakes", words, headers, rows, draw, (5.0, 1.25 * lines))
 
 
-def mistake_row(subject: Subject, row: int) -> list[str]:
+def mistake_row(evaluated: EvaluatedModel, row: int) -> list[str]:
     """Return a row's number in its source, its truth, what is said of it, and how surely or how far off."""
-    number = f"{subject.numbers[row]:,}"
-    if subject.task == "regression":
-        off = residuals(subject.truth, subject.values)[row]
+    number = f"{evaluated.numbers[row]:,}"
+    if evaluated.task == "regression":
+        off = residuals(evaluated.truth, evaluated.values)[row]
         return [
             number,
-            *(", ".join(map(number_text, part)) for part in (subject.truth[row], subject.values[row], off)),
+            *(
+                ", ".join(map(number_text, part))
+                for part in (evaluated.truth[row], evaluated.values[row], off)
+            ),
         ]
-    labels, probabilities = subject.labels, subject.probabilities[row]
-    if subject.task == "multilabel":
-        named = [[labels[k] for k in np.flatnonzero(of[row])] for of in (subject.truth, subject.predicted)]
-        wrong = np.flatnonzero(subject.truth[row] != subject.predicted[row])
+    labels, probabilities = evaluated.labels, evaluated.probabilities[row]
+    if evaluated.task == "multilabel":
+        named = [
+            [labels[k] for k in np.flatnonzero(of[row])] for of in (evaluated.truth, evaluated.predicted)
+        ]
+        wrong = np.flatnonzero(evaluated.truth[row] != evaluated.predicted[row])
         said = ", ".join(f"{labels[k]} {probabilities[k]:.4f}" for k in wrong)
         return [number, *(", ".join(names) or "none" for names in named), said]
-    answer = int(subject.predicted[row])
-    return [number, labels[subject.truth[row]], labels[answer], f"{probabilities[answer]:.4f}"]
+    answer = int(evaluated.predicted[row])
+    return [number, labels[evaluated.truth[row]], labels[answer], f"{probabilities[answer]:.4f}"]
 
 
 def weights_plot(model: Model, image_shape: Sequence[int] | None) -> Plot:
@@ -83,8 +88,8 @@ def weights_plot(model: Model, image_shape: Sequence[int] | None) -> Plot:
     DataError
         If the network's inputs are not the pixels of pictures.
     """
-    name = next(name for name in model.network.parameters() if name.endswith(".weight"))
-    weights = model.network.parameters()[name]
+    parameters = model.only_network("a picture of weights").parameters()
+    weights = next(values for name, values in parameters.items() if name.endswith(".weight"))
     shape = tuple(image_shape or ())
     if not is_picture_shape(shape) or int(np.prod(shape)) != len(weights):
         raise DataError("the inputs of this network are no pixels: its first layer makes no pictures")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.diagnostics.rate_test import RateCurve
 from nnkit.insight.drawing import Palette, Plot
-from nnkit.training.rate_test import RateCurve
 
 __all__ = ["rate_plot"]
 
@@ -20,7 +20,7 @@ def rate_plot(curve: RateCurve) -> Plot:
     Parameters
     ----------
     curve : RateCurve
-        As `nnkit.training.rate_test.find_rate` returns it.
+        As `nnkit.diagnostics.rate_test.find_rate` returns it.
     """
     low = float(curve.smoothed.min())
     top = float(curve.smoothed[: int(np.argmin(curve.smoothed)) + 1].max())

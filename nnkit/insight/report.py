@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nnkit.core.metrics import METRICS
 from nnkit.errors import DataError
 from nnkit.files import write_whole
 from nnkit.insight.class_plots import (
@@ -23,15 +22,16 @@ from nnkit.insight.class_plots import (
 from nnkit.insight.columns import model_columns
 from nnkit.insight.confusion_section import CELLS_SCRIPT, CELLS_STYLE, confusion_section
 from nnkit.insight.drawing import Plot, have_matplotlib
+from nnkit.insight.evaluated_model import EvaluatedModel, EvaluatedRun, evaluated_run
 from nnkit.insight.examples import picture_url, words_of
 from nnkit.insight.html import NO_PLOTS, document, figure, table
 from nnkit.insight.importance_plot import MOST_COLUMNS, importance_plot
 from nnkit.insight.learning_plots import learning_plots
 from nnkit.insight.picture_plots import mistake_row, weights_plot
-from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.insight.value_plots import predicted_plot, residuals_plot
 from nnkit.machine import describe_machine
-from nnkit.run_folder import find_run
+from nnkit.nn.metrics import METRICS
+from nnkit.run_folder import REPORT_FILE, find_run
 from nnkit.versions import nnkit_version
 from nnkit.working import working
 
@@ -58,55 +58,58 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         If one of its files is not as `nnkit train` writes it.
     """
     folder = find_run(folder)
-    path = folder / "report.html" if out is None else out
-    write_whole(path, report(subject_of_run(folder)).encode("utf-8", "replace"))
+    path = folder / REPORT_FILE if out is None else out
+    write_whole(path, report(evaluated_run(folder)).encode("utf-8", "replace"))
     return path
 
 
-def report(subject: RunSubject) -> str:
+def report(evaluated: EvaluatedRun) -> str:
     """Return the HTML of a run's report."""
-    sections: list[Callable[[RunSubject], Iterator[str]]] = [
+    sections: list[Callable[[EvaluatedRun], Iterator[str]]] = [
         *(_head, _metrics, _findings, _learning, confusion_section),
         *(_answers, _mistakes, _importance, _weights, _settings),
     ]
     parts: list[str] = []
     with working("writing the report", len(sections), "sections") as work:
         for section in sections:
-            parts += section(subject)
+            parts += section(evaluated)
             work.advance()
-    name = subject.folder.resolve().name
+    name = evaluated.folder.resolve().name
     return document(f"nnkit report, {name}", "\n".join(parts), _STYLE + CELLS_STYLE, CELLS_SCRIPT)
 
 
-def _head(subject: RunSubject) -> Iterator[str]:
-    model, history = subject.model, subject.history
-    yield f"<h1>{escape(subject.folder.resolve().name)}</h1>"
-    kind = subject.task if subject.task == "regression" else f"{subject.task}, {len(subject.labels)} classes"
-    if subject.task == "multilabel":
-        kind = f"multilabel, {len(subject.labels)} labels"
-    parameters = sum(values.size for values in model.network.parameters().values())
+def _head(evaluated: EvaluatedRun) -> Iterator[str]:
+    model, history = evaluated.model, evaluated.history
+    yield f"<h1>{escape(evaluated.folder.resolve().name)}</h1>"
+    kind = (
+        evaluated.task
+        if evaluated.task == "regression"
+        else f"{evaluated.task}, {len(evaluated.labels)} classes"
+    )
+    if evaluated.task == "multilabel":
+        kind = f"multilabel, {len(evaluated.labels)} labels"
     trained = model.details.get("trained_rows")
     on = f" on {trained:,} rows" if isinstance(trained, int) else ""
     yield (
-        f"<p>{escape(subject.source)} ({escape(kind)}), a network of {parameters:,} parameters trained for "
-        f"{len(history)} epochs{on}. All below is measured on the {len(subject.examples):,} {subject.kind} "
-        "rows, unless it says otherwise; rows are numbered from 0.</p>"
+        f"<p>{escape(evaluated.source)} ({escape(kind)}), a network of {model.parameter_count:,} parameters "
+        f"trained for {len(history)} epochs{on}. All below is measured on the {len(evaluated.examples):,} "
+        f"{evaluated.kind} rows, unless it says otherwise; rows are numbered from 0.</p>"
     )
-    for note in subject.notes:
+    for note in evaluated.notes:
         yield f'<p class="worse">{escape(note)}</p>'
     if not have_matplotlib():
         yield f"<p>{escape(NO_PLOTS)}</p>"
 
 
-def _metrics(subject: RunSubject) -> Iterator[str]:
+def _metrics(evaluated: EvaluatedRun) -> Iterator[str]:
     yield '<h2 id="metrics">Metrics</h2>'
     rows = [
         [name.replace("_", " "), _measured(value), "more" if METRICS[name].greater_is_better else "less"]
-        for name, value in subject.metrics.items()
+        for name, value in evaluated.metrics.items()
     ]
-    if subject.task != "regression":
-        rows.append(["expected calibration error", f"{calibration_of(subject)[0].error:.4f}", "less"])
-    yield table(["metric", f"on the {subject.kind} rows", "better is"], rows)
+    if evaluated.task != "regression":
+        rows.append(["expected calibration error", f"{calibration_of(evaluated)[0].error:.4f}", "less"])
+    yield table(["metric", f"on the {evaluated.kind} rows", "better is"], rows)
 
 
 def _measured(value: float) -> str:
@@ -114,11 +117,11 @@ def _measured(value: float) -> str:
     return f"{value:,.4f}" if np.isfinite(value) else "not defined on these rows"
 
 
-def _findings(subject: RunSubject) -> Iterator[str]:
-    if not subject.findings:
+def _findings(evaluated: EvaluatedRun) -> Iterator[str]:
+    if not evaluated.findings:
         return
     yield '<h2 id="findings">Findings</h2>\n<ul class="findings">'
-    for finding in subject.findings:
+    for finding in evaluated.findings:
         yield (
             f"<li><strong>{escape(finding.name.replace('_', ' '))}</strong> "
             f'<span class="soft">({escape(finding.severity)})</span><br>\n{escape(finding.seen)}. '
@@ -127,19 +130,19 @@ def _findings(subject: RunSubject) -> Iterator[str]:
     yield "</ul>"
 
 
-def _learning(subject: RunSubject) -> Iterator[str]:
+def _learning(evaluated: EvaluatedRun) -> Iterator[str]:
     yield '<h2 id="learning">Learning curves</h2>'
-    if not len(subject.history):
+    if not len(evaluated.history):
         yield "<p>The training ended before its first epoch did.</p>"
         return
-    units = ", ".join(subject.model.target.names)
-    yield _figures(learning_plots(subject.history, subject.model.loss.name, units))
+    units = ", ".join(evaluated.model.target.names)
+    yield _figures(learning_plots(evaluated.history, evaluated.model.loss.name, units))
 
 
-def _answers(subject: RunSubject) -> Iterator[str]:
+def _answers(evaluated: EvaluatedRun) -> Iterator[str]:
     """What the probabilities are worth, or how far off the values are."""
-    makers: Sequence[tuple[str, Callable[[Subject], Plot]]]
-    if subject.task == "regression":
+    makers: Sequence[tuple[str, Callable[[EvaluatedModel], Plot]]]
+    if evaluated.task == "regression":
         title, makers = "Values", [("predicted", predicted_plot), ("residuals", residuals_plot)]
     else:
         title = "Probabilities"
@@ -151,7 +154,7 @@ def _answers(subject: RunSubject) -> Iterator[str]:
     plots, missing = [], []
     for name, make in makers:
         try:
-            plots.append(make(subject))
+            plots.append(make(evaluated))
         except DataError as error:
             missing.append(f"{name}: {error}")
     yield f'<h2 id="{title.lower()}">{title}</h2>'
@@ -159,24 +162,24 @@ def _answers(subject: RunSubject) -> Iterator[str]:
     yield from (f"<p>{escape(words)}</p>" for words in missing)
 
 
-def _mistakes(subject: RunSubject) -> Iterator[str]:
-    regression = subject.task == "regression"
+def _mistakes(evaluated: EvaluatedRun) -> Iterator[str]:
+    regression = evaluated.task == "regression"
     title = "The greatest residuals" if regression else "The most confident mistakes"
     yield f'<h2 id="mistakes">{title}</h2>'
-    worst = subject.worst(_MISTAKES)
+    worst = evaluated.worst(_MISTAKES)
     if not len(worst):
-        yield f"<p>There is none among the {len(subject.examples):,} {subject.kind} rows.</p>"
+        yield f"<p>There is none among the {len(evaluated.examples):,} {evaluated.kind} rows.</p>"
         return
     headers = ["row", "true", "said", "true − said" if regression else "probability"]
-    rows = [mistake_row(subject, row) for row in worst]
-    if subject.pictures:
+    rows = [mistake_row(evaluated, row) for row in worst]
+    if evaluated.pictures:
         yield '<ul class="pictures">'
         for row, (number, true, said, surely) in zip(worst, rows, strict=True):
             words = f"row {number}: true {true}, said {said} ({surely})"
-            yield _picture(picture_url(subject, row), words, words_of(subject, row))
+            yield _picture(picture_url(evaluated, row), words, words_of(evaluated, row))
         yield "</ul>"
         return
-    given = [words_of(subject, row) for row in worst]
+    given = [words_of(evaluated, row) for row in worst]
     mistakes = table([*headers, "features"], [[*row, words] for row, words in zip(rows, given, strict=True)])
     yield f'<div class="mistakes">{mistakes}</div>'
 
@@ -186,28 +189,28 @@ def _picture(url: str, words: str, path: str) -> str:
     return f'<li{title}><img src="{url}" alt="{escape(words)}"><span>{escape(words)}</span></li>'
 
 
-def _importance(subject: RunSubject) -> Iterator[str]:
-    if not subject.pictures and 1 < len(model_columns(subject.model)) <= MOST_COLUMNS:
+def _importance(evaluated: EvaluatedRun) -> Iterator[str]:
+    if not evaluated.pictures and 1 < len(model_columns(evaluated.model)) <= MOST_COLUMNS:
         yield '<h2 id="columns">Columns</h2>'
-        yield _figures([importance_plot(subject)])
+        yield _figures([importance_plot(evaluated)])
 
 
-def _weights(subject: RunSubject) -> Iterator[str]:
-    if not subject.pictures:
+def _weights(evaluated: EvaluatedRun) -> Iterator[str]:
+    if not evaluated.pictures:
         return
     yield '<h2 id="first-layer">First layer</h2>'
-    yield _figures([weights_plot(subject.model, subject.image_shape)])
+    yield _figures([weights_plot(evaluated.model, evaluated.image_shape)])
 
 
-def _settings(subject: RunSubject) -> Iterator[str]:
+def _settings(evaluated: EvaluatedRun) -> Iterator[str]:
     yield '<h2 id="network">Network</h2>'
-    layers = "\n".join(map(str, subject.model.network.layers))
+    layers = "\n".join(map(str, evaluated.model.network.layers))
     yield f'<div class="wide"><pre>{escape(layers)}</pre></div>'
     yield '<h2 id="configuration">Configuration</h2>'
-    yield f'<div class="wide"><pre>{escape(subject.config.to_toml())}</pre></div>'
+    yield f'<div class="wide"><pre>{escape(evaluated.config.to_toml())}</pre></div>'
     yield '<h2 id="machine">Machine</h2>'
     plain = {
-        name: value for name, value in subject.model.details.items() if isinstance(value, str | int | float)
+        name: value for name, value in evaluated.model.details.items() if isinstance(value, str | int | float)
     }
     trained = [[name.replace("_", " "), str(value)] for name, value in plain.items()]
     yield "<h3>Where it was trained</h3>"

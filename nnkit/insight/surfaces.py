@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.activations import activation_function, activation_names
-from nnkit.core.batch import Rows
-from nnkit.core.inference import Inference
-from nnkit.core.layers import Embedding
-from nnkit.core.network import Network
-from nnkit.core.targets import loss_targets
 from nnkit.data.examples import Examples
 from nnkit.data.operations import ArrayColumns, NumberColumn
+from nnkit.engine.inference import Inference
 from nnkit.errors import DataError
+from nnkit.feed.batch import Rows
 from nnkit.insight.drawing import LIGHT, MARKERS, Palette, Plot, literal
-from nnkit.insight.subject import Subject, drawn_examples
+from nnkit.insight.evaluated_model import EvaluatedModel, drawn_examples
 from nnkit.model import Model
+from nnkit.nn.activations import activation_function, activation_names
+from nnkit.nn.network import Network
+from nnkit.nn.targets import loss_targets
 
 __all__ = [
     "LossSurface",
@@ -87,12 +86,12 @@ def activations_plot(names: Sequence[str] | None = None) -> Plot:
     return Plot("activations", "Activations", words, headers, rows, draw, (2.7 * columns, 2.3 * lines))
 
 
-def boundary_plot(subject: Subject, points: int = 201) -> Plot:
+def boundary_plot(evaluated: EvaluatedModel, points: int = 201) -> Plot:
     """Return what a classifier of two features answers all over their plane, and the rows on it.
 
     Parameters
     ----------
-    subject : Subject
+    evaluated : EvaluatedModel
     points : int
         Along each side of the grid.
 
@@ -101,22 +100,22 @@ def boundary_plot(subject: Subject, points: int = 201) -> Plot:
     DataError
         If the model is no classifier, or its features are not two columns of numbers.
     """
-    if subject.task not in ("binary", "multiclass"):
-        raise DataError(f"a decision boundary lies between classes, and this is a {subject.task} model")
-    pair, names = _two_features(subject.model, subject.examples)
+    if evaluated.task not in ("binary", "multiclass"):
+        raise DataError(f"a decision boundary lies between classes, and this is a {evaluated.task} model")
+    pair, names = _two_features(evaluated.model, evaluated.examples)
     complete = np.isfinite(pair).all(axis=1)
     if not complete.any():
         raise DataError(f"no row has both {names[0]!r} and {names[1]!r}")
-    pair, truth, predicted = pair[complete], subject.truth[complete], subject.predicted[complete]
+    pair, truth, predicted = pair[complete], evaluated.truth[complete], evaluated.predicted[complete]
     low, high = pair.min(axis=0), pair.max(axis=0)
     low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
     x, y = (np.linspace(low[axis], high[axis], points) for axis in (0, 1))
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    probabilities = subject.model.predict_proba(_as_features(subject, grid, names))
+    probabilities = evaluated.model.predict_proba(_as_features(evaluated, grid, names))
     chosen = probabilities.argmax(axis=1).reshape(points, points)
     surest = probabilities.max(axis=1).reshape(points, points)
     shown = np.random.default_rng(0).permutation(len(pair))[:_MOST_POINTS]
-    labels = subject.labels
+    labels = evaluated.labels
 
     def draw(figure: Any, palette: Palette) -> None:
         from matplotlib.colors import to_rgb
@@ -183,8 +182,8 @@ def _two_features(model: Model, examples: Examples) -> tuple[NDArray[np.float64]
     return np.stack([numbers(name, table[name]) for name in names], axis=1), (names[0], names[1])
 
 
-def _as_features(subject: Subject, grid: NDArray[np.float64], names: tuple[str, str]) -> Any:
-    if isinstance(subject.examples.features, np.ndarray):
+def _as_features(evaluated: EvaluatedModel, grid: NDArray[np.float64], names: tuple[str, str]) -> Any:
+    if isinstance(evaluated.examples.features, np.ndarray):
         return grid
     import pyarrow as pa
 
@@ -232,7 +231,7 @@ def filter_normalised_direction(network: Network, seed: int) -> dict[str, NDArra
     Li et al. 2018, "Visualizing the loss landscape of neural nets" (arXiv:1712.09913), section 4.
     """
     generator = np.random.default_rng(seed)
-    tables = sum(isinstance(layer, Embedding) for layer in network.layers)
+    tables = {segment.name for segment in network.arena.segments if segment.role == "table"}
     direction = {}
     for name, values in network.parameters().items():
         drawn = generator.standard_normal(values.shape)
@@ -240,7 +239,7 @@ def filter_normalised_direction(network: Network, seed: int) -> dict[str, NDArra
             direction[name] = np.zeros(values.shape)
             continue
         # What a unit sees stands in a column of its layer; a table's row is what stands for one id.
-        axis = 1 if int(name.split(".")[1]) < tables else 0
+        axis = 1 if name in tables else 0
         own = np.linalg.norm(values.astype(np.float64), axis=axis, keepdims=True)
         direction[name] = drawn * own / np.linalg.norm(drawn, axis=axis, keepdims=True)
     return direction
@@ -269,7 +268,7 @@ def loss_surface(
     DataError
         If the examples do not fit the model.
     """
-    network = model.network
+    network = model.only_network("a loss surface")
     values = network.parameters()
     steps = np.linspace(-reach, reach, points)
     if sum(value.size for value in values.values()) == 2 and len(values) == 2:
@@ -302,7 +301,7 @@ class _Loss:
         targets = loss_targets(encoded, model.loss, model.network.output_width, len(taken), dtype)
         arena = self._network.arena
         rows = Rows(arena.backend, dtype, features, targets)
-        self._inference = Inference(self._network.stages, arena, rows, model.loss)
+        self._inference = Inference(self._network.places, arena, rows, model.loss)
 
     def at(self, directions: Sequence[dict[str, NDArray]], steps: Sequence[float]) -> float:
         """Return the loss that many lengths away along each direction."""

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from nnkit.errors import DataError
 from nnkit.insight.drawing import Palette, Plot, literal, number_text
+from nnkit.insight.evaluated_model import EvaluatedModel
 from nnkit.insight.evaluation import residuals
-from nnkit.insight.subject import Subject
 
 __all__ = ["predicted_plot", "residuals_plot"]
 
 _MOST_POINTS = 2000  # of a scatter: a page of 20,000 takes 2 MB more and shows no more
 
 
-def predicted_plot(subject: Subject) -> Plot:
+def predicted_plot(evaluated: EvaluatedModel) -> Plot:
     """Return a regression's predicted values by the true ones.
 
     Raises
@@ -25,8 +25,8 @@ def predicted_plot(subject: Subject) -> Plot:
     DataError
         If the model is none.
     """
-    _check_regression(subject)
-    truth, values, labels = subject.truth, subject.values, subject.labels
+    _check_regression(evaluated)
+    truth, values, labels = evaluated.truth, evaluated.values, evaluated.labels
     chosen = _sample(len(truth))
 
     def draw(figure: Any, palette: Palette) -> None:
@@ -40,13 +40,13 @@ def predicted_plot(subject: Subject) -> Plot:
             axes.set_ylabel(f"predicted {literal(labels[place])}")
             axes.grid()
 
-    words = f"On the dotted line both are equal. {_spread(subject)}{_sampled(len(truth), len(chosen))}"
-    headers, rows = ["output", "mean residual", "spread of residuals"], _moments(subject)
+    words = f"On the dotted line both are equal. {_spread(evaluated)}{_sampled(len(truth), len(chosen))}"
+    headers, rows = ["output", "mean residual", "spread of residuals"], _moments(evaluated)
     size = (4.8, 3.4 * len(labels) if len(labels) <= 3 else 10)
     return Plot("predicted", "Predicted against true", words, headers, rows, draw, size)
 
 
-def residuals_plot(subject: Subject) -> Plot:
+def residuals_plot(evaluated: EvaluatedModel) -> Plot:
     """Return a regression's residuals by what is predicted, and how they are spread.
 
     Raises
@@ -54,8 +54,8 @@ def residuals_plot(subject: Subject) -> Plot:
     DataError
         If the model is none.
     """
-    _check_regression(subject)
-    found, values, labels = residuals(subject.truth, subject.values), subject.values, subject.labels
+    _check_regression(evaluated)
+    found, values, labels = residuals(evaluated.truth, evaluated.values), evaluated.values, evaluated.labels
     chosen = _sample(len(found))
 
     def draw(figure: Any, palette: Palette) -> None:
@@ -78,28 +78,28 @@ def residuals_plot(subject: Subject) -> Plot:
             axes.set_ylabel(f"true − predicted {literal(labels[place])}")
             axes.grid()
 
-    words = f"Above the dotted line the prediction is too low. {_spread(subject)}"
+    words = f"Above the dotted line the prediction is too low. {_spread(evaluated)}"
     words += _sampled(len(found), len(chosen))
-    headers, rows = ["output", "mean residual", "spread of residuals"], _moments(subject)
+    headers, rows = ["output", "mean residual", "spread of residuals"], _moments(evaluated)
     size = (4.8, 3.4 * len(labels) if len(labels) <= 3 else 10)
     return Plot("residuals", "Residuals", words, headers, rows, draw, size)
 
 
-def _check_regression(subject: Subject) -> None:
-    if subject.task != "regression":
-        raise DataError(f"this plot is of a regression's values, and this is a {subject.task} model")
+def _check_regression(evaluated: EvaluatedModel) -> None:
+    if evaluated.task != "regression":
+        raise DataError(f"this plot is of a regression's values, and this is a {evaluated.task} model")
 
 
-def _moments(subject: Subject) -> list[list[str]]:
-    found = residuals(subject.truth, subject.values)
+def _moments(evaluated: EvaluatedModel) -> list[list[str]]:
+    found = residuals(evaluated.truth, evaluated.values)
     return [
         [label, number_text(mean), number_text(spread)]
-        for label, mean, spread in zip(subject.labels, found.mean(axis=0), found.std(axis=0), strict=True)
+        for label, mean, spread in zip(evaluated.labels, found.mean(axis=0), found.std(axis=0), strict=True)
     ]
 
 
-def _spread(subject: Subject) -> str:
-    parts = [f"of {label} {mean} in the mean, spread {spread}" for label, mean, spread in _moments(subject)]
+def _spread(evaluated: EvaluatedModel) -> str:
+    parts = [f"of {label} {mean} in the mean, spread {spread}" for label, mean, spread in _moments(evaluated)]
     return f"Residuals (true − predicted): {'; '.join(parts[:3])}, in its units."
 
 

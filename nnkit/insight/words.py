@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnkit.data.operations import TextColumn
-from nnkit.data.terms import terms_of_tokens
-from nnkit.data.text import term_rows
-from nnkit.data.tokens import located_tokens
+from nnkit.data.text.encoding import term_rows
+from nnkit.data.text.terms import terms_of_tokens
+from nnkit.data.text.tokens import located_tokens
 
 __all__ = ["ExplainedText", "Word", "explained_text"]
 

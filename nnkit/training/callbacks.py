@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnkit.core.periods import Period
 from nnkit.errors import ConfigError, shown
+from nnkit.training.periods import Period
 
 __all__ = ["Callback", "Callbacks", "Figures", "callbacks_from", "method_of"]
 

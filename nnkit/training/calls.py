@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from nnkit.core.periods import parse_period
-from nnkit.core.step import StepFigures
+from nnkit.engine.objective import StepFigures
 from nnkit.training.callbacks import Figures, method_of
+from nnkit.training.periods import parse_period
 
 __all__ = ["Calls", "Moment"]
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nnkit.checks import whole
-from nnkit.core.periods import Period, parse_period
-from nnkit.core.tensorfile import read_tensors, write_tensors
+from nnkit.checks import Whole
 from nnkit.errors import ConfigError, FileError, ModelFileError, NnkitError
 from nnkit.files import remove_unfinished
+from nnkit.tensorfile import read_tensors, write_tensors
+from nnkit.training.periods import Period, parse_period
 
 __all__ = [
     "Checkpoint",
@@ -158,7 +158,7 @@ class Checkpoints:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        whole("keep", self.keep, 1)
+        Whole(1)("keep", self.keep)
         if self.every is not None:
             object.__setattr__(self, "every", parse_period(self.every))
 

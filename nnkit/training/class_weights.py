@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import Number, settings_of
 from nnkit.errors import ConfigError, DataError
+from nnkit.training.settings import TrainingSettings
 
 __all__ = ["class_weights"]
 
@@ -44,10 +46,7 @@ def class_weights(
     classes = max(outputs, 2)
     if codes.min() < 0 or codes.max() >= classes:
         raise DataError(f"class_weight needs classes from 0 to {classes - 1}; these are other numbers")
-    if class_weight != "balanced" and not isinstance(class_weight, Mapping):
-        raise ConfigError(
-            f"class_weight {class_weight!r} is neither 'balanced' nor a mapping from classes to weights"
-        )
+    settings_of(TrainingSettings)["class_weight"].check("class_weight", class_weight)
     if isinstance(class_weight, str):
         counts = np.bincount(codes, minlength=classes)
         table = len(codes) / (np.count_nonzero(counts) * np.maximum(counts, 1))
@@ -56,9 +55,5 @@ def class_weights(
     for label, weight in class_weight.items():
         if not isinstance(label, int | np.integer) or not 0 <= label < classes:
             raise ConfigError(f"class_weight names class {label!r}; the classes are 0 to {classes - 1}")
-        if not isinstance(weight, int | float | np.number) or not 0 <= weight < float("inf"):
-            raise ConfigError(
-                f"class_weight of class {label} is {weight!r}; it must be a finite number of at least 0"
-            )
-        table[label] = weight
+        table[label] = Number(0)(f"class_weight of class {label}", weight)
     return table[codes]

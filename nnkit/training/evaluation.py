@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.inference import Inference
-from nnkit.core.links import predicted
-from nnkit.core.losses import Loss, Task
-from nnkit.core.metrics import evaluate_metrics, get_metric
+from nnkit.engine.inference import Inference
+from nnkit.nn.links import predicted
+from nnkit.nn.losses import Loss, Task
+from nnkit.nn.metrics import evaluate_metrics, get_metric
 
 __all__ = ["Decode", "Evaluation"]
 

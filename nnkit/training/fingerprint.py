@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.core.features import Features
+from nnkit.feed.features import Features
 
 __all__ = ["differences", "fingerprint"]
 

@@ -4,126 +4,55 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.protocol import Array, Program
-from nnkit.core.batch import Rows
-from nnkit.core.mixed import is_scaling
-from nnkit.core.order import epoch_order
-from nnkit.core.schedules import PlateauState, ReduceOnPlateau
-from nnkit.core.step import Step, StepFigures
-from nnkit.errors import AtEnd, DivergenceError, FirstError, ModelFileError, shown
+from nnkit.backends.operations import Array, Copy
+from nnkit.backends.protocol import Backend, Program
+from nnkit.engine.objective import Penalty, StepFigures
+from nnkit.engine.precision import HalfPrecision, is_scaling
+from nnkit.engine.step import Step
+from nnkit.errors import AtEnd, DivergenceError, FirstError, ModelFileError
+from nnkit.feed.batch import Rows
+from nnkit.feed.order import epoch_order
 from nnkit.kernels.formulas import LEAST_LOSS_SCALE
 from nnkit.kernels.layout import STEP
+from nnkit.nn.network import Network
+from nnkit.nn.schedules import ReduceOnPlateau
 from nnkit.training.callbacks import Figures
 from nnkit.training.calls import Calls, Moment
 from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
 from nnkit.training.evaluation import Evaluation
 from nnkit.training.history import History
 from nnkit.training.interrupts import pythons_own_interrupt, stopped_by_signals
+from nnkit.training.settings import TrainingSettings
+from nnkit.training.state import OptimizerState, TrainingState
 
-if TYPE_CHECKING:
-    from nnkit.training.trainer import Trainer
+__all__ = ["Loop", "Outcome", "Training"]
 
-__all__ = ["Loop", "OptimizerState", "Order", "Outcome", "TrainingState"]
-
-Order = Callable[[int], NDArray[np.int64]]
 Outcome = Literal["finished", "stopped", "interrupted", "failed"]
 
 
-@dataclass(frozen=True)
-class OptimizerState:
-    """The state of the optimizer and the schedule at the end of a training, from which another continues.
+class Training(Protocol):
+    """What a loop reads and changes of the trainer that it runs for, which callbacks are given."""
 
-    Parameters
-    ----------
-    steps : int
-        Updates done.
-    epochs : int
-        Epochs begun.
-    slots : dict of str to array of shape (size,)
-        The optimizer's state, in the arena's layout and on its device.
-    plateau : PlateauState
-        The state of a reduce-on-plateau schedule.
-    """
+    network: Network
+    backend: Backend
+    half: HalfPrecision | None
+    penalty: Penalty
+    state: TrainingState
+    history: History
+    optimizer_state: OptimizerState | None
+    step: Step | None
+    outcome: Outcome | None
+    stopping: bool
 
-    steps: int
-    epochs: int
-    slots: dict[str, Array]
-    plateau: PlateauState = field(default_factory=PlateauState)
-
-
-@dataclass
-class TrainingState:
-    """Where a training stands, apart from what the step keeps on the device.
-
-    Attributes
-    ----------
-    epoch : int
-        The current epoch, from 0.
-    epochs_before : int
-        Epochs of the trainings that this one continues: orders, draws and the schedule count from the first.
-    schedule_epochs : int
-        The length of the schedule in epochs, counted from the first; 0 for all up to this training's end.
-    batch : int
-        The next batch of it.
-    best : float
-        The best monitored value so far; infinity before the first.
-    best_epoch : int
-        Its epoch, from 1; 0 stands for the initial weights.
-    waited : int
-        Epochs since.
-    plateau : PlateauState
-        The state of a reduce-on-plateau schedule.
-    rate_factor : float
-        What callbacks multiply the learning rate by, see `Trainer.scale_learning_rate`.
-    stopped_early : bool
-        Whether the training is over because validation no longer improved.
-    restored : bool
-        Whether the training is over and the weights are those of `best_epoch`.
-    """
-
-    epoch: int = 0
-    epochs_before: int = 0
-    schedule_epochs: int = 0
-    batch: int = 0
-    best: float = math.inf
-    best_epoch: int = 0
-    waited: int = 0
-    plateau: PlateauState = field(default_factory=PlateauState)
-    rate_factor: float = 1.0
-    stopped_early: bool = False
-    restored: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the state as a JSON object."""
-        return {**asdict(self), "best": self.best if math.isfinite(self.best) else None}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> TrainingState:
-        """Return the state that `to_json` wrote; raises `ModelFileError` if it is none."""
-        try:
-            plateau = PlateauState(**value["plateau"])
-            best = math.inf if value["best"] is None else float(value["best"])
-            state = cls(**{**value, "best": best, "plateau": plateau})
-            best_seen = 0.0 if plateau.best is None else plateau.best
-            numbers = [state.rate_factor, plateau.factor, plateau.waited, best_seen]
-            counts = [state.epoch, state.epochs_before, state.batch, state.best_epoch, state.waited]
-            counts.append(state.schedule_epochs)
-            known = set(map(type, counts)) <= {int} and 0 <= min(counts) <= max(counts) < 2**53
-            if not known or not all(map(math.isfinite, numbers)):
-                raise ValueError("a number is out of its range")
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelFileError(
-                f"no state of a training: {shown(error)}; take another checkpoint"
-            ) from error
-        return state
+    def stop(self) -> None:
+        """Ask for an end after the steps under way."""
 
 
 class Loop:
@@ -131,24 +60,20 @@ class Loop:
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : Training
         Whose network, state and history it changes.
+    settings : TrainingSettings
+        What the training was told, the batch size no larger than the number of rows.
     rows : Rows
         The training rows.
     evaluation : Evaluation or None
         The validation rows.
-    epochs, batch_size : int
-        As `Trainer.fit` takes them.
-    shuffle : bool, or function of an epoch
-        Whether each epoch has an order of its own; or what returns it.
     callbacks : sequence of callbacks
         Called on the way.
     carried : OptimizerState or None
         What to continue from; its arrays are changed in place.
-    schedule_epochs : int
-        As in `TrainingState`.
     block_rows : int or None
-        As `nnkit.core.order.epoch_order` takes it.
+        As `nnkit.feed.order.epoch_order` takes it.
 
     Attributes
     ----------
@@ -158,40 +83,35 @@ class Loop:
 
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: Training,
+        settings: TrainingSettings,
         rows: Rows,
         evaluation: Evaluation | None,
-        epochs: int,
-        batch_size: int,
-        shuffle: bool | Order,
         callbacks: Sequence[Any],
         carried: OptimizerState | None = None,
         block_rows: int | None = None,
-        schedule_epochs: int = 0,
     ) -> None:
         network = trainer.network
         self.trainer = trainer
+        self.settings = settings
         self.rows = rows
         self.evaluation = evaluation
-        self.epochs = epochs
-        self.shuffle = shuffle
         self.block_rows = block_rows
         self.step = Step(
-            network.stages,
-            network.arena,
-            trainer.loss,
+            network.places,
+            network.arena.grouped(settings.groups or {}),
+            settings.loss,
             trainer.penalty,
-            batch_size,
-            trainer.seed,
-            trainer.optimizer,
+            settings.batch_size,
+            settings.seed,
+            settings.optimizer,
             rows,
-            trainer.clip_norm,
+            settings.clip_norm,
             None if carried is None else carried.slots,
-            trainer.average == "rows",
+            settings.average == "rows",
             trainer.half,
         )
         self._carried = carried or OptimizerState(0, 0, self.step.state)
-        self._schedule_epochs = schedule_epochs
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
         self.best_values: Array = network.arena.like_values()
         # An epoch's training loss is that of the weights it began with, not of those it leaves.
@@ -209,7 +129,7 @@ class Loop:
 
     def _copy(self, source: Array, target: Array) -> Program:
         backend = self.trainer.backend
-        return backend.program([] if source is target else [backend.copy(source, target)])
+        return backend.compile([] if source is target else [Copy(source, target)])
 
     def run(self, resumed: Checkpoint | None = None) -> None:
         """Train to the last epoch, or until somebody stops it: from the first one, or from a checkpoint.
@@ -254,7 +174,7 @@ class Loop:
             return
         trainer.state = TrainingState(
             epochs_before=self._carried.epochs,
-            schedule_epochs=self._schedule_epochs,
+            schedule_epochs=self.settings.schedule_epochs or 0,
             plateau=self._carried.plateau,
         )
         trainer.history = History()
@@ -282,7 +202,7 @@ class Loop:
         if failed or not self._prepared:
             return
         with errors.kept("returning to the best weights"):
-            if trainer.restore_best and self.evaluation and trainer.state.best_epoch:
+            if self.settings.restore_best and self.evaluation and trainer.state.best_epoch:
                 self._return_to_best.run()
                 trainer.state.restored = True
             trainer.backend.synchronize()
@@ -306,12 +226,17 @@ class Loop:
         return OptimizerState(steps, epochs, self.step.state, state.plateau)
 
     def _finished(self) -> bool:
-        return self.trainer.state.epoch >= self.epochs or self.trainer.state.stopped_early
+        return self.trainer.state.epoch >= self.settings.epochs or self.trainer.state.stopped_early
 
     def _arrays(self) -> dict[str, Array]:
         """Return all that the training keeps on the device, by name."""
         first = {} if self.evaluation else {"first_values": self.first_values}
         return {**self.step.arrays(), "best_values": self.best_values, **first}
+
+    def to_match(self) -> dict[str, Any]:
+        """Return the settings that a resume must match, as a JSON object."""
+        network = self.trainer.network.to_json()
+        return {"network": network, **self.settings.to_json(), "block_rows": self.block_rows}
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Raise `ModelFileError` unless the checkpoint holds what this training keeps."""
@@ -347,10 +272,10 @@ class Loop:
             seconds=self._seconds(),
             finished=self._finished(),
             best_so_far=state.batch == 0 and 0 < state.epoch == state.best_epoch,
-            epochs=self.epochs,
+            epochs=self.settings.epochs,
             state=state.to_json(),
             history=trainer.history.to_json(),
-            settings=trainer.settings(self.step.batch_size, bool(self.shuffle), self.block_rows),
+            settings=self.to_match(),
             numerics=trainer.backend.numerics(),
             arrays={name: trainer.backend.to_host(array) for name, array in self._arrays().items()},
         )
@@ -360,10 +285,11 @@ class Loop:
         state, resumed = self.trainer.state, self._resumed
         self._rates = self._learning_rates()
         epoch = state.epochs_before + state.epoch
-        if callable(self.shuffle):
-            order = self.shuffle(epoch)
+        seed, shuffle = self.settings.seed, self.settings.shuffle
+        if callable(shuffle):
+            order = shuffle(epoch)
         else:
-            order = epoch_order(self.rows.count, self.trainer.seed, epoch, self.shuffle, self.block_rows)
+            order = epoch_order(self.rows.count, seed, epoch, shuffle, self.block_rows)
         self.step.begin_epoch(epoch, order, self._rates)
         if resumed is not None and state.batch:
             self.trainer.backend.write(self.step.scalars, resumed.arrays["scalars"])
@@ -412,9 +338,11 @@ class Loop:
         """Return the epoch's learning rate for each batch."""
         trainer, steps = self.trainer, self.step.steps_per_epoch
         first = trainer.state.epochs_before + trainer.state.epoch
-        total = trainer.state.schedule_epochs or trainer.state.epochs_before + self.epochs
-        factors = trainer.schedule.factors(first * steps, steps, total * steps, steps)
-        rate = trainer.optimizer.learning_rate * trainer.state.plateau.factor * trainer.state.rate_factor
+        total = trainer.state.schedule_epochs or trainer.state.epochs_before + self.settings.epochs
+        factors = self.settings.schedule.factors(first * steps, steps, total * steps, steps)
+        rate = (
+            self.settings.optimizer.learning_rate * trainer.state.plateau.factor * trainer.state.rate_factor
+        )
         return rate * factors
 
     def _end_epoch(self, sums: StepFigures, training_rate: float) -> Figures:
@@ -428,7 +356,7 @@ class Loop:
         else:
             outputs, loss = self.evaluation.run()
             self._judge(epoch, loss, followed)
-            last = epoch == self.epochs or state.stopped_early
+            last = epoch == self.settings.epochs or state.stopped_early
             measured = {"validation_loss": loss, **self.evaluation.measure(outputs, last)}
         row = {
             "epoch": epoch,
@@ -450,7 +378,7 @@ class Loop:
 
         An epoch that `followed` no batch, while the loss scale was still too great, is not held against them.
         """
-        trainer, state, schedule = self.trainer, self.trainer.state, self.trainer.schedule
+        state, settings, schedule = self.trainer.state, self.settings, self.settings.schedule
         if not followed:
             return
         if value < state.best:
@@ -458,9 +386,9 @@ class Loop:
             self._keep_best.run()
         else:
             state.waited += 1
-        if trainer.early_stopping is not None and state.waited >= trainer.early_stopping:
+        if settings.early_stopping is not None and state.waited >= settings.early_stopping:
             state.stopped_early = True
-            trainer.stop()
+            self.trainer.stop()
         if isinstance(schedule, ReduceOnPlateau):
             state.plateau = schedule.observe(state.plateau, value)
 
@@ -487,21 +415,21 @@ class Loop:
             return True
         if sums.loss_scale == LEAST_LOSS_SCALE:
             self._diverge(
-                f"every batch overflowed {self.trainer.precision}, whose range bf16 and fp32 exceed,"
+                f"every batch overflowed {self.settings.precision}, whose range bf16 and fp32 exceed,"
             )
         return False
 
     def _diverge(self, what: str) -> NoReturn:
         """Return to the best weights and say what happened."""
-        trainer, state = self.trainer, self.trainer.state
+        state, settings = self.trainer.state, self.settings
         begun = "" if self.evaluation else "the beginning of "
         kept = f"those of {begun}epoch {state.best_epoch}" if state.best_epoch else "the initial ones"
         rate = self._learning_rate()
-        clip = "" if trainer.clip_norm is not None else ", or clip_norm = 1.0"
+        clip = "" if settings.clip_norm is not None else ", or clip_norm = 1.0"
         with AtEnd(self._return_to_best.run, "returning to the best weights"):
             raise DivergenceError(
                 f"{what} in epoch {state.epoch + 1} at learning rate {rate:g}; "
-                f"the weights kept are {kept}.\nTry learning_rate = {trainer.optimizer.learning_rate / 10:g}"
+                f"the weights kept are {kept}.\nTry learning_rate = {settings.optimizer.learning_rate / 10:g}"
                 f"{clip}, and look for features of large scale."
             )
 
@@ -518,10 +446,10 @@ class Loop:
         full, batch = divmod(step, steps)
         return Figures(
             epoch=-(-step // steps),
-            epochs=self.epochs,
+            epochs=self.settings.epochs,
             step=step,
             steps_per_epoch=steps,
-            total_steps=self.epochs * steps,
+            total_steps=self.settings.epochs * steps,
             samples=full * self.rows.count + batch * self.step.batch_size,
             seconds=self._seconds(),
             samples_per_second=samples_per_second,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 from numpy.typing import NDArray
 
 from nnkit.backends.protocol import Backend
-from nnkit.core.batch import Placement, device_bytes, streams
-from nnkit.core.features import Features
-from nnkit.core.order import rows_to_a_block
 from nnkit.data.limits import memory_limit, readable
 from nnkit.errors import ConfigError
+from nnkit.feed.batch import Placement, device_bytes, streams
+from nnkit.feed.features import Features
+from nnkit.feed.order import rows_to_a_block
 
-__all__ = ["DataPlacement", "Placed", "place_rows"]
+__all__ = ["Placed", "place_rows"]
 
-DataPlacement = Literal["auto", "device", "pinned", "mmap"]
 # Of a training's data, the validation rows among them. The other half is for parameters, optimizer state,
 # activations, workspaces, and whoever else is on the card.
 _MOST_OF_FREE = 0.5
@@ -31,7 +29,7 @@ class Placed:
     features : Features
         The rows, in memory where they were asked to be.
     placement : {"device", "pinned"}
-        As `nnkit.core.batch.Rows` takes it.
+        As `nnkit.feed.batch.Rows` takes it.
     block_rows : int or None
         How many neighbours an epoch's order takes at a time; None where it takes each row by itself.
     note : str
@@ -94,9 +92,6 @@ def place_rows(
         If the rows cannot lie there: ``pinned`` on a CPU that was asked for by name, ``mmap`` of what is no
         file that can be mapped, ``device`` on a CPU of what its memory has no room for.
     """
-    if wanted not in get_args(DataPlacement):
-        known = ", ".join(get_args(DataPlacement))
-        raise ConfigError(f"data_placement {wanted!r} is unknown; choose one of {known}")
     size = features.row_bytes * len(features)
     large = features.mapped and size > memory_limit()
     if wanted == "mmap" and not features.mapped:
@@ -111,7 +106,7 @@ def place_rows(
             "or texts, which lie on the device: leave the setting out"
         )
     block_rows = rows_to_a_block(features.row_bytes) if large or wanted == "mmap" else None
-    if backend.free_memory() is None:
+    if backend.shares_host_memory:
         placed = _on_host(wanted, backend, automatic, features, large)
     else:
         count = device_bytes(features, targets, weights, shuffled)

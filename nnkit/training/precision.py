@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
 from nnkit.backends.protocol import Backend
-from nnkit.core.mixed import Half
+from nnkit.engine.precision import HalfPrecision
 from nnkit.errors import ConfigError
 
-__all__ = ["Precision", "Resolved", "half_of", "resolve_precision"]
-
-Precision = Literal["fp32", "fp64", "tf32", "fp16", "bf16"]
+__all__ = ["Resolved", "half_of", "resolve_precision"]
 
 
 @dataclass(frozen=True)
@@ -28,24 +25,24 @@ class Resolved:
         Of the parameters: float32 or float64.
     note : str
         One line for the user where this is not what they asked for, else empty.
-    half : Half or None
+    half : HalfPrecision or None
         What is kept in 16 bits beside the parameters.
     """
 
     name: str
     dtype: np.dtype
     note: str = ""
-    half: Half | None = None
+    half: HalfPrecision | None = None
 
 
-def half_of(precision: str) -> Half | None:
+def half_of(precision: str) -> HalfPrecision | None:
     """Return what a precision keeps in 16 bits, or None where it keeps nothing so."""
     if precision == "fp16":
-        return Half(np.dtype(np.float16), scales=True)
+        return HalfPrecision(np.dtype(np.float16), scales=True)
     if precision == "bf16":
         import ml_dtypes
 
-        return Half(np.dtype(ml_dtypes.bfloat16), scales=False)
+        return HalfPrecision(np.dtype(ml_dtypes.bfloat16), scales=False)
     return None
 
 
@@ -65,11 +62,8 @@ def resolve_precision(precision: str, backend: Backend, automatic: bool) -> Reso
     Raises
     ------
     ConfigError
-        If the precision is unknown, or the device asked for by name does not have it.
+        If the device asked for by name does not have it.
     """
-    known = get_args(Precision)
-    if precision not in known:
-        raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(known)}")
     if precision in backend.precisions:
         dtype = np.dtype(np.float64 if precision == "fp64" else np.float32)
         return Resolved(precision, dtype, half=half_of(precision))

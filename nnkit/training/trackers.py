@@ -19,7 +19,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nnkit.core.layers import layer_to_json
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.extras import extra_module
 from nnkit.files import waited_for
@@ -426,7 +425,7 @@ def _settings(trainer: Any) -> dict[str, Any]:
     """Return what a trainer was told, where there is no config of a run's."""
     optimizer = trainer.optimizer
     return {
-        "layers": [layer_to_json(layer) for layer in trainer.network.layers],
+        "layers": [layer.to_json() for layer in trainer.network.layers],
         "loss": trainer.loss.to_json(),
         "optimizer": optimizer.name,
         "learning_rate": optimizer.learning_rate,

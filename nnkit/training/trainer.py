@@ -12,28 +12,30 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnkit.backends import select
-from nnkit.checks import above_zero, at_least_zero, whole
-from nnkit.core.augmentation import Augmentation, augmentation_from
-from nnkit.core.batch import Rows
-from nnkit.core.features import Features, features_from
-from nnkit.core.inference import Inference
-from nnkit.core.losses import Loss, loss_from
-from nnkit.core.metrics import default_metrics, get_metric, metrics_for
-from nnkit.core.network import Network
-from nnkit.core.optimizers import Optimizer, optimizer_from
-from nnkit.core.order import epoch_order
-from nnkit.core.schedules import Schedule, schedule_from
-from nnkit.core.step import Penalty, Step
-from nnkit.core.targets import loss_targets, loss_weights
+from nnkit.checks import Number, Whole
 from nnkit.data.limits import memory_limit
 from nnkit.data.splitting import split_rows
+from nnkit.engine.inference import Inference
+from nnkit.engine.objective import Penalty
+from nnkit.engine.step import Step
 from nnkit.errors import ConfigError, DataError, shown
+from nnkit.feed.augmentation import Augmentation
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Features, features_from
+from nnkit.feed.order import epoch_order
+from nnkit.feed.statistics import RowStatistics
+from nnkit.nn.losses import Loss
+from nnkit.nn.metrics import default_metrics, get_metric, metrics_for
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import Optimizer
+from nnkit.nn.schedules import Schedule
+from nnkit.nn.targets import loss_targets, loss_weights
 from nnkit.training.callbacks import Callbacks, callbacks_from
 from nnkit.training.checkpoint import (
     Checkpoint,
@@ -47,10 +49,12 @@ from nnkit.training.class_weights import class_weights
 from nnkit.training.evaluation import Decode, Evaluation
 from nnkit.training.fingerprint import differences, fingerprint
 from nnkit.training.history import History
-from nnkit.training.loop import Loop, OptimizerState, Order, Outcome, TrainingState
-from nnkit.training.placement import DataPlacement, Placed, place_rows
+from nnkit.training.loop import Loop, Outcome
+from nnkit.training.placement import Placed, place_rows
 from nnkit.training.precision import resolve_precision
 from nnkit.training.progress import ProgressDisplay
+from nnkit.training.settings import TrainingSettings
+from nnkit.training.state import OptimizerState, TrainingState
 from nnkit.versions import recorded_versions
 
 __all__ = ["Trainer"]
@@ -59,6 +63,7 @@ logger = logging.getLogger("nnkit")
 
 Held = tuple[ArrayLike | Features, ArrayLike] | tuple[ArrayLike | Features, ArrayLike, ArrayLike | None]
 Validation = float | Held | None
+Order = Callable[[int], NDArray[np.int64]]
 
 # The trainers and networks that are being trained now, by identity.
 _in_training: set[int] = set()
@@ -84,52 +89,69 @@ class Trainer:
     network : Network
         Trained in place. Parameters that it has are gone on from; else they are drawn from `seed`.
     loss : str, mapping or Loss
-        ``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``, ``poisson``, or a registered
-        one; a mapping gives parameters, as in ``{"name": "huber", "delta": 0.5}``.
+        What is minimized. ``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``,
+        ``poisson``, or a registered one; a mapping gives parameters, as in ``{"name": "huber", "delta":
+        0.5}``.
     optimizer : str, mapping or Optimizer
-        Such as ``Adam(1e-3)``.
+        How weights are updated. Such as ``Adam(1e-3)``.
     device : str
-        ``auto`` takes CUDA if it works and else the CPU; ``cpu``, ``cuda``, ``cuda:1``.
+        Where to train: auto, cpu, cuda, or one GPU such as cuda:1. ``auto`` takes CUDA if it works and else
+        the CPU.
     precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}
-        What the device computes in. In fp16 and bf16 the parameters and the optimizer's state stay float32;
+        The precision to compute in. In fp16 and bf16 the parameters and the optimizer's state stay float32;
         their copies, activations and gradients of activations have 16 bits.
     seed : int
-        In [0, 2**64). Weights, order and dropout are functions of it.
+        The seed of the weights, the order of the rows and dropout. In [0, 2**64).
     schedule : str, mapping or Schedule
-        Of the learning rate.
-    l1, l2 : float
-        ``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases) is added to the loss.
+        How the learning rate changes.
+    l1 : float
+        The penalty on the weights' absolute values. ``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases)
+        is added to the loss.
+    l2 : float
+        The penalty on half of the weights' squares.
     penalty_on : {"mean", "sum"}
-        To a batch's mean loss, or to its sum, as scikit-learn's ``alpha`` is.
+        Whether penalties are added to a batch's mean loss or to its sum. The latter is what scikit-learn's
+        ``alpha`` does.
     average : {"weights", "rows"}
-        What a batch's mean loss counts by in that of its epoch: its rows' weights, or, as in scikit-learn,
-        how many they are. The weights learnt are the same.
+        Whether a batch counts in the epoch's mean loss by its rows' weights or by their number. The latter is
+        what scikit-learn does; the weights learnt are the same.
     clip_norm : float, optional
-        The greatest norm of a batch's gradient.
+        The maximum norm of the gradient; without it, it is not clipped.
+    groups : mapping of str to mapping, optional
+        What differs for some parameters: rate, a factor of the learning rate; decays; trains. As in
+        ``{"layers.0": {"rate": 0.1}, "layers.1.weight": {"trains": False}}``, by the name of a parameter or
+        of its layer; a longer name takes precedence. `rate` is a factor of the learning rate; `decays` tells
+        whether weight decay and penalties apply; parameters with `trains` False are frozen: they keep their
+        values and are no part of penalties and norms.
     class_weight : "balanced" or mapping of int to float, optional
-        Weights by class index, times the sample weights.
+        How much the rows of each class count: "balanced", or a table of classes and weights. Classes are
+        given by their index; the sample weights are multiplied by their weights.
     early_stopping : int, optional
-        Stop after so many epochs without a better validation loss (training loss, where there is no
-        validation).
+        Stop after so many epochs without improvement. That is of the validation loss (of the training loss,
+        where there is no validation).
     restore_best : bool, optional
-        Return to the weights of the epoch with the best validation loss at the end; by default where
-        `early_stopping` is set. Without validation the last weights stay.
+        Whether the result is the parameters of the best epoch rather than the last. By default where
+        `early_stopping` is set; the best epoch is the one with the lowest validation loss. Without validation
+        the last weights stay.
     metrics : sequence of str, optional
-        Evaluated on the validation rows after each epoch; by default those of the task.
+        The metrics to measure; without them, the task's own. They are evaluated on the validation rows after
+        each epoch.
     augment : mapping or Augmentation, optional
-        What is done to pictures while the network is trained on them, as in ``{"shift": 0.1, "flip": True,
-        "erase": 0.2}``, never to the validation rows; see `Augmentation`. The rows are `Features` with their
+        How pictures are varied while training, by shift, flip and erase. As in ``{"shift": 0.1, "flip": True,
+        "erase": 0.2}``, never the validation rows; see `Augmentation`. The rows are `Features` with their
         ``picture``.
     data_placement : {"auto", "device", "pinned", "mmap"}
-        Where the rows lie: on the device; in the host's memory, from which a GPU is sent a few batches ahead
-        through pinned buffers; or mapped from their file, as ``np.load(path, mmap_mode="r")`` returns them.
-        ``auto`` leaves mapped what would take more than half of the memory, and takes the device where the
-        rows fill at most half of what is free there. No result depends on it, but that the order of mapped
-        rows that exceed half of the memory, or that ``mmap`` was set for, is in blocks (see
-        `nnkit.core.order`), wherever they lie.
+        Where the training rows are kept: on the device, in the host's memory, or mapped from a file. From the
+        host's memory, a GPU is sent a few batches ahead through pinned buffers; a file is mapped by
+        ``np.load(path, mmap_mode="r")``. ``auto`` leaves mapped what would take more than half of the memory,
+        and takes the device where the rows fill at most half of what is free there. No result depends on it,
+        but that the order of mapped rows that exceed half of the memory, or that ``mmap`` was set for, is in
+        blocks (see `nnkit.feed.order`), wherever they lie.
 
     Attributes
     ----------
+    settings : TrainingSettings
+        Every setting, checked, with what follows from the network and the device filled in.
     state : TrainingState
         Where the training stands.
     history : History
@@ -169,6 +191,7 @@ class Trainer:
         penalty_on: Literal["mean", "sum"] = "mean",
         average: Literal["weights", "rows"] = "weights",
         clip_norm: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
         class_weight: str | Mapping[int, float] | None = None,
         early_stopping: int | None = None,
         restore_best: bool | None = None,
@@ -176,30 +199,36 @@ class Trainer:
         augment: Mapping[str, Any] | Augmentation | None = None,
         data_placement: str = "auto",
     ) -> None:
+        settings = TrainingSettings.of(
+            loss=loss,
+            optimizer=optimizer,
+            device=device,
+            precision=precision,
+            seed=seed,
+            schedule=schedule,
+            l1=l1,
+            l2=l2,
+            penalty_on=penalty_on,
+            average=average,
+            clip_norm=clip_norm,
+            groups=groups,
+            class_weight=class_weight,
+            early_stopping=early_stopping,
+            restore_best=early_stopping is not None if restore_best is None else restore_best,
+            metrics=metrics,
+            augment=augment,
+            data_placement=data_placement,
+        )
         self.network = network
-        self.loss = loss_from(loss)
-        self.optimizer = optimizer_from(optimizer)
-        self.schedule = schedule_from(schedule)
-        self.seed = whole("seed", seed, 0, 2**64 - 1)
-        self.penalty = Penalty(at_least_zero("l1", l1), at_least_zero("l2", l2), penalty_on)
-        if average not in ("weights", "rows"):
-            raise ConfigError(f"average = {average!r} must be 'weights' or 'rows'")
-        self.average = average
-        self.clip_norm = None if clip_norm is None else above_zero("clip_norm", clip_norm)
-        self.class_weight = class_weight
-        self.early_stopping = None if early_stopping is None else whole("early_stopping", early_stopping, 1)
-        self.restore_best = early_stopping is not None if restore_best is None else restore_best
-        self.metrics = self._known_metrics(metrics)
-        self.augment = augmentation_from(augment)
-        if data_placement not in get_args(DataPlacement):
-            known = ", ".join(get_args(DataPlacement))
-            raise ConfigError(f"data_placement {data_placement!r} is unknown; choose one of {known}")
-        self.data_placement = data_placement
+        self.loss, self.optimizer, self.seed = settings.loss, settings.optimizer, settings.seed
+        self.penalty = Penalty(settings.l1, settings.l2, settings.penalty_on)
+        metrics = self._known_metrics(settings.metrics)
         self._automatic = device == "auto"
         selection = select(device)
-        resolved = resolve_precision(precision, selection.backend, device == "auto")
-        self.backend = selection.backend.computing(resolved.name)
+        resolved = resolve_precision(precision, selection.backend, self._automatic)
+        self.backend = selection.backend.with_precision(resolved.name)
         self.precision, self.dtype, self.half = resolved.name, resolved.dtype, resolved.half
+        self.settings = settings.changed(metrics=metrics, precision=resolved.name)
         logger.info(selection.reason)
         if resolved.note:
             logger.warning(resolved.note)
@@ -210,17 +239,15 @@ class Trainer:
         self.outcome: Outcome | None = None
         self.stopping = False
 
-    def _known_metrics(self, metrics: Sequence[str] | None) -> tuple[str, ...]:
+    def _known_metrics(self, metrics: tuple[str, ...] | None) -> tuple[str, ...]:
         task = self.loss.task(self.network.output_width)
         if metrics is None:
             return default_metrics(task)
-        if isinstance(metrics, str):
-            raise ConfigError(f"metrics = {metrics!r} must be a list of names, such as [{metrics!r}]")
         for name in metrics:
             if task not in get_metric(name).tasks:
                 these = ", ".join(metrics_for(task))
                 raise ConfigError(f"the metric {name!r} does not apply to a {task} task; these do: {these}")
-        return tuple(metrics)
+        return metrics
 
     def stop(self) -> None:
         """Ask a running `fit` to end after the steps under way: for callbacks and signal handlers."""
@@ -228,7 +255,7 @@ class Trainer:
 
     def scale_learning_rate(self, factor: float) -> None:
         """Multiply the schedule's rates by a factor from the training's next epoch on: for callbacks."""
-        self.state.rate_factor = above_zero("factor", factor)
+        self.state.rate_factor = Number(above=0)("factor", factor)
 
     def fit(
         self,
@@ -260,16 +287,17 @@ class Trainer:
         y : array_like
             Class indices of shape (samples,), or targets of shape (samples,) or (samples, outputs).
         epochs : int
-            How often every row is seen.
+            The number of passes over the training rows.
         batch_size : int
-            Rows a step; the last batch of an epoch may be smaller, and its gradient is that of its own mean.
+            The number of rows in each step. The last batch of an epoch may be smaller, and its
+            gradient is that of its own mean.
         validation : float, (X, y) or (X, y, sample_weight), optional
             A share of the rows, stratified by class, or rows of their own.
         sample_weight : array_like of shape (samples,), optional
             Weights of the mean loss.
         shuffle : bool, or function
-            Whether each epoch takes the rows in an order of its own; or a function of the epoch, from 0, that
-            returns it as int64.
+            Whether each epoch has its own order. Or a function of the epoch, from 0, that returns the rows in
+            order as int64.
         callbacks : callback, or iterable of callbacks, optional
             Objects with any of the methods of `Callback`.
         decode : function, optional
@@ -281,9 +309,9 @@ class Trainer:
             Continue the previous call: with its optimizer's state and count of steps, its place in the
             schedule, and orders and draws that it has not had.
         schedule_epochs : int, optional
-            The length of the schedule in epochs, counted from the first of the calls that continue one
-            another; by default all epochs up to the end of this call. After its end a schedule keeps its last
-            learning rate, or goes on if it does not depend on its length.
+            The length of the schedule in epochs; without it, that of the training. It is counted from the
+            first of the calls that continue one another. After its end a schedule keeps its last learning
+            rate, or goes on if it does not depend on its length.
         progress : bool, optional
             Whether to show the training on standard output, as a `ProgressDisplay` among the callbacks does;
             by default where that is a terminal.
@@ -303,28 +331,21 @@ class Trainer:
         DivergenceError
             If the loss is no longer finite; the best weights so far are kept.
         """
-        epochs = whole("epochs", epochs, 1)
-        batch_size = whole("batch_size", batch_size, 1, 2**24)
+        settings = self.settings.changed(
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            schedule_epochs=schedule_epochs,
+        )
         if callable(shuffle) and checkpoints is not None:
             raise ConfigError("what is ordered by a function cannot be resumed: give shuffle as a bool")
-        length = 0 if schedule_epochs is None else whole("schedule_epochs", schedule_epochs, 1)
         kept = None if checkpoints is None else _checkpoints(checkpoints)
         if kept is not None:
             check_unused(kept)
         called = _with_progress(callbacks_from(callbacks), progress)
         with self._training_alone():
             loop, data = self._loop(
-                X,
-                y,
-                epochs,
-                batch_size,
-                validation,
-                sample_weight,
-                shuffle,
-                called,
-                decode,
-                continued,
-                schedule_epochs=length,
+                X, y, settings, validation, sample_weight, called, decode, continued=continued
             )
             if kept is not None:
                 remove_checkpoints(kept.folder)
@@ -382,31 +403,26 @@ class Trainer:
         checkpoint = source if isinstance(source, Checkpoint) else _load_checkpoint(Path(source))
         if checkpoints is None and not isinstance(source, Checkpoint) and Path(source).is_dir():
             checkpoints = Checkpoints(source)
-        epochs = whole("epochs", checkpoint.epochs if epochs is None else epochs, 1)
+        epochs = checkpoint.epochs if epochs is None else Whole(1)("epochs", epochs)
         if epochs < checkpoint.epochs:
             raise ConfigError(
                 f"epochs = {epochs} is less than the {checkpoint.epochs} that the training was begun for; "
                 "they can be raised, not lowered"
             )
-        batch_size = whole("batch_size", checkpoint.settings.get("batch_size"), 1, 2**24)
-        shuffle = bool(checkpoint.settings.get("shuffle"))
+        batch_size: Any = checkpoint.settings.get("batch_size")
+        settings = self.settings.changed(
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=bool(checkpoint.settings.get("shuffle")),
+        )
         # The order goes on as it was begun, wherever the rows lie now.
         block_rows = checkpoint.settings.get("block_rows")
-        block_rows = None if block_rows is None else whole("block_rows", block_rows, 1, 2**53)
+        block_rows = None if block_rows is None else Whole(1, 2**53)("block_rows", block_rows)
         called = _with_progress(callbacks_from(callbacks), progress)
         # The step is prepared for the number of threads that it will run with.
-        with self._training_alone(), self.backend.computing_like(checkpoint.numerics):
+        with self._training_alone(), self.backend.matching_numerics(checkpoint.numerics):
             loop, data = self._loop(
-                X,
-                y,
-                epochs,
-                batch_size,
-                validation,
-                sample_weight,
-                shuffle,
-                called,
-                decode,
-                block_rows=block_rows,
+                X, y, settings, validation, sample_weight, called, decode, block_rows=block_rows
             )
             self._check_resumable(checkpoint, loop, data())
             if checkpoints is not None:
@@ -444,7 +460,7 @@ class Trainer:
     def _check_resumable(self, checkpoint: Checkpoint, loop: Loop, data: Mapping[str, Any]) -> None:
         """Raise unless settings and data are those of the checkpoint."""
         then = checkpoint.settings
-        now = json.loads(json.dumps(self.settings(loop.step.batch_size, bool(loop.shuffle), loop.block_rows)))
+        now = json.loads(json.dumps(loop.to_match()))
         differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if differing:
             # Names and values come from the file.
@@ -463,47 +479,17 @@ class Trainer:
             )
         loop.check(checkpoint)
 
-    def settings(self, batch_size: int, shuffle: bool, block_rows: int | None = None) -> dict[str, Any]:
-        """Return what a training must be told again to go on with it, as a JSON object."""
-        by_class = self.class_weight
-        if isinstance(by_class, Mapping):
-            by_class = {str(index): float(weight) for index, weight in by_class.items()}  # type: ignore[misc]
-        return {
-            "network": self.network.to_json(),
-            "loss": self.loss.to_json(),
-            "optimizer": self.optimizer.to_json(),
-            "schedule": self.schedule.to_json(),
-            "l1": self.penalty.l1,
-            "l2": self.penalty.l2,
-            "penalty_on": self.penalty.on,
-            "average": self.average,
-            "clip_norm": self.clip_norm,
-            "class_weight": by_class,
-            "early_stopping": self.early_stopping,
-            "restore_best": self.restore_best,
-            "metrics": list(self.metrics),
-            "augment": None if self.augment is None else self.augment.to_json(),
-            "seed": self.seed,
-            "precision": self.precision,
-            "batch_size": batch_size,
-            "shuffle": shuffle,
-            "block_rows": block_rows,
-        }
-
     def _loop(
         self,
         X: ArrayLike | Features,
         y: ArrayLike,
-        epochs: int,
-        batch_size: int,
+        settings: TrainingSettings,
         validation: Validation,
         sample_weight: ArrayLike | None,
-        shuffle: bool | Order,
         callbacks: tuple[Any, ...],
         decode: Decode | None,
         continued: bool = False,
         block_rows: int | Literal["auto"] | None = "auto",
-        schedule_epochs: int = 0,
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
         """Return the loop over these data, and what computes their fingerprint."""
         features = self._features(X)
@@ -526,26 +512,15 @@ class Trainer:
             targets,
             weights,
             True,
-            self.augment,
-            self.seed,
+            settings.augment,
+            settings.seed,
             placed.placement,
         )
         held = None if validation is None else self._held(validation)
         evaluation = None if held is None else self._evaluation(held, decode, placed.device_bytes)
         carried = self.optimizer_state if continued else None
-        batch_size = min(batch_size, rows.count)
-        loop = Loop(
-            self,
-            rows,
-            evaluation,
-            epochs,
-            batch_size,
-            shuffle,
-            callbacks,
-            carried,
-            placed.block_rows,
-            schedule_epochs,
-        )
+        settings = settings.changed(batch_size=min(settings.batch_size, rows.count))
+        loop = Loop(self, settings, rows, evaluation, callbacks, carried, placed.block_rows)
 
         def data() -> dict[str, Any]:
             seen = fingerprint(features, targets, weights, "training")
@@ -588,14 +563,15 @@ class Trainer:
         batch_size : int
             Rows a step.
         """
-        loop, _ = self._loop(X, y, 1, batch_size, None, sample_weight, True, (), None)
+        settings = self.settings.changed(epochs=1, batch_size=batch_size)
+        loop, _ = self._loop(X, y, settings, None, sample_weight, (), None)
         rows, block_rows = loop.rows.count, loop.block_rows
         return loop.step, lambda epoch: epoch_order(rows, self.seed, epoch, True, block_rows)
 
     def _features(self, X: ArrayLike | Features) -> Features:
         """Return the rows; those mapped from a file stay there where it was asked for, or is needed."""
         size = X.size * max(self.dtype.itemsize, X.itemsize) if isinstance(X, np.ndarray) else 0
-        return features_from(X, self.dtype, self.data_placement == "mmap" or size > memory_limit())
+        return features_from(X, self.dtype, self.settings.data_placement == "mmap" or size > memory_limit())
 
     def _placed(
         self,
@@ -606,7 +582,13 @@ class Trainer:
     ) -> Placed:
         """Return where the training rows lie, with the blocks of a checkpoint's order if these are given."""
         placed = place_rows(
-            self.data_placement, self.backend, self._automatic, features, targets, weights, shuffled=True
+            self.settings.data_placement,
+            self.backend,
+            self._automatic,
+            features,
+            targets,
+            weights,
+            shuffled=True,
         )
         if placed.note:
             logger.log(logging.WARNING if placed.amended else logging.INFO, placed.note)
@@ -622,14 +604,16 @@ class Trainer:
 
     def _prepare_network(self, features: Features) -> None:
         if self.network.inputs is None:
+            self.network.prepare(RowStatistics(features))
             self.network.initialize(features.width, self.seed, self.dtype, self.backend)
         self.network.check_width(features)
         self.network.place(self.backend, self.dtype)
 
     def _with_class_weights(self, targets: NDArray, weights: NDArray | None) -> NDArray | None:
-        if self.class_weight is None:
+        given = self.settings.class_weight
+        if given is None:
             return weights
-        by_class = class_weights(self.class_weight, targets, self.network.output_width).astype(self.dtype)
+        by_class = class_weights(given, targets, self.network.output_width).astype(self.dtype)
         return loss_weights(by_class if weights is None else weights * by_class, len(targets), self.dtype)
 
     def _held(self, validation: Held) -> tuple[Features, NDArray, NDArray | None]:
@@ -651,11 +635,12 @@ class Trainer:
         features, targets, weights = held
         task = self.loss.task(self.network.output_width)
         # What cannot be had, or was changed, has been said of the training rows.
-        mapped = "auto" if self.data_placement == "mmap" and not features.mapped else self.data_placement
-        placed = place_rows(mapped, self.backend, self._automatic, features, targets, weights, before=before)
+        wanted = self.settings.data_placement
+        wanted = "auto" if wanted == "mmap" and not features.mapped else wanted
+        placed = place_rows(wanted, self.backend, self._automatic, features, targets, weights, before=before)
         rows = Rows(self.backend, self.dtype, placed.features, targets, weights, placement=placed.placement)
-        inference = Inference(self.network.stages, self.network.arena, rows, self.loss, self.half)
-        return Evaluation(inference, self.loss, task, self.metrics, targets, weights, decode)
+        inference = Inference(self.network.places, self.network.arena, rows, self.loss, self.half)
+        return Evaluation(inference, self.loss, task, self.settings.metrics or (), targets, weights, decode)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -15,15 +14,17 @@ import pytest
 from nnkit.backends import compiled
 from nnkit.backends.compiled import _symbols, plan_program
 from nnkit.backends.numpy import NumpyBackend, _Sequence
-from nnkit.core.augmentation import Augmentation
-from nnkit.core.batch import Rows
-from nnkit.core.features import Features
-from nnkit.core.inference import Inference
-from nnkit.core.layers import Dense, Dropout
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
-from nnkit.core.optimizers import Adam
-from nnkit.core.step import Penalty, Step
+from nnkit.backends.operations import Copy, Product
+from nnkit.engine.inference import Inference
+from nnkit.engine.objective import Penalty
+from nnkit.engine.step import Step
+from nnkit.feed.augmentation import Augmentation
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Features
+from nnkit.nn.layers import Dense, Dropout
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import Adam
 
 pytestmark = pytest.mark.skipif(not _symbols(), reason="NumPy's BLAS here has no 64-bit CBLAS symbols")
 
@@ -31,7 +32,7 @@ BACKEND = NumpyBackend()
 SIZES = (1, 2, 5, 64)
 
 
-def dot(rows: int, inner: int, columns: int, turned: tuple[bool, bool], dtype: str) -> partial:
+def product_of(rows: int, inner: int, columns: int, turned: tuple[bool, bool], dtype: str) -> Product:
     random = np.random.default_rng(rows + 10 * inner + 100 * columns)
     shapes = (rows, inner), (inner, columns)
     a, b = (
@@ -39,7 +40,7 @@ def dot(rows: int, inner: int, columns: int, turned: tuple[bool, bool], dtype: s
         for shape, t in zip(shapes, turned, strict=True)
     )
     a, b = (x.T if t else x for x, t in zip((a, b), turned, strict=True))
-    return partial(np.dot, a, b, np.full((rows, columns), np.nan, dtype))
+    return Product(a, b, np.full((rows, columns), np.nan, dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -49,17 +50,16 @@ def test_every_product_has_the_bits_of_numpys(dtype: str) -> None:
     for (rows, inner, columns), turned in product(
         product(SIZES, SIZES, SIZES), product((False, True), repeat=2)
     ):
-        operation = dot(rows, inner, columns, turned, dtype)
+        operation = product_of(rows, inner, columns, turned, dtype)
         plan = plan_program([operation])
         if plan is None:
             assert inner == 1
             assert rows == 1 or columns == 1
             left_out += 1
             continue
-        compiled, out = plan.load(only_cached=False), operation.args[2]
+        compiled, out = plan.load(only_cached=False), operation.out
         assert compiled is not None
-        operation()
-        expected, out[:] = out.copy(), np.nan
+        expected, out[:] = np.dot(operation.a, operation.b), np.nan
         compiled(1)
         np.testing.assert_array_equal(out, expected, err_msg=f"{rows} {inner} {columns} {turned}")
     assert left_out == 4 * (2 * len(SIZES) - 1)
@@ -92,7 +92,7 @@ def step_of(name: str, dtype: str = "float32") -> Step:
     )
     rows = Rows(BACKEND, dtype, X, y, random.random(50), True, varied, 2**40 + 3)
     return Step(
-        network.stages, network.arena, loss_from(loss), Penalty(0.01, 0.01), batch_size, 3, Adam(), rows, 1.0
+        network.places, network.arena, loss_from(loss), Penalty(0.01, 0.01), batch_size, 3, Adam(), rows, 1.0
     )
 
 
@@ -127,10 +127,10 @@ def test_a_compiled_step_has_the_bits_of_the_plain_one(
 def test_inference_is_compiled_too() -> None:
     network = Network([Dense(9, "relu"), Dense(2)], inputs=4)
     X = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
-    inference = Inference(network.stages, network.arena, Rows(BACKEND, np.float32, Features(X)))
+    inference = Inference(network.places, network.arena, Rows(BACKEND, np.float32, Features(X)))
     expected, _ = inference.run()
     (program,) = inference._programs
-    program._compiled = plan_program(program._operations).load(only_cached=False)
+    program._compiled = plan_program(program._lowered).load(only_cached=False)
     np.testing.assert_array_equal(inference.run()[0], expected)
 
 
@@ -146,22 +146,19 @@ def test_a_routine_of_blas_is_called_only_if_it_multiplies_as_its_name_says(rout
 
 def test_without_such_a_routine_products_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, out = np.ones((2, 3)), np.ones((3, 2)), np.zeros((2, 2))
-    assert plan_program([partial(np.dot, a, b, out)]) is not None
+    assert plan_program([Product(a, b, out)]) is not None
     _symbols.cache_clear()
     monkeypatch.setattr(compiled, "_multiplies", lambda function, routine: False)
     try:
-        assert plan_program([partial(np.dot, a, b, out)]) is None
+        assert plan_program([Product(a, b, out)]) is None
     finally:
         _symbols.cache_clear()
 
 
-def test_what_is_no_kernel_and_no_product_is_left_to_python() -> None:
-    a = np.zeros(3)
-    assert plan_program([partial(np.add, a, a, a)]) is None
-    assert plan_program([lambda: None]) is None
+def test_products_in_pieces_and_no_operations_are_left_to_python() -> None:
     assert plan_program([]) is None
     cut = np.zeros((4, 6))[:, :3]
-    assert plan_program([partial(np.dot, cut, np.zeros((3, 2)), np.zeros((4, 2)))]) is None
+    assert plan_program([Product(cut, np.zeros((3, 2)), np.zeros((4, 2)))]) is None
 
 
 def test_a_program_is_compiled_once_it_has_run_often(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -169,8 +166,7 @@ def test_a_program_is_compiled_once_it_has_run_often(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("nnkit.backends.numpy._RUNS_TO_COMPILE", 30)
     step = step_of("one output")
     program: _Sequence = step._programs[16]
-    operations = [*program._operations, *program._operations[:1]]  # a program of its own
-    fresh = BACKEND.program(operations)
+    fresh = _Sequence([*program._lowered, *program._lowered[:1]])  # a program of its own
     fresh.run(20)
     assert fresh._compiled is None  # looked for and not found
     step.counters[1] = 0
@@ -207,6 +203,6 @@ def test_a_second_process_and_another_network_of_the_kind_find_it_compiled(tmp_p
 
 def test_a_copy_is_compiled_too() -> None:
     source, target = np.arange(6.0).reshape(2, 3), np.zeros((2, 3))
-    compiled = plan_program([partial(np.copyto, target, source)]).load(only_cached=False)
+    compiled = plan_program([Copy(source, target)]).load(only_cached=False)
     compiled(1)
     np.testing.assert_array_equal(target, source)

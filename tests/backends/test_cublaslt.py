@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from simulated import cublaslt as acted
 
 from nnkit.backends.cublaslt import workspace_mib
-from nnkit.backends.cublaslt_plan import Epilogue, ProductPlan, plan_product
+from nnkit.backends.cublaslt_plan import Epilogue, ProductPlan, mask_shape, plan_product
 
 SHAPES = [(5, 7, 3), (1, 4, 6), (4, 1, 6), (6, 4, 1), (1, 1, 1), (1, 5, 1), (3, 1, 1), (130, 9, 140)]
 DTYPES = (np.float32, np.float64)
@@ -65,7 +65,7 @@ def operands(m: int, k: int, n: int, dtype: Any) -> tuple[NDArray, NDArray]:
 
 
 def mask_for(rows: int, columns: int) -> NDArray[np.uint8]:
-    return np.zeros((rows, -(-columns // 128) * 16), np.uint8)
+    return np.zeros(mask_shape(rows, columns), np.uint8)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

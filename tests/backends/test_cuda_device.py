@@ -16,10 +16,11 @@ from nnkit.backends import cublaslt, select
 from nnkit.backends import cupy as cupy_backend
 from nnkit.backends.cublaslt import CublasLt
 from nnkit.backends.cublaslt_plan import ProductPlan
-from nnkit.backends.cuda_device import CudaDevice, Uncapturable
+from nnkit.backends.cuda_device import Call, CudaDevice, Uncapturable
+from nnkit.backends.cuda_program import CudaProgram
 from nnkit.backends.cuda_relu import relu_difference
 from nnkit.backends.cupy import CupyBackend
-from nnkit.backends.protocol import Operation
+from nnkit.backends.operations import Copy, Product
 from nnkit.errors import DeviceError, DeviceMemoryError, DivergenceError, NnkitError
 
 pytestmark = pytest.mark.gpu
@@ -30,13 +31,6 @@ def backend() -> CupyBackend:
     chosen = select("cuda").backend
     assert isinstance(chosen, CupyBackend)
     return chosen
-
-
-def uncaptured(backend: CupyBackend) -> CupyBackend:
-    """Return the same device and products, whose programs go operation by operation."""
-    other = backend.computing("fp32")
-    other._products.why_not_captured = "asked not to"
-    return other
 
 
 def weights_after(backend: CupyBackend) -> dict[str, NDArray]:
@@ -51,7 +45,7 @@ def weights_after(backend: CupyBackend) -> dict[str, NDArray]:
 
 def test_trainings_have_the_same_bits_captured_or_not(backend: CupyBackend) -> None:
     captured = weights_after(backend)
-    for again in (weights_after(backend), weights_after(uncaptured(backend))):
+    for again in (weights_after(backend), weights_after(backend.uncaptured())):
         for name, value in captured.items():
             np.testing.assert_array_equal(again[name], value)
 
@@ -62,7 +56,7 @@ def test_a_product_without_an_algorithm_leaves_the_rest_captured(
     fused = weights_after(backend)
     prepared = CublasLt._prepared
 
-    def without_one(products: CublasLt, plan: ProductPlan | None, *arrays: Any) -> Operation | None:
+    def without_one(products: CublasLt, plan: ProductPlan | None, *arrays: Any) -> Call | None:
         # The products of the first layer forwards, of a batch and of what is left at its end.
         lacking = plan is not None and plan.a.rows == 5 and plan.b.rows == 5
         return None if lacking else prepared(products, plan, *arrays)
@@ -85,10 +79,10 @@ def test_cupys_products_refuse_to_be_captured(backend: CupyBackend) -> None:
     matrix = backend.zeros((4, 4), np.float32)
     product = backend._device.matmul(matrix, matrix, backend.zeros((4, 4), np.float32))
     assert isinstance(product, Uncapturable)
-    backend.program([product]).run()
+    CudaProgram(backend._device, [product], capturable=True).run()
     with pytest.raises(DeviceError, match="captur"):
         backend._device.capture([product])
-    backend.program([product]).run(3)
+    CudaProgram(backend._device, [product], capturable=True).run(3)
     assert backend._device.capture_failure == ""
 
 
@@ -96,7 +90,7 @@ def test_cupys_products_refuse_to_be_captured(backend: CupyBackend) -> None:
 def test_a_product_of_nothing_is_zero_in_a_graph_too(backend: CupyBackend, cut: slice) -> None:
     out = backend.from_host(np.ones((3, 4), np.float32))
     empty = backend.zeros((3, 0), np.float32), backend.zeros((0, len(range(4)[cut])), np.float32)
-    program = backend.program([backend.matmul(*empty, out[:, cut])])
+    program = backend.compile([Product(*empty, out[:, cut])])
     program.run(2)
     backend.write(out, 1)
     program.run()
@@ -109,7 +103,7 @@ def test_a_product_of_nothing_is_zero_in_a_graph_too(backend: CupyBackend, cut: 
 
 def test_the_second_run_captures_and_later_ones_replay(backend: CupyBackend) -> None:
     source, target = backend.from_host(np.arange(6.0)), backend.zeros(6, np.float64)
-    once, often = (backend.program([backend.copy(source, target)]) for _ in range(2))
+    once, often = (backend.compile([Copy(source, target)]) for _ in range(2))
     once.run()
     often.run(3)
     backend.write(source, 7)
@@ -119,9 +113,9 @@ def test_the_second_run_captures_and_later_ones_replay(backend: CupyBackend) -> 
     assert backend.to_host(target).tolist() == [7.0] * 6
 
 
-def test_steps_are_not_captured_where_the_products_cannot_be(backend: CupyBackend) -> None:
-    other = uncaptured(backend)
-    program = other.program([other.copy(other.zeros(3, np.float32), other.zeros(3, np.float32))])
+def test_steps_are_not_captured_where_that_is_not_wanted(backend: CupyBackend) -> None:
+    other = backend.uncaptured().with_precision("fp32")
+    program = other.compile([Copy(other.zeros(3, np.float32), other.zeros(3, np.float32))])
     program.run(3)
     assert program._replay is None
     assert other.describe()["captured steps"] == "no (asked not to)"
@@ -148,7 +142,7 @@ def test_views_are_written_copied_and_read(backend: CupyBackend, view: Callable)
     target = backend.zeros((6, 7), np.float64)
     values = -1 - view(host)
     if view(device).flags.c_contiguous or not view(device).flags.f_contiguous:
-        backend.program([backend.copy(view(device), view(target))]).run()
+        backend.compile([Copy(view(device), view(target))]).run()
         expected = np.zeros((6, 7))
         view(expected)[...] = view(host)
         np.testing.assert_array_equal(backend.to_host(target), expected)
@@ -300,7 +294,7 @@ def test_a_cublaslt_that_fails_is_an_error_of_one_line(
     fail_in(backend, monkeypatch, call, status)
     arrays = [backend.zeros((4, 4), np.float32) for _ in range(3)]
     with pytest.raises(DeviceError, match=r"^device cuda:0: cuBLASLt failed \([^\n]*\)$"):
-        backend.program([backend.matmul(*arrays)]).run()
+        backend.compile([Product(*arrays)]).run()
 
 
 def test_a_heuristic_that_refuses_leaves_the_product_to_cupy(
@@ -309,8 +303,8 @@ def test_a_heuristic_that_refuses_leaves_the_product_to_cupy(
     for status in ("NOT_SUPPORTED", "INVALID_VALUE"):
         with monkeypatch.context() as patch:
             fail_in(backend, patch, "matmul_algo_get_heuristic", status)
-            product = backend.matmul(*(backend.zeros((4, 4), np.float32) for _ in range(3)))
-        assert isinstance(product, Uncapturable)
+            program = backend.compile([Product(*(backend.zeros((4, 4), np.float32) for _ in range(3)))])
+        assert isinstance(program._calls[0], Uncapturable)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +327,7 @@ def test_a_cublaslt_that_fails_at_first_leaves_all_products_to_cupy(
     assert plain.describe()["captured steps"].startswith("no (nvmath-python cannot be used: ")
     assert plain.describe()["ReLU in products"] == "no"
     matrix, out = plain.from_host(np.diag([1.0, 2.0, 3.0])), plain.zeros((3, 3), np.float64)
-    program = plain.program([plain.matmul(matrix, matrix, out)])
+    program = plain.compile([Product(matrix, matrix, out)])
     program.run(3)
     np.testing.assert_array_equal(plain.to_host(out), np.diag([1.0, 4.0, 9.0]))
     assert program._replay is None
@@ -341,7 +335,7 @@ def test_a_cublaslt_that_fails_at_first_leaves_all_products_to_cupy(
 
 def fail_in(backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, call: str, status: str) -> None:
     """Let a call of cuBLASLt fail, as it does with such a status."""
-    library = backend._products._library
+    library = backend.products._library
 
     def fails(*arguments: object) -> None:
         raise library.lt.cuBLASLtError(library.cublas.Status[status])
@@ -367,7 +361,7 @@ CONVENTIONS = {
 @pytest.fixture(params=CONVENTIONS)
 def convention(backend: CupyBackend, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let the stand-in's ReLU behave so; its products are tried anew."""
-    library = backend._products._library
+    library = backend.products._library
     if library.lt.matmul is not stand_in.matmul:
         pytest.skip("a real cuBLASLt's ReLU is what it is: see test_card.py")
     monkeypatch.setattr(library, "relu_differences", {})
@@ -384,16 +378,17 @@ def test_a_relu_of_cublaslt_is_used_as_far_as_it_is_nnkits(backend: CupyBackend,
         for shape, dtype in (((4, 4), np.float32), (4, np.float32), ((4, 16), np.uint8))
     )
     out = backend.zeros((4, 4), np.float32)
-    for masked in (None, mask):
-        assert (backend.matmul_relu(matrix, matrix, bias, out, masked) is None) == said.startswith("no")
-    backward = backend.matmul_relu_gradient(matrix, matrix.T, mask, out, bias)
+    products = backend.products
+    assert (products.matmul_relu(matrix, matrix, bias, out, None) is None) == said.startswith("no")
+    assert (products.matmul_relu(matrix, matrix, bias, out, mask) is None) == (said != "yes")
+    backward = products.matmul_relu_gradient(matrix, matrix.T, mask, out, bias)
     assert (backward is None) == (said != "yes")
 
 
 def test_a_relu_of_cublaslt_that_fails_is_not_used(
     backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = backend._products._library
+    library = backend.products._library
     matmul = library.lt.matmul
     if matmul is not stand_in.matmul:
         pytest.skip("a real cuBLASLt's ReLU does not fail at will")
@@ -427,14 +422,14 @@ def test_a_relu_that_does_not_fit_into_memory_is_an_error(
     def full(*arguments: object) -> str:
         raise DeviceMemoryError("device cuda:0: full")
 
-    monkeypatch.setattr(backend._products._library, "relu_differences", {})
+    monkeypatch.setattr(backend.products._library, "relu_differences", {})
     monkeypatch.setattr(cublaslt, "relu_difference", full)
     with pytest.raises(DeviceMemoryError):
         backend.describe()
 
 
 def test_it_is_tried_once_for_each_type(backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend._products._library, "relu_differences", {})
+    monkeypatch.setattr(backend.products._library, "relu_differences", {})
     trials = []
 
     def tried(device: CudaDevice, forward: Any, backward: Any, dtype: np.dtype, out: np.dtype) -> str:
@@ -444,7 +439,7 @@ def test_it_is_tried_once_for_each_type(backend: CupyBackend, monkeypatch: pytes
     monkeypatch.setattr(cublaslt, "relu_difference", tried)
     for dtype in (np.float32, np.float64, np.float32):
         matrix, bias = backend.zeros((4, 4), dtype), backend.zeros(4, dtype)
-        backend.matmul_relu(matrix, matrix, bias, backend.zeros((4, 4), dtype), None)
+        backend.products.matmul_relu(matrix, matrix, bias, backend.zeros((4, 4), dtype), None)
     assert trials == [(np.float32, False), (np.float64, False)]
 
 
@@ -475,7 +470,7 @@ def test_nan_goes_through_a_relu_as_on_the_cpu(convention: str) -> None:
 
 def test_one_gpus_backends_share_its_stream(backend: CupyBackend) -> None:
     assert select("cuda:0").backend is backend
-    assert backend.computing("fp64")._device is backend._device
+    assert backend.with_precision("fp64")._device is backend._device
 
 
 def test_a_thread_waits_while_another_uses_the_device(backend: CupyBackend) -> None:
@@ -504,5 +499,5 @@ def test_it_says_what_its_bits_depend_on(backend: CupyBackend) -> None:
     numerics = backend.numerics()
     assert numerics["device"] == "cuda"
     assert {"GPU", "products", "numba-cuda"} <= set(numerics)
-    with backend.computing_like(numerics):
+    with backend.matching_numerics(numerics):
         assert backend.numerics() == numerics

@@ -11,15 +11,16 @@ import pytest
 from numpy.typing import NDArray
 from simulated import rounding
 
-from nnkit import Activation, Dense, Dropout, Embedding, Network, Trainer
+from nnkit import Activation, Dense, Dropout, Embedding, LayerNorm, Network, Residual, Trainer
 from nnkit.backends import select
-from nnkit.core import ring
-from nnkit.core.batch import Batch
-from nnkit.core.features import Bags, Features
-from nnkit.core.layers import stages_of
-from nnkit.core.parameters import Arena, segments_for
-from nnkit.core.passes import Passes
-from nnkit.training.diagnosis import Diagnosis
+from nnkit.diagnostics.diagnosis import Diagnosis
+from nnkit.engine.parameters import Arena
+from nnkit.engine.passes import Passes
+from nnkit.engine.segments import segments_for
+from nnkit.feed import ring
+from nnkit.feed.batch import Batch
+from nnkit.feed.features import Bags, Features
+from nnkit.nn.layers import place_layers
 
 pytestmark = pytest.mark.gpu
 
@@ -106,6 +107,18 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
         classes(),
         {"sample_weight": weights()},
     ),
+    "layer norms and residuals, adam": (
+        [
+            Dense(8),
+            Residual(LayerNorm(), Dense(5, "relu"), Dropout(0.25), Dense(8)),
+            LayerNorm(bias=False),
+            Dense(CLASSES),
+        ],
+        {"loss": "cross_entropy", "optimizer": "adam", "l2": 1e-3},
+        numbers(),
+        classes(),
+        {},
+    ),
     "one output, relu throughout, sgd": (
         layers("relu", 0.0, 1),
         {"loss": "huber", "optimizer": "sgd"},
@@ -138,6 +151,37 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
         [Embedding(9, 3, "mean"), Embedding(40, 4, "sum"), Dense(5, "relu"), Dense(CLASSES)],
         {"loss": "cross_entropy", "optimizer": "rmsprop", "l1": 1e-3, "l2": 1e-2, "clip_norm": 0.5},
         documents(weighted=True),
+        classes(),
+        {},
+    ),
+    "groups, a frozen table, adamw": (
+        [Embedding(9, 3, "max"), Embedding(40, 4, "sum"), Dense(5, "relu"), Dense(CLASSES)],
+        {
+            "loss": "cross_entropy",
+            "optimizer": "adamw",
+            "l2": 1e-2,
+            "clip_norm": 0.5,
+            "groups": {
+                "layers.0.weight": {"trains": False},
+                "layers.1": {"rate": 3, "decays": False},
+                "layers.2": {"rate": 0.1},
+                "layers.3.bias": {"trains": False},
+            },
+        },
+        documents(weighted=False),
+        classes(),
+        {},
+    ),
+    "nothing but tables, rmsprop": (
+        [Embedding(9, 3), Embedding(40, 4, "sum"), Dense(CLASSES)],
+        {
+            "loss": "cross_entropy",
+            "optimizer": "rmsprop",
+            "clip_norm": 0.5,
+            "l2": 1e-2,
+            "groups": {"layers.2.weight": {"trains": False}, "layers.2.bias": {"trains": False}},
+        },
+        documents(),
         classes(),
         {},
     ),
@@ -183,10 +227,12 @@ def test_a_training_is_the_same_as_on_the_cpu(case: str, precision: str) -> None
     assert there.network.arena.backend.name == "cuda:0"
     np.testing.assert_allclose(same_losses, losses, rtol=tolerance)
     initial = Network(CASES[case][0], inputs=here.network.inputs, seed=7).parameters()
+    groups = CASES[case][1].get("groups", {})
+    frozen = {name for name, group in groups.items() if not group.get("trains", True)}
     for name, value in here.network.parameters().items():
         same = there.network.parameters()[name]
         assert same.dtype == value.dtype
-        assert np.any(value != initial[name])
+        assert np.any(value.astype(np.float32) != initial[name]) == (name not in frozen)
         np.testing.assert_allclose(same, value, rtol=tolerance, atol=tolerance * np.abs(value).max())
     X = CASES[case][2]
     expected = here.network.outputs(X)
@@ -268,13 +314,14 @@ def test_dropout_drops_the_same_neurons(outputs: int) -> None:
     masks = []
     for device in ("cpu", "cuda"):
         backend = select(device).backend
-        stages = stages_of([Dense(outputs, "tanh"), Dropout(0.3), Dense(2)], INPUTS)
-        passes = Passes(stages, Arena(segments_for(stages), backend, np.float32), ROWS, training=True)
+        places = place_layers([Dense(outputs, "tanh"), Dropout(0.3), Dense(2)], INPUTS)
+        passes = Passes(places, Arena(segments_for(places), backend, np.float32), ROWS, training=True)
         inputs = backend.from_host(numbers().astype(np.float32))
         counters = backend.from_host(np.array([3, 5, 0]))
         batch = Batch({"inputs": inputs}, ROWS, backend.zeros(1, np.int64))
-        backend.program(passes.forward(batch, counters, seed=2**40 + 17)).run()
-        masks.append(backend.to_host(passes._buffers[0].mask)[:, :outputs])
+        backend.compile(passes.forward(batch, counters, seed=2**40 + 17)).run()
+        _, mask = passes.layer_outputs(places[0], ROWS)
+        masks.append(backend.to_host(mask))
     assert 0 < masks[0].mean() < 1
     np.testing.assert_array_equal(*masks)
 

@@ -15,9 +15,9 @@ from simulated.streams import Event, LazyStream
 from nnkit.backends.cuda_device import CudaDevice
 from nnkit.backends.cuda_uploads import CudaUploads
 from nnkit.backends.numpy import NumpyBackend
-from nnkit.core import ring as ring_module
-from nnkit.core.ring import Ring, RingRows
 from nnkit.errors import DeviceMemoryError
+from nnkit.feed import ring as ring_module
+from nnkit.feed.ring import Ring, RingRows
 
 ROWS, BATCH = 203, 4
 
@@ -221,8 +221,8 @@ def test_a_lack_of_memory_tells_what_was_asked_what_is_free_and_what_to_lower() 
 
 def test_a_data_set_that_does_not_fit_is_told_of_as_such() -> None:
     from nnkit.backends.cupy import CupyBackend
-    from nnkit.core.batch import Rows
-    from nnkit.core.features import Features
+    from nnkit.feed.batch import Rows
+    from nnkit.feed.features import Features
 
     backend = CupyBackend(device_with(2**20), SimpleNamespace(precisions=("fp32",)))  # type: ignore[arg-type]
     with pytest.raises(DeviceMemoryError) as caught:

@@ -91,8 +91,8 @@ def test_wheels_that_are_not_installed_are_put_beside_it_without_a_network(
 @pytest.mark.parametrize(
     ("device", "absent", "names"),
     [
-        ("cpu", {"pydantic", "cupy-cuda13x"}, ["pydantic"]),
-        ("cuda", {"cupy-cuda12x", "nvmath-python", "pydantic"}, ["pydantic", "nvmath-python"]),
+        ("cpu", {"typer", "cupy-cuda13x"}, ["typer"]),
+        ("cuda", {"cupy-cuda12x", "nvmath-python", "typer"}, ["typer", "nvmath-python"]),
         ("cuda:1", {"cupy-cuda13x", "nvidia-cublas-cu12"}, ["nvidia-cublas-cu12"]),
         ("cuda", {"cupy-cuda12x", "pytest"}, ["pytest"]),
         ("cuda", {"cupy-cuda12x"}, []),
@@ -108,16 +108,16 @@ def test_missing_packages_are_those_of_the_device_and_of_the_cupy_that_is_there(
 def test_one_message_names_the_missing_packages_and_the_commands_that_fetch_their_wheels(
     bare: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    absent = {"cupy-cuda12x", "nvmath-python", "pydantic"}
+    absent = {"cupy-cuda12x", "nvmath-python", "typer"}
     monkeypatch.setattr(bare, "_is_installed", lambda name: name not in absent)
     told = ["bare.py", str(tmp_path), "--wheels", "wheels", "a", "--device", "cuda", "--go-on"]
     monkeypatch.setattr(sys, "argv", told)
     assert bare.main() == 1
     said = capsys.readouterr().err
-    assert said.startswith("these packages are missing: pydantic, nvmath-python\n")
+    assert said.startswith("these packages are missing: typer, nvmath-python\n")
     fetch = f"pip download --only-binary=:all: --python-version {sys.version_info[0]}.{sys.version_info[1]} "
     small, large = [line for line in said.splitlines() if fetch in line]
-    assert small.endswith("-d wheels pydantic")
+    assert small.endswith("-d wheels typer")
     assert large.endswith("-d wheels --no-deps nvmath-python")
     absent.clear()
     assert bare.main() == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,6 @@ from nnkit.backends import select
 from nnkit.benchmarks import contest, peers
 from nnkit.benchmarks.clocks import HostClock, clock_for
 from nnkit.benchmarks.contest import NNKIT, hold_contest
-from nnkit.benchmarks.gpu.agreement import Uncaptured
 from nnkit.benchmarks.problem import Problem, generate_problem, last_loss_of_epoch, training_step
 
 PROBLEMS = {"pixels": ((784, 8, 8, 10), 16, 6), "numbers": ((20, 16, 16, 1), 32, 6)}
@@ -109,24 +110,6 @@ def test_no_turn_begins_when_the_time_for_them_is_over(monkeypatch: pytest.Monke
         assert outcome.seconds["a"][0] == 5.0
 
 
-def test_uncaptured_programs_are_made_anew_for_each_run() -> None:
-    made, ran = [], []
-
-    class Backend:
-        name = "cuda:0"
-
-        def program(self, operations: Any) -> Any:
-            made.append(operations)
-            return SimpleNamespace(run=lambda: [operation() for operation in operations])
-
-    backend = Uncaptured(Backend())  # type: ignore[arg-type]
-    assert backend.name == "cuda:0"
-    program = backend.program([lambda: ran.append("a"), lambda: ran.append("b")])
-    program.run(2)
-    assert ran == ["a", "b", "a", "b"]
-    assert len(made) == 2
-
-
 def test_the_host_clock_waits_for_the_device_before_and_after() -> None:
     called: list[str] = []
     clock = HostClock(lambda: called.append("wait"))
@@ -134,7 +117,7 @@ def test_the_host_clock_waits_for_the_device_before_and_after() -> None:
     assert called == ["wait", "work", "wait"]
 
 
-def test_events_are_recorded_around_the_work_by_operations_of_the_backend(
+def test_events_are_recorded_around_the_work_on_the_backends_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     called: list[str] = []
@@ -148,17 +131,15 @@ def test_events_are_recorded_around_the_work_by_operations_of_the_backend(
 
     active: list[bool] = []
 
-    def run_on_stream(operations: Any) -> None:
+    @contextmanager
+    def on_stream() -> Iterator[None]:
         active.append(True)
-        for operation in operations:
-            operation()
+        yield
         active.pop()
 
     cuda = SimpleNamespace(Event=Event, get_elapsed_time=lambda began, ended: 1500.0)
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
-    backend: Any = SimpleNamespace(
-        name="cuda:0", program=lambda operations: SimpleNamespace(run=lambda: run_on_stream(operations))
-    )
+    backend: Any = SimpleNamespace(name="cuda:0", active=on_stream)
     clock = clock_for(backend)
     assert clock.name == "CUDA events"
     assert clock(lambda: called.append("work")) == 1.5

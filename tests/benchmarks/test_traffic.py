@@ -7,7 +7,6 @@ import pytest
 
 from nnkit.backends import select
 from nnkit.benchmarks.gpu.kernels import Variant, record
-from nnkit.benchmarks.gpu.traffic import Recorder
 
 ROWS, WIDTH, OUTPUTS = 6, 20, 12
 HIDDEN = ROWS * WIDTH * 4  # bytes of float32
@@ -22,7 +21,7 @@ ARENA = (416 + 32 + 256 + 32) * 4
 
 def moved(pixels: bool, activation: str, loss: str, optimizer: str, dropout: float = 0.0) -> dict[str, int]:
     variant = Variant(pixels, activation, loss, optimizer, (), ROWS, WIDTH, OUTPUTS, dropout, penalty=True)
-    return {name: call.moved() for name, call in record(variant, select("cpu").backend).items()}
+    return {name: kernel.moved() for name, kernel in record(variant, select("cpu").backend).items()}
 
 
 def test_bytes_of_a_step_with_pixels_relu_and_adam() -> None:
@@ -65,11 +64,11 @@ def test_bytes_of_an_embedding_are_those_of_the_rows_seen() -> None:
     variant = Variant(
         False, None, "cross_entropy", "adam", (), ROWS, WIDTH, OUTPUTS, penalty=True, bag=bag, table=table
     )
-    calls = record(variant, select("cpu").backend)
+    kernels = record(variant, select("cpu").backend)
     ids = np.random.default_rng(2).integers(0, table, ROWS * bag)
     seen = len(np.unique(ids))
-    assert int(calls["embed"].arguments["seen"][0]) == seen < ROWS * bag
-    found = {name: calls[name].moved(seen) for name in calls if name in KERNELS_OF_A_TABLE}
+    assert int(kernels["embed"].arguments["seen"][0]) == seen < ROWS * bag
+    found = {name: kernels[name].moved(seen) for name in kernels if name in KERNELS_OF_A_TABLE}
     tokens, order, starts, totals = ROWS * bag * 4, ROWS * 8, (ROWS + 1) * 8, ROWS * 4
     rows, numbers = seen * WIDTH * 4, seen * 4
     assert found == {
@@ -77,16 +76,10 @@ def test_bytes_of_an_embedding_are_those_of_the_rows_seen() -> None:
         # seen, and each row seen with its first token out.
         "number": tokens + starts + order + 2 * tokens + 2 * numbers,
         "embed": rows + tokens + starts + order + HIDDEN + totals,
-        "embed_gradient": HIDDEN + 2 * tokens + totals + rows,
+        # On a GPU each token says its row, on the host the rows' order and starts do: both are counted.
+        "embed_gradient": HIDDEN + 2 * tokens + numbers + starts + order + totals + rows,
         "penalise_rows": 3 * rows + numbers,
         "squared_norm_rows": rows,
         # Vectors, gradient and both moments in; vectors and moments out.
         "update_rows": 7 * rows + numbers,
     }
-
-
-def test_a_recorder_offers_no_product_that_takes_a_kernels_place() -> None:
-    recorder = Recorder(select("cpu").backend)
-    assert recorder.name == "cpu"
-    assert recorder.matmul_relu(None, None, None, None, None) is None
-    assert recorder.matmul_relu_gradient(None, None, None, None, None) is None

@@ -29,15 +29,16 @@ def test_fused_and_unfused_agree(network: Variant, kernel: str, rows: int, colum
         call.arguments["rates"][:] = 1e-6
     expected = unfused(call, network.activation, network.loss, network.optimizer)()
     # What is only written must be written: a kernel that met no rows would leave it as it was.
-    for name in set(call.writes()) - set(call.reads()):
+    written = {one.name for one in call.declaration.writes(call.constants)}
+    for name in written - {one.name for one in call.declaration.reads(call.constants)}:
         call.arguments[name][...] = 77
     if call.arguments.get("scalars") is not None:
         call.arguments["scalars"][LOSS_SUM] = 0.0
-    call.prepare(backend)()
+    backend.compile([call]).run()
     compared = 0
     for name, values in expected.items():
         # Dropout draws its own numbers; a loss and a norm stand among the scalars.
-        if name in call.writes() and not (kernel == "forward" and network.dropout):
+        if name in written and not (kernel == "forward" and network.dropout):
             fused, plain = call.arguments[name], values
             if "segments" in call.arguments:
                 segments = call.arguments["segments"]
@@ -64,5 +65,5 @@ def test_a_recorded_step_stands_before_its_batch() -> None:
     network = replace(NETWORKS[0], rows=SIZE, width=SIZE, outputs=SIZE)
     backend = select("cpu").backend
     call = record(network, backend)["gather"]
-    call.prepare(backend)()
+    backend.compile([call]).run()
     assert call.arguments["count"].tolist() == [SIZE]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import array, csv
 
 from nnkit.data.predictions import write_predictions
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, DataError, FileError
 
 

@@ -16,11 +16,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
-from nnkit.core.features import Features
-from nnkit.data.arrays import as_numbers
+from nnkit.data.arrays.reading import as_numbers
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.sources import load_dataset
+from nnkit.data.sources.loading import load_dataset
 from nnkit.errors import ConfigError, DataError, ModelFileError
+from nnkit.feed.features import Features
 
 
 def gathered(features: Features) -> np.ndarray:

@@ -25,16 +25,16 @@ from typer.testing import CliRunner
 
 from nnkit import Dense, Embedding, Model, Network, load
 from nnkit.cli import app
-from nnkit.config import Config
-from nnkit.core.features import Features
-from nnkit.core.losses import loss_from
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.sources import load_dataset, read_table
+from nnkit.data.sources.loading import load_dataset, read_table
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.targets import TargetEncoder
-from nnkit.data.text_options import TextOptions
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.data.text.options import TextOptions
 from nnkit.errors import DataError
-from nnkit.training.run import Run
+from nnkit.feed.features import Features
+from nnkit.nn.losses import loss_from
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 
 _ROWS = 60
 _PLAIN = TableOptions()
@@ -692,7 +692,7 @@ def test_numbers_of_columns_mean_those_of_the_training_table(tmp_path: Path) -> 
     source = _write_rows(tmp_path / "t.csv", training, ["code", "a", "b", "c", "sum"])
     other = str(_write_rows(tmp_path / "later.csv", later, ["a", "b", "c", "sum", "code"]))
     data = {"train": str(source), "target": -1, "drop": [0], "validation": other, "test": other}
-    run = Run(Config.model_validate({"data": data}))
+    run = Run(Config.from_tables({"data": data}))
     np.testing.assert_array_equal(run.dataset.test.target, target)
     encoded = run.data.encoded(run.model.preprocessor, run.model.target, np.float64)
     np.testing.assert_array_equal(encoded.held_targets, target)
@@ -704,7 +704,7 @@ def test_a_later_table_may_lack_a_column_that_was_dropped(tmp_path: Path) -> Non
     source = str(_write_rows(tmp_path / "t.csv", rows.tolist(), ["a", "b", "c", "sum"]))
     other = str(_write_rows(tmp_path / "later.csv", rows[:, 1:].tolist(), ["b", "c", "sum"]))
     data = {"train": source, "target": "sum", "drop": ["a"], "validation": other, "test": other}
-    run = Run(Config.model_validate({"data": data}))
+    run = Run(Config.from_tables({"data": data}))
     assert run.dataset.test.features.column_names == ["b", "c"]
 
 

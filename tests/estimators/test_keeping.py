@@ -26,6 +26,7 @@ from twins import assert_same_network, ours_for, problem, same_bits
 
 import nnkit
 from nnkit import MLPClassifier, MLPRegressor, NnkitError, load
+from nnkit.model import Model
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -93,6 +94,33 @@ def test_nnkit_loads_the_same_file_as_a_model(name: str, tmp_path: Path) -> None
         return
     assert model.predict(X).tolist() == estimator.predict(X).tolist()
     np.testing.assert_allclose(model.predict_proba(X), estimator.predict_proba(X), atol=tolerance)
+
+
+def test_the_estimator_has_an_entry_of_its_own_and_files_with_it_in_the_details_are_read(
+    tmp_path: Path,
+) -> None:
+    estimator, X = saved("texts", tmp_path / "m.safetensors")
+    model = load(tmp_path / "m.safetensors")
+    assert model.estimator is not None
+    assert model.estimator["class"] == "MLPClassifier"
+    assert set(model.details) == {"nnkit", "numpy"}
+    details = {"estimator": model.estimator, **model.details}
+    Model(model.network, model.preprocessor, model.target, model.loss, details).save(tmp_path / "earlier")
+    earlier = load(tmp_path / "earlier")
+    assert (earlier.estimator, earlier.details) == (model.estimator, model.details)
+    assert MLPClassifier.load(tmp_path / "earlier").predict(X).tolist() == estimator.predict(X).tolist()
+    # Once read, it is written as all are now.
+    earlier.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
+
+
+def test_a_detail_of_the_user_of_that_name_stays_where_it_is(tmp_path: Path) -> None:
+    network = nnkit.Network([nnkit.Dense(2)])
+    network.initialize(3, seed=0)
+    for own in ("least squares", {"class": "OLS"}):
+        network.save(tmp_path / "m", "cross_entropy", {"estimator": own})
+        model = load(tmp_path / "m")
+        assert (model.estimator, model.details) == (None, {"estimator": own})
 
 
 def test_a_file_holds_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,9 +261,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def plain_parts(network: nnkit.Network) -> tuple[Any, ...]:
     """Return a model's parts as `nnkit train` makes them, without an estimator."""
-    from nnkit.core.losses import loss_from
     from nnkit.data.preprocessing import Preprocessor
-    from nnkit.data.targets import TargetEncoder
+    from nnkit.data.targets.encoding import TargetEncoder
+    from nnkit.nn.losses import loss_from
 
     X = np.random.default_rng(0).normal(size=(6, 2))
     return network, Preprocessor.fit(X), TargetEncoder.fit(X[:, 0]), loss_from("mse")

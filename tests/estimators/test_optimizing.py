@@ -165,7 +165,7 @@ def test_a_schedule_multiplies_the_rate(schedule: Any, factors: list[float]) -> 
 
 
 def test_a_schedule_can_be_an_instance_and_goes_with_any_optimizer() -> None:
-    from nnkit.core.schedules import Cosine
+    from nnkit.nn.schedules import Cosine
 
     X, y = problem("regression")
     settings = {"max_iter": 6, "optimizer": nnkit.AdamW(0.01)}

@@ -11,8 +11,8 @@ import pytest
 from sklearn.base import clone
 
 from nnkit import Dense, MLPClassifier, MLPRegressor, Network, Trainer, register_activation, register_loss
-from nnkit.core import activations, losses
 from nnkit.errors import ConfigError
+from nnkit.nn import activations, losses
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

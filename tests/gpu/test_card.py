@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from nnkit import Callback, Dense, Dropout, Network, Trainer, load
 from nnkit.backends import select
 from nnkit.backends.cublaslt import CublasLt
+from nnkit.backends.cublaslt_plan import mask_shape
+from nnkit.backends.cuda_program import CudaProgram
 from nnkit.backends.cupy import CupyBackend
-from nnkit.config import Config
+from nnkit.backends.operations import Product
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 from nnkit.training.precision import half_of
-from nnkit.training.run import Run
 
 pytestmark = pytest.mark.gpu
 
@@ -48,7 +51,7 @@ def losses(trainer: Trainer) -> NDArray:
 
 
 def test_steps_are_captured_with_products_of_cublaslt(backend: CupyBackend) -> None:
-    assert isinstance(backend._products, CublasLt)
+    assert isinstance(backend.products, CublasLt)
     trained("cuda")
     described = backend.describe()
     assert described["captured steps"] == "yes", described
@@ -77,9 +80,9 @@ def test_tf32_rounds_and_still_learns(backend: CupyBackend) -> None:
     exact = a.astype(np.float64) @ b
     errors = {}
     for precision in ("fp32", "tf32"):
-        one = backend.computing(precision)
+        one = backend.with_precision(precision)
         out = one.zeros((256, 256), np.float32)
-        one.program([one.matmul(one.from_host(a), one.from_host(b), out)]).run()
+        one.compile([Product(one.from_host(a), one.from_host(b), out)]).run()
         errors[precision] = np.abs(one.to_host(out) - exact).max()
     assert errors["fp32"] < 1e-4 < errors["tf32"] < 0.2
     assert losses(trained("cuda", "tf32"))[-1] < 0.7 * losses(trained("cuda", "tf32"))[0]
@@ -103,14 +106,15 @@ def test_products_in_16_bits_sum_in_float32(backend: CupyBackend, precision: str
     a, b = (random.normal(size=shape).astype(half.dtype) for shape in ((m, k), (k, n)))
     bias = random.normal(size=n).astype(half.dtype)
     exact = a.astype(np.float64) @ b.astype(np.float64)
-    one = backend.computing(precision)
+    one = backend.with_precision(precision)
     placed = [one.from_host(array) for array in (a, b, bias)]
     wide, narrow, relu = one.zeros((m, n), np.float32), *(one.zeros((m, n), half.dtype) for _ in range(2))
     # As cuBLASLt has it, whether or not it is used: `relu_difference` decides that by its corners.
-    forward = one._products._matmul_relu(*placed, relu, None)
+    forward = one.products._matmul_relu(*placed, relu, None)
     assert forward is not None, f"cuBLASLt has no ReLU with bias for {precision}"
-    products = [one.matmul(*placed[:2], wide), one.matmul(*placed[:2], narrow), forward]
-    one.program(products).run()
+    one.compile([Product(*placed[:2], wide), Product(*placed[:2], narrow)]).run()
+    with one.active():
+        forward()
     unit = {"fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
     np.testing.assert_allclose(one.to_host(wide), exact, rtol=1e-4, atol=k * 2.0**-22)
     found = one.to_host(narrow).astype(np.float64)
@@ -183,19 +187,19 @@ def test_wide_products_have_their_epilogues(backend: CupyBackend) -> None:
     m, k, n = 512, 1024, 768
     a, b = random.normal(size=(m, k)).astype(np.float32), random.normal(size=(k, n)).astype(np.float32)
     bias = random.normal(size=n).astype(np.float32)
-    out, mask = backend.zeros((m, n), np.float32), backend.zeros((m, n // 8), np.uint8)
+    out, mask = backend.zeros((m, n), np.float32), backend.zeros(mask_shape(m, n), np.uint8)
     placed = [backend.from_host(array) for array in (a, b, bias)]
     # As cuBLASLt has them, whether or not they are used: `relu_difference` decides that by their corners.
-    forward = backend._products._matmul_relu(*placed, out, mask)
+    forward = backend.products._matmul_relu(*placed, out, mask)
     assert forward is not None, "cuBLASLt has no ReLU with bias and mask for float32"
     delta = random.normal(size=(m, 64)).astype(np.float32)
     weight = random.normal(size=(n, 64)).astype(np.float32)
     onto, sums = backend.zeros((m, n), np.float32), backend.zeros(n, np.float32)
-    backward = backend._products._matmul_relu_gradient(
+    backward = backend.products._matmul_relu_gradient(
         backend.from_host(delta), backend.from_host(weight).T, mask, onto, sums
     )
     assert backward is not None, "cuBLASLt has no gradient of the ReLU for float32"
-    program = backend.program([forward, backward])
+    program = CudaProgram(backend._device, [forward, backward], capturable=True)
     results = []
     for _ in range(5):
         program.run()
@@ -249,26 +253,29 @@ def test_a_relu_that_passed_its_trial_has_the_same_corners_in_other_products(
     dtype = (
         {"fp64": np.dtype(np.float64)}.get(precision, np.dtype(np.float32)) if half is None else half.dtype
     )
-    one, (m, k, n) = backend.computing(precision), shape
+    one, (m, k, n) = backend.with_precision(precision), shape
     bias = np.resize(CORNERS, n).astype(dtype)
     a, b, out = (one.zeros(size, dtype) for size in ((m, k), (k, n), (m, n)))
-    forward = one.matmul_relu(a, b, one.from_host(bias), out, None)
+    products = one.products
+    forward = products.matmul_relu(a, b, one.from_host(bias), out, None)
     if forward is None:
-        pytest.skip(f"cuBLASLt's ReLU is not used: {one._products.relu_difference(dtype, dtype, False)}")
-    one.program([forward]).run()
+        pytest.skip(f"cuBLASLt's ReLU is not used: {products.relu_difference(dtype, dtype, False)}")
+    with one.active():
+        forward()
     expected = np.where(bias.astype(np.float64) < 0, 0, bias.astype(np.float64))
     np.testing.assert_array_equal(one.to_host(out).astype(np.float64), np.tile(expected, (m, 1)))
-    mask = one.zeros((m, -(-n // 128) * 16), np.uint8)
-    if one._products.relu_difference(dtype, dtype, True):
-        pytest.skip(f"its mask is not used: {one._products.relu_difference(dtype, dtype, True)}")
+    mask = one.zeros(mask_shape(m, n), np.uint8)
+    if products.relu_difference(dtype, dtype, True):
+        pytest.skip(f"its mask is not used: {products.relu_difference(dtype, dtype, True)}")
     onto, sums = one.zeros((m, n), dtype), one.zeros(n, dtype)
     delta, weight = (one.from_host(np.ones(size).astype(dtype)) for size in ((m, 8), (n, 8)))
-    operations = [
-        one.matmul_relu(a, b, one.from_host(bias), out, mask),
-        one.matmul_relu_gradient(delta, weight.T, mask, onto, sums),
-    ]
-    assert None not in operations
-    one.program(operations).run()
+    for call in (
+        products.matmul_relu(a, b, one.from_host(bias), out, mask),
+        products.matmul_relu_gradient(delta, weight.T, mask, onto, sums),
+    ):
+        assert call is not None
+        with one.active():
+            call()
     np.testing.assert_array_equal(one.to_host(onto).astype(np.float64), np.tile(8 * (expected > 0), (m, 1)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from random import Random
@@ -36,23 +36,23 @@ from hostile.text_files import (
     toml_file,
     vectors_file,
 )
-from nnkit.config import Config, DataConfig, ModelConfig, RunConfig, TextConfig, load_config
-from nnkit.core.layers import Dense, Embedding
-from nnkit.core.network import Network
-from nnkit.core.tensorfile import read_tensors
 from nnkit.data.operations import ArrayColumns, PictureColumns
-from nnkit.data.pictures import PictureOptions
+from nnkit.data.pictures.columns import PictureOptions
 from nnkit.data.predictions import write_predictions
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.sources import load_dataset
-from nnkit.data.text_options import TextOptions
-from nnkit.data.word_vectors import read_word_vectors
+from nnkit.data.sources.loading import load_dataset
+from nnkit.data.text.options import TextOptions
+from nnkit.data.text.word_vectors import read_word_vectors
+from nnkit.diagnostics.findings import read_findings
 from nnkit.errors import NnkitError
 from nnkit.insight.learning_plots import learning_plots
 from nnkit.model import Model, load
-from nnkit.training.diagnostics import read_findings
+from nnkit.nn.layers import Dense, Embedding
+from nnkit.nn.network import Network
+from nnkit.runs.config import Config, DataConfig, ModelConfig, RunConfig, TextConfig, load_config
+from nnkit.runs.run import Run
+from nnkit.tensorfile import read_tensors
 from nnkit.training.history import History
-from nnkit.training.run import Run
 
 __all__ = ["READERS", "Reader"]
 
@@ -187,7 +187,7 @@ def _use_vectors(path: Path) -> None:
         data=data, text=TextConfig(vectors=str(path)), run=RunConfig(device="cpu", out=_run_folder(path))
     )
     run = Run(config)
-    run._begin_from_vectors()
+    run.begin_from_vectors()
 
 
 def _use_data(path: Path, target: int | str | None, placement: Any = "auto") -> None:
@@ -311,11 +311,10 @@ def _use_config(path: Path) -> None:
         for key in ("train", "test", "validation")
         if isinstance(getattr(config.data, key), str)
     }
-    config = config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"train": str(data), **changes}),
-            "run": config.run.model_copy(update={"out": _run_folder(path)}),
-        }
+    config = replace(
+        config,
+        data=config.data.changed(**{**changes, "train": str(data)}),
+        run=config.run.changed(out=_run_folder(path)),
     )
     _prepare(config)
 

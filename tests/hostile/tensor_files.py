@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hostile.mutations import EXTREMES, alter_bytes, alter_tree, random_bytes
-from nnkit.core.layers import Activation, Dense, Dropout, Embedding
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
-from nnkit.core.tensorfile import write_tensors
 from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, PictureColumns, TextColumn
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.model import Model
+from nnkit.nn.layers import Activation, Dense, Dropout, Embedding
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
+from nnkit.tensorfile import write_tensors
 from nnkit.training.trainer import Trainer
 
 __all__ = [
@@ -198,7 +198,7 @@ def _checkpoint_seeds() -> tuple[TensorFile, ...]:
     for number in range(2):
         with tempfile.TemporaryDirectory() as folder:
             trainer(number).fit(*TRAINED_ON, epochs=2, batch_size=5, validation=0.25, checkpoints=folder)
-            (path,) = Path(folder).glob("step-*")
+            path = max(Path(folder).glob("step-*"), key=lambda one: one.stat().st_mtime_ns)
             seed = TensorFile.parse(path.read_bytes())
         seed.metadata["seconds"] = 1.5
         for row in seed.metadata["history"]["rows"]:

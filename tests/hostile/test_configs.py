@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hostile.checks import LONGEST_MESSAGE
-from nnkit import config
-from nnkit.config import load_config
 from nnkit.errors import ConfigError
+from nnkit.runs import config, toml
+from nnkit.runs.config import load_config
 
 
 def refused(folder: Path, text: str) -> str:
@@ -50,8 +50,8 @@ def test_nested_values_are_refused_at_any_depth(levels: int, pattern: str, tmp_p
 def test_many_mistakes_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole file was parsed line by line for each of them."""
     calls = []
-    look = config._lines_of_keys
-    monkeypatch.setattr(config, "_lines_of_keys", lambda text: calls.append(text) or look(text))
+    look = config.lines_of_keys
+    monkeypatch.setattr(config, "lines_of_keys", lambda text: calls.append(text) or look(text))
     text = "\n".join(f"key_{number} = 1" for number in range(3000))
     assert "2998 more" in refused(tmp_path, f"[data]\n{text}\n")
     assert len(calls) == 1
@@ -61,8 +61,8 @@ def test_a_long_value_is_not_parsed_again_at_each_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed = []
-    loads = config.tomllib.loads
-    monkeypatch.setattr(config.tomllib, "loads", lambda text: parsed.append(len(text)) or loads(text))
+    loads = toml.tomllib.loads
+    monkeypatch.setattr(toml.tomllib, "loads", lambda text: parsed.append(len(text)) or loads(text))
     refused(tmp_path, "[training]\nmetrics = [\n" + ('"' + "a" * 2000 + '",\n') * 499 + "]\nepochs = -1\n")
     assert sum(parsed) < 5_000_000
 

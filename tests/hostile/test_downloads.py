@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnkit.data import builtin
-from nnkit.data.sources import load_dataset
+from nnkit.data.sources import built_in
+from nnkit.data.sources.loading import load_dataset
 from nnkit.errors import FileError
 
-NAMES = builtin._IMAGE_FILES
+NAMES = built_in._IMAGE_FILES
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -30,8 +30,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in NAMES:
         (folder / name).write_bytes(gzip.compress(idx(images if "images" in name else labels), mtime=0))
     digests = tuple(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in NAMES)
-    monkeypatch.setattr(builtin, "_MNIST_MIRROR", folder.as_uri() + "/")
-    monkeypatch.setattr(builtin, "_MNIST_SHA256", digests)
+    monkeypatch.setattr(built_in, "_MNIST_MIRROR", folder.as_uri() + "/")
+    monkeypatch.setattr(built_in, "_MNIST_SHA256", digests)
     monkeypatch.setenv("NNKIT_CACHE", str(tmp_path / "cache"))
     return folder
 
@@ -50,7 +50,7 @@ def test_an_altered_download_is_read_by_nobody(
     name: str, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (mirror / name).write_bytes(gzip.compress(b"something else"))
-    monkeypatch.setattr(builtin, "load_image_sets", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(built_in, "load_image_sets", lambda *_: pytest.fail("it was read"))
     with pytest.raises(FileError, match="digest"):
         load_dataset("mnist")
     assert not (tmp_path / "cache" / "mnist" / name).exists()
@@ -62,6 +62,6 @@ def test_a_file_altered_in_the_cache_is_read_by_nobody(
     assert len(load_dataset("mnist").train) == 3
     kept = tmp_path / "cache" / "mnist" / NAMES[2]
     kept.write_bytes(kept.read_bytes()[:-1] + b"\1")
-    monkeypatch.setattr(builtin, "load_image_sets", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(built_in, "load_image_sets", lambda *_: pytest.fail("it was read"))
     with pytest.raises(FileError, match="delete it"):
         load_dataset("mnist")

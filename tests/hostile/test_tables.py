@@ -15,7 +15,7 @@ import pytest
 
 from hostile.checks import Trap, endure
 from nnkit.data import limits
-from nnkit.data.sources import load_dataset
+from nnkit.data.sources.loading import load_dataset
 from nnkit.errors import DataError
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nnkit.core.layers import Dense, Embedding
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
 from nnkit.data.operations import CategoryColumn, NumberColumn, TextColumn
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError
 from nnkit.insight.attributions import integrated_gradients
 from nnkit.insight.columns import spread, term_name
 from nnkit.insight.explanation import number_words
 from nnkit.model import Model
+from nnkit.nn.layers import Dense, Embedding
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
 
 ROWS = 40
 
@@ -188,13 +188,13 @@ def test_the_class_explained_is_the_one_asked_for() -> None:
     np.testing.assert_allclose(integrated_gradients(model, X).outputs, outputs.max(axis=1), rtol=1e-12)
     with pytest.raises(ConfigError, match="unknown class 'd'"):
         integrated_gradients(model, X, label="d")
-    with pytest.raises(ConfigError, match="baseline 'median' is unknown"):
+    with pytest.raises(ConfigError, match="baseline = 'median' must be one of mean, zero"):
         integrated_gradients(model, X, baseline="median")  # type: ignore[arg-type]
 
 
 def test_pixels_of_real_digits_are_explained(shared_data: Path, tmp_path: Path) -> None:
-    from nnkit.config import Config
-    from nnkit.training.run import Run
+    from nnkit.runs.config import Config
+    from nnkit.runs.run import Run
 
     given = [f"data.train={shared_data / 'mnist'}", "model.hidden=[64]", "training.epochs=1"]
     run = Run(Config().with_overrides([*given, f"run.out={tmp_path / 'run'}"]))

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from nnkit.core.layers import Dense
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, DataError
 from nnkit.insight.audits import Rate, audit, difference_interval, grouping, wilson_interval
 from nnkit.model import Model
+from nnkit.nn.layers import Dense
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
 
 ROWS = 600
 

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from nnkit.config import Config
 from nnkit.insight.report import write_report
-from nnkit.training.run import Run
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 

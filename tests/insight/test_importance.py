@@ -10,12 +10,12 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.inspection import permutation_importance as sklearn_importance
 
-from nnkit.config import Config
-from nnkit.data.builtin import load_built_in
+from nnkit.data.sources.built_in import load_built_in
 from nnkit.errors import ConfigError, DataError
 from nnkit.insight.importance import permutation_importance
 from nnkit.model import Model
-from nnkit.training.run import Run
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 
 
 def trained(source: str, folder: Any, *settings: str) -> Model:

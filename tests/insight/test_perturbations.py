@@ -12,16 +12,16 @@ import pyarrow as pa
 import pytest
 from test_attributions import rows, table_model
 
-from nnkit.core.layers import Dense, Embedding
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
 from nnkit.data.operations import CategoryColumn, NumberColumn, TextColumn
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError
 from nnkit.insight.attributions import integrated_gradients
 from nnkit.insight.perturbations import ColumnMatrix, lime_values, shap_values
 from nnkit.model import Model
+from nnkit.nn.layers import Dense, Embedding
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
 
 
 @pytest.mark.parametrize("embedded", [False, True])

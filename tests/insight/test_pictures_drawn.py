@@ -19,41 +19,41 @@ from sklearn.datasets import load_digits, make_moons
 from sklearn.metrics import average_precision_score, confusion_matrix, r2_score, roc_auc_score
 
 from nnkit import load
-from nnkit.config import Config
-from nnkit.core.activations import activation_names, register_activation
-from nnkit.core.layers import Dense
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
 from nnkit.data.examples import Examples
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.sources import load_dataset
-from nnkit.data.targets import TargetEncoder
+from nnkit.data.sources.loading import load_dataset
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, DataError, FileError
 from nnkit.insight import class_plots, drawing, picture_plots, surfaces, value_plots
 from nnkit.insight.drawing import Plot, page_svg, together, write_plot
+from nnkit.insight.evaluated_model import EvaluatedModel, EvaluatedRun, evaluated_run
 from nnkit.insight.gallery import PLOTS, plot_of
 from nnkit.insight.html import figure
 from nnkit.insight.importance_plot import importance_plot as plot_importance
 from nnkit.insight.learning_plots import learning_plots
-from nnkit.insight.subject import RunSubject, Subject, subject_of_run
 from nnkit.model import Model
+from nnkit.nn.activations import activation_names, register_activation
+from nnkit.nn.layers import Dense
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 from nnkit.training.history import History
-from nnkit.training.run import Run
 
 
-def trained(folder: Path, *settings: str) -> RunSubject:
+def trained(folder: Path, *settings: str) -> EvaluatedRun:
     given = ["training.epochs=3", "model.hidden=[24]", "run.device=cpu", f"run.out={folder}", *settings]
     Run(Config().with_overrides(given)).train()
-    return subject_of_run(folder)
+    return evaluated_run(folder)
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> RunSubject:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedRun:
     return trained(tmp_path_factory.mktemp("digits") / "run", "data.train=digits")
 
 
 @pytest.fixture(scope="module")
-def moons(tmp_path_factory: pytest.TempPathFactory) -> RunSubject:
+def moons(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedRun:
     folder = tmp_path_factory.mktemp("moons")
     X, y = make_moons(400, noise=0.15, random_state=0)
     lines = [f"{a:.6f},{b:.6f},{'upper' if label else 'lower'}" for (a, b), label in zip(X, y, strict=True)]
@@ -63,7 +63,7 @@ def moons(tmp_path_factory: pytest.TempPathFactory) -> RunSubject:
 
 
 @pytest.fixture(scope="module")
-def values(tmp_path_factory: pytest.TempPathFactory) -> RunSubject:
+def values(tmp_path_factory: pytest.TempPathFactory) -> EvaluatedRun:
     folder = tmp_path_factory.mktemp("values")
     generator = np.random.default_rng(0)
     X = generator.normal(size=(300, 3))
@@ -86,7 +86,7 @@ def line(weight: float, bias: float, rows: int = 50) -> tuple[Model, Examples]:
     return Model(network, preprocessor, target, loss_from("mse")), Examples(X, y)
 
 
-def test_a_run_is_measured_on_the_rows_that_were_held_out(digits: RunSubject) -> None:
+def test_a_run_is_measured_on_the_rows_that_were_held_out(digits: EvaluatedRun) -> None:
     X, y = load_digits(return_X_y=True)
     assert digits.kind == "validation"
     np.testing.assert_array_equal(digits.examples.features, X[digits.numbers])
@@ -101,11 +101,11 @@ def test_data_that_have_changed_since_the_training_are_told(tmp_path: Path) -> N
     np.savez(path, X=X, y=y)
     assert trained(tmp_path / "run", f"data.train={path}").notes == []
     np.savez(path, X=X, y=1 - y)
-    [note] = subject_of_run(tmp_path / "run").notes
+    [note] = evaluated_run(tmp_path / "run").notes
     assert "the data have changed since" in note
 
 
-def test_the_numbers_of_the_plots_are_scikit_learns(digits: RunSubject) -> None:
+def test_the_numbers_of_the_plots_are_scikit_learns(digits: EvaluatedRun) -> None:
     X, y = load_digits(return_X_y=True)
     X, y = X[digits.numbers], y[digits.numbers]
     probabilities = digits.model.predict_proba(X)
@@ -119,7 +119,7 @@ def test_the_numbers_of_the_plots_are_scikit_learns(digits: RunSubject) -> None:
     assert class_plots.precision_recall_plot(digits).rows == area
 
 
-def test_the_words_of_a_regression_are_of_its_units(values: RunSubject) -> None:
+def test_the_words_of_a_regression_are_of_its_units(values: EvaluatedRun) -> None:
     found = values.truth[:, 0] - values.model.predict(values.examples.features)
     [[label, mean, spread]] = value_plots.residuals_plot(values).rows
     assert label == "price"
@@ -128,7 +128,7 @@ def test_the_words_of_a_regression_are_of_its_units(values: RunSubject) -> None:
     assert value_plots.predicted_plot(values).rows == [[label, mean, spread]]
 
 
-def test_the_most_confident_mistakes_are_named_by_their_row_in_the_source(moons: RunSubject) -> None:
+def test_the_most_confident_mistakes_are_named_by_their_row_in_the_source(moons: EvaluatedRun) -> None:
     table = load_dataset(moons.config.data.train or "", target="class").train
     probabilities = moons.model.predict_proba(table.features)[:, 1]
     for row in moons.worst(5):
@@ -140,7 +140,7 @@ def test_the_most_confident_mistakes_are_named_by_their_row_in_the_source(moons:
         assert float(surely) == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_importance_of_columns_is_scikit_learns(values: RunSubject) -> None:
+def test_the_importance_of_columns_is_scikit_learns(values: EvaluatedRun) -> None:
     X = np.column_stack([values.examples.features[name] for name in "abc"])  # type: ignore[call-overload, index]
 
     def score(estimator: object, rows: np.ndarray, truth: np.ndarray) -> float:
@@ -212,7 +212,7 @@ def test_the_loss_of_one_weight_and_one_bias_is_the_bowl_itself() -> None:
     assert model.network.parameters()["layers.0.weight"].item() == 2.5
 
 
-def test_directions_are_as_long_as_each_units_own_weights(digits: RunSubject) -> None:
+def test_directions_are_as_long_as_each_units_own_weights(digits: EvaluatedRun) -> None:
     network = digits.model.network
     direction = surfaces.filter_normalised_direction(network, 3)
     for name, values in network.parameters().items():
@@ -227,7 +227,7 @@ def test_directions_are_as_long_as_each_units_own_weights(digits: RunSubject) ->
     )
 
 
-def test_the_loss_in_the_middle_of_its_surface_is_the_models(digits: RunSubject) -> None:
+def test_the_loss_in_the_middle_of_its_surface_is_the_models(digits: EvaluatedRun) -> None:
     surface = surfaces.loss_surface(digits.model, digits.examples, points=5)
     probabilities = digits.model.predict_proba(digits.examples.features)
     expected = -np.mean(np.log(probabilities[np.arange(len(probabilities)), digits.truth]))
@@ -247,7 +247,7 @@ def test_the_loss_in_the_middle_of_its_surface_is_the_models(digits: RunSubject)
 
 
 def test_a_boundary_wants_two_features_and_a_classifier(
-    moons: RunSubject, digits: RunSubject, values: RunSubject
+    moons: EvaluatedRun, digits: EvaluatedRun, values: EvaluatedRun
 ) -> None:
     plot = surfaces.boundary_plot(moons, points=31)
     assert "east" in plot.description
@@ -260,11 +260,11 @@ def test_a_boundary_wants_two_features_and_a_classifier(
         surfaces.boundary_plot(values)
 
 
-def test_a_boundary_leaves_out_rows_that_lack_a_value(moons: RunSubject) -> None:
+def test_a_boundary_leaves_out_rows_that_lack_a_value(moons: EvaluatedRun) -> None:
     table = pa.table({"east": [0.0, None, 1.0, 9.0], "north": [0.5, 9.0, -0.5, None]})
     labels = np.array(["upper", "lower", "lower", "upper"], dtype=object)
-    subject = Subject(moons.model, Examples(table, labels), "given", np.arange(4), "rows.csv")
-    plot = surfaces.boundary_plot(subject, points=31)
+    evaluated = EvaluatedModel(moons.model, Examples(table, labels), "given", np.arange(4), "rows.csv")
+    plot = surfaces.boundary_plot(evaluated, points=31)
     right = moons.model.predict(table)[[0, 2]] == labels[[0, 2]]
     assert f"{right.mean():.2%} of 2 rows" in plot.description
     assert plot.description.endswith("2 more lack a value and are not shown.")
@@ -274,10 +274,12 @@ def test_a_boundary_leaves_out_rows_that_lack_a_value(moons: RunSubject) -> None
     assert axes.get_xlim()[1] < 2  # not where the others are
     empty = pa.table({"east": pa.array([None, 1.0]), "north": pa.array([1.0, None])})
     with pytest.raises(DataError, match="no row has both"):
-        surfaces.boundary_plot(Subject(moons.model, Examples(empty, labels[:2]), "given", np.arange(2), "x"))
+        surfaces.boundary_plot(
+            EvaluatedModel(moons.model, Examples(empty, labels[:2]), "given", np.arange(2), "x")
+        )
 
 
-def test_weights_into_the_first_layer_are_pictures(digits: RunSubject) -> None:
+def test_weights_into_the_first_layer_are_pictures(digits: EvaluatedRun) -> None:
     plot = picture_plots.weights_plot(digits.model, (8, 8))
     norms = np.linalg.norm(digits.model.network.parameters()["layers.0.weight"], axis=0)
     assert len(plot.rows) == 24
@@ -295,8 +297,8 @@ def test_weights_into_the_first_layer_are_pictures(digits: RunSubject) -> None:
         picture_plots.weights_plot(digits.model, (4, 4, 4))
 
 
-def drawn_by(subject: RunSubject, what: str) -> Plot:
-    return plot_of(what, subject.folder, None, lambda model, source: load_dataset(source))
+def drawn_by(evaluated: EvaluatedRun, what: str) -> Plot:
+    return plot_of(what, evaluated.folder, None, lambda model, source: load_dataset(source))
 
 
 @pytest.mark.parametrize(
@@ -343,13 +345,13 @@ def label_of_axes(plot: Plot) -> bool:
         return all(axes.get_ylabel() for axes in main) and any(axes.get_xlabel() for axes in main)
 
 
-def test_every_plot_has_a_name_and_is_drawn_by_the_test_above(digits: RunSubject) -> None:
+def test_every_plot_has_a_name_and_is_drawn_by_the_test_above(digits: EvaluatedRun) -> None:
     with pytest.raises(ConfigError, match="did you mean roc"):
         drawn_by(digits, "rocc")
     assert len(PLOTS) == 13
 
 
-def test_plots_one_below_the_other_are_one_file(digits: RunSubject, tmp_path: Path) -> None:
+def test_plots_one_below_the_other_are_one_file(digits: EvaluatedRun, tmp_path: Path) -> None:
     parts = learning_plots(digits.history, "cross_entropy")
     assert [part.key for part in parts] == [
         "learning-loss",
@@ -364,7 +366,7 @@ def test_plots_one_below_the_other_are_one_file(digits: RunSubject, tmp_path: Pa
     assert together(parts[:1], "one", "One") is parts[0]
 
 
-def test_a_plot_in_a_page_names_its_words(moons: RunSubject) -> None:
+def test_a_plot_in_a_page_names_its_words(moons: EvaluatedRun) -> None:
     svg = page_svg(class_plots.roc_plot(moons))
     assert svg.startswith('<svg role="img" aria-labelledby="roc-title roc-description"')
     assert "var(--series-0)" in svg
@@ -377,9 +379,9 @@ def test_names_with_dollars_are_no_mathematics(tmp_path: Path) -> None:
     X, y = make_moons(200, noise=0.1, random_state=0)
     lines = [f"{a:.4f},{b:.4f},{('$x^$', '$10_{$')[label]}" for (a, b), label in zip(X, y, strict=True)]
     (tmp_path / "prices.csv").write_text("$a^$,$b_$,$kind$\n" + "\n".join(lines))
-    subject = trained(tmp_path / "run", f"data.train={tmp_path / 'prices.csv'}", "data.target=$kind$")
+    evaluated = trained(tmp_path / "run", f"data.train={tmp_path / 'prices.csv'}", "data.target=$kind$")
     for name in ("confusion", "roc", "precision-recall", "calibration", "boundary", "learning"):
-        write_plot(drawn_by(subject, name), tmp_path / "plot.svg")
+        write_plot(drawn_by(evaluated, name), tmp_path / "plot.svg")
         text = (tmp_path / "plot.svg").read_text()
         assert {"confusion": "$x^$", "boundary": "$a^$"}.get(name, "") in text
         assert "\\$" not in text
@@ -400,7 +402,7 @@ def test_a_record_that_no_training_writes_is_drawn_all_the_same(tmp_path: Path) 
 
 
 def test_wrong_input_is_named_with_its_mend(
-    digits: RunSubject, values: RunSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: EvaluatedRun, values: EvaluatedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plot = class_plots.roc_plot(digits)
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
@@ -421,21 +423,21 @@ def test_wrong_input_is_named_with_its_mend(
     def nothing(model: Model, source: str) -> None:
         raise AssertionError
 
-    with pytest.raises(ConfigError, match="give `subject`"):
+    with pytest.raises(ConfigError, match="give `path`"):
         plot_of("roc", None, None, nothing)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="give `data` too"):
         plot_of("roc", digits.folder / "model.safetensors", None, nothing)  # type: ignore[arg-type]
     with pytest.raises(FileError, match=r"no config\.toml"):
         plot_of("roc", tmp_path, None, nothing)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="to compare with"):
-        Subject(digits.model, Examples(np.zeros((2, 64))), "given", np.arange(2), "nothing.npy")
+        EvaluatedModel(digits.model, Examples(np.zeros((2, 64))), "given", np.arange(2), "nothing.npy")
     monkeypatch.setattr(drawing, "have_matplotlib", lambda: False)
     with pytest.raises(ConfigError, match=r"pip install matplotlib$"):
         write_plot(plot, tmp_path / "plot.png")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_on_other_rows_is_drawn_too(digits: RunSubject) -> None:
+def test_a_model_on_other_rows_is_drawn_too(digits: EvaluatedRun) -> None:
     path = digits.folder / "model.safetensors"
     plot = plot_of("confusion", path, "digits", lambda model, source: load_dataset(source))
     right = int((load(path).predict(load_digits().data) == load_digits().target).sum())

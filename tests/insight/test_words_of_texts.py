@@ -12,18 +12,18 @@ import pytest
 from rich.console import Console
 
 from nnkit.cli.explain import tinted
-from nnkit.core.layers import Dense, Embedding
-from nnkit.core.losses import loss_from
-from nnkit.core.network import Network
 from nnkit.data.operations import TextColumn
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.targets import TargetEncoder
-from nnkit.data.terms import find_terms, terms_of_tokens
-from nnkit.data.text_options import TextOptions
-from nnkit.data.tokens import located_tokens, tokenise
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.data.text.options import TextOptions
+from nnkit.data.text.terms import find_terms, terms_of_tokens
+from nnkit.data.text.tokens import located_tokens, tokenise
 from nnkit.insight.attributions import integrated_gradients
 from nnkit.insight.words import ExplainedText, Word, explained_text
 from nnkit.model import Model
+from nnkit.nn.layers import Dense, Embedding
+from nnkit.nn.losses import loss_from
+from nnkit.nn.network import Network
 
 TEXTS = [
     "Free entry! FREE entry, win £1000 now",

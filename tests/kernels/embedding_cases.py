@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from kernel_devices import HostDevice
 
-from nnkit.core.optimizers import optimizer_from
 from nnkit.kernels.layout import BATCH, COUNTERS, PENALTY_SUM, SCALARS, SQUARED_NORM, STEP, WEIGHT_SUM
+from nnkit.nn.optimizers import optimizer_from
 
 L1, L2, CLIP, RATE, DECAY, STEPS = 0.01, 0.1, 0.5, 0.05, 0.3, 7
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.numpy import NumpyBackend
+from nnkit.backends.operations import Kernel
 
 
 class HostDevice:
@@ -17,7 +19,7 @@ class HostDevice:
     def prepare(
         self, name: str, dtype: str, formulas: Mapping, constants: Mapping, arguments: Mapping[str, Any]
     ) -> Callable[[], object]:
-        return NumpyBackend().kernel(name, dtype, formulas, constants, arguments)
+        return NumpyBackend().compile([Kernel(name, dtype, formulas, constants, arguments)]).run
 
     def run(self, name: str, dtype: str, formulas: Mapping, constants: Mapping, arguments: Mapping) -> None:
         """Run a kernel once on NumPy arrays, in place."""
@@ -46,14 +48,14 @@ class CudaDevice(HostDevice):
         from nnkit.kernels.cuda import launches
 
         opened = _backend()
-        backend = CupyBackend(opened._device, opened._products, self.threads)
+        backend = CupyBackend(opened._device, opened.products, self.threads)
         arrays = {key: value for key, value in arguments.items() if isinstance(value, np.ndarray)}
         placed = {key: self._placed(backend, array) for key, array in arrays.items()}
         given = {**arguments, **placed}
         with backend._device.active():
             self.launches = launches(name, dtype, formulas, constants, given, self.threads)
         self.launch = self.launches[0]
-        program = backend.program([backend.kernel(name, dtype, formulas, constants, given)])
+        program = backend.compile([Kernel(name, dtype, formulas, constants, given)])
         taken = arrays.keys() & {key for launch in self.launches for key in launch.kernel.parameters}
 
         def operation() -> None:
@@ -66,10 +68,18 @@ class CudaDevice(HostDevice):
         return operation
 
     def _placed(self, backend: Any, array: np.ndarray) -> Any:
-        """Return room for an array at a multiple of 64 bytes, or `offset` elements beside one."""
-        place = backend.zeros(array.nbytes + 64 + self.offset * array.itemsize, np.uint8)
+        """Return room for an array at a multiple of 64 bytes, or `offset` elements beside one.
+
+        Rows that lie apart on the host do so there.
+        """
+        columns = array.shape[-1]
+        pitch = array.strides[0] // array.itemsize if array.ndim == 2 and array.size else columns
+        shape = (*array.shape[:-1], max(pitch, columns))
+        size = prod(shape) * array.itemsize
+        place = backend.zeros(size + 64 + self.offset * array.itemsize, np.uint8)
         start = -place.data.ptr % 64 + self.offset * array.itemsize
-        return place[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        whole = place[start : start + size].view(array.dtype).reshape(shape)
+        return whole if shape == array.shape else whole[:, :columns]
 
 
 @cache

@@ -16,11 +16,12 @@ import ml_dtypes
 import numpy as np
 from ptxas import ARCHITECTURES, NEWEST, Capability, Usage, assembled, assembled_for, assembler
 
-from nnkit.core.activations import activation_function, activation_names
-from nnkit.core.augmentation import Augmentation
-from nnkit.core.losses import loss_from, loss_names
-from nnkit.core.optimizers import optimizer_from, optimizer_names
+from nnkit.feed.augmentation import Augmentation
+from nnkit.kernels.catalogue import CATALOGUE
 from nnkit.kernels.layout import COPY_COLUMNS, COUNTERS, SCALARS, SCALING
+from nnkit.nn.activations import activation_function, activation_names
+from nnkit.nn.losses import loss_from, loss_names
+from nnkit.nn.optimizers import optimizer_from, optimizer_names
 
 if TYPE_CHECKING:
     from nnkit.kernels.cuda import Launch
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
 CAPABILITIES = ((7, 0), (8, 0), NEWEST)
 DTYPES = ("float32", "float64")
 HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-# What has 16 bits in mixed precision, kernel by kernel, and which kernels know of the loss scale.
+# What has 16 bits in mixed precision, kernel by kernel.
 IN_16_BITS = {
     "gather": ("inputs",),
-    "forward": ("z", "a"),
+    "forward": ("z", "a", "bias"),
     "backward": ("delta", "z", "a"),
+    "add": ("target", "source"),
+    "layer_norm": ("x", "out"),
+    "layer_norm_sums": ("x", "delta"),
+    "layer_norm_gradient": ("x", "delta"),
     "elementwise_loss": ("gradient",),
     "softmax_loss": ("gradient",),
     "embed": ("inputs",),
@@ -40,19 +45,6 @@ IN_16_BITS = {
     "update": ("copy",),
     "copy_parameters": ("copy",),
 }
-RESCALED = frozenset(
-    [
-        "elementwise_loss",
-        "softmax_loss",
-        "penalise",
-        "squared_norm",
-        "update",
-        "penalise_rows",
-        "squared_norm_rows",
-        "update_rows",
-        "mark_rows",
-    ]
-)
 # What sorts a batch's tokens reads and writes whole numbers.
 IDS_ALONE = (
     *("number", "count_tokens", "start_rows", "list_tokens"),
@@ -116,6 +108,24 @@ def layer_cases() -> Iterator[Case]:
         for kernel in ("forward", "backward"):
             label = f"{kernel}-{name}-{'dropout-' if dropout else ''}{dtype}"
             yield Case(label, kernel, dtype, formulas, flags, arguments, columns == 512)
+
+
+def norm_cases() -> Iterator[Case]:
+    """Rows of 512 (wide) and 510, which stay in registers, and longer ones; the sum of two arrays."""
+    for columns, dtype in ((512, "float32"), (510, "float32"), (5000, "float32"), (512, "float64")):
+        x, out, delta = np.empty((3, 8192, columns), dtype)
+        statistics, parameters = np.empty((2, 8192), dtype), np.empty((4, columns), dtype)
+        arguments = {
+            **{"x": x, "out": out, "delta": delta, "target": out, "source": x},
+            **dict(zip(("mean", "inverse"), statistics, strict=True)),
+            **dict(zip(("weight", "bias", "weight_gradient", "bias_gradient"), parameters, strict=True)),
+            "epsilon": 1e-5,
+        }
+        flags = {"BIAS": True, "GRADIENT": True}
+        for kernel in ("layer_norm", "layer_norm_sums", "layer_norm_gradient", "add"):
+            if columns <= 512 or kernel in ("layer_norm", "layer_norm_gradient"):
+                label = f"{kernel}-{columns}-{dtype}"
+                yield Case(label, kernel, dtype, {}, flags, arguments, columns % 4 == 0)
 
 
 def loss_cases() -> Iterator[Case]:
@@ -207,6 +217,7 @@ def arena_cases() -> Iterator[Case]:
         arguments = {
             **{"values": values, "gradients": gradients, "state0": state0, "state1": state1},
             "segments": np.zeros((3, 3), np.int64),
+            "rate_factors": np.ones(3),
             "counters": np.zeros(COUNTERS, np.int64),
             "scalars": np.zeros(SCALARS),
             "rates": np.zeros(9),
@@ -223,6 +234,10 @@ def arena_cases() -> Iterator[Case]:
             constants = {**flags, **optimizer.constants}
             label = f"update-{name}-{blocks}-{dtype}"
             yield Case(label, "update", dtype, optimizer.formulas, constants, arguments, True)
+            if name == "adamw":
+                groups = {**constants, "GROUPED": True}
+                label = f"update-{name}-grouped-{dtype}"
+                yield Case(label, "update", dtype, optimizer.formulas, groups, arguments, True)
         if size > 128:
             divided = {"DIVIDED": True, "BY_ROWS": True}
             yield Case(f"penalise-divided-{dtype}", "penalise", dtype, {}, divided, arguments, True)
@@ -254,6 +269,7 @@ def embedding_cases() -> Iterator[Case]:
             **{"rows_seen": np.zeros(6400, np.int32), "seen": np.zeros(1, np.int64)},
             **{"last_seen": np.zeros(20_000, np.int64), "counters": np.zeros(COUNTERS, np.int64)},
             **{"scalars": np.zeros(SCALARS), "rates": np.zeros(9), "column": 4, "batch_size": 128},
+            "rate_factor": 0.1,
             **{"l1": 0.1, "l2": 0.1, "weight_decay": 0.1, "clip_norm": np.float64(1.0)},
         }
         for reduce, kernel in product(("mean", "sum", "max"), ("embed", "embed_gradient")):
@@ -273,6 +289,10 @@ def embedding_cases() -> Iterator[Case]:
             formulas = rule.formulas_of_rows
             label = f"update_rows-{name}-{width}-{dtype}"
             yield Case(label, "update_rows", dtype, formulas, constants, arguments, width == 64)
+            if name == "adam" and width == 64:
+                groups = {**constants, "GROUPED": True}
+                label = f"update_rows-{name}-grouped-{width}-{dtype}"
+                yield Case(label, "update_rows", dtype, formulas, groups, arguments, True)
 
 
 def half_cases(others: list[Case]) -> Iterator[Case]:
@@ -283,7 +303,8 @@ def half_cases(others: list[Case]) -> Iterator[Case]:
             chosen.setdefault((case.kernel, case.wide), case)
     for case, (storage, dtype) in product(chosen.values(), HALVES.items()):
         halves = {key: np.empty(case.arguments[key].shape, dtype) for key in IN_16_BITS.get(case.kernel, ())}
-        rescaled = storage == "float16" and case.kernel in RESCALED
+        flags = CATALOGUE[case.kernel].flags if case.kernel in CATALOGUE else ()
+        rescaled = storage == "float16" and "RESCALED" in flags
         if not (halves or rescaled) or not (case.wide or storage == "float16"):
             continue
         yield replace(
@@ -298,7 +319,14 @@ def half_cases(others: list[Case]) -> Iterator[Case]:
 @cache
 def cases() -> dict[str, Case]:
     """Return all cases by their names."""
-    found = [*layer_cases(), *loss_cases(), *gather_cases(), *arena_cases(), *embedding_cases()]
+    found = [
+        *layer_cases(),
+        *norm_cases(),
+        *loss_cases(),
+        *gather_cases(),
+        *arena_cases(),
+        *embedding_cases(),
+    ]
     found += list(half_cases(found))
     assert len({case.name for case in found}) == len(found)
     return {case.name: case for case in found}

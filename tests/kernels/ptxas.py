@@ -144,6 +144,7 @@ class Ceiling:
 STEPS = (32, 40, 48, 64, 80, 128, 255)
 # Measured by bench/registers.py, rounded up to the next step.
 CEILINGS: Mapping[str, Ceiling] = {
+    "add": Ceiling((32, 32, 40, 32, 40), (40, 40, 40, 40, 40), 0),
     "add_partials": Ceiling((48, 40, 40, 40, 48), (64, 48, 40, 48, 48), 8192),
     "backward": Ceiling((48, 48, 48, 48, 48), (64, 64, 64, 255, 255), 16392),
     "copy_parameters": Ceiling((64, 40, 48, 40, 48), (64, 48, 48, 48, 48), 0),
@@ -156,6 +157,9 @@ CEILINGS: Mapping[str, Ceiling] = {
     "find_runs": Ceiling((40, 40, 40, 64, 64), (40, 40, 40, 64, 64), 1024),
     "forward": Ceiling((80, 48, 48, 48, 64), (80, 64, 64, 128, 128), 0),
     "gather": Ceiling((128, 128, 128, 128, 128), (128, 128, 128, 128, 128), 0),
+    "layer_norm": Ceiling((80, 64, 64, 64, 64), (80, 80, 64, 80, 64), 6144),
+    "layer_norm_gradient": Ceiling((80, 80, 64, 64, 48), (128, 80, 80, 80, 64), 4096),
+    "layer_norm_sums": Ceiling((48, 40, 40, 48, 64), (64, 64, 48, 64, 64), 32784),
     "list_tokens": Ceiling((32, 32, 40, 32, 48), (32, 32, 40, 32, 48), 35844),
     "mark_rows": Ceiling((32, 32, 32, 32, 32), (32, 32, 32, 32, 32), 0),
     "number": Ceiling((64, 64, 48, 64, 48), (64, 64, 48, 64, 48), 36864),

@@ -15,9 +15,6 @@ from embedding_cases import Case
 from embedding_cases import trained as trained_embedding
 from kernel_devices import CudaDevice, HostDevice
 
-from nnkit.core.activations import activation_function
-from nnkit.core.losses import loss_from
-from nnkit.core.optimizers import optimizer_from, optimizer_names
 from nnkit.kernels.layout import (
     BATCH,
     COUNTERS,
@@ -28,6 +25,9 @@ from nnkit.kernels.layout import (
     STEP,
     WEIGHT_SUM,
 )
+from nnkit.nn.activations import activation_function
+from nnkit.nn.losses import loss_from
+from nnkit.nn.optimizers import optimizer_from, optimizer_names
 
 pytestmark = pytest.mark.gpu
 

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnkit.core.activations import activation_function
 from nnkit.kernels import wide
+from nnkit.kernels.catalogue import CATALOGUE
 from nnkit.kernels.cuda import launch
 from nnkit.kernels.cuda_geometry import Geometry, geometry, sequence
+from nnkit.nn.activations import activation_function
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -37,7 +38,7 @@ def backward(rows: int, columns: int, threads: int = 256) -> Geometry:
 
 def softmax(rows: int, columns: int, threads: int = 256) -> Geometry:
     arguments = {"outputs": array(rows, columns), "labels": array(rows, dtype="int32")}
-    return geometry("softmax_loss", FLOAT32, {"BIAS": True}, arguments, threads)
+    return geometry("softmax_loss", FLOAT32, {}, arguments, threads)
 
 
 @pytest.mark.parametrize("rows", [1, 100, 128, 8192, 1_000_000])
@@ -66,6 +67,40 @@ def test_the_two_sums_of_a_softmaxs_blocks_are_about_equally_long() -> None:
     assert groups == 1 << plan.constants["GROUP_LEVELS"] == 32
 
 
+def normalising(rows: int, columns: int) -> dict:
+    vectors = ("weight", "bias", "weight_gradient", "bias_gradient")
+    return {
+        **{name: array(rows, columns) for name in ("x", "out", "delta")},
+        **{name: array(columns) for name in vectors},
+        **{name: array(rows) for name in ("mean", "inverse")},
+    }
+
+
+@pytest.mark.parametrize("rows", [1, 128, 1_000_000])
+@pytest.mark.parametrize(("columns", "one_pass"), [(1, True), (512, True), (1024, True), (1028, False)])
+def test_a_normalised_rows_threads_hold_it_where_there_are_enough(
+    rows: int, columns: int, one_pass: bool
+) -> None:
+    for name in ("layer_norm", "layer_norm_gradient"):
+        plan = geometry(name, FLOAT32, {}, normalising(rows, columns), 256)
+        assert plan.constants["ONE_PASS"] == one_pass
+        assert (4 * plan.block[0] >= columns) == one_pass
+        assert plan.grid[0] == min(-(-rows // plan.block[1]), 4096)
+        assert prod(plan.block) == plan.constants["THREADS"] <= 256
+
+
+def test_the_sums_of_a_normalisation_come_before_its_rows_are_overwritten() -> None:
+    arguments = normalising(8192, 512)
+    names = [name for name, _ in sequence("layer_norm_gradient", arguments, 256)]
+    assert names == ["layer_norm_sums", "layer_norm_gradient"]
+    plan = geometry("layer_norm_sums", FLOAT32, {}, arguments, 256)
+    tiles, chunks = plan.grid
+    assert chunks > 1
+    for kind in ("weight", "bias"):
+        assert plan.scratch[f"{kind}_partials"] == ((chunks, 512), FLOAT32)
+        assert plan.scratch[f"{kind}_tickets"][0][0] >= tiles
+
+
 def test_threads_are_rounded_down_to_a_power_of_two() -> None:
     assert prod(backward(1000, 40, threads=100).block) == 64
 
@@ -85,8 +120,25 @@ def test_threads_are_rounded_down_to_a_power_of_two() -> None:
 def test_accesses_are_wide_only_where_every_four_elements_are_aligned(given, expected: bool) -> None:
     constants = geometry("forward", FLOAT32, {}, {"z": given}, 256).constants
     assert constants["WIDE"] == expected
-    bias = {"z": array(9, 8), "bias": array(8, address=516)}
-    assert not geometry("forward", FLOAT32, {}, bias, 256).constants["WIDE"]
+
+
+WITH_FOURS = [name for name in CATALOGUE if any(one.fours for one in CATALOGUE[name].arguments)]
+
+
+@pytest.mark.parametrize("kernel", WITH_FOURS)
+def test_every_array_that_is_accessed_in_fours_must_be_aligned_if_it_is_taken(kernel: str) -> None:
+    declared = CATALOGUE[kernel]
+    aligned = {one.name: array(8, 8) for one in declared.arguments} | {"column": 0}
+
+    def wide(flags: dict, **changed: object) -> bool:
+        return bool(geometry(kernel, FLOAT32, flags, {**aligned, **changed}, 256).constants["WIDE"])
+
+    fours = [one for one in declared.arguments if one.fours]
+    every = {"SLOTS": 2, **dict.fromkeys(set(declared.flags) - {"SLOTS", "FROM_Z", "RING"}, True)}
+    for flags in ({}, every):
+        assert wide(flags)
+        for one in fours:
+            assert wide(flags, **{one.name: array(8, 8, address=516)}) != one.taken(flags)
 
 
 def test_class_indices_need_no_alignment() -> None:

@@ -11,6 +11,7 @@ import pytest
 from scipy import special
 
 from nnkit.backends.numpy import NumpyBackend
+from nnkit.backends.operations import Kernel
 from nnkit.kernels import elementary
 
 REFERENCE: dict[str, Callable] = {
@@ -44,9 +45,8 @@ def compiled(name: str, x: np.ndarray) -> np.ndarray:
     """Return the function of x, as the activation of a compiled kernel."""
     z = np.array(x, np.float32).reshape(1, -1)
     constants = {"BIAS": False, "DROPOUT": False, "KEEP_Z": False}
-    NumpyBackend().kernel(
-        "forward", np.float32, {"activation": elementary.FLOAT32[name]}, constants, {"z": z}
-    )()
+    kernel = Kernel("forward", np.float32, {"activation": elementary.FLOAT32[name]}, constants, {"z": z})
+    NumpyBackend().compile([kernel]).run()
     return z[0]
 
 

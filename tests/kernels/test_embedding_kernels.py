@@ -84,7 +84,7 @@ def test_a_batch_without_tokens_sees_no_row(device) -> None:
 
 
 def test_a_batch_without_weight_updates_and_marks_nothing(device) -> None:
-    from nnkit.core.optimizers import optimizer_from
+    from nnkit.nn.optimizers import optimizer_from
 
     case, rule = Case(), optimizer_from("sgd")
     arguments = case.arguments("float64")

@@ -8,13 +8,15 @@ from itertools import product
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnkit.backends.numpy import NumpyBackend
-from nnkit.core.activations import activation_function, activation_names
-from nnkit.core.losses import loss_from, loss_names
-from nnkit.core.optimizers import optimizer_from
+from nnkit.backends.operations import Kernel
 from nnkit.kernels import formulas
 from nnkit.kernels.layout import BATCH, COUNTERS, SCALARS, SQUARED_NORM, STEP, WEIGHT_SUM
+from nnkit.nn.activations import activation_function, activation_names
+from nnkit.nn.losses import loss_from, loss_names
+from nnkit.nn.optimizers import optimizer_from
 
 ACTIVATIONS = activation_names()
 ELEMENTWISE = [name for name in loss_names() if loss_from(name).value is not None]
@@ -120,6 +122,11 @@ def test_binary_cross_entropy_of_a_known_case() -> None:
     assert formulas.binary_cross_entropy(logit, 0.0, 0.0) == pytest.approx(1.0024, abs=1e-4)
 
 
+def run(*kernel) -> None:
+    """Run a kernel, given as a record's fields, once."""
+    BACKEND.compile([Kernel(*kernel)]).run()
+
+
 def compiled_activation(name: str, z: list[float], dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the values and the derivatives of an activation as the fused kernels compute them."""
     function = activation_function(name)
@@ -127,13 +134,13 @@ def compiled_activation(name: str, z: list[float], dtype: str) -> tuple[np.ndarr
     before, after = np.array([z], dtype), np.empty((1, columns), dtype)
     arguments = {"z": before, "a": after, "bias": np.zeros(columns, dtype)}
     constants = {"BIAS": True, "DROPOUT": False, "KEEP_Z": function.needs_z}
-    BACKEND.kernel("forward", dtype, {"activation": function.value}, constants, arguments)()
+    run("forward", dtype, {"activation": function.value}, constants, arguments)
     a = after if function.needs_z else before
     delta = np.ones((1, columns), dtype)
     arguments = {"delta": delta, "z": before, "a": a, "bias_gradient": np.empty(columns, dtype)}
     constants = {"BIAS": True, "DROPOUT": False, "FROM_Z": function.needs_z}
     kernel = {"activation_derivative": function.derivative}
-    BACKEND.kernel("backward", dtype, kernel, constants, arguments)()
+    run("backward", dtype, kernel, constants, arguments)
     np.testing.assert_array_equal(arguments["bias_gradient"], delta[0])
     return a[0], delta[0]
 
@@ -177,7 +184,7 @@ def compiled_loss(name: str, outputs: np.ndarray, labels: np.ndarray) -> tuple[f
         "INDICES": labels.ndim == 1,
         **loss.constants,
     }
-    BACKEND.kernel(loss.kernel, outputs.dtype, loss.formulas, constants, arguments)()
+    run(loss.kernel, outputs.dtype, loss.formulas, constants, arguments)
     return float(scalars[1]), arguments["gradient"]
 
 
@@ -215,7 +222,14 @@ SIZE = 16
 class Update:
     """The update kernel over a small arena."""
 
-    def __init__(self, optimizer: str, dtype: str = "float64", clip_norm: float | None = None, **fields):
+    def __init__(
+        self,
+        optimizer: str,
+        dtype: str = "float64",
+        clip_norm: float | None = None,
+        rate_factors: NDArray | None = None,
+        **fields,
+    ):
         self.optimizer = optimizer_from(optimizer, **fields)
         self.values = np.random.default_rng(1).normal(size=SIZE).astype(dtype)
         self.gradients = np.zeros(SIZE, dtype)
@@ -227,6 +241,7 @@ class Update:
             "SLOTS": len(self.state),
             "CLIP": clip_norm is not None,
             "FOLDED": False,
+            "GROUPED": rate_factors is not None,
             "PREPARED": type(self.optimizer).prepare is not None,
             **self.optimizer.constants,
         }
@@ -234,6 +249,7 @@ class Update:
             "values": self.values,
             "gradients": self.gradients,
             "segments": SEGMENTS,
+            "rate_factors": rate_factors,
             "counters": self.counters,
             "rates": self.rates,
             "scalars": self.scalars,
@@ -242,7 +258,8 @@ class Update:
             "weight_decay": float(self.optimizer.weight_decay),
             **{f"state{i}": array for i, array in enumerate(self.state)},
         }
-        self.run = BACKEND.kernel("update", dtype, self.optimizer.formulas, constants, arguments)
+        update = Kernel("update", dtype, self.optimizer.formulas, constants, arguments)
+        self.run = BACKEND.compile([update]).run
 
     def step(self, gradient: np.ndarray, weight_sum: float = 32.0) -> None:
         """Run once, on the gradient of the weighted mean over a batch whose weights come to `weight_sum`."""
@@ -312,6 +329,23 @@ def test_twenty_updates_equal_the_textbooks(name: str, dtype: str, form: dict) -
     gaps = np.setdiff1d(np.arange(SIZE), TRAINED)
     np.testing.assert_array_equal(update.values[gaps], start[gaps])
     assert update.counters[[BATCH, STEP]].tolist() == [20, 20]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adagrad", "adamw"])
+def test_a_segments_factor_multiplies_its_rate_and_its_decay(name: str, dtype: str) -> None:
+    factors = np.array([0.1, 3.0])
+    update = Update(name, dtype, rate_factors=factors, weight_decay=0.05, learning_rate=0.01)
+    random = np.random.default_rng(2)
+    w, state = update.values[TRAINED].astype(np.float64), {}
+    rate = 0.01 * np.r_[np.full(5, factors[0]), np.full(3, factors[1])]
+    for t in range(1, 11):
+        gradient = random.normal(size=8)
+        update.step(gradient)
+        w = w - rate * 0.05 * DECAYING * w
+        w = textbook(name, w, gradient, rate, state, t, update.optimizer)
+    tolerance = 1e-12 if dtype == "float64" else 2e-6
+    np.testing.assert_allclose(update.values[TRAINED], w, rtol=tolerance, atol=tolerance)
 
 
 def test_adam_under_a_constant_gradient_moves_by_its_rate_at_every_step() -> None:

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse, special, stats
 
-from nnkit.core.activations import activation_function, activation_names
-from nnkit.core.augmentation import Augmentation
-from nnkit.core.features import Features, features_from
-from nnkit.core.losses import loss_from
+from nnkit.feed.augmentation import Augmentation
+from nnkit.feed.features import Features, features_from
 from nnkit.kernels.layout import (
     BATCH,
     BATCH_SHARE,
@@ -25,6 +23,8 @@ from nnkit.kernels.layout import (
     WEIGHT_SUM,
 )
 from nnkit.kernels.philox import philox_words
+from nnkit.nn.activations import activation_function, activation_names
+from nnkit.nn.losses import loss_from
 
 DTYPES = ("float32", "float64")
 TOLERANCE = {"float32": 2e-6, "float64": 1e-13}

@@ -1,4 +1,4 @@
-"""What only the CPU's loops do: an epoch's order."""
+"""What only the CPU's loops do: an epoch's order, and a product in a fixed order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnkit.core.order import epoch_order
+from nnkit.feed.order import epoch_order
 from nnkit.kernels import host
 
 
@@ -32,3 +32,20 @@ def test_every_row_comes_to_a_position_equally_often() -> None:
     np.testing.assert_array_equal(orders[7], epoch_order(8, 11, 7))
     for position in (0, 3, 7):
         assert stats.chisquare(np.bincount(orders[:, position], minlength=8)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(1, 1, 1), (3, 6, 5), (33, 7, 513), (70, 9, 19), (64, 300, 16), (2, 0, 3)]
+)
+def test_a_product_adds_in_ascending_order_and_rounds_at_each_step(
+    rows: int, inner: int, columns: int, dtype: str
+) -> None:
+    random = np.random.default_rng(5)
+    a, b = (random.normal(size=shape).astype(dtype) for shape in ((rows, inner), (inner, columns)))
+    expected = np.zeros((rows, columns), dtype)
+    for k in range(inner):
+        expected += a[:, k : k + 1] * b[k]
+    out = np.full((rows, columns), 77, dtype)
+    host.kernel("multiply", np.dtype(dtype)).entry(a, b, out)
+    np.testing.assert_array_equal(out, expected)

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnkit.core import activations, losses
-from nnkit.core.activations import register_activation
-from nnkit.core.layers import Dense, Dropout
-from nnkit.core.losses import register_loss
-from nnkit.core.network import Network
-from nnkit.core.optimizers import Adam, optimizer_from
 from nnkit.errors import ConfigError
 from nnkit.kernels import formulas, host
-from nnkit.kernels.specialise import Kernel, Target, specialise
+from nnkit.kernels.specialise import LoadedKernel, Target, specialise
+from nnkit.nn import activations, losses
+from nnkit.nn.activations import register_activation
+from nnkit.nn.layers import Dense, Dropout
+from nnkit.nn.losses import register_loss
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import Adam, optimizer_from
 from nnkit.training.trainer import Trainer
 
 SLOPE = np.float64(0.3)
@@ -30,7 +30,7 @@ BIAS = 0.25
 PLAIN = {"BIAS": False, "DROPOUT": False, "KEEP_Z": False}
 
 
-def load(activation, dtype: str = "float64", **constants) -> Kernel:
+def load(activation, dtype: str = "float64", **constants) -> LoadedKernel:
     return host.kernel("forward", np.dtype(dtype), {"activation": activation}, **{**PLAIN, **constants})
 
 
@@ -214,10 +214,10 @@ def test_a_module_that_the_target_does_not_name_has_no_parts() -> None:
 
 TRAINING = """
 import numpy as np
-from nnkit.core.layers import Dense, Dropout
-from nnkit.core.network import Network
-from nnkit.core.optimizers import Adam
-from nnkit.core.order import epoch_order
+from nnkit.nn.layers import Dense, Dropout
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import Adam
+from nnkit.feed.order import epoch_order
 net = Network([Dense(3, "tanh"), Dense(2)], inputs=4)
 gradients = net.gradients(np.ones((5, 4)), [0, 1, 0, 1, 1], "cross_entropy", l2=0.1)
 import sys

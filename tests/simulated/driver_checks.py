@@ -13,6 +13,7 @@ import pytest
 from numba import cuda, float32
 
 from nnkit.backends import select
+from nnkit.backends.operations import Kernel
 from simulated.driver import driver
 
 pytestmark = pytest.mark.gpu
@@ -24,7 +25,8 @@ def run(kernel, blocks: int, threads: int, *arrays: np.ndarray) -> list[str]:
     placed = [backend.from_host(array) for array in arrays]
     device = backend._device
     values = [device.wrap(array) for array in placed]
-    backend.program([device.launcher(kernel, (blocks, 1), (threads, 1), values)]).run()
+    with backend.active():
+        device.launcher(kernel, (blocks, 1), (threads, 1), values)()
     for array, result in zip(arrays, placed, strict=True):
         array[...] = backend.to_host(result)
     found = list(driver().errors)
@@ -36,10 +38,10 @@ def test_a_launch_is_one_call_of_the_driver() -> None:
     backend = select("cuda").backend
     scalars, segments = backend.zeros(8, np.float64), backend.from_host(np.array([[0, 8, 1]]))
     arguments = {"gradients": backend.from_host(np.ones(8)), "segments": segments, "scalars": scalars}
-    operation = backend.kernel("squared_norm", np.float64, {}, {}, arguments)
-    with backend._device.active():
-        operation()
-        calls = driver().calls(operation)
+    [launch] = backend.compile([Kernel("squared_norm", np.float64, {}, {}, arguments)])._calls
+    with backend.active():
+        launch()
+        calls = driver().calls(launch)
     # Beside which context is current, Numba asks for nothing: so launches can be captured.
     assert [call for call in calls if not call.startswith("cuCtxGet")] == ["cuLaunchKernelEx"]
 

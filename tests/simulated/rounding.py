@@ -7,7 +7,7 @@ and far slower than float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 
 from nnkit import backends
 from nnkit.backends.numpy import NumpyBackend
+from nnkit.backends.operations import Copy, Kernel, Operation, Product, split_at_reductions
+from nnkit.backends.protocol import Program
 
 NAME = "rounding"
 HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
@@ -57,32 +59,42 @@ class RoundingBackend(NumpyBackend):
             return None
         return next((dtype for whole, dtype in self._halves if np.may_share_memory(whole, array)), None)
 
-    def _rounded(self, operation: Callable[[], object], arrays: Sequence[Any]) -> Callable[[], None]:
-        halves = [(array, half) for array in arrays if (half := self.half_of(array)) is not None]
+    def compile(self, operations: Sequence[Operation]) -> Program:
+        records = [record for stretch in split_at_reductions(operations) for record in stretch]
+        return _Rounding([self._rounded(record) for record in records])
 
-        def run() -> None:
-            operation()
+    def _rounded(self, record: Product | Copy | Kernel) -> Callable[[], None]:
+        """Return what does what a record says, and rounds what it wrote."""
+        run: Callable[[], object] = super().compile([record]).run
+        if isinstance(record, Copy):
+            assert self.half_of(record.source) == self.half_of(record.target), "a copy does not convert"
+        if isinstance(record, Product):
+            a, b, out = record.a, record.b, record.out
+            assert self.half_of(a) == self.half_of(b), "operands are of one type"
+            assert self.half_of(a) is None or all(8 % x == 0 or x % 8 == 0 for x in (_pitch(a), _pitch(b)))
+            if not out.flags.c_contiguous:
+                run = lambda: np.copyto(out, np.dot(a, b))  # noqa: E731
+        halves = [(array, half) for array in record.writes() if (half := self.half_of(array)) is not None]
+
+        def run_and_round() -> None:
+            run()
             for array, half in halves:
                 array[...] = array.astype(half).astype(np.float32)
 
-        return run if halves else operation  # type: ignore[return-value]
+        return run_and_round
 
-    def copy(self, source: Any, target: Any) -> Callable[[], None]:
-        assert self.half_of(source) == self.half_of(target), "a copy does not convert"
-        return self._rounded(super().copy(source, target), [target])
 
-    def matmul(self, a: Any, b: Any, out: Any) -> Callable[[], object]:
-        assert self.half_of(a) == self.half_of(b), "operands are of one type"
-        assert self.half_of(a) is None or all(8 % x == 0 or x % 8 == 0 for x in (_pitch(a), _pitch(b)))
-        if out.flags.c_contiguous:
-            return self._rounded(super().matmul(a, b, out), [out])
-        return self._rounded(lambda: np.copyto(out, np.dot(a, b)), [out])
+class _Rounding:
+    """Calls one after the other."""
 
-    def kernel(
-        self, name: str, dtype: Any, formulas: Mapping, constants: Mapping, arguments: Mapping
-    ) -> Callable[[], object]:
-        operation = super().kernel(name, dtype, formulas, constants, arguments)
-        return self._rounded(operation, operation.values)
+    def __init__(self, calls: Sequence[Callable[[], None]]) -> None:
+        self._calls = calls
+
+    def run(self, count: int = 1) -> None:
+        with np.errstate(all="ignore"):
+            for _ in range(count):
+                for call in self._calls:
+                    call()
 
 
 def _pitch(array: np.ndarray) -> int:

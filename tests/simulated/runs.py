@@ -19,6 +19,7 @@ _FILES = (
     "simulated/driver_checks.py",
     "backends/test_contract.py",
     "backends/test_cuda_device.py",
+    "backends/test_cuda_lowering.py",
     "backends/test_cuda_training.py",
     "kernels",
 )

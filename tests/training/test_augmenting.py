@@ -11,10 +11,10 @@ import pytest
 
 from nnkit import Adam, Dense, Network, Trainer
 from nnkit.backends.numpy import NumpyBackend
-from nnkit.core.augmentation import Augmentation, augmentation_from
-from nnkit.core.batch import Rows
-from nnkit.core.features import Features
 from nnkit.errors import ConfigError, DataError
+from nnkit.feed.augmentation import Augmentation, augmentation_from
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Features
 from nnkit.kernels.layout import BATCH, COUNTERS, EPOCH
 from nnkit.training.callbacks import Callback
 
@@ -91,7 +91,7 @@ def batches(seed: int, epoch: int, shards: bool) -> np.ndarray:
         counters[[BATCH, EPOCH]] = number, epoch
         for offset in (0, 16) if shards else (None,):
             batch = rows.batch(16 if shards else 32)
-            rows.gather(batch, counters, 32, offset)()
+            backend.compile([rows.gather(batch, counters, 32, offset)]).run()
             found.append(np.array(batch.inputs))
     return np.concatenate(found)
 

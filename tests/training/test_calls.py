@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from nnkit.core.periods import Period
-from nnkit.core.step import StepFigures
+from nnkit.engine.objective import StepFigures
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.calls import Calls, Moment
+from nnkit.training.periods import Period
 
 TRAINER = object()
 

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import sparse
 
-from nnkit.core.features import features_from
-from nnkit.core.layers import Dense, Dropout
-from nnkit.core.network import Network
-from nnkit.core.optimizers import SGD, Adam, Momentum
 from nnkit.errors import ConfigError, DataError
+from nnkit.feed.features import features_from
+from nnkit.nn.layers import Dense, Dropout
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import SGD, Adam, Momentum
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.checkpoint import Checkpoints
 from nnkit.training.trainer import Trainer
@@ -184,7 +184,7 @@ def test_figures_tell_the_penalty_apart(on: str) -> None:
 
 
 def test_a_penalty_on_neither_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'mean' or the 'sum'"):
+    with pytest.raises(ConfigError, match="penalty_on = 'max' must be one of mean, sum"):
         trainer(penalty_on="max")
 
 

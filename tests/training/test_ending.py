@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from nnkit import Adam, Callback, Dense, Dropout, MLPClassifier, Network, ProgressDisplay, Trainer
 from nnkit.backends.numpy import NumpyBackend
-from nnkit.core.batch import Rows
-from nnkit.core.features import Features
+from nnkit.backends.operations import split_at_reductions
+from nnkit.diagnostics.rate_test import find_rate
 from nnkit.errors import AtEnd, ConfigError, DivergenceError, FirstError
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Features
 from nnkit.training.callbacks import callbacks_from
 from nnkit.training.checkpoint import Checkpoints, newest_checkpoint
-from nnkit.training.rate_test import find_rate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(205, 6)).astype(np.float32)
@@ -172,7 +173,7 @@ def test_rows_that_cannot_be_closed_do_not_hide_the_first_error(monkeypatch: pyt
     def fail(rows: Any) -> None:
         raise OSError("rows")
 
-    monkeypatch.setattr("nnkit.core.batch.Rows.close", fail)
+    monkeypatch.setattr("nnkit.feed.batch.Rows.close", fail)
     with pytest.raises(ValueError, match="first") as raised:
         trainer().fit(X, Y, **FIT, callbacks=Noting("a", [], epoch=ValueError("first")))
     assert raised.value.__notes__ == ["Then closing the rows failed too: OSError: rows"]
@@ -198,11 +199,20 @@ class Device(NumpyBackend):
     def synchronize(self) -> None:
         self._check()
 
-    def program(self, operations: Any) -> Any:
-        return super().program([self._check, *operations])
+    def compile(self, operations: Any) -> Any:
+        program = super().compile(operations)
+        run = program.run
 
-    def side_by_side(self, shards: Any) -> Any:
-        return self.program([one for phase in zip(*shards, strict=True) for part in phase for one in part])
+        def checked(count: int = 1) -> None:
+            self._check()
+            run(count)
+
+        program.run = checked  # type: ignore[method-assign]
+        return program
+
+    def compile_parallel(self, workers: Any) -> Any:
+        stretches = zip(*map(split_at_reductions, workers), strict=True)
+        return self.compile([one for stretch in stretches for part in stretch for one in part])
 
 
 class Break(Callback):
@@ -245,7 +255,7 @@ def test_a_divergence_is_told_where_the_best_weights_cannot_be_brought_back(
         device.error = RuntimeError("gone")
         return np.inf
 
-    monkeypatch.setattr("nnkit.core.step.Step.weight_norm", infinite)
+    monkeypatch.setattr("nnkit.engine.step.Step.weight_norm", infinite)
     one = trainer()
     one.backend = device = Device()
     with pytest.raises(DivergenceError, match="weights became infinite or NaN in epoch 1") as raised:
@@ -262,8 +272,8 @@ def test_predicting_tells_the_first_error_and_closing_its_own_only_where_there_i
             raise error
 
     network = Network([Dense(3)], inputs=6)
-    monkeypatch.setattr("nnkit.core.batch.Rows.close", lambda rows: fail(ValueError("second")))
-    monkeypatch.setattr("nnkit.core.inference.Inference._run_chunk", lambda *given: fail(first))
+    monkeypatch.setattr("nnkit.feed.batch.Rows.close", lambda rows: fail(ValueError("second")))
+    monkeypatch.setattr("nnkit.engine.inference.Inference._run_chunk", lambda *given: fail(first))
     with pytest.raises(BaseException) as raised:  # noqa: PT011
         network.outputs(X)
     if first is None:
@@ -282,7 +292,7 @@ def test_a_rate_test_tells_the_first_error_of_a_device(monkeypatch: pytest.Monke
         device.error = RuntimeError("illegal address")
         raise OSError("first")
 
-    monkeypatch.setattr("nnkit.core.step.Step.run", fail)
+    monkeypatch.setattr("nnkit.engine.step.Step.run", fail)
     with pytest.raises(OSError, match="first") as raised:
         find_rate(one, X, Y, batch_size=32)
     assert raised.value.__notes__ == [
@@ -438,8 +448,8 @@ def test_an_interrupted_training_has_its_best_weights() -> None:
 def test_an_interrupt_before_the_first_step_leaves_what_was_trained_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from nnkit.core.batch import Rows
-    from nnkit.core.step import Step
+    from nnkit.engine.step import Step
+    from nnkit.feed.batch import Rows
 
     def cut(step: Step) -> None:
         raise KeyboardInterrupt
@@ -466,7 +476,7 @@ def test_an_interrupt_in_the_midst_of_a_step_leaves_the_checkpoint_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a handler of the user's own can do: the weights are changed, and nothing counts the step."""
-    from nnkit.core.step import Step
+    from nnkit.engine.step import Step
 
     run = Step.run
 

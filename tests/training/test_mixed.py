@@ -16,17 +16,18 @@ from simulated import rounding
 from sklearn import datasets
 
 from nnkit import Activation, Adam, Callback, Dense, Dropout, Network, Trainer
-from nnkit.core.batch import Rows
-from nnkit.core.features import Bags, Features
-from nnkit.core.layers import Embedding
-from nnkit.core.losses import loss_from
-from nnkit.core.optimizers import SGD, optimizer_from
-from nnkit.core.step import Penalty, Step
+from nnkit.diagnostics.diagnosis import Diagnosis
+from nnkit.diagnostics.network import Probe
+from nnkit.engine.objective import Penalty
+from nnkit.engine.step import Step
 from nnkit.errors import DivergenceError, ModelFileError
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Bags, Features
 from nnkit.kernels.layout import LOSS_SCALE, SKIPPED_STEPS, STEP
+from nnkit.nn.layers import Embedding
+from nnkit.nn.losses import loss_from
+from nnkit.nn.optimizers import SGD, optimizer_from
 from nnkit.training.checkpoint import Checkpoint, Checkpoints
-from nnkit.training.diagnosis import Diagnosis
-from nnkit.training.diagnostics_network import Probe
 from nnkit.training.precision import half_of
 
 FORMATS = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -112,7 +113,7 @@ def test_it_is_the_training_that_numpy_does_step_by_step(precision: str, size: f
     assert half is not None
     net.place(rounding.create(""), np.float32)
     rows = Rows(net.arena.backend, np.float32, Features(X), y, shuffled=True)
-    step = Step(net.stages, net.arena, loss_from("mse"), Penalty(), 10, 0, SGD(), rows, half=half)
+    step = Step(net.places, net.arena, loss_from("mse"), Penalty(), 10, 0, SGD(), rows, half=half)
     plain = PlainTraining(net.parameters(), FORMATS[precision], half.scales)
     rate = 0.01
     for epoch in range(3):
@@ -172,7 +173,7 @@ def test_draws_are_of_the_logical_element() -> None:
         step, order = trainer(network(), precision).prepared_step(X, y, 32)
         step.begin_epoch(3, order(3), np.full(1, 1e-3))
         step.run(0, 1)
-        mask = step.passes._buffers[0].mask
+        _, mask = step.passes.layer_outputs(step.places[0], 32)
         assert mask is not None
         masks.append(mask[:, :21].copy())
     assert 0.7 < masks[0].mean() < 0.9
@@ -373,20 +374,22 @@ def test_padding_stays_zero_after_steps_and_overflows() -> None:
     step.run(0, step.steps_per_epoch)
     half = training.half
     assert half is not None
-    copies = net.arena.copies(half)
-    for stage in net.stages:
-        weight = copies.view(f"layers.{stage.layer}.weight")
-        assert weight.shape == (-(-stage.inputs // 8) * 8, -(-stage.outputs // 8) * 8)
-        assert not weight[stage.inputs :].any()
-        assert not weight[:, stage.outputs :].any()
-        inside = net.parameters()[f"layers.{stage.layer}.weight"].astype(np.float16)
-        assert np.array_equal(weight[: stage.inputs, : stage.outputs], inside.astype(np.float32))
-        bias = copies.view(f"layers.{stage.layer}.bias")
-        assert not bias[stage.outputs :].any()
+    copies = net.arena.in_half(half)
+    for place in net.places:
+        (inputs,), (outputs,) = place.inputs, place.outputs
+        weight = copies.view(place.parameter_name("weight"))
+        assert weight.shape == (-(-inputs // 8) * 8, -(-outputs // 8) * 8)
+        assert not weight[inputs:].any()
+        assert not weight[:, outputs:].any()
+        inside = net.parameters()[place.parameter_name("weight")].astype(np.float16)
+        assert np.array_equal(weight[:inputs, :outputs], inside.astype(np.float32))
+        bias = copies.view(place.parameter_name("bias"))
+        assert not bias[outputs:].any()
     # Of a batch that did not overflow, and they are all written anew by each.
-    for stage, buffers in zip(net.stages, step.passes._buffers, strict=True):
-        assert not np.nan_to_num(buffers.a[:, stage.outputs :]).any()
-    last = step.passes._last_delta
+    for place in net.places:
+        kept = step.passes._workspace.kept(place.index, "z", 32)
+        assert not np.nan_to_num(kept[:, place.outputs[0] :]).any()
+    last = step.passes._workspace.kept(net.places[-1].index, "loss gradient", 32)
     assert last is not None
     assert not last[:, net.output_width :].any()
 
@@ -496,7 +499,7 @@ def test_a_diagnosis_leaves_out_the_steps_that_overflowed() -> None:
     net.place(rounding.create(""), np.float32)
     rows = Rows(net.arena.backend, np.float32, Features(X), y, shuffled=True)
     loss = loss_from("cross_entropy")
-    step = Step(net.stages, net.arena, loss, Penalty(), 20, 0, SGD(), rows, half=half)
+    step = Step(net.places, net.arena, loss, Penalty(), 20, 0, SGD(), rows, half=half)
     probe = Probe(step, 100)
     step.begin_epoch(0, np.arange(len(X)), np.full(10, 1e-3))
     net.arena.backend.write(step.scaling[LOSS_SCALE : LOSS_SCALE + 1], 2.0**60)

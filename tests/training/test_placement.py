@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from nnkit import Dense, Dropout, Network, Trainer, load
 from nnkit.backends.numpy import NumpyBackend
-from nnkit.config import Config
-from nnkit.core import order as order_module
-from nnkit.core import ring as ring_module
-from nnkit.core.features import Features, features_from, is_mapped
-from nnkit.core.order import epoch_order
-from nnkit.data.sources import load_dataset
+from nnkit.data.sources.loading import load_dataset
 from nnkit.errors import ConfigError, DataError
+from nnkit.feed import order as order_module
+from nnkit.feed import ring as ring_module
+from nnkit.feed.features import Features, features_from, is_mapped
+from nnkit.feed.order import epoch_order
+from nnkit.runs import data as run_data
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 from nnkit.training import placement as placement_module
-from nnkit.training import run_data
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.placement import Placed, place_rows
-from nnkit.training.run import Run
 
 ROWS = 150
 
@@ -218,6 +218,7 @@ class Card(NumpyBackend):
     """A GPU, as far as placing asks."""
 
     name = "cuda:0"
+    shares_host_memory = False
 
     def __init__(self, free: int) -> None:
         self._free = free
@@ -365,7 +366,7 @@ def test_a_column_is_left_out_of_the_midst_of_a_file_only_where_memory_has_the_r
 ) -> None:
     saved(tmp_path / "x.npy")
     for room in (750, 749):
-        monkeypatch.setattr("nnkit.data.arrays.memory_limit", lambda room=room: room)
+        monkeypatch.setattr("nnkit.data.arrays.reading.memory_limit", lambda room=room: room)
         if room == 750:  # 150 rows of 5
             loaded = load_dataset(tmp_path / "x.npy", target=2)
             expected = np.delete(np.load(tmp_path / "x.npy"), 2, axis=1)
@@ -395,7 +396,7 @@ def test_held_out_rows_that_memory_has_no_room_for_stay_in_their_file(
     for room in (2**30, 0):
         monkeypatch.setattr(run_data, "memory_limit", lambda room=room: room)
         run = run_over(tmp_path / "x.npy")
-        validation = run._encoded().validation
+        validation = run.encoded().validation
         assert validation is not None
         assert validation[0].mapped == (room == 0)
         outcome = run.train()
@@ -403,7 +404,7 @@ def test_held_out_rows_that_memory_has_no_room_for_stay_in_their_file(
         found.append([outcome.rows, outcome.count, outcome.metrics, threshold, losses(run.trainer.history)])
     assert found[0] == found[1]
     # What is said of them is what the model says of such rows.
-    held = run.measured_rows()
+    held = run.data.measured_rows()
     model = load(outcome.model_path)
     assert model.evaluate(held.examples.features, held.examples.target) == pytest.approx(outcome.metrics)
     assert threshold == pytest.approx(model.best_threshold(held.examples.features, held.examples.target))
@@ -448,8 +449,8 @@ LARGE = """
 import re, resource, sys
 from pathlib import Path
 import numpy as np
-from nnkit.config import Config
-from nnkit.training.run import Run
+from nnkit.runs.config import Config
+from nnkit.runs.run import Run
 
 def used():
     return int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

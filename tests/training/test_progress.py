@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nnkit.core.periods import Period, parse_period
 from nnkit.errors import ConfigError
 from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.periods import Period, parse_period
 from nnkit.training.progress import ProgressDisplay
 
 STEPS = 10
@@ -357,7 +357,7 @@ def test_periods_in_steps_and_seconds() -> None:
         ("5 parsecs", "a period is a number and a unit"),
         ("-5 steps", "a period is a number and a unit"),
         (5, "a period is a number and a unit"),
-        ("0 steps", "greater than 0"),
+        ("0 steps", "a period in steps = 0 must be a whole number of at least 1"),
         ("1e400 minutes", "greater than 0"),
         ("1.5 epochs", "a whole number"),
         ("1__0 steps", "is not a number"),

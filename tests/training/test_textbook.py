@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnkit.core.layers import Dense, Dropout
-from nnkit.core.network import Network
-from nnkit.core.optimizers import SGD, Adam, Momentum
-from nnkit.core.order import epoch_order
-from nnkit.data.builtin import load_built_in
+from nnkit.data.sources.built_in import load_built_in
+from nnkit.feed.order import epoch_order
 from nnkit.kernels.philox import philox_words
+from nnkit.nn.layers import Dense, Dropout
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import SGD, Adam, Momentum
 from nnkit.training.trainer import Trainer
 
 Parameters = dict[str, NDArray[np.float64]]

@@ -23,13 +23,14 @@ import numpy as np
 import pytest
 
 from nnkit import Dense, MLPClassifier, Network, Trainer
-from nnkit.config import Config
 from nnkit.errors import ConfigError
 from nnkit.extras import extra_module
+from nnkit.runs.config import Config
+from nnkit.runs.outcome import Outcome
+from nnkit.runs.run import Run
 from nnkit.training import trackers as trackers_module
 from nnkit.training.callbacks import Callback
 from nnkit.training.checkpoint import Checkpoints
-from nnkit.training.run import Outcome, Run
 from nnkit.training.trackers import MLflow, TensorBoard, Tracker, WeightsAndBiases, trackers_from
 
 EPOCHS = 3
@@ -44,7 +45,7 @@ def tracked(tmp_path: Path, name: str) -> tuple[Run, Outcome, Tracker]:
         "run.keep_checkpoints=true",
     ]
     run = Run(Config().with_overrides([*settings, f"run.out={tmp_path / 'runs' / 'flowers'}"]))
-    [tracker] = trackers_from(name, run.folder, run.resolved().model_dump(mode="json"))
+    [tracker] = trackers_from(name, run.folder, run.resolved().tables())
     return run, run.train([], [tracker]), tracker
 
 
@@ -58,7 +59,7 @@ def expected(run: Run) -> dict[str, list[float]]:
 
 def settings_of(run: Run) -> dict[str, Any]:
     """Return the run's settings by their dotted names, those that are set."""
-    found, left = {}, list(run.resolved().model_dump(mode="json").items())
+    found, left = {}, list(run.resolved().tables().items())
     while left:
         name, value = left.pop()
         if isinstance(value, dict):

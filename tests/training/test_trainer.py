@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnkit.core.layers import Dense, Dropout
-from nnkit.core.network import Network
-from nnkit.core.optimizers import SGD, Adam, Momentum, Optimizer, optimizer_from, optimizer_names
-from nnkit.core.periods import Period
-from nnkit.core.schedules import Cosine, ReduceOnPlateau
-from nnkit.data.idx import read_idx
+from nnkit.data.arrays.idx import read_idx
 from nnkit.data.splitting import split_rows
 from nnkit.errors import ConfigError, DataError, DeviceError, DivergenceError
+from nnkit.nn.layers import Dense, Dropout
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import SGD, Adam, Momentum, Optimizer, optimizer_from, optimizer_names
+from nnkit.nn.schedules import Cosine, ReduceOnPlateau
 from nnkit.training.callbacks import Callback, Figures
 from nnkit.training.history import History
+from nnkit.training.periods import Period
 from nnkit.training.trainer import Trainer
 
 Weights = dict[str, NDArray]

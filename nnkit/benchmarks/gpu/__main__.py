@@ -110,7 +110,7 @@ def _probe(device: str) -> None:
     """Run a kernel on a few numbers; raises whatever a device raises on which nothing can be run."""
     backend = select(device).backend
     numbers = random_array(backend, (1, 32))
-    backend.program([tiny_kernel(backend, numbers)]).run()
+    backend.compile([tiny_kernel(numbers)]).run()
     if not (backend.to_host(numbers) >= 0).all():
         raise RuntimeError("a ReLU returns negative numbers")
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends import select
-from nnkit.backends.protocol import Backend, Operation, Program
+from nnkit.backends.cupy import CupyBackend
+from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.figures import Aim, Figure, Part
 from nnkit.benchmarks.gpu.settings import Settings, data_folder
 from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training_step
 from nnkit.benchmarks.timing import Spread, spread
-from nnkit.core.layers import Dense
-from nnkit.core.mixed import Half
-from nnkit.core.network import Network
-from nnkit.core.order import epoch_order
+from nnkit.engine.precision import HalfPrecision
+from nnkit.feed.order import epoch_order
+from nnkit.nn.layers import Dense
+from nnkit.nn.network import Network
 
-__all__ = ["DROPOUT", "KINDS", "Kind", "Trained", "Uncaptured", "differing", "parts", "relative", "train"]
+__all__ = ["DROPOUT", "KINDS", "Kind", "Trained", "differing", "parts", "relative", "train", "uncaptured"]
 
 DROPOUT = 0.2
 _STEPS = 100
@@ -29,27 +29,9 @@ _AIM = Aim("<=", 1e-4)
 _TITLE = "greatest relative difference of all steps' losses: "
 
 
-class Uncaptured:
-    """A backend whose programs are made anew for each run: a program that runs once is not captured."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def program(self, operations: Sequence[Operation]) -> Program:
-        """Return a program that never reaches its second run."""
-        return _Anew(partial(self._backend.program, tuple(operations)))
-
-
-class _Anew:
-    def __init__(self, make: Callable[[], Program]) -> None:
-        self._make = make
-
-    def run(self, count: int = 1) -> None:
-        for _ in range(count):
-            self._make().run()
+def uncaptured(backend: Backend) -> Backend:
+    """Return the device with programs that are never captured; on a CPU none of them is."""
+    return backend.uncaptured() if isinstance(backend, CupyBackend) else backend
 
 
 @dataclass(frozen=True)
@@ -140,8 +122,8 @@ def _twice(settings: Settings) -> Iterator[Figure]:
 def _uncaptured(settings: Settings) -> Iterator[Figure]:
     problem, _ = _problem(settings)
     captured = train(problem, settings.backend())
-    uncaptured = train(problem, cast(Backend, Uncaptured(settings.backend())))
-    yield from differing("captured against uncaptured, values that differ", captured, uncaptured)
+    apart = train(problem, uncaptured(settings.backend()))
+    yield from differing("captured against uncaptured, values that differ", captured, apart)
 
 
 def _problem(settings: Settings) -> tuple[Problem, str]:
@@ -151,7 +133,7 @@ def _problem(settings: Settings) -> tuple[Problem, str]:
     folder = data_folder()
     if settings.quick or folder is None or not (folder / "mnist").is_dir():
         return generate_problem(widths, batch, steps), "generated pixels"
-    from nnkit.data.sources import load_dataset
+    from nnkit.data.sources.loading import load_dataset
 
     examples = load_dataset(str(folder / "mnist")).train
     pixels, labels = np.asarray(examples.features), np.asarray(examples.target).astype(np.int32)
@@ -162,7 +144,9 @@ def _problem(settings: Settings) -> tuple[Problem, str]:
     return Problem(widths, batch, steps, pixels, labels, order, weights, 1e-3), "MNIST"
 
 
-def train(problem: Problem, backend: Backend, kind: Kind = KINDS[0], half: Half | None = None) -> Trained:
+def train(
+    problem: Problem, backend: Backend, kind: Kind = KINDS[0], half: HalfPrecision | None = None
+) -> Trained:
     """Train a step at a time; return every step's loss, the weights and the optimizer's state."""
     step = training_step(problem, backend, DROPOUT, kind.activation, kind.dtype, half)
     losses, before = [], step.read()

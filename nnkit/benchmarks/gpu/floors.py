@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.operations import Copy, Product
 from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.clocks import on_stream
 from nnkit.benchmarks.figures import Figure, Part
@@ -39,7 +40,7 @@ def _copy(settings: Settings, elements: int, name: str) -> Iterator[Figure]:
     source = random_array(backend, (elements,))
     target = backend.empty(elements, np.float32)
     copies = 20
-    program = backend.program([backend.copy(source, target)] * copies)
+    program = backend.compile([Copy(source, target)] * copies)
     seconds = timed_in_turns(backend, [program.run], settings.repeats)[0]
     moved = 2 * source.nbytes
     yield Figure(name, "B/s", spread(moved * copies / seconds), details={"bytes": moved})
@@ -50,7 +51,7 @@ def _product(settings: Settings, precision: str) -> Iterator[Figure]:
     backend = settings.backend(precision if precision == "tf32" else "fp32")
     a, b = (random_array(backend, (width, width), dtype) for _ in range(2))
     out = backend.empty((width, width), dtype)
-    program = backend.program([backend.matmul(a, b, out)])
+    program = backend.compile([Product(a, b, out)])
     seconds = timed_in_turns(backend, [program.run], settings.repeats)[0]
     work = 2 * width**3
     yield Figure(f"product {width}³, {precision}", "FLOP/s", spread(work / seconds), details={"flop": work})
@@ -58,8 +59,8 @@ def _product(settings: Settings, precision: str) -> Iterator[Figure]:
 
 def _replay(settings: Settings, count: int) -> Iterator[Figure]:
     backend = settings.backend()
-    kernel = tiny_kernel(backend, random_array(backend, (1, 32)))
-    program = backend.program([kernel] * count)
+    kernel = tiny_kernel(random_array(backend, (1, 32)))
+    program = backend.compile([kernel] * count)
     name = (
         "replay of a program of one tiny kernel" if count == 1 else f"replay of one of {count} tiny kernels"
     )

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends.operations import Copy, Kernel, Operation
 from nnkit.backends.protocol import Backend, Program
 from nnkit.benchmarks.figures import Aim, Figure, Part
 from nnkit.benchmarks.gpu.settings import Settings, random_array, timed_in_turns
-from nnkit.benchmarks.gpu.traffic import Call, Recorder
 from nnkit.benchmarks.timing import spread
-from nnkit.core.batch import Rows
-from nnkit.core.features import Bags, Features
-from nnkit.core.layers import Dense, Dropout, Embedding, Layer, stages_of
-from nnkit.core.losses import loss_from
-from nnkit.core.optimizers import optimizer_from
-from nnkit.core.parameters import Arena, segments_for
-from nnkit.core.step import Penalty, Step
+from nnkit.engine.objective import Penalty
+from nnkit.engine.parameters import Arena
+from nnkit.engine.segments import segments_for
+from nnkit.engine.step import Step
+from nnkit.feed.batch import Rows
+from nnkit.feed.features import Bags, Features
 from nnkit.kernels.layout import BATCH
+from nnkit.nn.layers import Dense, Dropout, Embedding, Layer, place_layers
+from nnkit.nn.losses import loss_from
+from nnkit.nn.optimizers import optimizer_from
 
-__all__ = ["Variant", "parts", "record", "step_of", "variants"]
+__all__ = ["Variant", "kernels_in", "parts", "record", "step_of", "variants"]
 
 _RUNS = 20  # of a kernel within one program
 _LARGE = 64e6  # bytes a run, from which on a kernel is measured against a copy
@@ -141,21 +142,20 @@ def parts(settings: Settings) -> list[Part]:
     ]
 
 
-def record(variant: Variant, backend: Backend) -> dict[str, Call]:
-    """Prepare a step as training does and run it once, so that every buffer holds what it would hold.
-
-    Returns
-    -------
-    dict of str to Call
-        By the kernel's name, what it was prepared with.
-    """
-    recorder = Recorder(backend)
-    step = step_of(variant, cast(Backend, recorder))
-    step.run(0, 1)
+def record(variant: Variant, backend: Backend) -> dict[str, Kernel]:
+    """Return a step's kernels by their names, after one run, so that every buffer holds what it would."""
+    step = step_of(variant, backend)
+    operations = step.operations_of(variant.rows)
+    backend.compile(operations).run()
     # The update has counted the batch: from the next one's place a gather finds no rows, and a loss none.
     backend.write(step.counters[BATCH : BATCH + 1], 0)
     backend.synchronize()
-    return {call.name: call for call in recorder.calls}
+    return kernels_in(operations)
+
+
+def kernels_in(operations: Sequence[Operation]) -> dict[str, Kernel]:
+    """Return the last kernel of each name."""
+    return {one.name: one for one in operations if isinstance(one, Kernel)}
 
 
 def step_of(variant: Variant, backend: Backend) -> Step:
@@ -166,8 +166,8 @@ def step_of(variant: Variant, backend: Backend) -> Step:
         layers = [Embedding(variant.table, variant.width, "mean"), *layers]
     if variant.activation:
         layers = [Dense(variant.width, variant.activation), Dropout(variant.dropout), *layers]
-    stages = stages_of(layers, features.width)
-    arena = Arena(segments_for(stages), backend, np.float32)
+    places = place_layers(layers, features.width)
+    arena = Arena(segments_for(places), backend, np.float32)
     # Scaled for sums of about one: exponentials then meet ordinary arguments.
     scale = np.float32(variant.width**-0.5)
     block = np.random.default_rng(0).standard_normal(2**20 - 3, dtype=np.float32) * scale
@@ -176,7 +176,7 @@ def step_of(variant: Variant, backend: Backend) -> Step:
     penalty, clip_norm = (Penalty(1e-6, 1e-6), 1.0) if variant.penalty else (Penalty(), None)
     optimizer = optimizer_from(variant.optimizer, learning_rate=1e-6)
     loss = loss_from(variant.loss)
-    step = Step(stages, arena, loss, penalty, variant.rows, 0, optimizer, rows, clip_norm)
+    step = Step(places, arena, loss, penalty, variant.rows, 0, optimizer, rows, clip_norm)
     order = np.random.default_rng(1).permutation(variant.rows)
     step.begin_epoch(0, order, np.full(1, 1e-6))
     return step
@@ -202,7 +202,7 @@ def _targets(variant: Variant) -> NDArray:
 
 
 @cache
-def _recorded(settings: Settings, variant: Variant) -> dict[str, Call]:
+def _recorded(settings: Settings, variant: Variant) -> dict[str, Kernel]:
     return record(variant, settings.backend())
 
 
@@ -211,28 +211,27 @@ def _copy(settings: Settings) -> tuple[Program, int]:
     """Return a program of copies, and the bytes it reads and writes."""
     backend, copies = settings.backend(), 5
     source = random_array(backend, (settings.size(2**28, 2**10),))
-    copy = backend.copy(source, backend.empty(source.shape, np.float32))
-    return backend.program([copy] * copies), 2 * source.nbytes * copies
+    copy = Copy(source, backend.empty(source.shape, np.float32))
+    return backend.compile([copy] * copies), 2 * source.nbytes * copies
 
 
 def _measure(settings: Settings, variant: Variant, kernel: str) -> Iterator[Figure]:
     backend = settings.backend()
-    call = _recorded(settings, variant)[kernel]
-    changes = {}
+    recorded = _recorded(settings, variant)[kernel]
     if kernel in ("update", "update_rows"):
         # Each run moves on to the next batch, whose rate it reads.
-        changes["rates"] = backend.from_host(np.full(2000, 1e-6))
+        recorded = recorded.given(rates=backend.from_host(np.full(2000, 1e-6)))
     runs = settings.size(_RUNS, 2)
-    own = backend.program([call.prepare(backend, **changes)] * runs)
+    own = backend.compile([recorded] * runs)
     copy, copied_bytes = _copy(settings)
     seconds, copying = timed_in_turns(backend, [own.run, copy.run], settings.repeats)
-    moved = call.moved(_seen(backend, call))
+    moved = recorded.moved(_seen(backend, recorded))
     rate, copied = moved * runs / seconds, copied_bytes / copying
     details = {
         "seconds a run": spread(seconds / runs).to_json(),
         "bytes a run": moved,
-        "read once": call.reads(),
-        "written once": call.writes(),
+        "read once": [one.name for one in recorded.declaration.reads(recorded.constants)],
+        "written once": [one.name for one in recorded.declaration.writes(recorded.constants)],
         "bytes a second": spread(rate).to_json(),
         "copied bytes a second": spread(copied).to_json(),
     }
@@ -243,7 +242,7 @@ def _measure(settings: Settings, variant: Variant, kernel: str) -> Iterator[Figu
     yield Figure(f"{variant.name_of(kernel)}, of the copy's rate", "%", spread(rate / copied), aim, details)
 
 
-def _seen(backend: Backend, call: Call) -> int:
+def _seen(backend: Backend, kernel: Kernel) -> int:
     """Return how many rows of its table the batch saw; 0 for a kernel of no table."""
-    seen = call.arguments.get("seen")
+    seen = kernel.arguments.get("seen")
     return 0 if seen is None else int(backend.to_host(seen)[0])

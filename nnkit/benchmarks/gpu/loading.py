@@ -11,9 +11,9 @@ from nnkit.benchmarks.figures import Aim, Figure, Part
 from nnkit.benchmarks.gpu.settings import Settings, timed_in_turns
 from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training_step
 from nnkit.benchmarks.timing import ratio, spread
-from nnkit.core.batch import Placement
-from nnkit.core.ring import SLOT_BYTES
-from nnkit.core.step import Step
+from nnkit.engine.step import Step
+from nnkit.feed.batch import Placement
+from nnkit.feed.ring import SLOT_BYTES
 
 __all__ = ["parts", "shapes"]
 

@@ -16,8 +16,8 @@ from nnkit.benchmarks.gpu.settings import Settings, data_folder
 from nnkit.benchmarks.gpu.widths import HALVES, narrower_parts, title, wide_problem, widest_parts
 from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training_step
 from nnkit.benchmarks.timing import Spread, ratio, spread
-from nnkit.core.layers import Dense
-from nnkit.core.network import Network
+from nnkit.nn.layers import Dense
+from nnkit.nn.network import Network
 from nnkit.training.precision import half_of
 
 __all__ = ["parts", "small_network"]
@@ -118,8 +118,8 @@ def _learnt(settings: Settings, data: str, metric: str, allowed: float) -> Itera
 
 def _train(told: dict[str, str], seed: int, metric: str) -> float:
     """Train as the command line does; return the last epoch's metric."""
-    from nnkit.config import Config
-    from nnkit.training.run import Run
+    from nnkit.runs.config import Config
+    from nnkit.runs.run import Run
 
     with tempfile.TemporaryDirectory() as out:
         settings = {**told, "run.seed": str(seed), "run.out": str(Path(out) / "run")}

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from nnkit.backends import select
-from nnkit.backends.protocol import Array, Backend, Operation
+from nnkit.backends.operations import Kernel
+from nnkit.backends.protocol import Array, Backend
 from nnkit.benchmarks.clocks import clock_for
 from nnkit.benchmarks.timing import in_turns
 from nnkit.kernels.formulas import relu
@@ -50,7 +51,7 @@ class Settings:
 
     def backend(self, precision: str = "fp32") -> Backend:
         """Return the device, its float32 products in this precision."""
-        return select(self.device).backend.computing(precision)
+        return select(self.device).backend.with_precision(precision)
 
     def size(self, full: int, quick: int) -> int:
         """Return a size: the full one, or that of a quick run."""
@@ -86,11 +87,11 @@ def random_array(backend: Backend, shape: tuple[int, ...], dtype: DTypeLike = np
     return backend.from_host(np.resize(block, shape))
 
 
-def tiny_kernel(backend: Backend, numbers: Array) -> Operation:
-    """Prepare a ReLU of a few numbers in place."""
+def tiny_kernel(numbers: Array) -> Kernel:
+    """Return a ReLU of a few numbers in place."""
     flags = {"BIAS": False, "DROPOUT": False, "KEEP_Z": False}
     arguments = {"z": numbers, "a": numbers, "bias": None, "mask": None, "kept_scale": 1.0}
-    return backend.kernel("forward", np.float32, {"activation": relu}, flags, arguments)
+    return Kernel("forward", np.float32, {"activation": relu}, flags, arguments)
 
 
 def data_folder() -> Path | None:

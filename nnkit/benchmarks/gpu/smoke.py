@@ -6,15 +6,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends import select
+from nnkit.backends.cublaslt_plan import mask_shape
+from nnkit.backends.cuda_lowering import Products
+from nnkit.backends.operations import Kernel, Product
 from nnkit.backends.protocol import Backend
+from nnkit.benchmarks.clocks import on_stream
 from nnkit.benchmarks.figures import Aim, Failure, Figure, Part
-from nnkit.benchmarks.gpu.agreement import DROPOUT, KINDS, Uncaptured, differing, relative, train
+from nnkit.benchmarks.gpu.agreement import DROPOUT, KINDS, differing, relative, train, uncaptured
 from nnkit.benchmarks.gpu.settings import Settings
 from nnkit.benchmarks.gpu.warm import compile_kernels, train_on_cpu
 from nnkit.benchmarks.problem import Problem, generate_problem, training_step
@@ -67,10 +71,8 @@ def _captured(settings: Settings) -> Iterator[Figure | Failure]:
     captured = train(problem, backend)
     if (answer := backend.describe()["captured steps"]) != "yes":
         yield Failure(CAPTURE, f"captured steps: {answer}")
-    uncaptured = train(problem, cast(Backend, Uncaptured(backend)))
-    yield from differing(
-        f"{_STEPS} steps captured against uncaptured, values that differ", captured, uncaptured
-    )
+    apart = train(problem, uncaptured(backend))
+    yield from differing(f"{_STEPS} steps captured against uncaptured, values that differ", captured, apart)
 
 
 def _prepare(settings: Settings, precisions: Sequence[str]) -> None:
@@ -103,7 +105,7 @@ def products(backend: Backend, precision: str) -> Iterator[Figure | Failure]:
     plain = np.dtype(np.float64 if precision == "fp64" else np.float32)
     dtype, errors = plain if half is None else half.dtype, _Errors()
     for shape in _SHAPES:
-        _compare(backend.computing(precision), shape, dtype, errors)
+        _compare(backend.with_precision(precision), shape, dtype, errors)
     for epilogue, value in errors.greatest.items():
         name = f"{epilogue}, {precision}: error over what rounding allows"
         yield Figure(name, "", Spread(value, value, value, 1), Aim("<=", 1.0))
@@ -119,36 +121,50 @@ def _compare(backend: Backend, shape: tuple[int, int, int], dtype: np.dtype, err
     out = backend.empty((m, n), dtype)
     exact, sizes = _exact(a, b)
     allowed = _rounding(dtype, k) * (sizes + np.abs(bias.astype(np.float64)))
-    backend.program([backend.matmul(placed_a, placed_b, out)]).run()
+    backend.compile([Product(placed_a, placed_b, out)]).run()
     errors.compare("product", backend.to_host(out), exact, allowed)
     exact = np.maximum(exact + bias.astype(np.float64), 0)
     for name, mask in (
         ("product, bias and ReLU", None),
-        ("product, bias, ReLU and mask", backend.zeros((m, -(-n // 128) * 16), np.uint8)),
+        ("product, bias, ReLU and mask", backend.zeros(mask_shape(m, n), np.uint8)),
     ):
-        operation = backend.matmul_relu(placed_a, placed_b, placed_bias, out, mask)
-        if operation is None:
+        library = _library_of(backend)
+        call = None if library is None else library.matmul_relu(placed_a, placed_b, placed_bias, out, mask)
+        if call is None:
             errors.absent.setdefault(name, []).append(str(shape))
             continue
-        backend.program([operation]).run()
+        on_stream(backend, call)
         through = backend.to_host(out)
         errors.compare(name, through, exact, allowed)
         if mask is not None:
-            _compare_gradient(backend, through > 0, k, mask, dtype, errors)
+            assert library is not None
+            _compare_gradient(backend, library, through > 0, k, mask, dtype, errors)
+
+
+def _library_of(backend: Backend) -> Products | None:
+    """Return a GPU's products, which may include a bias and a ReLU; None on a CPU, which has none such."""
+    library: Products | None = getattr(backend, "products", None)
+    return library
 
 
 def _compare_gradient(
-    backend: Backend, passed: NDArray[np.bool_], k: int, mask: Any, dtype: np.dtype, errors: _Errors
+    backend: Backend,
+    library: Products,
+    passed: NDArray[np.bool_],
+    k: int,
+    mask: Any,
+    dtype: np.dtype,
+    errors: _Errors,
 ) -> None:
     (m, n), name = passed.shape, "product and gradient of ReLU"
     generator = np.random.default_rng(1)
     a, b = (generator.standard_normal(size).astype(dtype) for size in ((m, k), (n, k)))
     onto, sums = backend.empty((m, n), dtype), backend.empty(n, dtype)
-    operation = backend.matmul_relu_gradient(backend.from_host(a), backend.from_host(b).T, mask, onto, sums)
-    if operation is None:
+    call = library.matmul_relu_gradient(backend.from_host(a), backend.from_host(b).T, mask, onto, sums)
+    if call is None:
         errors.absent.setdefault(name, []).append(str((m, k, n)))
         return
-    backend.program([operation]).run()
+    on_stream(backend, call)
     exact, sizes = _exact(a, b.T)
     allowed = _rounding(dtype, k) * sizes
     errors.compare(name, backend.to_host(onto), exact * passed, allowed)
@@ -195,25 +211,28 @@ def _by_kernels(backend: Backend, z: NDArray) -> tuple[NDArray, NDArray]:
         ("forward", {"activation": relu}, "KEEP_Z"),
         ("backward", {"activation_derivative": relu_derivative}, "FROM_Z"),
     ):
-        operation = backend.kernel(kernel, np.float32, formulas, {**flags, flag: False}, given)
-        backend.program([operation]).run()
+        operation = Kernel(kernel, np.float32, formulas, {**flags, flag: False}, given)
+        backend.compile([operation]).run()
     return backend.to_host(a), backend.to_host(delta)
 
 
 def _by_products(backend: Backend, z: NDArray) -> dict[str, tuple[NDArray, NDArray]]:
     """Return the library's ReLU of a product of zeros with the corners as its bias; {} if it has none."""
-    (m, n), terms = z.shape, 16
+    library, (m, n), terms = _library_of(backend), z.shape, 16
+    if library is None:
+        return {}
     left, right = (backend.zeros(shape, np.float32) for shape in ((m, terms), (terms, n)))
     a, onto, sums = (backend.zeros(shape, np.float32) for shape in ((m, n), (m, n), n))
-    mask = backend.zeros((m, 16), np.uint8)
-    forward = backend.matmul_relu(left, right, backend.from_host(z[0]), a, mask)
+    mask = backend.zeros(mask_shape(m, n), np.uint8)
+    forward = library.matmul_relu(left, right, backend.from_host(z[0]), a, mask)
     # Products of ones and a sixteenth, which are summed to 1 exactly.
     ones = backend.from_host(np.ones((m, terms), np.float32))
     parts_of_one = backend.from_host(np.full((n, terms), 1 / terms, np.float32))
-    backward = backend.matmul_relu_gradient(ones, parts_of_one.T, mask, onto, sums)
+    backward = library.matmul_relu_gradient(ones, parts_of_one.T, mask, onto, sums)
     if forward is None or backward is None:
         return {}
-    backend.program([forward, backward]).run()
+    on_stream(backend, forward)
+    on_stream(backend, backward)
     return {"the library": (backend.to_host(a), backend.to_host(onto))}
 
 

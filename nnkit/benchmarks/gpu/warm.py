@@ -9,18 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
 
 from nnkit.backends import select
 from nnkit.backends.blas import usable_cores
 from nnkit.backends.cuda_device import CudaDevice
-from nnkit.backends.protocol import Backend
 from nnkit.benchmarks.clocks import on_stream
 from nnkit.benchmarks.figures import Failure, Figure, Part
 from nnkit.benchmarks.gpu import agreement, kernels, loading, mixed, products, training, widths
 from nnkit.benchmarks.gpu.settings import Settings, random_array, tiny_kernel
-from nnkit.benchmarks.gpu.traffic import Recorder
 from nnkit.benchmarks.problem import PIXELS, generate_problem, training_step
 from nnkit.benchmarks.timing import Spread
 from nnkit.kernels.modules import load_source
@@ -93,9 +91,11 @@ def train_on_cpu(kind: agreement.Kind) -> None:
 def _prepare(settings: Settings) -> None:
     """Prepare each section's kernels and steps in their sizes, with few training rows; none is run."""
     backend = settings.backend()
-    tiny_kernel(backend, random_array(backend, (1, 32)))
+    tiny_kernel(random_array(backend, (1, 32)))
     for variant in kernels.variants(settings):
-        kernels.step_of(variant, cast(Backend, Recorder(backend)))
+        # Alone, for a product may include the kernel that follows it.
+        operations = kernels.step_of(variant, backend).operations_of(variant.rows)
+        backend.compile(list(kernels.kernels_in(operations).values()))
     for layers, batch, options in _networks(settings):
         training_step(generate_problem(layers, batch, 2), backend, **options).rows.close()
     for precision in (name for name in widths.HALVES if name in backend.precisions):

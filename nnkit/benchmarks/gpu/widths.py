@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from nnkit.backends.operations import Product
 from nnkit.benchmarks.figures import Aim, Failure, Figure, Part
 from nnkit.benchmarks.gpu.settings import WARMUP, Settings, random_array, timed_in_turns
 from nnkit.benchmarks.problem import PIXELS, Problem, generate_problem, training_step
@@ -86,7 +87,7 @@ def _products(settings: Settings, width: int, precision: str, count: int) -> Cal
     backend, half, batch = settings.backend(precision), half_of(precision), _batch(settings)
     dtype = np.dtype(np.float32) if half is None else half.dtype
     a, b = (random_array(backend, (rows, width), dtype) for rows in (batch, width))
-    return backend.program([backend.matmul(a, b, backend.empty((batch, width), dtype))] * count).run
+    return backend.compile([Product(a, b, backend.empty((batch, width), dtype))] * count).run
 
 
 def _measure(settings: Settings, width: int, precision: str) -> Iterator[Figure | Failure]:

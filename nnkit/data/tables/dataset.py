@@ -15,6 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.files.text import plain_name
+from nnkit.data.load_request import Key, LoadRequest
 from nnkit.data.tables.arrow import numpy_array
 from nnkit.data.tables.columns import column_kind, is_list_of_labels, label_lists, numbers, type_kind
 from nnkit.data.tables.frames import check_names, column_name, default_target, join_target, listed
@@ -23,8 +25,6 @@ from nnkit.data.tables.options import TableOptions
 from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.reading import read_columns, tell
 from nnkit.data.tables.schema import LEARNT, Column, Schema, toml_text
-from nnkit.data.text_files import plain_name
-from nnkit.data.wanted import Key, Wanted
 from nnkit.errors import DataError
 
 __all__ = ["table_dataset", "table_target"]
@@ -32,42 +32,42 @@ __all__ = ["table_dataset", "table_target"]
 _WEIGH = "weights are numbers of at least 0, some of them above: correct it or leave the row out"
 
 
-def table_dataset(raw: RawTable, where: str, wanted: Wanted) -> Dataset:
-    """Return a table's features and target, read by the schema that is wanted or one decided here."""
-    if wanted.schema is not None:
-        raw = _aligned(raw, wanted.schema, wanted.target or [])
+def table_dataset(raw: RawTable, where: str, request: LoadRequest) -> Dataset:
+    """Return a table's features and target, read by the given schema or by one decided here."""
+    if request.schema is not None:
+        raw = _aligned(raw, request.schema, request.target or [])
     table, names = raw.table, raw.table.column_names
     check_names(names)
-    targets = _target_names(table, wanted)
-    options = _options(wanted, table, targets)
+    targets = _target_names(table, request)
+    options = _options(request, table, targets)
     weight = [name for name in names if name == options.weight]
-    chosen = _chosen(wanted, names, {*targets, *weight})
+    chosen = _chosen(request, names, {*targets, *weight})
     # What a model has not learnt is read for those who ask for it: audits, plots.
-    learnt = [] if wanted.schema is None else _learnt(chosen, wanted.schema)
-    needed = wanted.require_target or wanted.schema is None
+    learnt = [] if request.schema is None else _learnt(chosen, request.schema)
+    needed = request.require_target or request.schema is None
     own = [name for name in chosen if name not in set(learnt)] if needed else []
     inferred = infer(
         raw,
         options,
         targets=targets,
-        named=weight if wanted.features is None else [*chosen, *weight],
+        named=weight if request.features is None else [*chosen, *weight],
         dropped=set(names) - {*own, *targets, *weight},
-        strict=wanted.schema is None,
+        strict=request.schema is None,
     )
-    schema = inferred.schema if wanted.schema is None else wanted.schema
-    values, weights, notes = _target_values(raw, targets, inferred, wanted), None, list(raw.notes)
-    if weight and wanted.require_target:
+    schema = inferred.schema if request.schema is None else request.schema
+    values, weights, notes = _target_values(raw, targets, inferred, request), None, list(raw.notes)
+    if weight and request.require_target:
         weights = _weights(table, schema, weight[0])
         notes.append(f"column {weight[0]!r} is the rows' weights: not learnt from")
-    if wanted.schema is None:
+    if request.schema is None:
         learnt, told = _kept(table, inferred.schema, chosen, targets)
         notes += told
-    features, misfits = read_columns(table, schema, learnt, inferred.read if wanted.schema is None else None)
-    if wanted.schema is not None:
+    features, misfits = read_columns(table, schema, learnt, inferred.read if request.schema is None else None)
+    if request.schema is not None:
         others, _ = read_columns(table, inferred.schema, own, inferred.read)
         columns = [*features.columns, *others.columns]
         features = pa.table(columns, names=[*learnt, *own], metadata=features.schema.metadata)
-    tell(misfits, wanted.strict)
+    tell(misfits, request.strict)
     return Dataset(
         plain_name(Path(where)).rsplit(".", 1)[0],
         Examples(features, values, weights),
@@ -76,14 +76,14 @@ def table_dataset(raw: RawTable, where: str, wanted: Wanted) -> Dataset:
         columns=tuple(names),
         notes=tuple(notes),
         schema=schema,
-        source=None if wanted.require_target else table,
+        source=None if request.require_target else table,
     )
 
 
-def _chosen(wanted: Wanted, names: Sequence[str], others: Collection[str]) -> list[str]:
+def _chosen(request: LoadRequest, names: Sequence[str], others: Collection[str]) -> list[str]:
     """Return the columns that a caller wants as features: not those of the target and the weights."""
-    chosen = names if wanted.features is None else [column_name(key, names) for key in wanted.features]
-    dropped = {column_name(key, names) for key in wanted.drop or ()}.union(others)
+    chosen = names if request.features is None else [column_name(key, names) for key in request.features]
+    dropped = {column_name(key, names) for key in request.drop or ()}.union(others)
     found = [name for name in dict.fromkeys(chosen) if name not in dropped]
     if not found:
         raise DataError(f"no feature column is left of {listed(names)}")
@@ -136,10 +136,10 @@ def _aligned(raw: RawTable, schema: Schema, targets: Sequence[Key]) -> RawTable:
     return replace(raw, table=raw.table.rename_columns(names if count == len(names) else features))
 
 
-def _target_names(table: pa.Table, wanted: Wanted) -> list[str]:
+def _target_names(table: pa.Table, request: LoadRequest) -> list[str]:
     """Return the names of the target's columns that are there."""
-    names, target = table.column_names, wanted.target
-    if target is None and wanted.require_target:
+    names, target = table.column_names, request.target
+    if target is None and request.require_target:
         guess = default_target(names)
         if guess is None:
             raise DataError(
@@ -147,7 +147,7 @@ def _target_names(table: pa.Table, wanted: Wanted) -> list[str]:
             )
         target = [guess]
     targets: list[str] = []
-    known = () if wanted.schema is None else wanted.schema.by_name
+    known = () if request.schema is None else request.schema.by_name
     for key in target or ():
         try:
             # A name such as "0" that the model knows means no other column by its place.
@@ -155,16 +155,16 @@ def _target_names(table: pa.Table, wanted: Wanted) -> list[str]:
                 raise DataError(f"there is no column {key!r}: the columns are {listed(names)}")
             targets.append(column_name(key, names))
         except DataError:
-            if wanted.require_target:
+            if request.require_target:
                 raise
     return targets
 
 
-def _options(wanted: Wanted, table: pa.Table, targets: Sequence[str]) -> TableOptions:
+def _options(request: LoadRequest, table: pa.Table, targets: Sequence[str]) -> TableOptions:
     """Return the options, their columns by name; of a table for a model, what holds for any table."""
-    if wanted.schema is not None:
-        return replace(wanted.table, types={}, index=None, weight=wanted.schema.options.weight)
-    options, names = wanted.table, table.column_names
+    if request.schema is not None:
+        return replace(request.table, types={}, index=None, weight=request.schema.options.weight)
+    options, names = request.table, table.column_names
     index, weight = (
         None if key is None else column_name(key, names) for key in (options.index, options.weight)
     )
@@ -176,7 +176,7 @@ def _options(wanted: Wanted, table: pa.Table, targets: Sequence[str]) -> TableOp
         if weight in targets:
             raise DataError(f"column {weight!r} is the target and `weight`: name two columns")
         types[weight] = "number"
-    if wanted.multilabel and len(targets) == 1 and type_kind(table[targets[0]].type) == "text":
+    if request.multilabel and len(targets) == 1 and type_kind(table[targets[0]].type) == "text":
         types.setdefault(targets[0], "category")
     return replace(options, index=index, weight=weight, types=types)
 
@@ -198,16 +198,16 @@ def _weights(table: pa.Table, schema: Schema, name: str) -> NDArray[np.float64]:
 
 
 def _target_values(
-    raw: RawTable, targets: list[str], inferred: Inference, wanted: Wanted
+    raw: RawTable, targets: list[str], inferred: Inference, request: LoadRequest
 ) -> NDArray[Any] | None:
     """Return the values of the target's columns; None where rows are to be predicted and none are there."""
-    if not targets or len(targets) < len(wanted.target or ()):
+    if not targets or len(targets) < len(request.target or ()):
         return None
     try:
         if len(targets) == 1 and is_list_of_labels(raw.table[targets[0]].type):
             return label_lists(targets[0], raw.table[targets[0]])
-        schema = _target_schema(targets, inferred.schema, wanted)
-        own = inferred.read if wanted.schema is None else None
+        schema = _target_schema(targets, inferred.schema, request)
+        own = inferred.read if request.schema is None else None
         table, misfits = read_columns(raw.table, schema, targets, own)
         for found in misfits:
             raise DataError(
@@ -218,17 +218,17 @@ def _target_values(
         _check_words(raw.table, table)
         return join_target(table, targets)
     except DataError:
-        if wanted.require_target:
+        if request.require_target:
             raise
         return None
 
 
-def _target_schema(targets: Sequence[str], inferred: Schema, wanted: Wanted) -> Schema:
+def _target_schema(targets: Sequence[str], inferred: Schema, request: LoadRequest) -> Schema:
     """Return how the target is read: as the model's was, whatever it is called here."""
-    if wanted.schema is None:
+    if request.schema is None:
         return inferred
-    known = wanted.schema.by_name
-    like = wanted.target_like if len(wanted.target_like) == len(targets) else targets
+    known = request.schema.by_name
+    like = request.target_like if len(request.target_like) == len(targets) else targets
     return Schema(
         tuple(
             replace(known[model_name], name=name) if model_name in known else inferred.by_name[name]
@@ -252,9 +252,9 @@ def _check_words(raw: pa.Table, read: pa.Table) -> None:
             )
 
 
-def table_target(raw: RawTable, wanted: Wanted) -> tuple[NDArray[Any] | None, list[str]]:
+def table_target(raw: RawTable, request: LoadRequest) -> tuple[NDArray[Any] | None, list[str]]:
     """Return the target alone, as `table_dataset` reads it, and the names of its columns."""
-    targets = _target_names(raw.table, wanted)
+    targets = _target_names(raw.table, request)
     others = [name for name in raw.table.column_names if name not in targets]
-    found = infer(raw, _options(wanted, raw.table, targets), targets=targets, dropped=others)
-    return _target_values(raw, targets, found, wanted), targets
+    found = infer(raw, _options(request, raw.table, targets), targets=targets, dropped=others)
+    return _target_values(raw, targets, found, request), targets

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from nnkit.data.files.text import read_text
 from nnkit.data.tables.decoding import line_and_byte, not_utf8, to_utf8
 from nnkit.data.tables.header import Header, are_row_names, column_names
 from nnkit.data.tables.layout import Layout, find_layout
 from nnkit.data.tables.options import TableOptions
 from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.rows import first_mistake
-from nnkit.data.text_files import read_text
 from nnkit.errors import ConfigError, DataError, NnkitError, shown
 
 __all__ = ["read_delimited"]

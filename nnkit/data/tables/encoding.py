@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nnkit.core.features import Bags, Features
 from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, TextColumn
 from nnkit.data.tables.arrow import arrow_array, numpy_array
 from nnkit.data.tables.columns import ColumnKind, numbers, texts
@@ -20,9 +19,10 @@ from nnkit.data.tables.numerals import PLAIN_NUMBER
 from nnkit.data.tables.parallel import each_column
 from nnkit.data.tables.reading import Misfits
 from nnkit.data.tables.schema import Column, Schema
-from nnkit.data.text import encode_texts, fit_texts
-from nnkit.data.text_options import TextOptions
+from nnkit.data.text.encoding import encode_texts, fit_texts
+from nnkit.data.text.options import TextOptions
 from nnkit.errors import DataError
+from nnkit.feed.features import Bags, Features
 
 __all__ = ["check_present", "encode_table", "fit_table", "table_as_array"]
 

@@ -11,15 +11,15 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from nnkit.data.kinds import TABLE_KINDS, FileKind, file_kind, kind_by_name
+from nnkit.data.files.changes import unchanged
+from nnkit.data.files.formats import TABLE_FORMATS, FileFormat, file_format, format_by_name
 from nnkit.data.limits import check_size
+from nnkit.data.load_request import LoadRequest
 from nnkit.data.tables.options import TableOptions
 from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.rows import is_number
 from nnkit.data.tables.schema import LEARNT
 from nnkit.data.tables.summaries import missing_words
-from nnkit.data.unchanged import unchanged
-from nnkit.data.wanted import Wanted
 from nnkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ _PARTITION = re.compile(r"([^=]+)=(.*)", re.DOTALL)
 _MISSING_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _OTHER_LAYOUT = "The file is not laid out as that of the training: how it is was found out."
 _SAME = "the parts of one table have the same columns"
-_WHATEVER = Wanted()
+_WHATEVER = LoadRequest()
 _ONE_KIND = "give files of one kind alone, for example by a pattern such as 'data/*.csv'"
 _TRAINING, _HELD_OUT = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
-def read_table(path: Path, kind: FileKind, wanted: Wanted = _WHATEVER) -> RawTable:
-    """Read a file of one of the kinds in `TABLE_KINDS`, for a model so that it finds its columns."""
+def read_table(path: Path, kind: FileFormat, request: LoadRequest = _WHATEVER) -> RawTable:
+    """Read a file of one of the kinds in `TABLE_FORMATS`, for a model so that it finds its columns."""
     if kind == "parquet":
         from nnkit.data.tables.columnar import read_parquet
 
@@ -50,16 +50,16 @@ def read_table(path: Path, kind: FileKind, wanted: Wanted = _WHATEVER) -> RawTab
         from nnkit.data.tables.json_lines import read_json_lines
 
         raw = read_json_lines(path)
-        return raw if wanted.schema is None else _with_keys(raw, wanted)
+        return raw if request.schema is None else _with_keys(raw, request)
     if kind == "workbook":
         from nnkit.data.tables.workbooks import read_workbook
 
         return read_workbook(path)
-    if wanted.schema is None:
+    if request.schema is None:
         from nnkit.data.tables.delimited import read_delimited
 
-        return read_delimited(path, wanted.table)
-    return _read_for_model(path, wanted.table, wanted.schema)
+        return read_delimited(path, request.table)
+    return _read_for_model(path, request.table, request.schema)
 
 
 def _read_for_model(path: Path, given: TableOptions, schema: Schema) -> RawTable:
@@ -96,12 +96,12 @@ def _columns_there(raw: RawTable | None, schema: Schema) -> int:
     )
 
 
-def _with_keys(raw: RawTable, wanted: Wanted) -> RawTable:
+def _with_keys(raw: RawTable, request: LoadRequest) -> RawTable:
     """Return JSON's table with the model's columns that no object has a key for: all are missing."""
-    schema, table = wanted.schema, raw.table
+    schema, table = request.schema, raw.table
     assert schema is not None
     if _columns_there(raw, schema):
-        targets = {str(key) for key in wanted.target or ()}
+        targets = {str(key) for key in request.target or ()}
         for column in schema.columns:
             if column.kind in LEARNT and column.name not in {*table.column_names, *targets}:
                 table = table.append_column(column.name, pa.nulls(len(table)))
@@ -142,7 +142,7 @@ def table_parts(folder: Path) -> list[Path]:
     with a dot or an underscore are left out.
     """
     paths = list(_parts(folder))
-    return paths if any(kind_by_name(path) in TABLE_KINDS for path in paths) else []
+    return paths if any(format_by_name(path) in TABLE_FORMATS for path in paths) else []
 
 
 def _parts(folder: Path) -> Iterator[Path]:
@@ -156,7 +156,7 @@ def _parts(folder: Path) -> Iterator[Path]:
 
 
 def read_parts(
-    paths: Sequence[Path], where: str, folder: Path | None = None, wanted: Wanted = _WHATEVER
+    paths: Sequence[Path], where: str, folder: Path | None = None, request: LoadRequest = _WHATEVER
 ) -> RawTable:
     """Read files that are parts of one table, joined in their order.
 
@@ -167,7 +167,7 @@ def read_parts(
         What to call them together in messages.
     folder : Path, optional
         Of subfolders called ``key=value`` between it and a file, the keys become columns of texts.
-    wanted : Wanted, optional
+    request : LoadRequest, optional
         How they are written.
 
     Raises
@@ -182,7 +182,7 @@ def read_parts(
     parts, size = [], 0
     with unchanged(*paths):
         for path in paths:
-            part = read_table(path, kind, wanted)
+            part = read_table(path, kind, request)
             size += part.table.nbytes
             check_size(size, where)
             parts.append(_with_partition(part, path, folder))
@@ -193,18 +193,18 @@ def read_parts(
     )
 
 
-def _common_kind(paths: Sequence[Path], where: str, named: bool) -> FileKind:
+def _common_kind(paths: Sequence[Path], where: str, named: bool) -> FileFormat:
     """Return the kind of all the parts; where `named` is set, their suffixes have to say it too."""
-    kinds: dict[FileKind, Path] = {}
+    kinds: dict[FileFormat, Path] = {}
     for path in paths:
         if path.is_dir():
             raise DataError(f"{where}: {path.name} is a folder: {_ONE_KIND}")
-        kind = file_kind(path) if not named or kind_by_name(path) in TABLE_KINDS else None
-        if kind not in TABLE_KINDS:
+        kind = file_format(path) if not named or format_by_name(path) in TABLE_FORMATS else None
+        if kind not in TABLE_FORMATS:
             raise DataError(f"{where}: {path.name} is no part of a table: {_ONE_KIND}")
         kinds.setdefault(kind, path)
     if len(kinds) > 1:
-        said = " and ".join(f"{TABLE_KINDS[kind]} ({path.name})" for kind, path in kinds.items())
+        said = " and ".join(f"{TABLE_FORMATS[kind]} ({path.name})" for kind, path in kinds.items())
         raise DataError(f"{where}: there are {said}: {_ONE_KIND}")
     return next(iter(kinds))
 
@@ -237,20 +237,20 @@ def _with_partition(part: RawTable, path: Path, folder: Path | None) -> RawTable
 
 def _matching(part: RawTable, first: RawTable, path: Path, first_path: Path) -> pa.Table:
     """Return a part's columns in the order of the first part's; raise where they are others."""
-    names, wanted = part.table.column_names, first.table.column_names
+    names, request = part.table.column_names, first.table.column_names
     if part.named != first.named:
         without, with_names = (path, first_path) if first.named else (first_path, path)
         raise DataError(f"{without}: the columns have no names, and those of {with_names} have: add a header")
-    for name in wanted:
+    for name in request:
         if name not in names:
             raise DataError(f"{path}: there is no column {name!r}, which {first_path} has: {_SAME}")
     for name in names:
-        if name not in wanted:
+        if name not in request:
             raise DataError(f"{path}: the column {name!r} is not in {first_path}: {_SAME}")
-    return part.table.select(wanted)
+    return part.table.select(request)
 
 
-def _joined(tables: Sequence[pa.Table], paths: Sequence[Path], kind: FileKind) -> pa.Table:
+def _joined(tables: Sequence[pa.Table], paths: Sequence[Path], kind: FileFormat) -> pa.Table:
     """Join the parts; a column takes the type that all its parts fit into."""
     types = {field.name: field.type for field in tables[0].schema}
     for table, path in zip(tables[1:], paths[1:], strict=True):
@@ -268,7 +268,7 @@ def _joined(tables: Sequence[pa.Table], paths: Sequence[Path], kind: FileKind) -
         raise DataError(f"{paths[0].parent}: the parts do not fit together: {error}") from None
 
 
-def _common_type(first: pa.DataType, second: pa.DataType, kind: FileKind) -> pa.DataType | None:
+def _common_type(first: pa.DataType, second: pa.DataType, kind: FileFormat) -> pa.DataType | None:
     """Return the type that holds the values of both, or None."""
     if first == second:
         return first

@@ -21,7 +21,7 @@ from nnkit.data.tables.parallel import each_column
 from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.schema import LEARNT, Column, Schema, toml_text
 from nnkit.data.tables.summaries import MISSING, ColumnSummary, missing_words, summarise
-from nnkit.data.text import is_free_text
+from nnkit.data.text.encoding import is_free_text
 from nnkit.errors import ConfigError, DataError
 
 __all__ = ["FITTING_SHARE", "Inference", "infer"]

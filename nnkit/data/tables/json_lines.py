@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.json
 
+from nnkit.data.files.text import not_utf8, read_text
 from nnkit.data.tables.frames import as_table
 from nnkit.data.tables.json_documents import JsonRows, document_rows, json_lines, line_rows
 from nnkit.data.tables.raw import RawTable
-from nnkit.data.text_files import not_utf8, read_text
 from nnkit.errors import DataError
 
 __all__ = ["read_json_lines"]

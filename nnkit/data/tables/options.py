@@ -5,12 +5,14 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from nnkit.checks import By, Refused, Settings, Whole, setting
 from nnkit.errors import ConfigError
 
-__all__ = ["KINDS", "THOUSANDS", "TableOptions", "check_kind"]
+__all__ = ["COLUMN", "KINDS", "THOUSANDS", "TableOptions"]
 
 KINDS = ("number", "category", "boolean", "date", "text", "dropped")
 """The kinds that `TableOptions.types` gives a column; a date may have a pattern: ``date:%d.%m.%Y``."""
@@ -18,11 +20,69 @@ KINDS = ("number", "category", "boolean", "date", "text", "dropped")
 THOUSANDS = ("", ".", ",", " ", "'", "_")
 """The signs that may stand between groups of three digits; a space is any kind of space, "" none."""
 
-_ONE_SIGN = ("separator", "comment", "quote")
+
+def _sign(named: str = "none") -> By:
+    """Return the check of a single character, or one word that stands for it."""
+
+    def sign(value: Any) -> str:
+        one = isinstance(value, str) and len(value) == 1 and value.isascii() and value not in "\r\n\0"
+        if not one and value != named:
+            raise Refused("", value)
+        return value
+
+    return By(sign, "one ASCII character")
+
+
+def _signs(known: tuple[str, ...], words: str) -> By:
+    def sign(value: Any) -> str:
+        if value not in known:
+            raise Refused("", value)
+        return value
+
+    return By(sign, words)
+
+
+def _encoding(value: Any) -> str:
+    try:
+        codecs.lookup(value)
+    except (LookupError, ValueError, TypeError):
+        raise Refused("", value) from None
+    return value
+
+
+def _header(value: Any) -> bool | int:
+    return value if isinstance(value, bool) else Whole(0).plain(value)
+
+
+def _column(value: Any) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise Refused("", value)
+    return value
+
+
+def _missing(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
+        raise Refused("", value)
+    return value
+
+
+def _types(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise Refused("", value)
+    for name, kind in value.items():
+        dated = isinstance(kind, str) and re.match("date:.*%[a-zA-Z]", kind)
+        if kind not in KINDS and not dated:
+            words = f"one of {', '.join(KINDS)}, or such as date:%d.%m.%Y"
+            raise Refused(words, kind, f".{name}")
+    return value
+
+
+_option = partial(setting, must_match=False)  # a table that was written anew is known by its content
+COLUMN = By(_column, "a column's name or number")
 
 
 @dataclass(frozen=True)
-class TableOptions:
+class TableOptions(Settings):
     """How a table is written, where that is not to be found out.
 
     Parameters
@@ -53,54 +113,56 @@ class TableOptions:
         The kind of columns by their names: number, category, boolean, date, date:%d.%m.%Y, text or dropped.
     """
 
-    separator: str | None = None
-    header: bool | int | None = None
-    encoding: str | None = None
-    decimal: str | None = None
-    thousands: str | None = None
-    missing: tuple[str, ...] | None = None
-    comment: str | None = None
-    skip_rows: int = 0
-    quote: str | None = None
-    index: str | int | None = None
-    weight: str | int | None = None
-    types: Mapping[str, str] = field(default_factory=dict)
+    separator: str | None = _option(
+        None, _sign("whitespace"), 'The character between the cells of a text file, or "whitespace".', ";"
+    )
+    header: bool | int | None = _option(
+        None,
+        By(_header, "a row's number, counted from 0"),
+        "Whether a text file names its columns, or the row that does, from 0.",
+    )
+    encoding: str | None = _option(
+        None,
+        By(_encoding, "one that Python knows, such as utf-8 or latin-1"),
+        "The encoding of text files; without it, UTF-8.",
+        "latin-1",
+    )
+    decimal: str | None = _option(None, _signs((".", ","), "'.' or ','"), "The decimal sign of numbers.", ",")
+    thousands: str | None = _option(
+        None,
+        _signs(THOUSANDS, 'one of . , \' _ and a space, or "" for none'),
+        'The sign between thousands; "" for none.',
+        ".",
+    )
+    missing: tuple[str, ...] | None = _option(
+        None,
+        By(_missing, "a tuple of texts"),
+        "Words that mean a missing value, beside the usual ones.",
+        ("-999", "n/a"),
+    )
+    comment: str | None = _option(None, _sign(), "The character that lines to leave out begin with.", "#")
+    skip_rows: int = _option(0, Whole(0), "How many lines to leave out at the beginning of a text file.")
+    quote: str | None = _option(
+        None, _sign(""), 'The character around cells that hold a separator; "" for none.', "'"
+    )
+    index: str | int | None = _option(
+        None, COLUMN, "The column that numbers or names the rows; it is not learnt from.", "id"
+    )
+    weight: str | int | None = _option(
+        None, COLUMN, "The column of sample weights: how much each row counts.", "weight"
+    )
+    types: Mapping[str, str] = _option(
+        {},
+        By(_types, 'a table such as {zip = "category"}'),
+        "The kinds of columns, where they are not as found: number, category, boolean, date, text or "
+        "dropped; a date with its pattern.",
+        {"zip": "category", "sold": "date:%d.%m.%Y"},
+    )
 
     def __post_init__(self) -> None:
-        for name in _ONE_SIGN:
-            value = getattr(self, name)
-            one = isinstance(value, str) and len(value) == 1 and value.isascii() and value not in "\r\n\0"
-            named = (name, value) in (("separator", "whitespace"), ("quote", ""))
-            if value is not None and not one and not named:
-                raise ConfigError(f"`{name}` must be one ASCII character, not {value!r}")
-        if self.decimal not in (None, ".", ","):
-            raise ConfigError(f"`decimal` must be '.' or ',', not {self.decimal!r}")
-        if self.thousands is not None and self.thousands not in THOUSANDS:
-            raise ConfigError(
-                f'`thousands` must be one of . , \' _ and a space, or "" for none, not {self.thousands!r}'
-            )
+        super().__post_init__()
         if self.decimal is not None and self.decimal == self.thousands:
             raise ConfigError(f"`decimal` and `thousands` are both {self.decimal!r}")
-        if self.encoding is not None:
-            try:
-                codecs.lookup(self.encoding)
-            except (LookupError, ValueError, TypeError):
-                known = "one that Python knows, such as utf-8 or latin-1"
-                raise ConfigError(f"`encoding` must be {known}, not {self.encoding!r}") from None
-        if not _is_count(self.skip_rows):
-            raise ConfigError(f"`skip_rows` must be a whole number of at least 0, not {self.skip_rows!r}")
-        if not isinstance(self.header, bool | None) and not _is_count(self.header):
-            raise ConfigError(f"`header` must be a row's number, counted from 0, not {self.header!r}")
-        for name in ("index", "weight"):
-            key = getattr(self, name)
-            if isinstance(key, bool) or not isinstance(key, str | int | None) or key == "":
-                raise ConfigError(f"`{name}` must be a column's name or number, not {key!r}")
-        if self.missing is not None and not (
-            isinstance(self.missing, tuple) and all(isinstance(word, str) for word in self.missing)
-        ):
-            raise ConfigError(f"`missing` must be a tuple of texts, not {self.missing!r}")
-        for name, kind in self.types.items():
-            check_kind(name, kind)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is set, as JSON values."""
@@ -110,20 +172,6 @@ class TableOptions:
             name: list(value) if isinstance(value, tuple) else dict(value) if name == "types" else value
             for name, value in kept.items()
         }
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def check_kind(name: str, kind: object) -> None:
-    """Raise a ConfigError unless it is a kind that `types` may give a column."""
-    if kind in KINDS or (isinstance(kind, str) and re.match("date:.*%[a-zA-Z]", kind)):
-        return
-    listed = ", ".join(KINDS)
-    raise ConfigError(
-        f"`types` of column {name!r} must be one of {listed}, or such as date:%d.%m.%Y, not {kind!r}"
-    )
 
 
 _FOUND_OUT = TableOptions()

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.sources import load_dataset
+from nnkit.data.sources.loading import load_dataset
 from nnkit.data.tables.inference import infer
 from nnkit.data.tables.options import TableOptions
 from nnkit.data.tables.raw import RawTable

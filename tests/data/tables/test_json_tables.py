@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 import pytest
 
-from nnkit.data.sources import load_dataset
+from nnkit.data.sources.loading import load_dataset
 from nnkit.data.tables.json_lines import read_json_lines
 from nnkit.data.tables.raw import RawTable
 from nnkit.errors import DataError

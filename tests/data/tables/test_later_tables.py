@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nnkit.data.preprocessing import Preprocessor
-from nnkit.data.sources import load_dataset, read_table
+from nnkit.data.sources.loading import load_dataset, read_table
 from nnkit.data.tables.options import TableOptions
 
 R = Random(0)

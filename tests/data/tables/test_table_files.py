@@ -12,11 +12,11 @@ import pyarrow.feather as feather
 import pytest
 
 from nnkit.data import limits
-from nnkit.data.sources import load_dataset
+from nnkit.data.load_request import LoadRequest
+from nnkit.data.sources.loading import load_dataset
 from nnkit.data.tables import files
 from nnkit.data.tables.files import read_parts, table_parts
 from nnkit.data.tables.raw import RawTable
-from nnkit.data.wanted import Wanted
 from nnkit.errors import DataError, FileError
 
 FRAME = pd.DataFrame(
@@ -55,10 +55,10 @@ def rows(source: object) -> list[dict]:
 @pytest.mark.parametrize("suffix", WRITE)
 def test_the_parts_in_a_folder_are_one_table_in_the_order_of_their_names(suffix: str, tmp_path: Path) -> None:
     folder = write_parts(tmp_path / "parts", suffix)
-    wanted = FRAME.to_dict("records")
-    assert rows(folder) == wanted
-    assert rows(folder / f"part-*{suffix}") == wanted
-    assert rows([str(folder / f"part-{number}{suffix}") for number in (0, 1, 2)]) == wanted
+    request = FRAME.to_dict("records")
+    assert rows(folder) == request
+    assert rows(folder / f"part-*{suffix}") == request
+    assert rows([str(folder / f"part-{number}{suffix}") for number in (0, 1, 2)]) == request
     assert load_dataset(folder).train.target.tolist() == FRAME["target"].tolist()
 
 
@@ -73,9 +73,9 @@ def test_the_keys_of_partitions_become_columns(tmp_path: Path) -> None:
     frame = FRAME.assign(year=[2020 + i // 6 for i in range(12)], place=["a b/c", None, "é"] * 4)
     frame.to_parquet(tmp_path / "hive", partition_cols=["year", "place"], index=False)
     frame = frame.assign(place=frame["place"].astype(object))
-    wanted = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    request = frame.astype(object).where(frame.notna(), None).to_dict("records")
     found = sorted(rows(tmp_path / "hive"), key=lambda row: row["x"])
-    assert found == wanted
+    assert found == request
     assert table_parts(tmp_path / "hive")[0].parent.parent.name == "year=2020"
     (tmp_path / "twice" / "x=1").mkdir(parents=True)
     FRAME.to_csv(tmp_path / "twice/x=1/a.csv", index=False)
@@ -180,7 +180,7 @@ def test_texts_as_they_stand_are_joined_too(tmp_path: Path, monkeypatch: pytest.
     """As the reader of delimited text returns them before a schema is found."""
     folder = write_parts(tmp_path / "parts")
 
-    def read(path: Path, kind: str, wanted: object) -> RawTable:
+    def read(path: Path, kind: str, request: object) -> RawTable:
         return RawTable(pa.table({"a": [path.name, "?"]}), separator=";", notes=("a note",))
 
     monkeypatch.setattr(files, "read_table", read)
@@ -192,7 +192,7 @@ def test_texts_as_they_stand_are_joined_too(tmp_path: Path, monkeypatch: pytest.
 def test_a_part_without_names_among_others_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_parts(tmp_path / "parts")
 
-    def read(path: Path, kind: str, wanted: object) -> RawTable:
+    def read(path: Path, kind: str, request: object) -> RawTable:
         return RawTable(pa.table({"0": ["1"]}), named=path.name != "part-1.csv")
 
     monkeypatch.setattr(files, "read_table", read)
@@ -215,8 +215,8 @@ def test_a_part_that_changes_while_it_is_read_is_named(
     (path,) = table_parts(tmp_path / "hive")
     read = files.read_table
 
-    def slowly(path: Path, kind: files.FileKind, wanted: Wanted) -> RawTable:
-        table = read(path, kind, wanted)
+    def slowly(path: Path, kind: files.FileFormat, request: LoadRequest) -> RawTable:
+        table = read(path, kind, request)
         with path.open("ab") as file:
             file.write(b"x")
         return table

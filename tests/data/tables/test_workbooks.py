@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nnkit.data.sources import load_dataset
+from nnkit.data.sources.loading import load_dataset
 from nnkit.data.tables.workbook_cells import sheet_table
 from nnkit.data.tables.workbooks import read_workbook
 from nnkit.errors import ConfigError, DataError

@@ -1,0 +1,1 @@
+"""Arrays: read from files, checked, and encoded."""

@@ -1,0 +1,1 @@
+"""Files that data are read from: their formats, their compression, their changes."""

@@ -1,0 +1,1 @@
+"""Where rows come from: files, folders, streams, built-in data sets."""

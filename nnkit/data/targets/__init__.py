@@ -1,0 +1,1 @@
+"""Targets: read, guessed, and encoded as classes or numbers."""

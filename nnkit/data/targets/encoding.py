@@ -1,0 +1,467 @@
+"""Encode a target for the loss, and turn a network's outputs back into labels or values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from nnkit.checks import Choice
+from nnkit.data import json_fields
+from nnkit.data.targets.guess import MULTILABEL, guess_task, notes_on_labels, notes_on_values
+from nnkit.data.targets.label_lists import (
+    encode_lists,
+    find_labels,
+    find_separator,
+    join_labels,
+    looks_like_lists,
+)
+from nnkit.data.targets.values import (
+    as_numbers,
+    called,
+    check_target,
+    distinct_values,
+    is_number,
+    is_zeros_and_ones,
+    listed,
+    shown,
+)
+from nnkit.errors import ConfigError, DataError, ModelFileError
+from nnkit.nn.links import predicted
+from nnkit.nn.losses import Task
+
+__all__ = ["TASKS", "TargetEncoder"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+# A text target of more rows than this, all different, is an identifier and not a class.
+_IDENTIFIER_ROWS = 20
+_EXACT = 2.0**53  # from here on, float64 skips whole numbers
+
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_LABEL_TYPES = ("bool", "str", "object", "float16", "float32", "float64", *_INTEGERS)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetEncoder:
+    """What a target means: the task, the classes or the units, and the width of the network's last layer.
+
+    Parameters
+    ----------
+    task : {"binary", "multiclass", "multilabel", "regression"}
+    outputs : int
+        Network outputs: 1 for binary, the number of classes for multiclass, of columns otherwise.
+    classes : ndarray of shape (K,), or None
+        The labels in their own type, ascending, but for binary the positive class second; for multilabel, no
+        and yes in the target's type; None for a regression.
+    mean, scale : ndarray of shape (outputs,), float64, or None
+        A regression's value is ``output * scale + mean``.
+    flat : bool
+        Whether the target had one dimension, so that predictions have one too.
+    names : tuple of str
+        The target's columns.
+    notes : tuple of str
+        Words for the user, such as a guess that was close.
+    labels : tuple of str
+        Of a multilabel target of one column of lists, the label of each output.
+    separator : str
+        What stands between the labels of such a cell.
+    """
+
+    task: Task
+    outputs: int
+    classes: NDArray | None = None
+    mean: NDArray[np.float64] | None = None
+    scale: NDArray[np.float64] | None = None
+    flat: bool = True
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    separator: str = ""
+
+    @classmethod
+    def fit(
+        cls, target: ArrayLike, task: str = "auto", names: Sequence[str] = (), positive: Any = None
+    ) -> TargetEncoder:
+        """Read the task, the classes or the units from the training rows.
+
+        The rule of ``task="auto"``: texts and booleans are classes. Whole numbers are classes if they have
+        two values, if they have at most 20 (and two rows a value on average), or if they run from 0 or 1
+        without a gap and number at most 1000 and at most 5 % of the rows. Any other numbers are a regression.
+        Two columns or more are multilabel if all are 0 and 1, and else a regression with several targets.
+        One column is multilabel only if it is asked for: its cells are lists of labels, such as ``a;c``.
+
+        Parameters
+        ----------
+        target : array of shape (samples,) or (samples, k)
+        task : {"auto", "binary", "multiclass", "multilabel", "regression"}
+        names : sequence of str
+            The target's columns, for messages.
+        positive : str, number or bool, optional
+            The class of a binary target that precision, recall and F1 are of; without it, the second of the
+            sorted two.
+
+        Raises
+        ------
+        DataError
+            Where the target is missing in a row, has one class only, or does not suit the task.
+        """
+        Choice(("auto", *TASKS))("task", task)
+        names = tuple(names)
+        encoder = _fit(check_target(target, names), task, names)
+        return encoder if positive is None else encoder._with_positive(positive)
+
+    def _with_positive(self, positive: Any) -> TargetEncoder:
+        """Return the encoder with the classes in the order [negative, positive]."""
+        if self.task != "binary" or self.classes is None:
+            raise ConfigError(
+                f"{called(self.names)}`positive` is one class of two, and this is a {self.task} target: "
+                "leave it out"
+            )
+        first, second = (_is_same(label, positive) for label in self.classes.tolist())
+        if not first and not second:
+            raise ConfigError(
+                f"{called(self.names)}`positive` is {shown(positive)}, which is not there: the classes are "
+                f"{listed(self.classes.tolist())}"
+            )
+        return replace(self, classes=self.classes[::-1].copy()) if first else self
+
+    @classmethod
+    def plain(cls, task: Task, outputs: int) -> TargetEncoder:
+        """Return the encoder of targets as a network is trained on them: class numbers, or values."""
+        if task == "regression":
+            return cls(task, outputs, None, np.zeros(outputs), np.ones(outputs), flat=outputs == 1)
+        classes = np.arange(outputs if task == "multiclass" else 2)
+        return cls(task, outputs, classes, flat=task != "multilabel")
+
+    def codes(self, target: ArrayLike) -> NDArray[np.int32]:
+        """Return each row's class number, shape (samples,), int32, for binary and multiclass."""
+        if self.classes is None or self.task == "multilabel":
+            raise DataError(f"a {self.task} target has no class codes")
+        values = check_target(target, self.names)
+        if values.ndim == 2:
+            raise DataError(
+                f"{called(self.names)}the target has {values.shape[1]} columns, the model knows one"
+            )
+        distinct, rows, inverse = distinct_values(values, self.names)
+        places = {label: code for code, label in enumerate(self.classes.tolist())}
+        codes = [
+            self._code(label, places, row)
+            for label, row in zip(distinct.tolist(), rows.tolist(), strict=True)
+        ]
+        return np.array(codes, dtype=np.int32)[inverse]
+
+    def _code(self, label: Any, places: dict[Any, int], row: int) -> int:
+        """Find a label; a file may hold as numbers what another holds as text."""
+        if label in places:
+            return places[label]
+        other: Any = str(label)
+        if isinstance(label, str):
+            try:
+                other = float(label)
+            except ValueError:
+                other = None
+        if other in places:
+            return places[other]
+        raise DataError(
+            f"{called(self.names)}label {shown(label)} is not among the classes that the model knows, first "
+            f"in row {row} (counting from 0): they are {listed(list(places))}"
+        )
+
+    def transform(self, target: ArrayLike, dtype: DTypeLike = np.float32) -> NDArray:
+        """Encode a target for the loss.
+
+        Returns
+        -------
+        ndarray
+            (samples, 1) of 0 and 1 for binary, (samples,) int32 class numbers for multiclass, (samples, k) of
+            0 and 1 for multilabel, (samples, k) standardised for regression; in `dtype` but for multiclass.
+
+        Raises
+        ------
+        DataError
+            Where a row has no target or a label that `fit` has not seen, or the number of columns differs.
+        """
+        if self.task == "multiclass":
+            return self.codes(target)
+        if self.task == "binary":
+            return self.codes(target).astype(dtype)[:, None]
+        values = check_target(target, self.names)
+        if self.labels and values.ndim == 1:
+            return encode_lists(values, self.labels, self.separator, self.names).astype(dtype)
+        values = _columns(values)
+        if values.shape[1] != self.outputs:
+            raise DataError(
+                f"{called(self.names)}the target has {values.shape[1]} columns, in training {self.outputs}"
+            )
+        if self.task == "multilabel":
+            if not is_zeros_and_ones(values):
+                raise DataError(f"{called(self.names)}a multilabel target holds only 0 and 1")
+            return values.astype(dtype)
+        numbers = as_numbers(values, self.names)
+        with np.errstate(over="ignore", invalid="ignore"):
+            encoded = ((numbers - cast(NDArray, self.mean)) / cast(NDArray, self.scale)).astype(dtype)
+        if not np.isfinite(encoded).all():
+            row = int(np.argwhere(~np.isfinite(encoded))[0][0])
+            raise DataError(
+                f"{called(self.names)}the target of row {row} (counting from 0) is too far from those that "
+                "the training was on: correct it or leave the row out"
+            )
+        return np.ascontiguousarray(encoded)
+
+    def probabilities(self, outputs: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each class from the network's outputs (logits).
+
+        Parameters
+        ----------
+        outputs : array of shape (samples, outputs)
+
+        Returns
+        -------
+        ndarray of float64
+            (samples, K) for binary (two columns) and multiclass, each row adding up to 1; (samples, k) for
+            multilabel.
+        """
+        logits = self._checked(outputs)
+        if self.task == "regression":
+            raise DataError("a regression model gives values and has no probabilities")
+        if self.task == "multiclass":
+            return predicted(logits, "softmax")
+        yes = predicted(logits, "sigmoid")
+        # One minus a probability near one would lose its digits; the other class is the sigmoid of −z.
+        return yes if self.task == "multilabel" else np.hstack([predicted(-logits, "sigmoid"), yes])
+
+    def predict(self, outputs: ArrayLike, threshold: float = 0.5) -> NDArray:
+        """Return labels in their own type, or a regression's values in their own units.
+
+        Parameters
+        ----------
+        outputs : array of shape (samples, outputs)
+            The network's outputs.
+        threshold : float
+            The probability above which binary and multilabel answer yes.
+
+        Returns
+        -------
+        ndarray
+            (samples,); (samples, k) for multilabel and for a regression of a two-dimensional target. Of a
+            column of lists, texts such as ``a;c``.
+        """
+        if self.task == "regression":
+            values = self._checked(outputs) * cast(NDArray, self.scale) + cast(NDArray, self.mean)
+            return values[:, 0] if self.flat else values
+        classes = cast(NDArray, self.classes)
+        if self.task == "multiclass":
+            return classes[self._checked(outputs).argmax(axis=1)]
+        probabilities = predicted(self._checked(outputs), "sigmoid")
+        yes = probabilities[:, 0] if self.task == "binary" else probabilities
+        if self.labels:
+            return join_labels(yes > threshold, self.labels, self.separator)
+        return classes[(yes > threshold).astype(np.intp)]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The name of each output of a multilabel target or a regression; empty where they have none."""
+        names = self.labels or self.names
+        return names if len(names) == self.outputs else ()
+
+    @property
+    def positive(self) -> Any:
+        """The class that a binary task's precision, recall and F1 are of."""
+        return None if self.task != "binary" or self.classes is None else self.classes.tolist()[1]
+
+    def check_threshold(self, threshold: float) -> None:
+        """Raise unless this target's answers are decided by a threshold, and it is one."""
+        if self.task not in ("binary", "multilabel"):
+            by = "the greatest probability" if self.task == "multiclass" else "nothing: it gives values"
+            raise ConfigError(f"a {self.task} model decides by {by}: leave out `threshold`")
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"`threshold` must be a probability from 0 to 1, not {threshold:g}")
+
+    def _checked(self, outputs: ArrayLike) -> NDArray[np.float64]:
+        values = np.asarray(outputs, dtype=np.float64)
+        if values.ndim != 2 or values.shape[1] != self.outputs:
+            raise DataError(f"outputs of shape (samples, {self.outputs}) are wanted, not {values.shape}")
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        classes = None
+        if self.classes is not None:
+            kind = "str" if self.classes.dtype.kind == "U" else self.classes.dtype.name
+            classes = {"dtype": kind, "values": self.classes.tolist()}
+        return {
+            "task": self.task,
+            "outputs": self.outputs,
+            "classes": classes,
+            "mean": None if self.mean is None else self.mean.tolist(),
+            "scale": None if self.scale is None else self.scale.tolist(),
+            "flat": self.flat,
+            "names": list(self.names),
+            "notes": list(self.notes),
+            **({"labels": list(self.labels), "separator": self.separator} if self.labels else {}),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TargetEncoder:
+        """Read what `to_json` wrote; anything else is a ModelFileError."""
+        data = json_fields.mapping(data, "target")
+        task = cast(Task, json_fields.choice(data, "task", TASKS))
+        outputs = json_fields.whole(data, "outputs", 1, 2**31 - 1)
+        classes = mean = scale = None
+        if task == "regression":
+            mean = np.array(json_fields.numbers(data, "mean"), dtype=np.float64)
+            scale = np.array(json_fields.numbers(data, "scale"), dtype=np.float64)
+            agree = len(mean) == len(scale) == outputs and bool(np.all(scale > 0))
+        else:
+            classes = _classes_from_json(json_fields.mapping(data.get("classes"), "classes"), task)
+            agree = len(classes) == (outputs if task == "multiclass" else 2) and (
+                task != "binary" or outputs == 1
+            )
+        if not agree:
+            raise ModelFileError(
+                f"the model file is damaged: its {task} target does not agree with {outputs} outputs"
+            )
+        flat = json_fields.flag(data, "flat")
+        names, notes = json_fields.texts(data, "names"), json_fields.texts(data, "notes")
+        labels = json_fields.texts(data, "labels") if "labels" in data else ()
+        separator = json_fields.text(data, "separator") if labels else ""
+        if labels and (task != "multilabel" or len(set(labels)) != outputs or len(separator) != 1):
+            raise ModelFileError("the model file is damaged: its labels do not agree with its outputs")
+        return cls(task, outputs, classes, mean, scale, flat, names, notes, labels, separator)
+
+
+def _columns(values: NDArray) -> NDArray:
+    return values if values.ndim == 2 else values[:, None]
+
+
+def _is_same(label: Any, given: Any) -> bool:
+    """Tell whether a label is the one that is given, perhaps as a text or a number."""
+    if str(label) == str(given):
+        return True
+    return is_number(label) and is_number(given) and float(label) == float(given)
+
+
+def _fit(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
+    if values.ndim == 2:
+        return _fit_columns(values, task, names)
+    if task == "multilabel":
+        return _fit_lists(values, names)
+    if isinstance(values[0], tuple):
+        raise DataError(f'{called(names)}each row has a list of labels: set `task` = "multilabel"')
+    distinct, _, _ = distinct_values(values, names)
+    notes: tuple[str, ...] = ()
+    if task == "auto":
+        task, notes = guess_task(values, distinct, names)
+    if task == "regression":
+        return _fit_regression(values[:, None], True, names, notes)
+    return _fit_classes(values, distinct, cast(Task, task), names, notes)
+
+
+def _fit_lists(values: NDArray, names: tuple[str, ...]) -> TargetEncoder:
+    """Return the encoder of one column of lists of labels."""
+    cells = set(values.tolist())
+    if not all(isinstance(cell, str | tuple) for cell in cells):
+        raise DataError(
+            f"{called(names)}a multilabel target has a column of 0 and 1 for each label, or one column of "
+            "lists such as a;c"
+        )
+    separator = find_separator(cells)
+    labels = find_labels(cells, separator)
+    if not separator or len(labels) < 2:
+        raise DataError(
+            f"{called(names)}no row has more than one label, separated by ; or | or a comma: leave out "
+            'task = "multilabel"'
+        )
+    return TargetEncoder(
+        "multilabel", len(labels), np.array([0, 1]), names=names, labels=labels, separator=separator
+    )
+
+
+def _fit_classes(
+    values: NDArray, distinct: NDArray, task: Task, names: tuple[str, ...], notes: tuple[str, ...]
+) -> TargetEncoder:
+    if len(distinct) < 2:
+        where = f"in all {len(values)} rows" if len(values) > 1 else "in the only row"
+        what = "one class only" if values.dtype.kind in "bUO" else "one value only"
+        raise DataError(
+            f"{called(names)}there is {what}, {shown(distinct.tolist()[0])}, {where}, so there is nothing to "
+            "learn: give rows with others too, or name another target"
+        )
+    if values.dtype.kind == "f" and np.abs(distinct).max() >= _EXACT:
+        raise DataError(
+            f"{called(names)}whole numbers such as {np.abs(distinct).max():.0f} are too large to be told "
+            'apart: if they are labels, read them as texts, by `types` with the kind "category"'
+        )
+    if task == "binary" and len(distinct) > 2:
+        raise DataError(
+            f"{called(names)}a binary target has two classes, this one {len(distinct)}: "
+            f"{listed(distinct.tolist())}"
+        )
+    if values.dtype.kind in "UO" and len(distinct) == len(values) > _IDENTIFIER_ROWS:
+        raise DataError(
+            f"{called(names)}each of the {len(values)} rows has a label of its own, "
+            "so there is nothing to learn: name another target"
+            + (f"; {MULTILABEL}" if looks_like_lists(values.tolist()) else "")
+        )
+    notes += notes_on_labels(values, distinct, names)
+    return TargetEncoder(task, 1 if task == "binary" else len(distinct), distinct, names=names, notes=notes)
+
+
+def _fit_columns(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
+    if task == "auto":
+        task = "multilabel" if is_zeros_and_ones(values) else "regression"
+        if values.dtype.kind in "UO" and not all(is_number(value) for value in values.ravel().tolist()):
+            raise DataError(
+                f"{called(names)}several targets are either all numbers or all 0 and 1, not texts: "
+                "train one model for each"
+            )
+    if task == "regression":
+        return _fit_regression(values, False, names, ())
+    if task != "multilabel":
+        raise DataError(f"{called(names)}a {task} target has one column, this one has {values.shape[1]}")
+    if not is_zeros_and_ones(values):
+        raise DataError(f"{called(names)}a multilabel target holds only 0 and 1")
+    answers = np.array([0, 1]).astype(values.dtype)
+    return TargetEncoder("multilabel", values.shape[1], answers, flat=False, names=names)
+
+
+def _fit_regression(
+    values: NDArray, flat: bool, names: tuple[str, ...], notes: tuple[str, ...]
+) -> TargetEncoder:
+    numbers = as_numbers(values, names)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
+    if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
+        raise DataError(
+            f"{called(names)}the values are too large to be standardised: divide them by a power of ten"
+        )
+    notes += notes_on_values(numbers, names)
+    constant = numbers.min(axis=0) == numbers.max(axis=0)
+    for column in np.flatnonzero(constant):
+        same = f"every training row has the same value, {numbers[0, column]:g}"
+        notes += (f"{called(names[column : column + 1])}{same}: there is nothing to learn",)
+    scale = np.where(constant | (scale == 0), 1.0, scale)
+    return TargetEncoder("regression", numbers.shape[1], None, mean, scale, flat, names, notes)
+
+
+def _classes_from_json(data: dict[str, Any], task: Task) -> NDArray:
+    kind = json_fields.choice(data, "dtype", _LABEL_TYPES)
+    labels = json_fields.sequence(data, "values")
+    if not all(isinstance(label, str | int | float) for label in labels):
+        raise ModelFileError("the model file is damaged: its classes are neither texts nor numbers")
+    if (kind == "str") != all(isinstance(label, str) for label in labels) and kind != "object":
+        raise ModelFileError(f"the model file is damaged: its classes are not of the type {kind}")
+    try:
+        classes = np.array(labels, dtype=kind)
+        # The second of two is the positive class, whichever it is.
+        ordered = task == "binary" or bool(np.all(classes[:-1] < classes[1:]))
+        ordered = ordered and len(np.unique(classes)) == len(classes)
+    except (ValueError, TypeError, OverflowError):
+        ordered = False
+    if not ordered or classes.tolist() != labels:
+        raise ModelFileError("the model file is damaged: its classes are not distinct and ascending")
+    return classes

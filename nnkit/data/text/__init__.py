@@ -1,0 +1,1 @@
+"""Texts: read, split into tokens, and encoded."""

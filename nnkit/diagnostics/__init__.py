@@ -1,0 +1,1 @@
+"""Why a network does not learn: its data, its activations and gradients, its curves."""

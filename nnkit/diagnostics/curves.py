@@ -1,0 +1,252 @@
+"""What a training's curves show: a loss that stands still, swings or rises, and what was learnt by heart.
+
+Order: the baseline that losses are measured against, the checks together, each of them. A loss has no scale
+of its own; what it would be for the best constant prediction gives it one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.diagnostics.findings import Finding
+from nnkit.nn.losses import Loss
+from nnkit.training.history import History
+
+__all__ = ["baseline_loss", "check_curves", "diverging_loss"]
+
+# Curves of fewer epochs, or of fewer updates, have no shape yet.
+_FEWEST_EPOCHS, _FEWEST_UPDATES = 5, 40
+# How much of the baseline a loss must have lost to have moved at all, and to have learnt something: the share
+# of a regression's variance explained, or McFadden's R² (1974) for classes, whose own mark for a good fit
+# is 0.2.
+_MOVED, _LEARNT = 0.01, 0.05
+# The last third of a curve that still falls at half of its mean pace has not bent: the rate is too small.
+_STRAIGHT, _LITTLE = 0.5, 0.25
+# A rise from one epoch to the next by so much of the baseline is no noise where the loss is an epoch's mean;
+# one epoch in four that rises is a loss that swings. (Measured on sound trainings: at most one in twenty.)
+_SWING, _SWINGING = 0.03, 0.25
+# At the end so much of the baseline above the least value seen: the loss goes up, not down.
+_DIVERGED = 0.25
+# How far validation has risen over its least: Prechelt 1998, "Early stopping — but when?", stops at a
+# generalisation loss of 1 to 5 %, to save time; to say that a training failed takes more, and an amount that
+# matters beside the baseline.
+_GENERALISATION_LOSS, _RISE = 0.10, 0.05
+_OVERFITTED_EPOCHS = 3
+_MOST_TARGETS = 2_000
+# A loss scale that fits overflows about once in 2000 steps, when it is tried a size larger (Micikevicius et
+# al. 2018, "Mixed precision training", arXiv:1710.03740, section 3.2, and the trainers' rule): one step in a
+# hundred is twenty times as often. The halvings from its beginning, 65536, to 1 are no sign of anything.
+_SKIPPED, _HALVINGS = 0.01, 16
+
+
+def baseline_loss(loss: Loss, targets: NDArray, weights: NDArray | None = None) -> float:
+    """Return the mean loss of the best constant prediction: the classes' entropy, half a variance, ...
+
+    Parameters
+    ----------
+    loss : Loss
+        What is learnt with.
+    targets : ndarray
+        Encoded: (samples,) class indices, or (samples, outputs).
+    weights : ndarray of shape (samples,), optional
+        Of the samples.
+    """
+    shares = np.ones(len(targets)) if weights is None else weights.astype(np.float64)
+    shares = shares / max(float(shares.sum()), 1e-300)
+    smoothing = float(loss.constants.get("label_smoothing", 0.0))
+    if loss.link == "softmax":
+        indices = targets.ndim == 1
+        prior = np.bincount(targets.astype(np.int64), shares) if indices else shares @ targets
+        count = len(prior)
+        prior = (1 - smoothing) * prior + smoothing / count
+        return float(-np.sum(prior * np.log(np.maximum(prior, 1e-300))))
+    columns = targets.reshape(len(targets), -1).astype(np.float64)
+    if loss.name == "binary_cross_entropy":
+        yes = np.clip((1 - smoothing) * (shares @ columns) + smoothing / 2, 1e-15, 1 - 1e-15)
+        each = -(yes * np.log(yes) + (1 - yes) * np.log(1 - yes))
+    elif loss.name == "mse":
+        each = 0.5 * shares @ (columns - shares @ columns) ** 2
+    else:
+        each = np.array([_least(loss, column, shares) for column in columns.T])
+    return float(each.sum() if loss.reduction == "sum" else each.mean())
+
+
+def _least(loss: Loss, column: NDArray, shares: NDArray) -> float:
+    """Return the mean loss of the best constant output, found by looking between the extremes."""
+    from scipy.optimize import minimize_scalar
+
+    rows = np.linspace(0, len(column) - 1, min(len(column), _MOST_TARGETS)).astype(np.int64)
+    value = loss.value
+    assert value is not None
+    some = list(
+        zip(column[rows].tolist(), shares[rows] / max(float(shares[rows].sum()), 1e-300), strict=True)
+    )
+
+    def mean(output: float) -> float:
+        return sum(share * value(output, target, **loss.constants) for target, share in some)
+
+    low, high = float(column.min()), float(column.max())
+    if loss.link == "exp":
+        low, high = np.log(max(low, 1e-3)), np.log(max(high, 1e-2))
+    found = minimize_scalar(mean, bounds=(low, high), method="bounded", options={"maxiter": 30})
+    return float(found.fun) if high > low else float(mean(low))
+
+
+def check_curves(
+    history: History, baseline: float, learning_rate: float, penalised: bool = False
+) -> list[Finding]:
+    """Return what the curves show.
+
+    Parameters
+    ----------
+    history : History
+        With a row an epoch. Of a training with loss scaling it has the columns "loss_scale", at the end of
+        the epoch, and "skipped_steps", how many were so far.
+    baseline : float
+        See `baseline_loss`.
+    learning_rate : float
+        The optimizer's, as it was set.
+    penalised : bool
+        Whether the training loss holds penalties, which no baseline knows; validation then speaks alone.
+    """
+    thrashing = _thrashes(history, learning_rate)
+    shaped = _shapes(history, baseline, learning_rate, penalised)
+    return shaped if thrashing is None else [thrashing, *shaped]
+
+
+def _thrashes(history: History, rate: float) -> Finding | None:
+    """Find a loss scale that finds no value to stay at, or has fallen to where it can do nothing."""
+    if "skipped_steps" not in history or "loss_scale" not in history:
+        return None
+    skipped, scale = int(np.nanmax(history["skipped_steps"])), history["loss_scale"]
+    steps = int(history["step"][-1])
+    if skipped - _HALVINGS < _SKIPPED * steps and not scale[-1] <= 1:
+        return None
+    return Finding(
+        "loss_scale_thrashing",
+        "serious",
+        f"{skipped:,} of {steps:,} steps were skipped for an overflow ({skipped / max(steps, 1):.1%}); the "
+        f"loss scale went from {scale[0]:g} to {scale[-1]:g}",
+        "A skipped step learns nothing, and where the scale is small, small gradients become zeros: the "
+        "numbers span more than fp16 holds.",
+        f'Set run.precision = "bf16", or training.learning_rate = {rate / 10:.2g}.',
+    )
+
+
+def _shapes(history: History, baseline: float, learning_rate: float, penalised: bool) -> list[Finding]:
+    """Return what the shapes of the losses show."""
+    if len(history) < _FEWEST_EPOCHS or "loss" not in history or not baseline > 0:
+        return []
+    training = history["loss"] / baseline
+    validation = history["validation_loss"] / baseline if "validation_loss" in history else None
+    judged = validation if penalised and validation is not None else training
+    if not np.isfinite(judged).all():
+        return []
+    if int(history["step"][-1]) < _FEWEST_UPDATES:
+        return []
+    too_large = _diverged(judged, baseline, learning_rate) or _swings(judged, learning_rate)
+    if too_large is not None:
+        return [too_large]
+    flat = _flat(judged, baseline, learning_rate) or _underfitted(judged, validation, baseline)
+    overfitted = None if validation is None else _overfitted(training, validation, history, baseline)
+    return [finding for finding in (flat, overfitted) if finding is not None]
+
+
+def _diverged(loss: NDArray, baseline: float, rate: float) -> Finding | None:
+    least = int(np.argmin(loss))
+    # A first loss may be high, from weights as they are drawn, and then falls.
+    worse = loss[-1] > 1 + _DIVERGED and bool(np.any(np.diff(loss) > _SWING))
+    if loss[-1] - loss[least] < _DIVERGED and not worse:
+        return None
+    fell = f"from {loss[least] * baseline:.4g} in epoch {least + 1}"
+    then = fell if least < len(loss) - 1 else "as high as ever"
+    beside = f"; the best constant prediction has {baseline:.4g}" if worse else ""
+    seen = f"the training loss is {loss[-1] * baseline:.4g} at the end, {then}{beside}"
+    return diverging_loss(seen, rate)
+
+
+def diverging_loss(seen: str, rate: float) -> Finding:
+    """Return the finding that a loss rises, or became infinite, as it was seen."""
+    return Finding(
+        "diverging_loss",
+        "serious",
+        seen,
+        f"At a rate of {rate:g} each step overshoots and leaves the weights worse than it found them.",
+        f"Set training.learning_rate = {rate / 10:.2g} (nnkit tune-rate finds one), or "
+        "training.clip_norm = 1.0.",
+    )
+
+
+def _swings(loss: NDArray, rate: float) -> Finding | None:
+    changes = np.diff(loss)
+    rises = changes > _SWING
+    if rises.sum() < 2 or rises.mean() < _SWINGING:
+        return None
+    return Finding(
+        "oscillating_loss",
+        "serious",
+        f"the training loss rose in {int(rises.sum())} of {len(changes)} epochs, by up to "
+        f"{float(changes.max()):.0%} of the best constant prediction's",
+        f"At a rate of {rate:g} steps jump across the valley that they should go down.",
+        f"Set training.learning_rate = {rate / 10:.2g}, or a larger training.batch_size.",
+    )
+
+
+def _flat(loss: NDArray, baseline: float, rate: float) -> Finding | None:
+    """Find a loss that has not moved, or falls so slowly that it is still a straight line."""
+    fallen = float(loss[0] - loss[-1])
+    third = max(1, len(loss) // 3)
+    late = float(loss[-1 - third] - loss[-1]) / third
+    straight = fallen > 0 and late >= _STRAIGHT * fallen / (len(loss) - 1)
+    high = loss[-1] > 1 - _LITTLE
+    if not (high and (fallen < _MOVED or (straight and (fallen < _LITTLE or loss[-1] > 1)))):
+        return None
+    beside = f"the best constant prediction has {baseline:.4g}"
+    seen = f"the training loss went from {loss[0] * baseline:.4g} to {loss[-1] * baseline:.4g} in "
+    return Finding(
+        "flat_loss",
+        "serious",
+        f"{seen}{len(loss)} epochs; {beside}",
+        f"Steps at a rate of {rate:g} are too small to get anywhere, or the features hold nothing about "
+        "the target.",
+        f"Set training.learning_rate = {rate * 10:.2g} or larger (nnkit tune-rate finds one).",
+    )
+
+
+def _underfitted(loss: NDArray, validation: NDArray | None, baseline: float) -> Finding | None:
+    if loss[-1] < 1 - _LEARNT or (validation is not None and validation[-1] < 1 - _LEARNT):
+        return None
+    both = "" if validation is None else f" and the validation loss {validation[-1] * baseline:.4g}"
+    return Finding(
+        "underfitting",
+        "serious",
+        f"the training loss is {loss[-1] * baseline:.4g}{both} at the end, where the best constant "
+        f"prediction has {baseline:.4g}",
+        "The network has learnt next to nothing, on its own rows too: it is too small for the task, was "
+        "not trained long enough, or the features do not tell.",
+        "Try model.hidden = [256, 128] or wider, more training.epochs, or other features.",
+    )
+
+
+def _overfitted(training: NDArray, validation: NDArray, history: History, baseline: float) -> Finding | None:
+    if not np.isfinite(validation).all():
+        return None
+    best = int(np.argmin(validation))
+    since = len(validation) - 1 - best
+    rise = float(validation[-1] - validation[best])
+    relative = rise / max(float(validation[best]), 1e-12)
+    fell = training[-1] < training[best]
+    if since < _OVERFITTED_EPOCHS or not fell or relative < _GENERALISATION_LOSS or rise < _RISE:
+        return None
+    values = f"from {validation[best] * baseline:.4g} to {validation[-1] * baseline:.4g}"
+    falls = f"from {training[best] * baseline:.4g} to {training[-1] * baseline:.4g}"
+    return Finding(
+        "overfitting",
+        "notice",
+        f"since epoch {int(history['epoch'][best])} the validation loss has risen by {relative:.0%} "
+        f"({values}) while the training loss fell ({falls})",
+        "What is learnt since then is learnt by heart and does not hold for other rows.",
+        f"Set training.early_stopping = {max(3, min(10, since))}, model.dropout = 0.3 or "
+        "training.weight_decay = 0.01, or give more rows.",
+    )

@@ -1,0 +1,403 @@
+"""What is wrong with the rows: found before training, on a sample of them that is the same each time.
+
+Order: the checks together, the sample, the checks of columns, of the classes, of rows in both shares.
+Pictures are not looked at pixel by pixel, nor texts and sparse rows column by column: their rows alone are
+compared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.diagnostics.findings import Finding
+from nnkit.feed.features import Features
+
+__all__ = ["check_data", "sample_rows"]
+
+# Of columns a sample of rows is read: so many fix a share to within two percent (binomial, two deviations).
+_SAMPLE = 2_000
+# Rows compared between the shares; the first are held in memory.
+_MOST_COMPARED, _MOST_HELD_OUT = 20_000, 2_000
+_MOST_BYTES = 2**26  # of rows that may lie on a disk
+_MOST_COLUMNS = 2_000  # looked at one by one; of more, as many evenly spread
+_MOST_NAMED = 3  # in a message
+
+# The error surface of a linear unit is as many times steeper in one direction than in another as the
+# features' variances differ (LeCun et al. 1998, "Efficient BackProp", sections 4.3 and 5): two orders of
+# magnitude in scale make that ten thousand.
+_SCALE_RATIO = 100.0
+# Initial weights suit inputs of about unit variance (Glorot and Bengio 2010; He et al. 2015); so much larger
+# ones begin with outputs, and a loss, that many times too large.
+_LARGE_SCALE = 100.0
+# |correlation| of two columns that are the same but for their unit: float32 has seven digits. The closest
+# pair in the built-in data that is not the same, radius and perimeter of breast_cancer, has 0.9979.
+_SAME = 1 - 1e-6
+# A feature alone that decides nearly all of the classes, or ranks nearly all of the values: "surprisingly
+# strong" single features are how leaks are found (Kaufman et al. 2012, "Leakage in data mining", section
+# 5). The strongest of the sound built-in data: 0.91 in iris, and of regressions 0.68.
+_LEAK = 0.98
+_LEAK_RANK = 0.998
+_FEWEST_LEAK_ROWS = 40  # two rows in a class tell nothing
+# From the largest to the smallest class: KEEL files data sets under "imbalanced, ratio higher than 9"
+# (Alcalá-Fdez et al. 2011), and Google's machine-learning guide calls less than 1 % extreme.
+_IMBALANCE, _EXTREME_IMBALANCE = 9.0, 99.0
+_FEWEST_OF_CLASS = 100  # rows; with fewer in all, ratios are chance
+# Where a tenth of CIFAR-100's test pictures had a twin among those to train on, published errors had been
+# 9 to 14 % too low (Barz and Denzler 2020, "Do we train on test data?", arXiv:1902.00423).
+_SHARED = 0.10
+# Rows that come more than once anyway, as short messages do, are so in both shares: what counts is by how
+# much validation rows have twins more often than those to train on, unless there are so many that they must
+# have been copied. (Measured: 14 % in SMS spam, and as many within its training rows.)
+_COPIED = 0.30
+
+
+def check_data(
+    features: Features,
+    targets: NDArray,
+    validation: tuple[Features, NDArray] | None = None,
+    names: Sequence[str] = (),
+    scaled: bool = True,
+    classes: Sequence[str] | None = None,
+    constant: Sequence[str] = (),
+) -> list[Finding]:
+    """Return what a sample of the rows shows.
+
+    Parameters
+    ----------
+    features, targets
+        The rows to train on, encoded.
+    validation : (Features, targets), optional
+        Those held out.
+    names : sequence of str
+        Of the columns of numbers, then of those of codes.
+    scaled : bool
+        Whether features were brought to one scale.
+    classes : sequence of str, optional
+        The labels, in a classification where no class weights were given.
+    constant : sequence of str
+        Columns that have one value, and were left out before.
+    """
+    rows = sample_rows(len(features), _SAMPLE)
+    found = _left_out(constant, len(features))
+    columns = features.dense.shape[1] > 0 or features.codes is not None
+    if columns and features.picture is None and len(features) > 1:
+        table = _Table(features.take(rows), names)
+        found += [] if scaled else _scales(table, features)
+        found += [*_constant(table), *_duplicated(table), *_leaks(table, targets[rows])]
+    elif columns and not scaled:
+        found += _scales(_Table(features.take(rows), names), features)
+    if classes is not None:
+        found += _imbalance(targets, classes)
+    if validation is not None:
+        found += _shared_rows(features, targets, *validation)
+    return found
+
+
+# --- the sample ---
+
+
+def sample_rows(count: int, most: int) -> NDArray[np.int64]:
+    """Return up to so many row numbers, ascending: one drawn from each of equal stretches, always the same.
+
+    Stretches keep a data set sorted by class in proportion, and the draw within them one with a period.
+    """
+    if count <= most:
+        return np.arange(count, dtype=np.int64)
+    edges = np.arange(most + 1, dtype=np.int64) * count // most
+    drawn = np.random.Generator(np.random.Philox(0)).random(most)
+    return edges[:-1] + (drawn * np.diff(edges)).astype(np.int64)
+
+
+class _Table:
+    """Sampled rows as columns of float64: the numbers as the network receives them, then codes."""
+
+    def __init__(self, features: Features, names: Sequence[str]) -> None:
+        dense = features.dense if features.rows is None else features.dense[features.rows]
+        self.numbers = dense.shape[1]
+        codes = np.empty((len(dense), 0)) if features.codes is None else features.codes
+        width = self.numbers + codes.shape[1]
+        self.columns = sample_rows(width, _MOST_COLUMNS)
+        of_numbers = self.columns[self.columns < self.numbers]
+        numbers = dense[:, of_numbers].astype(np.float64)
+        if features.shift is not None:
+            numbers -= features.shift[of_numbers]
+        if features.scale is not None:
+            numbers *= features.scale[of_numbers]
+        of_codes = self.columns[self.columns >= self.numbers] - self.numbers
+        self.values: NDArray[np.float64] = np.hstack([numbers, codes[:, of_codes]])
+        self.numbers = len(of_numbers)
+        self.all = width
+        self._names = names if len(names) == width else [f"column {column}" for column in range(width)]
+
+    def name(self, column: int) -> str:
+        name = self._names[int(self.columns[column])]
+        return name if name.startswith("column ") else repr(name)
+
+    def listed(self, columns: Sequence[int]) -> str:
+        shown = ", ".join(self.name(column) for column in columns[:_MOST_NAMED])
+        more = len(columns) - _MOST_NAMED
+        return shown if more <= 0 else f"{shown} and {more} more"
+
+
+def _drop(table: _Table, columns: Sequence[int]) -> str:
+    """Return the setting that leaves columns out."""
+    keys = [table.name(column).removeprefix("column ") for column in columns[:_MOST_NAMED]]
+    keys = [f'"{key[1:-1]}"' if key[:1] in "'\"" else key for key in keys]
+    return f"data.drop = [{', '.join(keys)}{', ...' if len(columns) > _MOST_NAMED else ''}]"
+
+
+# --- columns ---
+
+
+def _scales(table: _Table, features: Features) -> list[Finding]:
+    numbers: NDArray[np.float64] = table.values[:, : table.numbers]
+    scales = np.sqrt(np.mean(numbers**2, axis=0)) if len(numbers) else np.zeros(0)
+    present = np.flatnonzero(scales > 0)
+    if not len(present):
+        return []
+    least, most = (int(present[pick(scales[present])]) for pick in (np.argmin, np.argmax))
+    ratio = float(scales[most] / scales[least])
+    picture = features.picture is not None
+    if (picture or ratio < _SCALE_RATIO) and scales[most] < _LARGE_SCALE:
+        return []
+    if picture or ratio < _SCALE_RATIO:
+        seen = f"features of a size of up to {scales[most]:.3g} (root mean square)"
+        why = "Initial weights suit inputs of a size near 1; larger ones make outputs and gradients explode."
+    else:
+        sizes = f"{scales[least]:.3g} in {table.name(least)} and {scales[most]:.3g} in {table.name(most)}"
+        seen = f"features differ {ratio:,.0f}-fold in scale (root mean square {sizes})"
+        why = (
+            "One learning rate cannot suit all of them: too large for the largest feature, it is too small "
+            "for the others."
+        )
+    return [Finding("unscaled_features", "serious", seen, why, 'Set data.scaling = "standardize".')]
+
+
+def _constant(table: _Table) -> list[Finding]:
+    constant = np.flatnonzero(np.ptp(table.values, axis=0) == 0).tolist() if table.all else []
+    if not constant:
+        return []
+    each = "has one value" if len(constant) == 1 else "have one value each"
+    return [
+        Finding(
+            "constant_features",
+            "notice",
+            f"{table.listed(constant)} {each} in {len(table.values):,} rows",
+            "What never changes cannot tell one row from another.",
+            f"Leave them out: {_drop(table, constant)}.",
+        )
+    ]
+
+
+def _left_out(columns: Sequence[str], rows: int) -> list[Finding]:
+    """Name columns of a table that have one value, of which its network has heard nothing."""
+    if not columns:
+        return []
+    named = ", ".join(map(repr, columns[:_MOST_NAMED]))
+    more = "" if len(columns) <= _MOST_NAMED else f" and {len(columns) - _MOST_NAMED} more"
+    each = "has one value" if len(columns) == 1 else "have one value each"
+    keys = ", ".join([*(f'"{name}"' for name in columns[:_MOST_NAMED]), *(["..."] if more else [])])
+    return [
+        Finding(
+            "constant_features",
+            "notice",
+            f"{named}{more} {each} in {rows:,} rows",
+            "What never changes cannot tell one row from another, and is left out.",
+            f"Set data.drop = [{keys}] where it is meant to be so; else correct the file.",
+        )
+    ]
+
+
+def _duplicated(table: _Table) -> list[Finding]:
+    """Find columns that are the same but for shift and scale.
+
+    Equal columns have equal products with any vector: sorted by their product with one, they are neighbours.
+    """
+    centred = table.values - table.values.mean(axis=0)
+    lengths = np.linalg.norm(centred, axis=0)
+    varied = np.flatnonzero(lengths > 0)
+    if len(varied) < 2 or len(centred) < 3:
+        return []
+    units = centred[:, varied] / lengths[varied]
+    probe = np.random.Generator(np.random.Philox(1)).standard_normal(len(units))
+    order = np.argsort(np.abs(probe @ units), kind="stable")
+    alike = np.abs(np.einsum("ij,ij->j", units[:, order[:-1]], units[:, order[1:]]))
+    pairs = [
+        sorted((int(varied[order[i]]), int(varied[order[i + 1]]))) for i in np.flatnonzero(alike > _SAME)
+    ]
+    if not pairs:
+        return []
+    pairs.sort()
+    told = [f"{table.name(second)} repeats {table.name(first)}" for first, second in pairs[:_MOST_NAMED]]
+    more = f" and {len(pairs) - _MOST_NAMED} more" if len(pairs) > _MOST_NAMED else ""
+    copies = sorted({second for _, second in pairs})
+    return [
+        Finding(
+            "duplicated_features",
+            "notice",
+            f"{', '.join(told)}{more} in all of {len(units):,} rows",
+            "A copy counts one feature twice, and shares out its importance.",
+            f"Leave it out: {_drop(table, copies)}.",
+        )
+    ]
+
+
+def _leaks(table: _Table, targets: NDArray) -> list[Finding]:
+    """Find features that alone give the target away; a single feature is what there is to learn from."""
+    values = table.values
+    if table.all < 2 or len(values) < _FEWEST_LEAK_ROWS:
+        return []
+    # Ties are broken by chance, not by the order of the file.
+    shuffled = np.random.Generator(np.random.Philox(2)).permutation(len(values))
+    order = np.argsort(values[shuffled], axis=0, kind="stable")
+    found = []
+    for target in (targets[:, None] if targets.ndim == 1 else targets).T:
+        chosen = target[shuffled]
+        labels = np.unique(chosen)
+        few = np.issubdtype(target.dtype, np.integer) or len(labels) <= 2
+        strength = _agreement(chosen, order) if few else _rank_correlation(chosen, order)
+        leaking = np.flatnonzero(strength >= (_LEAK if few else _LEAK_RANK)).tolist()
+        if leaking:
+            best = max(leaking, key=lambda column: strength[column])
+            how = "its neighbours by this column have the same class" if few else "rank correlation"
+            seen = f"{table.name(best)} alone gives the target away ({how}: {strength[best]:.4f} of 1)"
+            others = [column for column in leaking if column != best]
+            found.append(
+                Finding(
+                    "target_leak",
+                    "serious",
+                    seen + (f"; so does {table.listed(others)}" if others else ""),
+                    "A column that knows the answer is often made from it, and is not there when the model "
+                    "is used.",
+                    f"If it is not known beforehand, leave it out: {_drop(table, leaking)}.",
+                )
+            )
+    return found[:_MOST_NAMED]
+
+
+def _agreement(labels: NDArray, order: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how often neighbours by a column have one class, (columns,): 0 as by chance, 1 always."""
+    ordered = labels[order]
+    agree = np.mean(ordered[1:] == ordered[:-1], axis=0)
+    _, counts = np.unique(labels, return_counts=True)
+    chance = float(np.sum((counts / len(labels)) ** 2))
+    if chance >= 1:
+        return np.zeros(order.shape[1])
+    # A leak still changes from class to class: as often as there are classes, less one.
+    changes = (len(counts) - 1) / (len(labels) - 1)
+    return np.minimum((agree + changes - chance) / (1 - chance), 1.0)
+
+
+def _rank_correlation(target: NDArray, order: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return |Spearman's correlation| of the target with each column, (columns,)."""
+    count = len(target)
+    ranks = np.empty(count)
+    ranks[np.argsort(target, kind="stable")] = np.arange(count)
+    ranks -= ranks.mean()
+    places = np.arange(count) - (count - 1) / 2
+    return np.abs(places @ ranks[order]) / float(places @ places)
+
+
+# --- classes ---
+
+
+def _imbalance(targets: NDArray, classes: Sequence[str]) -> list[Finding]:
+    if targets.size != len(targets) or len(targets) < _FEWEST_OF_CLASS:
+        return []
+    codes = targets.reshape(-1)
+    if not np.array_equal(codes, np.round(codes)):
+        return []
+    counts = np.bincount(codes.astype(np.int64), minlength=len(classes))
+    present = np.flatnonzero(counts)
+    least, most = (int(present[pick(counts[present])]) for pick in (np.argmin, np.argmax))
+    ratio = counts[most] / counts[least]
+    if ratio <= _IMBALANCE:
+        return []
+    return [
+        Finding(
+            "class_imbalance",
+            "serious" if ratio >= _EXTREME_IMBALANCE else "notice",
+            f"class {classes[least]} has {counts[least]:,} of {len(codes):,} rows "
+            f"({counts[least] / len(codes):.2%}), class {classes[most]} {ratio:,.0f} times as many",
+            "The loss can be small, and accuracy high, without the rare class ever being predicted.",
+            'Set training.class_weight = "balanced", and judge by f1 or average precision.',
+        )
+    ]
+
+
+# --- rows in both shares ---
+
+
+def _shared_rows(
+    features: Features, targets: NDArray, held_out: Features, held_targets: NDArray
+) -> list[Finding]:
+    size = max(1, features.dense.shape[1] * features.dense.itemsize)
+    most = min(_MOST_COMPARED, max(_SAMPLE, _MOST_BYTES // size))
+    compared = sample_rows(len(features), most)
+    tested = sample_rows(len(held_out), min(_MOST_HELD_OUT, most))
+    if len(features) < 2 or features.dense.dtype != held_out.dense.dtype:
+        return []
+    whole = len(compared) == len(features)
+    known: Counter[bytes] = Counter(
+        _keys(features, targets) if whole else _keys(features.take(compared), targets[compared])
+    )
+    twins = sum(key in known for key in _keys(held_out.take(tested), held_targets[tested]))
+    among = len(features) / len(compared)
+    share = twins / len(tested) * among
+    repeated = sum(count for count in known.values() if count > 1) / len(compared) * among
+    if share < _COPIED and share - repeated < _SHARED:
+        return []
+    looked = "" if whole else f", reckoned from {len(compared):,} of them"
+    return [
+        Finding(
+            "rows_in_both_shares",
+            "serious",
+            f"about {min(share, 1.0):.0%} of the validation rows, their targets included, are also among the "
+            f"rows to train on ({twins:,} of {len(tested):,} looked at{looked})",
+            "What the network has seen says nothing about what it has not: the validation figures are too "
+            "good.",
+            "Remove repeated rows before the split, or give data.validation a file of other rows.",
+        )
+    ]
+
+
+def _keys(features: Features, targets: NDArray) -> list[bytes]:
+    """Return each row as bytes, bags and sparse numbers as a hash; rows without any input are left out."""
+    dense = features.dense if features.rows is None else features.dense[features.rows]
+    parts = [dense, targets] if features.codes is None else [dense, features.codes, targets]
+    ragged = [(bags.starts, _mixed(bags.ids)) for bags in features.bags]
+    if features.sparse is not None:
+        sparse = features.sparse
+        bits: NDArray[np.unsignedinteger] = sparse.values.view(f"u{sparse.values.itemsize}")
+        ragged.append((sparse.starts, _mixed(_mixed(sparse.columns) ^ bits)))
+    parts += [_sums(starts, hashes) for starts, hashes in ragged]
+    flat = np.hstack([_bytes_of(part) for part in parts])
+    keys = cast("list[bytes]", flat.view(np.dtype((np.void, flat.shape[1]))).reshape(-1).tolist())
+    if dense.shape[1] or features.codes is not None or not ragged:
+        return keys
+    lengths = np.sum([np.diff(starts) for starts, _ in ragged], axis=0)
+    return [keys[row] for row in np.flatnonzero(lengths).tolist()]
+
+
+def _mixed(numbers: NDArray) -> NDArray[np.uint64]:
+    """Return a hash of each number: splitmix64's finaliser (Steele et al. 2014)."""
+    z = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _sums(starts: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the sum of each row's hashes, modulo 2⁶⁴: the same in whatever order they stand."""
+    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
+    return running[starts[1:]] - running[starts[:-1]]
+
+
+def _bytes_of(part: NDArray) -> NDArray[np.uint8]:
+    rows = np.ascontiguousarray(part).reshape(len(part), -1)
+    return rows.view(np.uint8).reshape(len(part), rows.shape[1] * rows.itemsize)

@@ -1,0 +1,367 @@
+"""What a network's own figures show while it trains: dead and saturated units, gradients, sizes of updates.
+
+Order: the figures, the probe that takes them, the checks. A probe reads what the training's last steps have
+left in their buffers and changes none of it: the weights are the same bits with it and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.diagnostics.data import sample_rows
+from nnkit.diagnostics.findings import Finding
+from nnkit.engine.places import Place, leaves, width_of
+from nnkit.engine.step import Step
+
+__all__ = ["LayerFigures", "NetworkFigures", "Probe", "check_network"]
+
+# Weights of a layer that are read: so many fix their norm within a percent or two, and a gradient's, whose
+# rows differ more, well enough for thresholds that are powers of ten.
+_MOST_WEIGHTS = 2**14
+# With a rate set too high "as much as 40 % of your network can be dead": Stanford's CS231n, "Neural networks
+# part 1". (Measured on sound trainings: at most a seventh, and a quarter where there are 4 to 20 rows.)
+_DEAD = 0.40
+# |tanh| above this, or a sigmoid below 0.005 or above 0.995: a slope of at most 2 % of the steepest. Glorot
+# and Bengio 2010, section 3, call units at ±1 saturated; a layer half of whose outputs are hardly learns.
+_SATURATED_OUTPUT, _SATURATED = 0.99, 0.50
+# From the last layer to the first the gradient should keep its size (Glorot and Bengio 2010, section 4.2.1).
+# Four layers of sigmoids, whose slope is at most a quarter each, leave 4⁻⁴ of it.
+_VANISHING, _EXPLODING = 4.0**-4, 1e3
+# Where outputs grow from layer to layer too, all gradients are alike, and too large beside the weights: a
+# plain step at the usual rate of 0.01 would rewrite them. (Measured on 40 sound trainings on the built-in
+# data by bench/diagnosis.py: at most 1.5 times, and at least 0.09 of the last layer's left in the first.)
+_BESIDE_WEIGHTS = 100.0
+# "This ratio should be somewhere around 1e-3": Stanford's CS231n, "Neural networks part 3", on the norm of
+# an update by that of the weights. A hundred times more or ten thousand times less is no longer around it.
+_LARGE_UPDATE, _SMALL_UPDATE = 0.1, 1e-7
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """One layer with parameters, at one moment.
+
+    Parameters
+    ----------
+    name : str
+        As its parameters begin, such as ``layers.0``.
+    activation : str
+    units : int
+    dead : float or None
+        Of a hidden layer of ReLUs: the share of units that are 0 on every row looked at; None where too few
+        were.
+    saturated : float or None
+        Of a hidden layer of sigmoid or tanh: the share of outputs where the slope is next to nothing.
+    gradient_norm, weight_norm : float
+        Of the weights, Euclidean, reckoned from a sample of their rows where they are many; of gradients the
+        root mean square over the looks.
+    update_ratio : float or None
+        The norm of one update by that of the weights, the mean over the looks.
+    """
+
+    name: str
+    activation: str
+    units: int
+    dead: float | None
+    saturated: float | None
+    gradient_norm: float
+    weight_norm: float
+    update_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """All layers over some looks at steps of the training.
+
+    Parameters
+    ----------
+    epoch : int
+        In which the last one was, counted from 1.
+    rows : int
+        On how many rows outputs were looked at, over all looks.
+    layers : tuple of LayerFigures
+        From the inputs to the outputs.
+    """
+
+    epoch: int
+    rows: int
+    layers: tuple[LayerFigures, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as a JSON object; what is not finite becomes null."""
+        layers = [
+            {
+                key: None if isinstance(value, float) and not np.isfinite(value) else value
+                for key, value in asdict(layer).items()
+            }
+            for layer in self.layers
+        ]
+        return {"epoch": self.epoch, "rows": self.rows, "layers": layers}
+
+
+class Probe:
+    """Reads what the training's own steps leave behind: outputs, gradients, weights. It computes no pass.
+
+    Looks add up until their figures are taken: a unit is dead that gave 0 on every row of them all.
+
+    Parameters
+    ----------
+    step : Step
+        Of the training.
+    rows : int
+        How many rows of a batch are looked at, at most.
+    """
+
+    def __init__(self, step: Step, rows: int) -> None:
+        self._step = step
+        self._rows = rows
+        # A frozen layer has no gradient and no update.
+        self._layers = [
+            layer
+            for layer in _activated(step.places)
+            if step.arena.segment(layer[0].parameter_name("weight")).trains
+        ]
+        # Of a large matrix so many rows stand for all of it.
+        self._sampled = [
+            step.arena.backend.from_host(
+                sample_rows(fan_in, max(1, _MOST_WEIGHTS // width_of(place.outputs)))
+            )
+            for place, fan_in in ((place, self._fan_in(place)) for place, _, _ in self._layers)
+        ]
+        self._before: list[NDArray[np.float64]] | None = None
+        self._window: list[_Window] = []
+        self.rows = 0
+        self.forget()
+
+    def look(self) -> None:
+        """Add what the last step left to the figures, and keep the weights for the next one's update.
+
+        A step that a scaled loss made overflow was left out of the training, and is of these too.
+        """
+        gradients = [
+            self._step.last_gradient(place.parameter_name("weight"), sampled)
+            for (place, _, _), sampled in zip(self._layers, self._sampled, strict=True)
+        ]
+        if self._step.scaling is not None and not all(np.isfinite(g).all() for g in gradients):
+            self._before = None
+            return
+        self._before = [self._weights(layer) for layer in range(len(self._layers))]
+        for layer, (_, activation, above) in enumerate(self._layers):
+            window = self._window[layer]
+            window.gradients.append(self._whole(layer, gradients[layer]))
+            window.weight_norm = self._whole(layer, self._before[layer])
+            found = None if above is None else self._step.outputs(above, self._rows)
+            if found is not None and above is not None:
+                window.add(activation, *found, 1.0 - above.layer.dropout)
+        self.rows += min(self._rows, self._step.batch_size)
+
+    def measure_update(self, steps: int) -> None:
+        """Add the size of the update since the last look."""
+        if self._before is None:
+            return
+        for layer, before in enumerate(self._before):
+            moved = _norm(self._weights(layer) - before) / max(_norm(before), 1e-300)
+            self._window[layer].updates.append(moved / steps)
+        self._before = None
+
+    def figures(self, epoch: int, enough: bool = True) -> NetworkFigures:
+        """Return the figures of the looks since the last call.
+
+        Parameters
+        ----------
+        epoch : int
+            The current one.
+        enough : bool
+            Whether the rows are enough to call a unit dead.
+        """
+        layers = tuple(
+            LayerFigures(
+                place.name,
+                activation,
+                width_of(place.outputs),
+                None if window.alive is None or not enough else float(np.mean(~window.alive)),
+                None if not window.saturated else float(np.mean(window.saturated)),
+                float(np.sqrt(np.mean(np.square(window.gradients)))) if window.gradients else 0.0,
+                window.weight_norm,
+                float(np.mean(window.updates)) if window.updates else None,
+            )
+            for (place, activation, _), window in zip(self._layers, self._window, strict=True)
+        )
+        found = NetworkFigures(epoch, self.rows, layers)
+        self.forget()
+        return found
+
+    def forget(self, updates: bool = True) -> None:
+        """Begin the figures anew; those of updates only where they are to be forgotten too."""
+        kept = [] if updates else self._window
+        self._window = [_Window(updates=window.updates) for window in kept] or [
+            _Window() for _ in self._layers
+        ]
+        self.rows = 0
+
+    def _fan_in(self, place: Place) -> int:
+        return int(self._step.arena.view(place.parameter_name("weight")).shape[0])
+
+    def _weights(self, layer: int) -> NDArray[np.float64]:
+        arena = self._step.arena
+        view = arena.view(self._layers[layer][0].parameter_name("weight"))
+        weights: NDArray[np.float64] = arena.backend.to_host(view, self._sampled[layer]).astype(np.float64)
+        return weights
+
+    def _whole(self, layer: int, sampled: NDArray[np.float64]) -> float:
+        """Return the norm of all rows as that of the sampled ones has it."""
+        fan_in = self._fan_in(self._layers[layer][0])
+        return _norm(sampled) * (fan_in / len(sampled)) ** 0.5
+
+
+def _norm(values: NDArray[np.float64]) -> float:
+    """Return the Euclidean norm without BLAS, whose threads would wait for a core that trains."""
+    return float(np.sqrt(np.square(values).sum()))
+
+
+@dataclass
+class _Window:
+    """What a layer's looks have come to."""
+
+    alive: NDArray[np.bool_] | None = None
+    saturated: list[float] = field(default_factory=list)
+    gradients: list[float] = field(default_factory=list)
+    updates: list[float] = field(default_factory=list)
+    weight_norm: float = 0.0
+
+    def add(self, activation: str, outputs: NDArray, kept: NDArray | None, share: float) -> None:
+        """Add a hidden layer's outputs: those that dropout kept, divided by the share of them."""
+        if activation == "relu":
+            alive = outputs.max(axis=0) > 0
+            self.alive = alive if self.alive is None else self.alive | alive
+        elif activation in ("sigmoid", "tanh"):
+            outputs = outputs * share if kept is None else outputs[kept != 0] * share
+            centred = outputs if activation == "tanh" else 2 * outputs - 1
+            if centred.size:
+                self.saturated.append(float(np.mean(np.abs(centred) > _SATURATED_OUTPUT)))
+
+
+def _activated(places: Sequence[Place]) -> Iterator[tuple[Place, str, Place | None]]:
+    """Yield each layer of weights, its activation, and the layer that has its outputs, None at the end.
+
+    An `Activation` may be a layer of its own, after that of the weights.
+    """
+    chain = [place for place in leaves(places) if place.layer.activates]
+    weighed = [_has_weights(place) for place in chain]
+    product: Place | None = None
+    for place, has_weights, after in zip(chain, weighed, [*weighed[1:], None], strict=True):
+        product = place if has_weights else product
+        if product is not None and after is not False:
+            yield product, place.layer.activation, None if after is None else place
+
+
+def _has_weights(place: Place) -> bool:
+    return any(parameter.role == "weight" for parameter in place.parameters.values())
+
+
+def check_network(looks: Sequence[NetworkFigures], learning_rate: float) -> list[Finding]:
+    """Return what the figures show: of the last look, and the updates over all of them.
+
+    Parameters
+    ----------
+    looks : sequence of NetworkFigures
+        At least one, in their order.
+    learning_rate : float
+        The optimizer's, as it was set.
+    """
+    last = looks[-1]
+    if not last.layers:  # all are frozen
+        return []
+    found = [
+        _dead_units(last, learning_rate),
+        _saturated_units(last, learning_rate),
+        _gradients(last),
+        _updates(looks, learning_rate),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def _by_layer(shares: Sequence[tuple[str, float]], form: str = ".0%") -> str:
+    return ", ".join(f"{name} {share:{form}}" for name, share in shares)
+
+
+def _dead_units(figures: NetworkFigures, rate: float) -> Finding | None:
+    shares = [(layer.name, layer.dead) for layer in figures.layers if layer.dead is not None]
+    if not shares or max(share for _, share in shares) < _DEAD:
+        return None
+    return Finding(
+        "dead_relus",
+        "serious",
+        f"ReLUs that are 0 on all of {figures.rows:,} rows: {_by_layer(shares)} (epoch {figures.epoch})",
+        "Such a unit gives nothing and receives no gradient: it stays dead, and the network is narrower than "
+        "it looks.",
+        f'Set training.learning_rate = {rate / 10:.2g}, or model.activation = "leaky_relu".',
+    )
+
+
+def _saturated_units(figures: NetworkFigures, rate: float) -> Finding | None:
+    shares = [(layer.name, layer.saturated) for layer in figures.layers if layer.saturated is not None]
+    if not shares or max(share for _, share in shares) < _SATURATED:
+        return None
+    return Finding(
+        "saturated_units",
+        "serious",
+        f"outputs at the flat ends of their activation: {_by_layer(shares)} (epoch {figures.epoch})",
+        "There the slope is next to nothing, and so is the gradient of all that comes before.",
+        f'Set model.activation = "relu", training.learning_rate = {rate / 10:.2g}, or data.scaling = '
+        '"standardize" where it is off.',
+    )
+
+
+def _gradients(figures: NetworkFigures) -> Finding | None:
+    norms = [(layer.name, layer.gradient_norm) for layer in figures.layers]
+    first, last = norms[0][1], norms[-1][1]
+    if len(norms) < 2 or not np.isfinite([first, last]).all() or last == 0:
+        return None
+    told = f"norm of the gradient in epoch {figures.epoch} by layer: {_by_layer(norms, '.2g')}"
+    if first <= _VANISHING * last:
+        return Finding(
+            "vanishing_gradients",
+            "serious",
+            told,
+            "The gradient is lost on its way down, and the first layers stay as they were drawn.",
+            'Set model.activation = "relu" and model.initializer = "auto", or fewer layers in model.hidden.',
+        )
+    beside = max(layer.gradient_norm / max(layer.weight_norm, 1e-300) for layer in figures.layers)
+    if first < _EXPLODING * last and beside < _BESIDE_WEIGHTS:
+        return None
+    return Finding(
+        "exploding_gradients",
+        "serious",
+        f"{told}, up to {beside:,.2g} times the weights'",
+        "The gradient grows from layer to layer: weights are thrown about by each step.",
+        'Set training.clip_norm = 1.0, and model.initializer = "auto".',
+    )
+
+
+def _updates(looks: Sequence[NetworkFigures], rate: float) -> Finding | None:
+    """Judge by the middle one of the looks, for most schedules end at a rate of nearly nothing."""
+    measured = [look for look in looks if all(layer.update_ratio is not None for layer in look.layers)]
+    if not measured:
+        return None
+    ordered = sorted(measured, key=lambda look: max(layer.update_ratio or 0.0 for layer in look.layers))
+    figures = ordered[len(ordered) // 2]
+    ratios = [(layer.name, layer.update_ratio or 0.0) for layer in figures.layers]
+    greatest = max(ratio for _, ratio in ratios)
+    if _SMALL_UPDATE <= greatest <= _LARGE_UPDATE:
+        return None
+    large = greatest > _LARGE_UPDATE
+    return Finding(
+        "large_updates" if large else "small_updates",
+        "notice",
+        f"an update by the size of the weights: {_by_layer(ratios, '.1g')} (after epoch {figures.epoch}); "
+        "about 1e-3 is usual",
+        "Each step rewrites what the ones before have learnt."
+        if large
+        else "At this pace the weights stay about as they were drawn.",
+        f"Set training.learning_rate = {rate / 10 if large else rate * 10:.2g} (nnkit tune-rate finds one).",
+    )

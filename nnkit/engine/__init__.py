@@ -1,0 +1,1 @@
+"""How a network is run: passes, the training step, inference, the parameters' arena."""

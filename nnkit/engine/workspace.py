@@ -1,0 +1,175 @@
+"""The arrays of a pass: what its layers keep from forward to backward, and derivatives on their way down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.backends.operations import Array
+from nnkit.engine.parameters import Arena
+from nnkit.engine.precision import HalfPrecision, padded
+
+__all__ = ["RowGradient", "Workspace"]
+
+
+class RowGradient:
+    """The gradient of those rows of a table that the last batch saw.
+
+    Attributes
+    ----------
+    name : str
+        The table's, among the parameters.
+    size : int
+        The number of rows of the table.
+    gradient : array of shape (rows, width)
+        Of the rows seen, in the order in which `rows_seen` names them.
+    rows_seen : array of shape (rows,), int32
+        The rows of the table that the last batch looked up, each once.
+    seen : array of shape (1,), int64
+        How many those are.
+    """
+
+    def __init__(self, arena: Arena, name: str, rows: int) -> None:
+        self._arena = arena
+        self.name = name
+        self.size, width = arena.view(name).shape
+        self.rows_seen = arena.backend.zeros(rows, np.int32)
+        self.seen = arena.backend.zeros(1, np.int64)
+        self.gradient = arena.backend.zeros((rows, width), arena.dtype)
+
+    def arguments(self) -> Mapping[str, Array]:
+        """Return what the kernels over the rows seen read: the table, its gradient, and which rows."""
+        return {
+            "table": self._arena.view(self.name),
+            "gradient": self.gradient,
+            "rows_seen": self.rows_seen,
+            "seen": self.seen,
+        }
+
+    def scatter(self, dense: NDArray) -> None:
+        """Write the gradient into zeros of the table's shape on the host; waits for the device."""
+        backend = self._arena.backend
+        count = int(backend.to_host(self.seen)[0])
+        dense[backend.to_host(self.rows_seen)[:count]] = backend.to_host(self.gradient)[:count]
+
+
+class Workspace:
+    """The arrays for batches of up to `capacity` rows.
+
+    Parameters
+    ----------
+    arena : Arena
+        The parameters.
+    capacity : int
+        The nominal batch.
+    training : bool
+        Whether what the backward pass needs is kept.
+    drops : bool
+        Whether dropout drops.
+    gradients : array of shape (size,) or None
+        Where the gradient goes, in the arena's layout.
+    widest : int
+        The most columns that a derivative has.
+    most_tokens : sequence of int
+        For each of a row's bags, the maximum number of ids in a batch.
+    half : HalfPrecision or None
+        What weights, activations and their gradients are kept in; rows are then padded, with zeros that stay.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of activations and their derivatives.
+    row_gradients : dict of str to RowGradient
+        By the table's name.
+    homes : dict of int to (int, str) or None
+        By a layer's index, where its outputs are: whose array, and its name; None for the batch's inputs.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        capacity: int,
+        training: bool,
+        drops: bool,
+        gradients: Array | None,
+        widest: int,
+        most_tokens: Sequence[int],
+        half: HalfPrecision | None,
+    ) -> None:
+        self.arena = arena
+        self.capacity = capacity
+        self.training = training
+        self.drops = drops
+        self.gradients = gradients
+        self.most_tokens = most_tokens
+        self.half = half
+        self.dtype = arena.dtype if half is None else half.dtype
+        self.row_gradients: dict[str, RowGradient] = {}
+        self.homes: dict[int, tuple[int, str] | None] = {}
+        self._widest = self.padded(widest)
+        self._buffers: dict[tuple[int, str], Array] = {}
+        self._scratch: dict[tuple[int, str], Array] = {}
+        self._free: list[Array] = []
+        # Keyed by the view that is out, which stays alive here: an `id` names nothing else meanwhile.
+        self._taken: dict[int, tuple[Array, Array]] = {}
+
+    def padded(self, width: int) -> int:
+        """Return how many columns are allocated for so many."""
+        return padded(width, self.half)
+
+    def buffer(
+        self, index: int, name: str, columns: tuple[int, ...], dtype: DTypeLike, zeroed: bool = False
+    ) -> Array:
+        """Return the array of that name of a layer, shape (capacity, *columns); the same at each call."""
+        key = (index, name)
+        if key not in self._buffers:
+            allocate = self.arena.backend.zeros if zeroed else self.arena.backend.empty
+            self._buffers[key] = allocate((self.capacity, *columns), dtype)
+        return self._buffers[key]
+
+    def scratch(self, index: int, name: str, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return zeros of that name of a layer, whatever the rows; the same at each call."""
+        key = (index, name)
+        if key not in self._scratch:
+            self._scratch[key] = self.arena.backend.zeros(shape, dtype)
+        return self._scratch[key]
+
+    def kept(self, index: int, name: str, rows: int) -> Array | None:
+        """Return the first rows of an array of a layer, None where it has none of that name."""
+        found = self._buffers.get((index, name))
+        return None if found is None else found[:rows]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of what the layers keep."""
+        return sum(int(array.nbytes) for array in self._buffers.values())
+
+    def take(self, rows: int, columns: int) -> Array:
+        """Return an array for a derivative, (rows, columns), that nobody else has until it is released."""
+        size = self.capacity * max(columns, self._widest)
+        fitting = [number for number, array in enumerate(self._free) if array.shape[0] >= rows * columns]
+        flat = self._free.pop(fitting[-1]) if fitting else self.arena.backend.empty(size, self.dtype)
+        view = flat[: rows * columns].reshape(rows, columns)
+        self._taken[id(view)] = (view, flat)
+        return view
+
+    def release(self, view: Array) -> None:
+        """Let others have the array, once the operations so far have run."""
+        _, flat = self._taken.pop(id(view), (None, None))
+        if flat is not None:
+            self._free.append(flat)
+
+    def release_all(self) -> None:
+        """Let others have all arrays: another program begins."""
+        for view, _ in list(self._taken.values()):
+            self.release(view)
+
+    def row_gradient(self, name: str, bag: int) -> RowGradient:
+        """Return the gradient of the table of that name, whose rows a bag of ids names."""
+        if name not in self.row_gradients:
+            tokens = max(1, self.most_tokens[bag])
+            rows = min(tokens, self.arena.view(name).shape[0])
+            self.row_gradients[name] = RowGradient(self.arena, name, rows)
+        return self.row_gradients[name]

@@ -1,0 +1,31 @@
+"""The kinds of layers, a file each, and how a network is put together from them."""
+
+from __future__ import annotations
+
+from nnkit.nn.layers.activation import Activation
+from nnkit.nn.layers.base import Layer
+from nnkit.nn.layers.building import activations_of, all_layers, known_width, layer_from_json, place_layers
+from nnkit.nn.layers.containers import Residual, Sequential
+from nnkit.nn.layers.dense import Dense
+from nnkit.nn.layers.dropout import Dropout
+from nnkit.nn.layers.embedding import Embedding
+from nnkit.nn.layers.norm import LayerNorm
+from nnkit.nn.layers.words import layers_in_words, layers_table
+
+__all__ = [
+    "Activation",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "Layer",
+    "LayerNorm",
+    "Residual",
+    "Sequential",
+    "activations_of",
+    "all_layers",
+    "known_width",
+    "layer_from_json",
+    "layers_in_words",
+    "layers_table",
+    "place_layers",
+]

@@ -1,0 +1,102 @@
+"""Bias, activation and dropout in one pass over the outputs, for the layers that end with them.
+
+Dropout zeroes outputs with some probability and scales the others by 1 / (1 − rate): Srivastava et al. 2014,
+"Dropout: a simple way to prevent neural networks from overfitting". Its draws are a function of the seed, the
+epoch, the batch, the layer and the element.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from nnkit.backends.operations import Array, Copy, Operation
+from nnkit.engine.layer_pass import LayerPass
+
+__all__ = ["pointwise_backward", "pointwise_forward"]
+
+
+def pointwise_forward(
+    at: LayerPass,
+    z: Array,
+    activation: str,
+    dropout: float,
+    bias: str | None = None,
+    dtype: DTypeLike | None = None,
+) -> tuple[list[Operation], Array]:
+    """Return the operations from z to the outputs, and the array of these.
+
+    Parameters
+    ----------
+    at : LayerPass
+        The layer's.
+    z : array of shape (rows, columns)
+        The layer's own array named z, or its inputs, which stay as they are.
+    activation : str
+        Its name.
+    dropout : float
+        The share of outputs zeroed while training.
+    bias : str or None
+        The name of the parameter that is added.
+    dtype : dtype, optional
+        Of z; by default, what activations are kept in.
+    """
+    drops = at.drops and dropout > 0
+    if activation == "identity" and not drops and bias is None:
+        return [], z
+    width = at.cut(z).shape[1]
+    operations: list[Operation] = []
+    if z is at.x:
+        z = at.buffer("z", width)
+        operations.append(Copy(at.x, z))
+    function = at.place.functions[activation]
+    separate = at.training and function.needs_z
+    a = at.buffer("a", width, dtype) if separate else z
+    constants = {
+        "BIAS": bias is not None,
+        "DROPOUT": drops,
+        "KEEP_Z": separate,
+        "SHARD": at.inputs.row_offset is not None,
+    }
+    arguments = {
+        "z": at.cut(z),
+        "a": at.cut(a),
+        "bias": None if bias is None else at.summand(bias, dtype),
+        "mask": _mask(at, width) if drops else None,
+        "counters": at.inputs.counters,
+        "layer": at.place.index,
+        "key0": at.inputs.seed & 0xFFFFFFFF,
+        "key1": at.inputs.seed >> 32,
+        "threshold": min(round(dropout * 2**32), 2**32 - 1),
+        "kept_scale": 1.0 / (1.0 - dropout),
+        "row_offset": at.inputs.row_offset or 0,
+    }
+    return [*operations, at.kernel("forward", {"activation": function.value}, constants, arguments)], a
+
+
+def pointwise_backward(
+    at: LayerPass, delta: Array, activation: str, dropout: float, bias: str | None = None
+) -> list[Operation]:
+    """Return the operations that turn the derivative by the outputs into that by z, in place."""
+    drops = at.drops and dropout > 0
+    if activation == "identity" and not drops and bias is None:
+        return []
+    width = at.cut(delta).shape[1]
+    function = at.place.functions[activation]
+    z = at.buffer("z", width)
+    a = at.buffer("a", width) if function.needs_z else z
+    constants = {"BIAS": bias is not None, "DROPOUT": drops, "FROM_Z": function.needs_z}
+    arguments = {
+        "delta": at.cut(delta),
+        "z": at.cut(z),
+        "a": at.cut(a),
+        "mask": _mask(at, width) if drops else None,
+        "bias_gradient": None if bias is None else at.gradient(bias),
+        "kept_scale": 1.0 / (1.0 - dropout),
+        "keep": 1.0 - dropout,
+    }
+    return [at.kernel("backward", {"activation_derivative": function.derivative}, constants, arguments)]
+
+
+def _mask(at: LayerPass, width: int) -> Array:
+    return at.exact_buffer("mask", (-(-width // 4) * 4,), np.uint8)  # whole draws, of four

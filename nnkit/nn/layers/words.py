@@ -1,0 +1,63 @@
+"""Layers in words: one line of them for messages, a table of them for a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nnkit.engine.places import Shape, width_of
+from nnkit.nn.layers.base import Layer
+from nnkit.nn.layers.building import all_layers
+
+__all__ = ["layers_in_words", "layers_table"]
+
+
+def layers_in_words(layers: Sequence[Layer], inputs: int | None = None) -> str:
+    """Return the inputs, where they are given, what is embedded beside them, and the layers after them."""
+    embedded = [layer.describe() for layer in layers if layer.bags]
+    first = " + ".join([*([str(inputs)] if inputs else []), *embedded])
+    after = [layer.describe() for layer in layers if not layer.bags]
+    return " → ".join([*([first] if first else []), *after])
+
+
+def layers_table(layers: Sequence[Layer], inputs: int | None, dtype: str) -> str:
+    """Return a line for each layer with its shape and number of parameters, and one for all of them.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        In their order.
+    inputs : int or None
+        The number of inputs, without what is embedded; None where it is not known.
+    dtype : str
+        Of the parameters.
+    """
+    shape: Shape | None = None if inputs is None else (inputs,)
+    total = 0
+    lines = [("layer", "shape", "parameters")]
+    for layer in all_layers(layers):
+        count = _known(layer, shape, _parameter_count)
+        after = _known(layer, shape, lambda one, given: one.output_shape(given))
+        total += count or 0
+        known = "?" if count is None else f"{count:,}"
+        lines.append((layer.title(), layer.shape_in_words(_in_words(shape), _in_words(after)), known))
+        shape = after
+    lines.append(("total", dtype, "?" if inputs is None else f"{total:,}"))
+    first, second, third = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join(f"{name:<{first}}  {shape:<{second}}  {count:>{third}}" for name, shape, count in lines)
+
+
+def _parameter_count(layer: Layer, shape: Shape) -> int:
+    return sum(width_of(parameter.shape) for parameter in layer.parameters(shape).values())
+
+
+def _known(layer: Layer, shape: Shape | None, question: Callable[[Layer, Shape], Any]) -> Any:
+    """Return an answer for rows of a shape; where that is unknown, the one that all shapes give, if any."""
+    if shape is not None:
+        return question(layer, shape)
+    one, another = question(layer, (1,)), question(layer, (2,))
+    return one if one == another else None
+
+
+def _in_words(shape: Shape | None) -> str:
+    return "?" if shape is None else " × ".join(f"{length:,}" for length in shape)

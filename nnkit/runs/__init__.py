@@ -1,0 +1,1 @@
+"""A training as a file describes it: the configuration, the run and its folder."""

@@ -1,0 +1,269 @@
+"""The data of a run: read as its config says, split, the targets understood, encoded for the network."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nnkit.data.limits import memory_limit
+from nnkit.data.pictures.columns import Pictures
+from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.sources.loading import Dataset, Examples, load_dataset
+from nnkit.data.splitting import split_rows
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.errors import ConfigError, DataError
+from nnkit.feed.features import Features, is_mapped
+from nnkit.runs.config import Config
+
+if TYPE_CHECKING:
+    from nnkit.data.tables.schema import Schema
+
+__all__ = ["EncodedRows", "MeasuredRows", "RunData"]
+
+logger = logging.getLogger("nnkit")
+
+# Below this many rows a tenth held out says nothing, and the training would miss it.
+_FEWEST_ROWS_TO_SPLIT = 50
+_FEWEST_ROWS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredRows:
+    """The rows that a run's model is measured on.
+
+    Parameters
+    ----------
+    kind : str
+        ``test``, ``validation`` or ``training``.
+    examples : Examples
+        They themselves.
+    numbers : ndarray of shape (samples,), int64
+        Their places in the source they come from, counted from 0.
+    """
+
+    kind: str
+    examples: Examples
+    numbers: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedRows:
+    """What a training is given.
+
+    Parameters
+    ----------
+    features, targets
+        Of the rows to train on, as the network takes them.
+    weights : ndarray of shape (samples,) or None
+        Their sample weights.
+    validation : (Features, ndarray) or None
+        Those held out, likewise.
+    held_targets : ndarray or None
+        Their targets as they are in the data.
+    held_weights : ndarray or None
+        Their sample weights.
+    """
+
+    features: Features
+    targets: NDArray
+    weights: NDArray[np.float64] | None = None
+    validation: tuple[Features, NDArray] | None = None
+    held_targets: NDArray | None = None
+    held_weights: NDArray[np.float64] | None = None
+
+
+class RunData:
+    """The data of a run.
+
+    Parameters
+    ----------
+    config : Config
+        Which data, and what of them. Without any, ``digits``.
+    mapped : bool
+        Whether a file of numbers stays mapped, whatever ``run.data_placement`` says.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        As read.
+    training, validation : ndarray of int64, or None
+        The rows of ``dataset.train`` to train on and those held out; None and None where no share is.
+    encoder : TargetEncoder
+        Of the targets: the task is that of all rows, classes and units are those of the rows to train on.
+    """
+
+    def __init__(self, config: Config, mapped: bool = False) -> None:
+        self._config = config
+        self._mapped = mapped or config.run.data_placement == "mmap"
+        self.training: NDArray[np.int64] | None = None
+        self.validation: NDArray[np.int64] | None = None
+        self._pictures = config.data.pictures()
+        self.dataset = self._load(config.data.train or "digits", test=config.data.test)
+        self._pictures = self._pictures.like(self.dataset.train.features)
+        for note in self.dataset.notes:
+            logger.info(note)
+        self._check_picture_settings()
+        encoder = self._encoder()
+        self.training, self.validation = self._split(encoder)
+        for note in encoder.notes:
+            logger.info(note)
+        if self.training is not None:
+            encoder = self._fitted(encoder.task, encoder)
+        self.encoder = encoder
+
+    def _load(
+        self, source: str | list[str], schema: Schema | None = None, test: str | None = None
+    ) -> Dataset:
+        data = self._config.data
+        # A later table's columns may stand in another order: they are known by name.
+        by_name = schema is not None
+        return load_dataset(
+            source,
+            target=list(self.dataset.target_names) if by_name else data.target,
+            features=None if by_name else _listed(data.features),
+            drop=None if by_name else _listed(data.drop),
+            test=test,
+            pictures=self._pictures,
+            mapped=self._mapped,
+            table=data.table(),
+            schema=schema,
+            multilabel=data.task == "multilabel",
+        )
+
+    def _check_picture_settings(self) -> None:
+        """Raise where what is for pictures was set and the data are none."""
+        data, shape = self._config.data, self.dataset.image_shape
+        pictures = isinstance(self.dataset.train.features, Pictures)
+        for key in () if pictures else ("image_size", "image_column", "augment"):
+            flat = key == "augment" and shape is not None and len(shape) == 2
+            if getattr(data, key) is not None and not flat:
+                raise ConfigError(
+                    f"data.{key} is for pictures, and {self.dataset.name} has none; leave it out"
+                )
+        if pictures and data.image_size is None:
+            logger.info("data.image_size is not set: pictures are made 64 × 64")
+
+    def _encoder(self) -> TargetEncoder:
+        """Return the encoder of all rows' targets."""
+        task = self._config.data.task
+        if task != "classification":
+            return self._fitted(task)
+        names, target = self.dataset.target_names, self._target()
+        regression = TargetEncoder.fit(target, "auto", names).task == "regression"
+        return self._fitted("multiclass" if regression else "auto")
+
+    def _fitted(self, task: str, of_all: TargetEncoder | None = None) -> TargetEncoder:
+        """Return the encoder of the rows to train on; the labels of lists stay those of all rows."""
+        if of_all is not None and of_all.labels:
+            return of_all
+        names, positive = self.dataset.target_names, self._config.data.positive
+        return TargetEncoder.fit(self._target(), task, names, positive)
+
+    def _split(self, encoder: TargetEncoder) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+        """Return the rows to train on and those held out; None and None where no share is."""
+        data, count = self._config.data, len(self.dataset.train)
+        if isinstance(data.validation, str) or data.validation == 0:
+            return None, None
+        if count < _FEWEST_ROWS_TO_SPLIT and "validation" not in data.given:
+            few = f"{count} rows are too few to hold some out: the figures are those of the training rows"
+            if count < _FEWEST_ROWS:
+                few += "; so few show that a training runs, not what can be learnt"
+            logger.info(few)
+            return None, None
+        classes = encoder.codes(self._target()) if encoder.task in ("binary", "multiclass") else None
+        return split_rows(count, data.validation, self._config.run.seed, classes)
+
+    def _target(self) -> NDArray:
+        """Return the targets of the rows to train on; before the split, of all."""
+        target = self.dataset.train.target
+        assert target is not None
+        return target if self.training is None else target[self.training]
+
+    def encoded(self, preprocessor: Preprocessor, encoder: TargetEncoder, dtype: DTypeLike) -> EncodedRows:
+        """Return the rows as the network takes them.
+
+        Parameters
+        ----------
+        preprocessor, encoder
+            The model's.
+        dtype : dtype
+            The training's.
+
+        Raises
+        ------
+        DataError
+            If the rows held out have no target, or cannot be encoded.
+        """
+        # What did not fit was told when it was read, and no row held out by chance is to end a training.
+        features = self._transformed(preprocessor, self.dataset.train.features, self.training, quiet=True)
+        targets = encoder.transform(self._target(), dtype)
+        source, rows = self.dataset.train, self.validation
+        weights = source.weight
+        if weights is not None and self.training is not None:
+            weights = weights[self.training]
+        if rows is None:
+            held_out = self._held_out()
+            if held_out is None:
+                return EncodedRows(features, targets, weights)
+            source = held_out
+        if source.target is None:
+            raise DataError("the validation rows have no target column")
+        validation = self._transformed(preprocessor, source.features, rows, quiet=rows is not None)
+        size = validation.row_bytes * len(validation)
+        if is_mapped(source.features) and validation.mapped and size <= memory_limit() // 2:
+            # All of them are read after each epoch, and lie all over the file.
+            validation = validation.loaded()
+        held_targets, held_weights = source.target, source.weight
+        if rows is not None:
+            held_targets = held_targets[rows]
+            held_weights = None if held_weights is None else held_weights[rows]
+        held = (validation, encoder.transform(held_targets, dtype))
+        return EncodedRows(features, targets, weights, held, held_targets, held_weights)
+
+    def _transformed(
+        self, preprocessor: Preprocessor, features: Any, rows: NDArray[np.int64] | None, quiet: bool
+    ) -> Features:
+        """Return rows as the network takes them; of flattened images, with their shape."""
+        encoded = preprocessor.transform(features, rows, strict=not quiet, quiet=quiet)
+        shape = self.dataset.image_shape
+        if encoded.picture is None and shape is not None and len(shape) == 2 and encoded.codes is None:
+            return replace(encoded, picture=(1, *shape))
+        return encoded
+
+    def check_test(self, preprocessor: Preprocessor, encoder: TargetEncoder) -> None:
+        """Raise now what measuring on the test rows, if there are any, would raise after the training."""
+        test = self.dataset.test
+        if test is None:
+            return
+        if test.target is None:
+            raise DataError("the test rows have no target column")
+        preprocessor.transform(test.features, strict=True)
+        encoder.transform(test.target)
+
+    def _held_out(self) -> Examples | None:
+        if self.validation is not None:
+            return self.dataset.train.take(self.validation)
+        validation = self._config.data.validation
+        return self._load(validation, self.dataset.schema).train if isinstance(validation, str) else None
+
+    def measured_rows(self) -> MeasuredRows:
+        """Return the test rows where there are any, else those held out, else those trained on."""
+        kind, examples = "training", self.dataset.train
+        if self.dataset.test is not None:
+            kind, examples = "test", self.dataset.test
+        else:
+            held_out = self._held_out()
+            if held_out is not None:
+                kind, examples = "validation", held_out
+        numbers = np.arange(len(examples))
+        if kind == "validation" and self.validation is not None:
+            numbers = self.validation
+        return MeasuredRows(kind, examples, numbers)
+
+
+def _listed(value: Any) -> list[Any] | None:
+    return value if value is None or isinstance(value, list) else [value]

@@ -1,0 +1,137 @@
+"""What a config names, made: the loss, the layers, the trainer; and a config with nothing left open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnkit.data.arrays.idx import image_pairs
+from nnkit.data.sources.built_in import BUILT_INS
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.errors import ConfigError, unknown_name
+from nnkit.model import Model
+from nnkit.nn.layers import Dense, Dropout, Layer
+from nnkit.nn.losses import Loss, loss_for_task, loss_from
+from nnkit.nn.network import Network
+from nnkit.nn.optimizers import optimizer_from
+from nnkit.runs.config import Config
+from nnkit.training.trainer import Trainer
+
+__all__ = ["layers_of", "loss_of", "resolved", "trainer_of"]
+
+
+def loss_of(config: Config, encoder: TargetEncoder) -> Loss:
+    """Return the loss for a target.
+
+    Raises
+    ------
+    ConfigError
+        If the one that is named is for another task.
+    """
+    chosen = config.training.loss
+    if chosen == "auto":
+        return loss_for_task(encoder.task)
+    loss = loss_from(chosen)
+    if loss.task(encoder.outputs) != encoder.task:
+        fitting = loss_for_task(encoder.task).name
+        raise ConfigError(
+            f"loss {loss.name!r} does not fit a {encoder.task} target; use {fitting!r}, or set data.task"
+        )
+    return loss
+
+
+def layers_of(config: Config, outputs: int) -> list[Layer]:
+    """Return the dense layers, with dropout between them, up to so many outputs."""
+    model = config.model
+    initializer = None if model.initializer == "auto" else model.initializer
+    rates = model.dropout if isinstance(model.dropout, list) else [model.dropout] * len(model.hidden)
+    layers: list[Layer] = []
+    for units, rate in zip(model.hidden, rates, strict=True):
+        layers.append(Dense(units, model.activation, initializer))
+        if rate > 0:
+            layers.append(Dropout(rate))
+    output = "identity" if model.output == "auto" else model.output
+    return [*layers, Dense(outputs, output)]
+
+
+def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEncoder) -> Trainer:
+    """Return the trainer; class weights are by the classes of `encoder`."""
+    training, run = config.training, config.run
+    optimizer = optimizer_from(
+        training.optimizer,
+        learning_rate=training.learning_rate if "learning_rate" in training.given else None,
+        weight_decay=training.weight_decay if "weight_decay" in training.given else None,
+    )
+    return Trainer(
+        network,
+        loss,
+        optimizer,
+        run.device,
+        run.precision,
+        run.seed,
+        schedule=training.schedule_with_warmup(),
+        l1=training.l1,
+        l2=training.l2,
+        clip_norm=training.clip_norm,
+        class_weight=_class_weight(training.class_weight, encoder),
+        early_stopping=training.early_stopping or None,
+        restore_best=training.restore_best,
+        metrics=training.metrics or None,
+        augment=config.data.augment,
+        data_placement=run.data_placement,
+    )
+
+
+def _class_weight(value: str | dict[str, float] | None, encoder: TargetEncoder) -> Any:
+    """Return class weights by class index, from labels as a config writes them."""
+    if not isinstance(value, dict):
+        return value
+    labels = [] if encoder.classes is None else [str(label) for label in encoder.classes.tolist()]
+    for label in value:
+        if label not in labels:
+            raise unknown_name("class", label, labels, "in training.class_weight")
+    return {labels.index(label): weight for label, weight in value.items()}
+
+
+def resolved(config: Config, trainer: Trainer, model: Model, held_out: bool, folder: Path) -> Config:
+    """Return the config with what was left open filled in, as a run's folder keeps it.
+
+    Parameters
+    ----------
+    config : Config
+        As given.
+    trainer, model
+        What was made of it.
+    held_out : bool
+        Whether rows are held out for validation.
+    folder : Path
+        The run's.
+    """
+    training = config.training.changed(
+        learning_rate=trainer.optimizer.learning_rate,
+        weight_decay=trainer.optimizer.weight_decay,
+        loss=trainer.loss.to_json(),
+    )
+    given = config.data
+    sources = {"train": given.train or "digits", "validation": given.validation, "test": given.test}
+    found = {key: _found_anywhere(value) for key, value in sources.items() if isinstance(value, str)}
+    texts = [column.column for column in model.preprocessor.text_columns]
+    lengths = {column.char_ngrams for column in model.preprocessor.text_columns}
+    text = config.text
+    if len(lengths) == 1:
+        text = text.changed(char_ngrams=list(lengths.pop() or ()))
+    filled: dict[str, Any] = {**found, "task": model.task, "text": texts or given.text}
+    pictures = model.preprocessor.pictures
+    if pictures is not None:
+        filled["image_size"] = [pictures.height, pictures.width]
+    data = given.changed(**(filled if held_out else {**filled, "validation": 0.0}))
+    run = config.run.changed(out=str(folder.absolute()))
+    return replace(config, training=training, data=data, text=text, run=run)
+
+
+def _found_anywhere(source: str) -> str:
+    """Return a source as a config in another folder finds it: a path whole, a built-in by its name."""
+    path = Path(source).expanduser()
+    built_in = source in BUILT_INS and not path.is_file() and not (path.is_dir() and image_pairs(path))
+    return source if built_in else str(path.absolute())

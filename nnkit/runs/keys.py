@@ -1,0 +1,299 @@
+"""What the keys of a config may hold, where TOML is written otherwise than Python's arguments.
+
+Such a check returns the value as TOML has it, so that a config can be written again. What makes a thing of
+its description is imported when it is first needed: `nnkit train --help` is printed from these checks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from nnkit.checks import By, Check, Choice, Number, Refused, Setting, Whole
+from nnkit.data.limits import MOST_PICTURE_SIDE
+from nnkit.data.tables.options import COLUMN
+from nnkit.data.text.options import MOST_CHARACTERS
+from nnkit.errors import ConfigError
+from nnkit.training.periods import Period, parse_period
+
+__all__ = [
+    "ACTIVATION",
+    "AUGMENT",
+    "CHAR_NGRAMS",
+    "CLASS_WEIGHT",
+    "COLUMNS",
+    "DEVICE",
+    "DROPOUT",
+    "HEADER",
+    "IMAGE_SIZE",
+    "INITIALIZER",
+    "LABEL",
+    "LOSS",
+    "METRIC",
+    "OPTIMIZER",
+    "PERIOD",
+    "SCHEDULE",
+    "SHARE_OR_FILE",
+    "SOME_COLUMNS",
+    "SOURCES",
+    "TEXT",
+    "WARMUP",
+    "WORDS",
+    "KeyMistake",
+    "Named",
+    "described",
+]
+
+
+class KeyMistake(ConfigError):
+    """A mistake in one key of what is checked as a whole: of a table, or of a section."""
+
+    def __init__(self, key: str, message: object) -> None:
+        super().__init__(str(message))
+        self.key = key
+
+
+def _is(check: Check, value: Any) -> bool:
+    try:
+        check.plain(value)
+    except (Refused, ConfigError):
+        return False
+    return True
+
+
+# --- texts, numbers, columns ---
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Refused("", value)
+    return value
+
+
+TEXT = By(_text, "a text in quotes")
+
+
+def _sources(value: Any) -> str | list[str]:
+    return (
+        [TEXT.plain(source) for source in value] if isinstance(value, list) and value else TEXT.plain(value)
+    )
+
+
+def _share_or_file(value: Any) -> float | str:
+    return value if _is(TEXT, value) else Number(0, below=1).plain(value)
+
+
+def _dropout(value: Any) -> float | list[float]:
+    rate = Number(0, below=1)
+    if isinstance(value, list):
+        return [rate.plain(one) for one in value]
+    return rate.plain(value)
+
+
+def _columns(value: Any) -> str | int | list[str | int]:
+    for name in value if isinstance(value, list) else [value]:
+        COLUMN.plain(name)
+    return value
+
+
+def _some_columns(value: Any) -> str | int | list[str | int]:
+    if value == []:
+        raise ConfigError("must name at least one column")
+    return _columns(value)
+
+
+def _char_ngrams(value: Any) -> str | list[int]:
+    pair = (
+        isinstance(value, list) and len(value) == 2 and all(_is(Whole(1, MOST_CHARACTERS), n) for n in value)
+    )
+    if value not in ("auto", []) and not (pair and value[0] <= value[1]):
+        raise Refused("", value)
+    return value
+
+
+def _image_size(value: Any) -> int | list[int]:
+    sides = value if isinstance(value, list) else [value]
+    if len(sides) not in (1, 2) or not all(_is(Whole(1, MOST_PICTURE_SIDE), side) for side in sides):
+        raise Refused("", value)
+    return value
+
+
+def _header(value: Any) -> str | int:
+    return value if value in ("yes", "no") else Whole(0).plain(value)
+
+
+def _words(value: Any) -> list[str]:
+    words = value if isinstance(value, list | tuple) else [value]
+    for word in words:
+        if not isinstance(word, str) and not _is(Whole(), word):
+            raise Refused("", word)
+    return [str(word).strip() for word in words]
+
+
+def _label(value: Any) -> str | int | float | bool:
+    if not isinstance(value, str | bool) and not _is(Number(), value):
+        raise Refused("", value)
+    return value
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*(:[0-9]{1,4})?", value, re.ASCII):
+        raise Refused("", value)
+    return value
+
+
+SOURCES = By(_sources, "a text in quotes, or a list of such")
+SHARE_OR_FILE = By(_share_or_file, "a share of the samples from 0 up to 1, or a file's path")
+DROPOUT = By(_dropout, "from 0 up to 1, or a list of such for the hidden layers")
+COLUMNS = By(_columns, "a column's name or number, or a list of such")
+SOME_COLUMNS = By(_some_columns, "a column's name or number, or a list of such")
+CHAR_NGRAMS = By(
+    _char_ngrams,
+    f"the shortest and the longest length, such as [3, 5], of at most {MOST_CHARACTERS}, [] for none, "
+    'or "auto"',
+)
+IMAGE_SIZE = By(_image_size, f"a number of pixels, or [height, width], of at most {MOST_PICTURE_SIDE}")
+HEADER = By(_header, '"yes", "no" or the number of the row of names, counted from 0')
+WORDS = By(_words, 'a list of words in quotes, such as ["-", "n/a"]')
+LABEL = By(_label, "a class of the target")
+DEVICE = By(_device, '"auto", "cpu", "cuda" or one device such as "cuda:1"')
+
+
+# --- periods and tables ---
+
+
+def _warmup(value: Any) -> int | Period:
+    if _is(Whole(0, 2**53), value):
+        return value
+    period = parse_period(value) if isinstance(value, str | Period) else None
+    if period is None or period.seconds is not None:
+        raise Refused("", value)
+    return int(period.value) if period.unit == "steps" else period
+
+
+def _augment(value: Any) -> dict[str, Any]:
+    from nnkit.feed.augmentation import augmentation_from
+
+    if not isinstance(value, dict):
+        raise Refused("", value)
+    for key, entry in value.items():
+        try:
+            augmentation_from({key: entry})
+        except ConfigError as error:
+            raise KeyMistake(key, error) from None
+    return value
+
+
+def _class_weight(value: Any) -> str | dict[str, float]:
+    if value == "balanced":
+        return value
+    if not isinstance(value, dict) or not value:
+        raise Refused("", value)
+    for name, weight in value.items():
+        if not _is(Number(0), weight):
+            raise Refused("a weight of at least 0", weight, f".{name}")
+    return {name: float(weight) for name, weight in value.items()}
+
+
+PERIOD = By(parse_period, 'a number and a unit, such as "10 minutes"')
+WARMUP = By(_warmup, 'a number of steps, or such as "2 epochs"')
+AUGMENT = By(_augment, "a table such as {shift = 0.1, flip = true}")
+CLASS_WEIGHT = By(_class_weight, '"balanced" or a table {class = weight, ...}')
+
+
+# --- names ---
+
+
+@dataclass(frozen=True)
+class Named(Check[Any]):
+    """A name in quotes, or where there is an `example`, a table of a name and its parameters.
+
+    Parameters
+    ----------
+    what : str
+        What it is the name of, with an article.
+    home : str
+        The module that has `made` and `names`.
+    made : str
+        A function that raises `ConfigError` for what is no such description.
+    names : str
+        A function that returns the names, or what holds them; "" where they are too many to be listed.
+    example : str
+        A table of one, in TOML.
+    auto : bool
+        Whether "auto" is allowed, too.
+    """
+
+    what: str
+    home: str
+    made: str
+    names: str
+    example: str = ""
+    auto: bool = False
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        table = f" or a table with one, such as {self.example}" if self.example else ""
+        return f"{self.what}'s name{table}"
+
+    def known(self) -> tuple[str, ...]:
+        """Return the names to list."""
+        found = getattr(import_module(self.home), self.names) if self.names else ()
+        return tuple(found() if callable(found) else found)
+
+    def plain(self, value: Any) -> Any:
+        """Return the value as it is."""
+        table = value if isinstance(value, dict) and self.example else {}
+        name = table.get("name") if isinstance(value, dict) and self.example else value
+        if not isinstance(name, str) or not name:
+            raise Refused(self.words, value)
+        made = getattr(import_module(self.home), self.made)
+        for key, entry in table.items():
+            for item in entry if isinstance(entry, list) else [entry]:
+                if not isinstance(item, str | bool) and not _is(Number(), item):
+                    raise Refused("a number, a text or true or false", item, f".{key}")
+            try:
+                made({"name": name, key: entry})
+            except ConfigError as error:
+                raise KeyMistake(key, error) from None
+        if value != "auto" or not self.auto:
+            made(value)
+        return value
+
+
+OPTIMIZER = Named(
+    "an optimizer",
+    "nnkit.nn.optimizers",
+    "optimizer_from",
+    "optimizer_names",
+    '{name = "adam", beta1 = 0.9}',
+)
+SCHEDULE = Named(
+    "a schedule", "nnkit.nn.schedules", "schedule_from", "SCHEDULES", '{name = "step", every = 10}'
+)
+LOSS = Named(
+    "a loss", "nnkit.nn.losses", "loss_from", "loss_names", '{name = "huber", delta = 1.0}', auto=True
+)
+INITIALIZER = Named(
+    "an initializer",
+    "nnkit.nn.initializers",
+    "initializer_from",
+    "INITIALIZERS",
+    '{name = "normal", std = 0.01}',
+    auto=True,
+)
+ACTIVATION = Named("an activation", "nnkit.nn.activations", "activation_function", "activation_names")
+METRIC = Named("a metric", "nnkit.nn.metrics", "get_metric", "")
+
+
+def described(known: Setting) -> str:
+    """Return a key's help, with the names that it may be."""
+    if isinstance(known.check, Choice):
+        return f"{known.help} One of {', '.join(known.check.names)}."
+    if not isinstance(known.check, Named) or not known.check.names:
+        return known.help
+    table = ", or a table with parameters" if known.check.example else ""
+    return f"{known.help} One of {', '.join(known.check.known())}{table}."

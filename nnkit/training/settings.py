@@ -1,0 +1,193 @@
+"""The settings of a training: each declared once, with its check, default and help.
+
+`Trainer` is given them as keywords and keeps the record; a config's ``[training]`` section, ``nnkit train``,
+the check of a resumed training and docs/reference/settings.md are derived from it. It is imported to print
+help: what makes a loss or an optimizer of its description is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from nnkit.checks import By, Check, Choice, Flag, Number, Refused, Settings, Whole, setting, settings_of
+from nnkit.errors import unknown_name
+
+if TYPE_CHECKING:
+    from nnkit.feed.augmentation import Augmentation
+    from nnkit.nn.losses import Loss
+    from nnkit.nn.optimizers import Optimizer
+    from nnkit.nn.schedules import Schedule
+
+__all__ = ["DataPlacement", "Precision", "TrainingSettings"]
+
+Precision = Literal["fp32", "fp64", "tf32", "fp16", "bf16"]
+DataPlacement = Literal["auto", "device", "pinned", "mmap"]
+MOST_EPOCHS = 2**53  # a count that a float holds exactly
+
+
+def _loss(value: Any) -> Loss:
+    from nnkit.nn.losses import loss_from
+
+    return loss_from(value)
+
+
+def _optimizer(value: Any) -> Optimizer:
+    from nnkit.nn.optimizers import optimizer_from
+
+    return optimizer_from(value)
+
+
+def _schedule(value: Any) -> Schedule:
+    from nnkit.nn.schedules import schedule_from
+
+    return schedule_from(value)
+
+
+def _augmentation(value: Any) -> Augmentation | None:
+    from nnkit.feed.augmentation import augmentation_from
+
+    return augmentation_from(value)
+
+
+_BY_CLASS = "'balanced' or a mapping from classes to weights"
+
+
+def _class_weight(value: Any) -> str | Mapping[int, float]:
+    if value != "balanced" and not isinstance(value, Mapping):
+        raise Refused("", value)
+    return value
+
+
+_GROUP: Mapping[str, Check] = {"rate": Number(above=0), "decays": Flag(), "trains": Flag()}
+_BY_NAME = "a mapping from names such as 'layers.0' to mappings of rate, decays and trains"
+
+
+def _groups(value: Any) -> dict[str, dict[str, Any]] | None:
+    if not isinstance(value, Mapping):
+        raise Refused("", value)
+    return {str(name): dict(_group(name, group)) for name, group in value.items()} or None
+
+
+def _group(name: Any, group: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(group, Mapping):
+        raise Refused("a mapping of rate, decays and trains", group, f".{name}")
+    for key, value in group.items():
+        if key not in _GROUP:
+            raise unknown_name("key", key, _GROUP, f"of the group {name!r}")
+        yield key, _GROUP[key](f"groups.{name}.{key}", value)
+
+
+def _metrics(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise Refused("", value)
+    return tuple(value)
+
+
+def _order(value: Any) -> bool | Callable:
+    return value if callable(value) else Flag().plain(value)
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refused("", value)
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Settings):
+    """What a training is told besides its network and data; `Trainer` and `Trainer.fit` say more of each."""
+
+    loss: Loss = setting(MISSING, By(_loss, "a name, a mapping with one, or a Loss"), "What is minimized.")
+    optimizer: Optimizer = setting(
+        "adam", By(_optimizer, "a name, a mapping with one, or an Optimizer"), "How weights are updated."
+    )
+    schedule: Schedule = setting(
+        "constant",
+        By(_schedule, "a name, a mapping with one, or a Schedule"),
+        "How the learning rate changes.",
+    )
+    l1: float = setting(0.0, Number(0), "The penalty on the weights' absolute values.")
+    l2: float = setting(0.0, Number(0), "The penalty on half of the weights' squares.")
+    penalty_on: Literal["mean", "sum"] = setting(
+        "mean", Choice(("mean", "sum")), "Whether penalties are added to a batch's mean loss or to its sum."
+    )
+    average: Literal["weights", "rows"] = setting(
+        "weights",
+        Choice(("weights", "rows")),
+        "Whether a batch counts in the epoch's mean loss by its rows' weights or by their number.",
+    )
+    clip_norm: float | None = setting(
+        None, Number(above=0), "The maximum norm of the gradient; without it, it is not clipped.", example=1.0
+    )
+    groups: Mapping[str, Mapping[str, Any]] | None = setting(
+        None,
+        By(_groups, _BY_NAME),
+        "What differs for some parameters: rate, a factor of the learning rate; decays; trains.",
+        example={"layers.0": {"rate": 0.1}},
+    )
+    class_weight: str | Mapping[int, float] | None = setting(
+        None,
+        By(_class_weight, _BY_CLASS),
+        'How much the rows of each class count: "balanced", or a table of classes and weights.',
+        example="balanced",
+    )
+    early_stopping: int | None = setting(
+        None, Whole(1, MOST_EPOCHS), "Stop after so many epochs without improvement.", example=5
+    )
+    restore_best: bool | None = setting(
+        None, Flag(), "Whether the result is the parameters of the best epoch rather than the last."
+    )
+    metrics: tuple[str, ...] | None = setting(
+        None,
+        By(_metrics, "a list of names, such as ['accuracy']"),
+        "The metrics to measure; without them, the task's own.",
+    )
+    augment: Augmentation | None = setting(
+        None,
+        By(_augmentation, "a mapping of shift, flip and erase, or an Augmentation"),
+        "How pictures are varied while training, by shift, flip and erase.",
+        example={"shift": 0.1, "flip": True, "erase": 0.2},
+    )
+    seed: int = setting(0, Whole(0, 2**64 - 1), "The seed of the weights, the order of the rows and dropout.")
+    precision: str = setting("fp32", Choice(get_args(Precision)), "The precision to compute in.")
+    batch_size: int = setting(128, Whole(1, 2**24), "The number of rows in each step.")
+    shuffle: bool | Callable = setting(
+        True, By(_order, "true, false or a function of the epoch"), "Whether each epoch has its own order."
+    )
+    epochs: int = setting(
+        20, Whole(1, MOST_EPOCHS), "The number of passes over the training rows.", must_match=False
+    )
+    schedule_epochs: int | None = setting(
+        None,
+        Whole(1, MOST_EPOCHS),
+        "The length of the schedule in epochs; without it, that of the training.",
+        must_match=False,
+    )
+    device: str = setting(
+        "auto",
+        By(_device, "a device's name, such as auto, cpu or cuda:1"),
+        "Where to train: auto, cpu, cuda, or one GPU such as cuda:1.",
+        must_match=False,
+    )
+    data_placement: str = setting(
+        "auto",
+        Choice(get_args(DataPlacement)),
+        "Where the training rows are kept: on the device, in the host's memory, or mapped from a file.",
+        must_match=False,
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a resumed training must match, as a JSON object."""
+        known = settings_of(type(self)).items()
+        return {name: _json(getattr(self, name)) for name, item in known if item.must_match}
+
+
+def _json(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        nested = {key: isinstance(one, Mapping | bool) for key, one in value.items()}
+        return {str(key): _json(one) if nested[key] else float(one) for key, one in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,156 @@
+"""Layers as descriptions, their JSON, and how they are fused and placed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nnkit.errors import ConfigError, ModelFileError
+from nnkit.nn.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Residual,
+    Sequential,
+    layer_from_json,
+    place_layers,
+)
+
+LAYERS = [Dense(5), Dense(3, "relu", "he_uniform", bias=False), Dropout(0.25), Activation("gelu")]
+LAYERS += [LayerNorm(), LayerNorm(1e-3, bias=False), Embedding(9, 3, "max")]
+LAYERS += [Residual(LayerNorm(), Sequential(Dense(4, "relu"), Dropout(0.1)), Dense(4))]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_survives_json(layer) -> None:
+    assert layer_from_json(json.loads(json.dumps(layer.to_json()))) == layer
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"units": 3},
+        {"kind": "Convolution", "units": 3},
+        {"kind": "Dense"},
+        {"kind": "Dense", "units": 0},
+        {"kind": "Dense", "units": 3, "size": 4},
+        {"kind": "Dense", "units": 3, "activation": "relo"},
+        {"kind": ["Dense"], "units": 3},
+        {"kind": "Dropout", "rate": 1.5},
+        "Dense",
+        None,
+    ],
+)
+def test_json_that_describes_no_layer_is_a_model_file_error(value) -> None:
+    with pytest.raises(ModelFileError, match="a layer that nnkit does not know"):
+        layer_from_json(value)
+
+
+@pytest.mark.parametrize("units", [0, -1, 2.0, "3", True, None])
+def test_units_must_be_a_whole_number(units) -> None:
+    with pytest.raises(ConfigError, match="Dense: units"):
+        Dense(units)
+
+
+@pytest.mark.parametrize("bias", [0, 1, 0.5, "yes", None, []])
+def test_a_bias_must_be_true_or_false(bias) -> None:
+    with pytest.raises(ConfigError, match="Dense: bias"):
+        Dense(3, bias=bias)
+
+
+@pytest.mark.parametrize("rate", [1, 1.0, -0.1, float("nan"), "0.5", True])
+def test_a_dropout_rate_must_be_a_share_below_one(rate) -> None:
+    with pytest.raises(ConfigError, match="Dropout: rate"):
+        Dropout(rate)
+
+
+@pytest.mark.parametrize("make", [lambda name: Dense(3, name), Activation])
+def test_an_unknown_activation_is_named_with_the_nearest(make) -> None:
+    with pytest.raises(ConfigError, match="unknown activation 'relo'; did you mean relu"):
+        make("relo")
+
+
+def test_layers_are_values() -> None:
+    assert Dense(3, "relu") == Dense(3, activation="relu")
+    assert len({Dense(3), Dense(3), Dense(4)}) == 2
+    with pytest.raises(AttributeError):
+        Dense(3).units = 4  # type: ignore[misc]
+
+
+def fused(layer, dropout: float):
+    """Return a layer with the dropout that the network joins to it."""
+    object.__setattr__(layer, "dropout", dropout)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        (
+            [Dense(5, "relu"), Dropout(0.2), Dense(3)],
+            [(fused(Dense(5, "relu"), 0.2), 0, 0, 4, 5), (Dense(3), 1, 1, 5, 3)],
+        ),
+        (
+            [Dense(5), Activation("tanh"), Dropout(0.1)],
+            [(fused(Dense(5, "tanh"), 0.1), 0, 0, 4, 5)],
+        ),
+        (
+            [Dense(5), Dropout(0.1), Activation("tanh")],
+            [(fused(Dense(5), 0.1), 0, 0, 4, 5), (Activation("tanh"), 1, 1, 5, 5)],
+        ),
+        (
+            [Dense(5, "relu", bias=False), Activation("tanh")],
+            [(Dense(5, "relu", bias=False), 0, 0, 4, 5), (Activation("tanh"), 1, 1, 5, 5)],
+        ),
+        ([Dropout(0.5), Dense(2)], [(Dropout(0.5), 0, 0, 4, 4), (Dense(2), 0, 1, 4, 2)]),
+        (
+            [Dense(2), Dropout(0.5), Dropout(0.25)],
+            [(fused(Dense(2), 0.5), 0, 0, 4, 2), (Dropout(0.25), 1, 1, 2, 2)],
+        ),
+        ([Dense(2), Dropout(0), Activation("relu")], [(Dense(2, "relu"), 0, 0, 4, 2)]),
+        ([Activation("relu"), Dense(2)], [(Activation("relu"), 0, 0, 4, 4), (Dense(2), 0, 1, 4, 2)]),
+        (
+            [Activation("relu"), Dropout(0.5), Dense(2)],
+            [(fused(Activation("relu"), 0.5), 0, 0, 4, 4), (Dense(2), 0, 1, 4, 2)],
+        ),
+        (
+            [Sequential(Dense(5), Sequential(Activation("relu"), LayerNorm())), Dense(2)],
+            [(Dense(5, "relu"), 0, 0, 4, 5), (LayerNorm(), 1, 1, 5, 5), (Dense(2), 2, 2, 5, 2)],
+        ),
+        (
+            [Residual(Dense(4, "relu"), Dense(4)), Dense(2)],
+            [(Residual(Dense(4, "relu"), Dense(4)), 2, 2, 4, 4), (Dense(2), 2, 3, 4, 2)],
+        ),
+        (
+            [Embedding(9, 3), Embedding(7, 2), Dense(2)],
+            [(Embedding(9, 3), 0, -1, 4, 7), (Embedding(7, 2), 1, -2, 7, 9), (Dense(2), 2, 0, 9, 2)],
+        ),
+    ],
+)
+def test_layers_are_fused_numbered_and_given_their_shapes(layers, found) -> None:
+    """Each with its number among those with parameters, its index for draws, and its widths."""
+    places = place_layers(layers, inputs=4)
+    assert [(p.layer, p.number, p.index, *p.inputs, *p.outputs) for p in places] == found
+
+
+def test_layers_in_containers_are_numbered_before_what_follows() -> None:
+    (residual, last) = place_layers([Residual(LayerNorm(), Dense(4, "relu"), Dense(4)), Dense(2)], 4)
+    assert [child.name for child in residual.children] == ["layers.0", "layers.1", "layers.2"]
+    assert [child.index for child in residual.children] == [0, 1, 2]
+    assert (last.name, last.index) == ("layers.3", 4)
+
+
+@pytest.mark.parametrize("container", [Sequential, Residual])
+@pytest.mark.parametrize("layers", [[], ["relu"], [Embedding(3, 2)]])
+def test_containers_take_layers_that_read_rows_alone(container, layers) -> None:
+    with pytest.raises(ConfigError, match=f"{container.__name__} takes layers"):
+        container(*layers)
+
+
+def test_a_residual_whose_layers_change_the_width_says_so() -> None:
+    with pytest.raises(ConfigError, match="as many outputs as the inputs"):
+        place_layers([Residual(Dense(5)), Dense(2)], 4)
