@@ -66,7 +66,7 @@ class Reducer(Protocol):
 
 
 class OneWorker:
-    """Nobody to share with."""
+    """One worker has all rows: there is nothing to reduce."""
 
     counts_rows = False
 

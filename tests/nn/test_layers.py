@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
+import numpy as np
 import pytest
 
+from nnkit import Network, load
 from nnkit.errors import ConfigError, ModelFileError
 from nnkit.nn.layers import (
     Activation,
@@ -154,3 +158,22 @@ def test_containers_take_layers_that_read_rows_alone(container, layers) -> None:
 def test_a_residual_whose_layers_change_the_width_says_so() -> None:
     with pytest.raises(ConfigError, match="as many outputs as the inputs"):
         place_layers([Residual(Dense(5)), Dense(2)], 4)
+
+
+def test_a_container_is_kept_in_a_model_file_and_shown(tmp_path) -> None:
+    inner = Residual(LayerNorm(), Sequential(Dense(5, "gelu"), Dropout(0.2)), Dense(8))
+    network = Network([Dense(8, "relu"), inner, LayerNorm(), Dense(3)], inputs=6, seed=2)
+    X = np.random.default_rng(0).normal(size=(7, 6))
+    network.save(tmp_path / "model.safetensors", "cross_entropy")
+    again = load(tmp_path / "model.safetensors").network
+    assert again.layers == network.layers
+    for copied in (again, pickle.loads(pickle.dumps(network)), copy.deepcopy(network)):
+        np.testing.assert_array_equal(copied.outputs(X), network.outputs(X))
+    names = [line[:18].rstrip() for line in network.summary().splitlines()]
+    assert names[2:7] == ["Residual", "  LayerNorm", "  Sequential", "    Dense, gelu", "    Dropout, 0.2"]
+    assert network.summary().splitlines()[-1].split()[-1] == "208"
+
+
+def test_a_text_is_no_layer() -> None:
+    with pytest.raises(ConfigError, match="not 'relu'"):
+        Residual("relu")  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ class _Container(Layer):
     members: tuple[Layer, ...]
 
     def __init__(self, *layers: Layer | Sequence[Layer]) -> None:
-        flat = [one for given in layers for one in (given if isinstance(given, Sequence) else [given])]
+        flat = [one for given in layers for one in (given if isinstance(given, list | tuple) else [given])]
         wrong = [one for one in flat if not isinstance(one, Layer) or one.bags]
         if wrong or not flat:
             what = f"not {wrong[0]!r}" if wrong else "and at least one of them"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nnkit.engine.places import Shape, width_of
 from nnkit.nn.layers.base import Layer
-from nnkit.nn.layers.building import all_layers
 
 __all__ = ["layers_in_words", "layers_table"]
 
@@ -35,16 +34,27 @@ def layers_table(layers: Sequence[Layer], inputs: int | None, dtype: str) -> str
     shape: Shape | None = None if inputs is None else (inputs,)
     total = 0
     lines = [("layer", "shape", "parameters")]
-    for layer in all_layers(layers):
+    for depth, layer in _indented(layers):
+        if layer.layers:
+            lines.append(("  " * depth + layer.title(), _in_words(shape), ""))
+            continue
         count = _known(layer, shape, _parameter_count)
         after = _known(layer, shape, lambda one, given: one.output_shape(given))
         total += count or 0
         known = "?" if count is None else f"{count:,}"
-        lines.append((layer.title(), layer.shape_in_words(_in_words(shape), _in_words(after)), known))
+        title = "  " * depth + layer.title()
+        lines.append((title, layer.shape_in_words(_in_words(shape), _in_words(after)), known))
         shape = after
     lines.append(("total", dtype, "?" if inputs is None else f"{total:,}"))
     first, second, third = (max(map(len, column)) for column in zip(*lines, strict=True))
     return "\n".join(f"{name:<{first}}  {shape:<{second}}  {count:>{third}}" for name, shape, count in lines)
+
+
+def _indented(layers: Sequence[Layer], depth: int = 0) -> Iterator[tuple[int, Layer]]:
+    """Yield the layers in their order, a container before those in it, and in how many containers each is."""
+    for layer in layers:
+        yield depth, layer
+        yield from _indented(layer.layers, depth + 1)
 
 
 def _parameter_count(layer: Layer, shape: Shape) -> int:
