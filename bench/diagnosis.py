@@ -1,175 +1,156 @@
-"""Hold the diagnosis against trainings that are sound and ones that are not: `python bench/diagnosis.py`.
+"""Test the diagnosis on sound trainings and on mistakes, and time it: `python bench/diagnosis.py [PART ...]`.
 
-Writes bench/results/diagnosis.json: the false alarms among sound trainings over several seeds; how often a
-mistake that is committed is named, on several data sets; what the diagnosis takes, as a share of a training's
-time; and what trainings come to with the rate that `nnkit tune-rate` suggests, a tenth and ten times of it.
-`--only sound,mistakes,cost,rates` measures some and keeps the others' figures; `--seeds` says how many.
-MNIST, California housing and SMS spam are read from ../shared/data.
+The sound trainings are those of the guides: a serious finding is a false alarm. The greatest figures come
+nearest to a threshold of the findings. A mistake counts as named where one of its findings is found; "found
+instead" stands in the details. The cost is the share of a training's time without the diagnosis that the
+checks before it and the looks during it take; "with / without" are whole trainings in turns.
+
+The parts are sound, mistakes and cost. MNIST, California housing and SMS spam are read from ../shared/data.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from program import DATA, in_turns, parser, require, save
 
+from nnkit.bench.records import Aim, Record, measured, once
 from nnkit.diagnostics.findings import Finding
 from nnkit.errors import DivergenceError
-from nnkit.machine import describe_machine
 from nnkit.runs.config import Config
 from nnkit.runs.run import Run
 
-BENCH = Path(__file__).resolve().parent
-SHARED = BENCH.parents[1] / "shared" / "data"
 REAL = {
-    "california": [f"data.train={SHARED / 'california_housing.csv'}", "data.target=median_house_value"],
-    "sms": [f"data.train={SHARED / 'sms_spam.tsv'}", "data.target=0"],
-    "mnist": [f"data.train={SHARED / 'mnist'}"],
+    "california": [f"data.train={DATA / 'california_housing.csv'}", "data.target=median_house_value"],
+    "sms": [f"data.train={DATA / 'sms_spam.tsv'}", "data.target=0"],
+    "mnist": [f"data.train={DATA / 'mnist'}"],
 }
+SHORTER = {"mnist": "training.epochs=5", "sms": "training.epochs=8", "california": "training.epochs=20"}
 BUILT_IN = ("digits", "iris", "wine", "breast_cancer", "diabetes", "xor", "exam", "moons")
-TANH = ["model.activation=tanh", "model.hidden=[64, 64]"]
-SGD = ["training.optimizer=sgd", "training.learning_rate=0.1"]
-MOMENTUM = ["training.optimizer=momentum", "training.learning_rate=0.02"]
-# Trainings as the guides have them; nothing is wrong with any.
-SOUND: list[tuple[str, list[str]]] = [
-    *((name, []) for name in BUILT_IN),
-    ("california", []),
-    ("sms", []),
-    ("mnist", ["model.hidden=[512, 512]", "model.dropout=0.2", "training.epochs=10"]),
-    ("mnist", ["model.hidden=[128, 64]", "training.epochs=10"]),
-    ("mnist", [*SGD, "model.hidden=[128]", "training.epochs=10"]),
-    ("digits", [*TANH]),
-    ("digits", [*MOMENTUM, "training.batch_size=32"]),
-    ("digits", ["model.activation=gelu", "training.schedule=cosine"]),
-    ("digits", ["model.dropout=0.5", "training.optimizer=rmsprop"]),
-    ("digits", ["model.hidden=[64]", "model.activation=sigmoid"]),
-    ("wine", [*SGD, "training.batch_size=16"]),
-    ("breast_cancer", [*TANH, "training.l2=0.001"]),
-    ("breast_cancer", ["model.activation=leaky_relu", "training.optimizer=adamw"]),
-    ("breast_cancer", [*MOMENTUM, "training.batch_size=16"]),
-    ("iris", ["model.hidden=[]", "training.epochs=50", "training.learning_rate=0.01"]),
-    ("moons", ["model.hidden=[32, 32]", "model.activation=silu", "training.epochs=50"]),
-    ("diabetes", ["model.hidden=[16]", "training.weight_decay=0.01"]),
-    ("california", ["training.loss=huber", "training.schedule=cosine"]),
-    ("california", [*TANH, "training.early_stopping=5"]),
-    ("california", ["model.hidden=[64, 64, 64]", "training.learning_rate=0.003", "training.batch_size=512"]),
-    ("sms", ["training.epochs=10", "training.class_weight=balanced"]),
+EVERY = ", ".join([*BUILT_IN, *REAL])
+SOUND = [
+    *((name, "") for name in BUILT_IN),
+    ("california", ""),
+    ("sms", ""),
+    ("mnist", "model.hidden=[512, 512]; model.dropout=0.2; training.epochs=10"),
+    ("mnist", "model.hidden=[128, 64]; training.epochs=10"),
+    ("mnist", "training.optimizer=sgd; training.learning_rate=0.1; model.hidden=[128]; training.epochs=10"),
+    ("digits", "model.activation=tanh; model.hidden=[64, 64]"),
+    ("digits", "training.optimizer=momentum; training.learning_rate=0.02; training.batch_size=32"),
+    ("digits", "model.activation=gelu; training.schedule=cosine"),
+    ("digits", "model.dropout=0.5; training.optimizer=rmsprop"),
+    ("digits", "model.hidden=[64]; model.activation=sigmoid"),
+    ("wine", "training.optimizer=sgd; training.learning_rate=0.1; training.batch_size=16"),
+    ("breast_cancer", "model.activation=tanh; model.hidden=[64, 64]; training.l2=0.001"),
+    ("breast_cancer", "model.activation=leaky_relu; training.optimizer=adamw"),
+    ("breast_cancer", "training.optimizer=momentum; training.learning_rate=0.02; training.batch_size=16"),
+    ("iris", "model.hidden=[]; training.epochs=50; training.learning_rate=0.01"),
+    ("moons", "model.hidden=[32, 32]; model.activation=silu; training.epochs=50"),
+    ("diabetes", "model.hidden=[16]; training.weight_decay=0.01"),
+    ("california", "training.loss=huber; training.schedule=cosine"),
+    ("california", "model.activation=tanh; model.hidden=[64, 64]; training.early_stopping=5"),
+    ("california", "model.hidden=[64, 64, 64]; training.learning_rate=0.003; training.batch_size=512"),
+    ("sms", "training.epochs=10; training.class_weight=balanced"),
 ]
-GREATEST = ("dead", "saturated", "gradient / weights", "update / weights", "first gradient / last")
-TOO_LARGE = ("diverging_loss", "oscillating_loss", "dead_relus", "large_updates", "saturated_units")
-SHUFFLED = ["model.hidden=[256, 128]", "training.epochs=60", "training.learning_rate=0.003"]
-# Each mistake, the findings that name it, what is set, and where.
-MISTAKES: list[tuple[str, tuple[str, ...], list[str], tuple[str, ...]]] = [
-    ("inputs not scaled", ("unscaled_features",), ["data.scaling=none"], ("california", "wine", "mnist*")),
+
+
+EXPLODING = "model.hidden=[64, 64, 64, 64, 64, 64]; model.initializer={name = 'normal', std = 2.0}"
+TOO_LARGE = "diverging_loss, oscillating_loss, dead_relus, large_updates, saturated_units"
+SHUFFLED = "model.hidden=[256, 128]; training.epochs=60; training.learning_rate=0.003"
+# Its name, the findings that name it, the settings that make it, and its data: names of BUILT_IN or REAL, the
+# latter with * for a single epoch, or what `changed` makes.
+MISTAKES = [
+    ("inputs not scaled", "unscaled_features", "data.scaling=none", "california, wine, mnist*"),
     (
         "sigmoid in five layers",
-        ("saturating_activation",),
-        ["model.hidden=[32, 32, 32, 32, 32]", "model.activation=sigmoid"],
-        ("digits", "breast_cancer", "california"),
+        "saturating_activation",
+        "model.hidden=[32, 32, 32, 32, 32]; model.activation=sigmoid",
+        "digits, breast_cancer, california",
     ),
     (
         "gradients that vanish",
-        ("vanishing_gradients",),
-        ["model.hidden=[32, 32, 32, 32, 32, 32, 32, 32]", "model.activation=sigmoid"],
-        ("digits", "breast_cancer", "wine"),
+        "vanishing_gradients",
+        "model.hidden=[32, 32, 32, 32, 32, 32, 32, 32]; model.activation=sigmoid",
+        "digits, breast_cancer, wine",
     ),
     (
         "gradients that explode",
-        ("exploding_gradients", "diverging_loss"),
-        [
-            "model.hidden=[64, 64, 64, 64, 64, 64]",
-            "model.initializer={name = 'normal', std = 2.0}",
-            "training.optimizer=sgd",
-            "training.learning_rate=1e-12",
-        ],
-        ("digits", "breast_cancer", "california", "wine"),
+        "exploding_gradients, diverging_loss",
+        f"{EXPLODING}; training.optimizer=sgd; training.learning_rate=1e-12",
+        "digits, breast_cancer, california, wine",
     ),
-    ("softmax twice", ("doubled_output",), ["model.output=sigmoid"], ("digits", "iris", "breast_cancer")),
-    (
-        "a regression that ends in ReLU",
-        ("unreachable_targets",),
-        ["model.output=relu"],
-        ("california", "diabetes"),
-    ),
-    ("squared error on two classes", ("unfit_loss",), ["data.task=regression"], ("two classes",)),
-    (
-        "a rate far too small",
-        ("flat_loss", "underfitting"),
-        ["training.learning_rate=1e-7"],
-        (*BUILT_IN, *REAL),
-    ),
-    ("a rate far too large, Adam", TOO_LARGE, ["training.learning_rate=3"], (*BUILT_IN, *REAL)),
-    (
-        "a rate far too large, SGD",
-        TOO_LARGE,
-        ["training.optimizer=sgd", "training.learning_rate=50"],
-        (*BUILT_IN, *REAL),
-    ),
+    ("softmax twice", "doubled_output", "model.output=sigmoid", "digits, iris, breast_cancer"),
+    ("a regression that ends in ReLU", "unreachable_targets", "model.output=relu", "california, diabetes"),
+    ("squared error on two classes", "unfit_loss", "data.task=regression", "two classes"),
+    ("a rate far too small", "flat_loss, underfitting", "training.learning_rate=1e-7", EVERY),
+    ("a rate far too large, Adam", TOO_LARGE, "training.learning_rate=3", EVERY),
+    ("a rate far too large, SGD", TOO_LARGE, "training.optimizer=sgd; training.learning_rate=50", EVERY),
     (
         "ReLUs that a step has killed",
-        ("dead_relus",),
-        ["training.optimizer=sgd", "training.learning_rate=30", "training.clip_norm=1.0"],
-        ("digits", "breast_cancer", "moons", "california", "mnist"),
+        "dead_relus",
+        "training.optimizer=sgd; training.learning_rate=30; training.clip_norm=1.0",
+        "digits, breast_cancer, moons, california, mnist",
     ),
     (
         "saturated by large inputs",
-        ("saturated_units",),
-        ["data.scaling=none", "model.activation=tanh", "model.hidden=[64]"],
-        ("wine", "breast_cancer", "california"),
+        "saturated_units",
+        "data.scaling=none; model.activation=tanh; model.hidden=[64]",
+        "wine, breast_cancer, california",
     ),
     (
         "labels learnt by heart",
-        ("overfitting",),
+        "overfitting",
         SHUFFLED,
-        ("shuffled digits", "shuffled breast_cancer", "shuffled wine"),
+        "shuffled digits, shuffled breast_cancer, shuffled wine",
     ),
     (
         "too small to fit",
-        ("underfitting", "flat_loss"),
-        ["model.hidden=[]", "training.epochs=60", "training.learning_rate=0.01"],
-        ("xor", "rings", "checkerboard"),
+        "underfitting, flat_loss",
+        "model.hidden=[]; training.epochs=60; training.learning_rate=0.01",
+        "xor, rings, checkerboard",
     ),
-    ("a constant column", ("constant_features",), [], ("constant wine", "constant breast_cancer")),
-    ("a column twice", ("duplicated_features",), [], ("twice wine", "twice breast_cancer")),
-    (
-        "the target among the columns",
-        ("target_leak",),
-        [],
-        ("leak wine", "leak breast_cancer", "leak diabetes"),
-    ),
-    ("one class in twenty", ("class_imbalance",), [], ("rare digits", "rare breast_cancer")),
-    ("validation from the training file", ("rows_in_both_shares",), [], ("both wine", "both breast_cancer")),
+    ("a constant column", "constant_features", "", "constant wine, constant breast_cancer"),
+    ("a column twice", "duplicated_features", "", "twice wine, twice breast_cancer"),
+    ("the target among the columns", "target_leak", "", "leak wine, leak breast_cancer, leak diabetes"),
+    ("one class in twenty", "class_imbalance", "", "rare digits, rare breast_cancer"),
+    ("validation from the training file", "rows_in_both_shares", "", "both wine, both breast_cancer"),
 ]
 
 
-def table(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a built-in data set's features and target."""
-    train = Run(config([f"data.train={name}"], Path("unused"))).dataset.train
-    features = np.asarray(train.features, dtype=np.float64).reshape(len(train.target), -1)
-    return features, np.asarray(train.target)
+def prepared(settings: Sequence[str], folder: Path) -> Run:
+    """Return a run into a new folder in a folder."""
+    out = tempfile.mkdtemp(dir=folder)
+    return Run(Config().with_overrides([*settings, f"run.out={out}", "run.device=cpu"]))
+
+
+def split(settings: str) -> list[str]:
+    """Return the settings of a text."""
+    return settings.split("; ") if settings else []
 
 
 def changed(name: str, seed: int, folder: Path) -> list[str]:
-    """Write a data set with a mistake in it; return the settings that train on it."""
+    """Write a data set that has a mistake or is made up; return the settings that train on it."""
     kind, _, source = name.partition(" ")
     generator = np.random.default_rng(seed)
-    path = folder / f"{name.replace(' ', '-')}-{seed}.csv"
-    settings = [f"data.train={path}", "data.target=target"]
     if name in ("rings", "checkerboard", "two classes"):
         X = generator.uniform(-1, 1, (1000, 2))
         inside = np.hypot(*X.T) < 0.8 if name == "rings" else (X[:, 0] > 0) ^ (X[:, 1] > 0)
         y = inside.astype(int) if name == "two classes" else np.where(inside, "in", "out")
+    elif name == "smooth":
+        X = generator.standard_normal((20_000, 20))
+        y = np.tanh(X @ np.linspace(-1, 1, 20)) + 0.1 * generator.standard_normal(len(X))
     else:
-        X, y = table(source)
+        train = prepared([f"data.train={source}"], folder).dataset.train
+        y = np.asarray(train.target)
+        X = np.asarray(train.features, dtype=np.float64).reshape(len(y), -1)
     if kind == "shuffled":
         some = generator.permutation(len(y))[:300]
         X, y = X[some], generator.permutation(y[some])
@@ -181,44 +162,33 @@ def changed(name: str, seed: int, folder: Path) -> list[str]:
         codes = np.unique(y, return_inverse=True)[1]
         X = np.column_stack([X, np.exp(codes / codes.max()) * 7])
     elif kind == "rare":
-        labels, counts = np.unique(y, return_counts=True)
-        rare = np.flatnonzero(y == labels[0])
-        kept = generator.permutation(rare)[: max(4, int(counts[1] // 20))]
-        some = generator.permutation(np.concatenate([kept, np.flatnonzero(y != labels[0])]))
+        values, counts = np.unique(y, return_counts=True)
+        kept = generator.permutation(np.flatnonzero(y == values[0]))[: max(4, int(counts[1] // 20))]
+        some = generator.permutation(np.concatenate([kept, np.flatnonzero(y != values[0])]))
         X, y = X[some], y[some]
-    names = ",".join([*(f"x{column}" for column in range(X.shape[1])), "target"])
-    lines = [
-        ",".join([*map(repr, row), str(label)]) for row, label in zip(X.tolist(), y.tolist(), strict=True)
-    ]
-    path.write_text("\n".join([names, *lines]) + "\n")
-    return [*settings, f"data.validation={path}"] if kind == "both" else settings
-
-
-def config(settings: Sequence[str], folder: Path) -> Config:
-    """Return a config that writes its run into a folder."""
-    return Config().with_overrides([*settings, f"run.out={folder / 'run'}", "run.device=cpu"])
+    path = folder / f"{name.replace(' ', '-')}-{seed}.csv"
+    rows = [[*(f"x{column}" for column in range(X.shape[1])), "target"]]
+    rows += [[*map(repr, row), str(label)] for row, label in zip(X.tolist(), y.tolist(), strict=True)]
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+    validation = [f"data.validation={path}"] if kind == "both" else []
+    return [f"data.train={path}", "data.target=target", *validation]
 
 
 def source(name: str, seed: int, folder: Path) -> list[str]:
-    """Return the settings that name a data set."""
-    if name.endswith("*"):  # a share of its rows is enough
-        return [*REAL[name[:-1]], "training.epochs=1"]
-    if name in REAL:
-        short = {
-            "mnist": ["training.epochs=5"],
-            "sms": ["training.epochs=8"],
-            "california": ["training.epochs=20"],
-        }
-        return [*REAL[name], *short[name]]
-    if name in ("xor", "exam"):  # so few rows are an update or so an epoch
-        return [f"data.train={name}", "training.epochs=200"]
-    return [f"data.train={name}"] if name in BUILT_IN else changed(name, seed, folder)
+    """Return the settings that name the data of a mistake."""
+    if name.rstrip("*") in REAL:
+        short = "training.epochs=1" if name.endswith("*") else SHORTER[name]
+        return [*REAL[name.rstrip("*")], short]
+    if name in BUILT_IN:
+        # An epoch of so few rows is an update or two.
+        return [f"data.train={name}", *(["training.epochs=200"] if name in ("xor", "exam") else [])]
+    return changed(name, seed, folder)
 
 
 def findings(settings: Sequence[str], seed: int) -> tuple[list[Finding], dict[str, float]]:
-    """Train; return what was found before it and on the way, and the figures nearest to a threshold."""
+    """Train; return what was found before and during it, and the figures nearest to a threshold."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(config([*settings, f"run.seed={seed}"], Path(folder)))
+        run = prepared([*settings, f"run.seed={seed}"], Path(folder))
         with suppress(DivergenceError):
             run.train()
         return run.findings, extremes(run)
@@ -228,186 +198,117 @@ def extremes(run: Run) -> dict[str, float]:
     """Return the figures of a run that come nearest to a threshold."""
     looks = [] if run.diagnosis is None else run.diagnosis.figures
     last = looks[-1].layers if looks else ()
-    updates = [layer.update_ratio for look in looks for layer in look.layers]
-    figures: dict[str, list[float]] = {
-        "dead": [layer.dead for layer in last if layer.dead is not None],
-        "saturated": [layer.saturated for layer in last if layer.saturated is not None],
+    figures = {
+        "dead": [layer.dead for layer in last],
+        "saturated": [layer.saturated for layer in last],
         "gradient / weights": [layer.gradient_norm / max(layer.weight_norm, 1e-300) for layer in last],
-        "update / weights": [update for update in updates if update is not None],
+        "update / weights": [layer.update_ratio for look in looks for layer in look.layers],
     }
-    told = {name: float(max(values)) for name, values in figures.items() if values}
     if len(last) > 1:
-        told["first gradient / last"] = float(last[0].gradient_norm / max(last[-1].gradient_norm, 1e-300))
-    return told
+        ratio = last[0].gradient_norm / max(last[-1].gradient_norm, 1e-300)
+        figures |= {"first gradient / last": [ratio], "last gradient / first": [1 / max(ratio, 1e-300)]}
+    known = {name: [value for value in values if value is not None] for name, values in figures.items()}
+    return {name: float(max(values)) for name, values in known.items() if values}
 
 
-def sound(seeds: int) -> dict[str, Any]:
+def sound(seeds: int, tiny: bool) -> Iterator[Record]:
     """Count the false alarms of sound trainings."""
-    trainings = []
-    for name, settings in SOUND:
-        given = [*REAL.get(name, [f"data.train={name}"]), *settings]
+    found, greatest, alarmed = [], dict[str, float](), []
+    for name, settings in SOUND[:2] if tiny else SOUND:
+        given = [*REAL.get(name, [f"data.train={name}"]), *split(settings)]
         for seed in range(seeds):
-            found, figures = findings(given, seed)
-            alarms = [
-                {"name": finding.name, "severity": finding.severity, "seen": finding.seen}
-                for finding in found
-            ]
-            trainings.append(
-                {"data": name, "settings": settings, "seed": seed, "findings": alarms, **figures}
-            )
-            print(name, settings, seed, [f"{a['name']}: {a['seen']}" for a in alarms], flush=True)
-    serious = sum(any(a["severity"] == "serious" for a in t["findings"]) for t in trainings)
-    return {
-        "seeds": seeds,
-        "kinds": len(SOUND),
-        "trainings": len(trainings),
-        "with a serious alarm": serious,
-        "greatest": {key: max(t.get(key, 0.0) for t in trainings) for key in GREATEST},
-        "least first gradient / last": min(t.get("first gradient / last", 1.0) for t in trainings),
-        "with any finding": sum(bool(t["findings"]) for t in trainings),
-        "those": [training for training in trainings if training["findings"]],
+            seen, figures = findings(given, seed)
+            found.append({finding.severity for finding in seen})
+            greatest |= {key: max(value, greatest.get(key, 0.0)) for key, value in figures.items()}
+            if seen:
+                names = [f"{finding.name}: {finding.seen}" for finding in seen]
+                alarmed.append({"data": name, "settings": settings, "seed": seed, "findings": names})
+    serious = sum("serious" in severities for severities in found) / len(found)
+    figures = {
+        "with a serious finding": once("%", serious, Aim("<=", 0.0)),
+        "with any finding": once("%", len(alarmed) / len(found)),
+        **{f"greatest {key}": once("", value) for key, value in greatest.items()},
     }
+    parameters = {"trainings": len(found), "kinds": len(found) // seeds}
+    details = {"with findings": alarmed}
+    yield Record("sound", "sound trainings", parameters=parameters, figures=figures, details=details)
 
 
-def mistakes(seeds: int) -> list[dict[str, Any]]:
-    """Commit each mistake and count how often it is named."""
-    told = []
-    with tempfile.TemporaryDirectory() as folder:
-        for mistake, names, settings, places in MISTAKES:
-            missed, committed = [], 0
-            for place in places:
-                for seed in range(seeds):
-                    found = [
-                        f.name for f in findings([*source(place, seed, Path(folder)), *settings], seed)[0]
-                    ]
-                    committed += 1
-                    if not set(found) & set(names):
-                        missed.append({"data": place, "seed": seed, "found instead": found})
-            told.append(
-                {
-                    "mistake": mistake,
-                    "named by": list(names),
-                    "settings": settings,
-                    "data": list(places),
-                    "committed": committed,
-                    "named": committed - len(missed),
-                    "missed": missed,
-                }
-            )
-            print(mistake, f"{committed - len(missed)} of {committed}", missed, flush=True)
-    return told
+def mistakes(seeds: int, tiny: bool) -> Iterator[Record]:
+    """Make each mistake on several data sets, and count how often it is named."""
+    for mistake, names, settings, data in MISTAKES[-3:] if tiny else MISTAKES:
+        missed, made = [], 0
+        for place in data.split(", "):
+            for seed in range(seeds):
+                with tempfile.TemporaryDirectory() as folder:
+                    given = [*source(place, seed, Path(folder)), *split(settings)]
+                    found = {finding.name for finding in findings(given, seed)[0]}
+                made += 1
+                if not found & set(names.split(", ")):
+                    missed.append({"data": place, "seed": seed, "found instead": sorted(found)})
+        figures = {"named": once("%", 1 - len(missed) / made)}
+        parameters = {"made": made, "data": data}
+        details = {"findings": names, "settings": settings, "missed": missed}
+        yield Record("mistakes", mistake, parameters=parameters, figures=figures, details=details)
 
 
-def cost(repeats: int) -> list[dict[str, Any]]:
-    """Train with the diagnosis and without in turns; time the looks and the checks by themselves too."""
-    told = []
-    with tempfile.TemporaryDirectory() as folder:
-        small = Path(folder) / "small.csv"
-        X = np.random.default_rng(0).standard_normal((20_000, 21))
-        X[:, -1] = np.tanh(X[:, :20] @ np.linspace(-1, 1, 20)) + 0.1 * X[:, -1]
-        np.savetxt(
-            small,
-            X,
-            delimiter=",",
-            fmt="%.5g",
-            header=",".join("abcdefghijklmnopqrst") + ",target",
-            comments="",
-        )
+def cost(seeds: int, tiny: bool) -> Iterator[Record]:
+    """Train with the diagnosis and without in turns, and time the checks and the looks by themselves."""
+    small = "model.hidden=[64, 64]; training.batch_size=32"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         cases = {
             "MNIST, 784-512-512-10": [*REAL["mnist"], "model.hidden=[512, 512]", "training.epochs=5"],
             "California housing": REAL["california"],
-            "20-64-64-1, batch 32": [
-                f"data.train={small}",
-                "model.hidden=[64, 64]",
-                "training.batch_size=32",
-            ],
+            "20-64-64-1, batch 32": [*changed("smooth", 0, folder), *split(small)],
         }
-        for name, settings in cases.items():
-            told.append({"what": name, **_cost_of(settings, Path(folder), repeats)})
-            print(told[-1], flush=True)
-    return told
+        for name, settings in list(cases.items())[-1:] if tiny else cases.items():
+            yield cost_of(name, settings, folder, 1 if tiny else 5)
 
 
-def _cost_of(settings: list[str], folder: Path, repeats: int) -> dict[str, Any]:
-    run = Run(config(settings, folder))
+def cost_of(name: str, settings: list[str], folder: Path, turns: int) -> Record:
+    """Return a training's record."""
+    run = prepared(settings, folder)
     rows = run.encoded()
-    checks = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        run._found(rows)
-        checks.append(time.perf_counter() - began)
-    seconds: dict[bool, list[float]] = {True: [], False: []}
+    checks = in_turns({"checks": partial(run.check, rows)}, turns, rest=0.0)["checks"]
+    taken: dict[bool, list[float]] = {True: [], False: []}
     looks = []
-    for turn in range(repeats + 1):
+    for turn in range(turns + 1):
         for on in (True, False) if turn % 2 else (False, True):
-            watched = Run(config([*settings, f"run.diagnostics={str(on).lower()}"], folder))
+            watched = prepared([*settings, f"run.diagnostics={str(on).lower()}"], folder)
             began = time.perf_counter()
             watched.train()
-            took = time.perf_counter() - began
             if turn:  # the first compiles
-                seconds[on].append(took)
+                taken[on].append(time.perf_counter() - began)
                 if watched.diagnosis is not None:
                     looks.append(watched.diagnosis.seconds)
-    without = statistics.median(seconds[False])
-    ratios = [a / b for a, b in zip(seconds[True], seconds[False], strict=True)]
-    return {
-        "seconds without": seconds[False],
-        "seconds with": seconds[True],
-        "with / without": ratios,
-        "checks before, seconds": statistics.median(checks[1:]),
-        "looks, seconds": statistics.median(looks),
-        "share": (statistics.median(checks[1:]) + statistics.median(looks)) / without,
+    with_it, without = np.array(taken[True]), np.array(taken[False])
+    share = (np.median(checks) + np.median(looks)) / np.median(without)
+    figures = {
+        "without": measured("s", without),
+        "checks": measured("s", checks),
+        "looks": measured("s", np.array(looks)),
+        "checks and looks / without": once("%", share, Aim("<=", 0.01)),
+        "with / without": measured("", with_it / without),
     }
+    details = {"seconds with": with_it.tolist(), "seconds without": without.tolist()}
+    return Record("cost", name, figures=figures, details=details)
 
 
-def rates() -> Iterator[dict[str, Any]]:
-    """Train with the rate that the range test suggests, a tenth and ten times of it."""
-    for name in ("mnist", "california", "sms", "iris", "digits"):
-        given = [*REAL.get(name, [f"data.train={name}"]), *(["training.epochs=5"] if name == "mnist" else [])]
-        with tempfile.TemporaryDirectory() as folder:
-            curve = Run(config(given, Path(folder))).tune_rate(1e-6, 10.0, 200)
-            scores = {}
-            for factor in (0.1, 1.0, 10.0):
-                results = []
-                for seed in range(3):
-                    rate = curve.suggested * factor
-                    run = Run(
-                        config([*given, f"training.learning_rate={rate!r}", f"run.seed={seed}"], Path(folder))
-                    )
-                    try:
-                        metrics = run.train().metrics
-                        results.append(metrics["accuracy"] if "accuracy" in metrics else metrics["r2"])
-                    except DivergenceError:
-                        results.append(None)
-                scores[f"{factor:g}"] = results
-        told = {"data": name, "suggested": curve.suggested, "least": curve.least, "metric": scores}
-        print(told, flush=True)
-        yield told
+PARTS = {"sound": sound, "mistakes": mistakes, "cost": cost}
 
 
 def main() -> None:
-    """Write bench/results/diagnosis.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="sound,mistakes,cost,rates")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    """Measure and save; the other parts keep their earlier records."""
+    options = parser(__doc__, PARTS)
+    options.add_argument("--seeds", type=int, default=3)
+    given = options.parse_args()
+    if not given.tiny:
+        require("mnist")
     logging.getLogger("nnkit").setLevel(logging.CRITICAL)
-    if not SHARED.is_dir():
-        raise SystemExit(f"{SHARED} is not there")
-    path = BENCH / "results" / "diagnosis.json"
-    record = json.loads(path.read_text()) if path.is_file() else {}
-    record["machine"] = describe_machine()
-    measures = {
-        "sound": lambda: sound(given.seeds),
-        "mistakes": lambda: mistakes(given.seeds),
-        "cost": lambda: cost(given.repeats),
-        "rates": lambda: list(rates()),
-    }
-    for part in given.only.split(","):
-        record[part] = measures[part]()
-        path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {path.relative_to(BENCH.parent)}")
+    seeds = 1 if given.tiny else given.seeds
+    made = chain.from_iterable(PARTS[part](seeds, given.tiny) for part in given.parts or PARTS)
+    save(given, "The diagnosis", __doc__, made, keep=True)
 
 
 if __name__ == "__main__":

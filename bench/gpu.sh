@@ -12,9 +12,9 @@
 #
 # Compiled kernels stay in build/gpu/cache for the next call; on a fresh machine, `--cache cache.tar.gz` unpacks
 # what an earlier call packed. Missing packages are installed from wheels/ (NNKIT_WHEELS names another folder); a
-# message says which are missing, and the command that downloads them. Afterwards, where the records came back to:
+# message says which are missing, and the command that downloads them. Afterwards, where the results came back to:
 #
-#     python bench/gpu.py merge a/gpu-h200.json b/gpu-h200.json ... && python bench/report.py
+#     python bench/gpu merge a/gpu-h200.json b/gpu-h200.json ... && python bench/report.py
 #
 # Without a device, a dry run whose figures mean nothing: bench/gpu.sh --device cpu --quick --no-peers
 set -euo pipefail
@@ -26,4 +26,4 @@ export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 export NNKIT_CACHE="${NNKIT_CACHE:-$PWD/build/gpu/cache}"
 export CUPY_CACHE_DIR="${CUPY_CACHE_DIR:-$NNKIT_CACHE/cupy}"
 "$python" bench/bare.py "$site" --wheels "${NNKIT_WHEELS:-wheels}" "$@"
-exec "$python" bench/gpu.py run "$@"
+exec "$python" bench/gpu run "$@"

@@ -1,52 +1,56 @@
-"""Train from a folder of 5,000 generated JPEGs and write it as JSON: `python bench/pictures.py [NAME]`.
+"""Train from a folder of generated JPEGs, its time and its memory: `python bench/pictures.py`.
 
-Two classes, round and cornered shapes, of one distribution of sizes, colours and textures: a picture's mean
-says nothing of its class. Sizes, qualities, colour modes and EXIF orientations differ. Every command runs in
-a process of its own, the first with an empty cache of pictures, the second after it.
+Two classes, round and cornered shapes, of one distribution of sizes, colours and textures, so that a
+picture's mean does not give its class away. Sizes, qualities, colour modes and EXIF orientations differ.
+Every training is a process of its own, the first of each turn with an empty cache of pictures. The accuracy
+is that of 1,000 other pictures.
 
-Memory is counted three ways: the peak of the whole process; what it is above that of the same training (the
-same libraries, network, batches and checkpoints; decoding, or reading the cache) from 450 pictures, in terms
-of the bytes that the others add to the cache, which is what pictures cost; and the peaks of anonymous and of
-mapped pages, sampled. The bound of 1.5 times the cache is on the second; one training of larger pictures and
-a small network keeps it with the whole process counted.
+What pictures cost in memory is the peak above that of the same training (the same libraries, network,
+batches and checkpoints) from 450 pictures, in terms of the bytes that the others add to the cache. One
+training of larger pictures with a small network keeps the bound with the whole process counted.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import statistics
-import subprocess
-import sys
+import shutil
 import tempfile
-import time
-from itertools import product
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BENCH = Path(__file__).resolve().parent
-TRAINING, TESTING, FEW = 5_000, 1_000, 450  # whose last batch is as small as that of all: the same kernels
-RUNS = 3
-AIM = 1.5  # times the cache's size
-LARGE = ["--set", "data.image_size=256", "--hidden", "16", "--batch-size", "32", "--learning-rate", "1e-5"]
-AUGMENT = "data.augment={shift = 0.1, flip = true, erase = 0.2}"
+import numpy as np
+from program import in_a_process, parser, run_nnkit, save
+
+from nnkit.bench.records import Aim, Record, measured, once
+
+AIM = Aim("<=", 1.5)
+AUGMENT = ["--set", "data.augment={shift = 0.1, flip = true, erase = 0.2}", "--epochs", "60"]
+LARGE = "--set data.image_size=256 --hidden 16 --batch-size 32 --learning-rate 1e-5".split()
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pictures to train on, to test with, and fewer whose last batch is as long; turns."""
+
+    training: int = 5000
+    testing: int = 1000
+    few: int = 450
+    turns: int = 3
 
 
 def generate(folder: Path, count: int, seed: int) -> None:
     """Draw `count` JPEGs, half of each class, the same for the same seed."""
-    import numpy as np
-
-    for label in ("cornered", "round"):
-        (folder / label).mkdir(parents=True)
     for number in range(count):
         label = ("cornered", "round")[number % 2]
+        (folder / label).mkdir(parents=True, exist_ok=True)
         draw(np.random.default_rng([seed, number]), label, folder / label / f"{number:05}.jpg")
 
 
-def draw(random: Any, label: str, path: Path) -> None:
-    """Draw one bright shape on a dark ground, both with noise, and save it in a mode of its own."""
-    import numpy as np
+def draw(random: np.random.Generator, label: str, path: Path) -> None:
+    """Draw one bright shape on a dark ground, both with noise, and save it in a drawn mode."""
     from PIL import Image, ImageDraw
 
     width, height = (int(side) for side in random.integers(96, 481, 2))
@@ -63,163 +67,80 @@ def draw(random: Any, label: str, path: Path) -> None:
     else:
         corners = int(random.integers(3, 5))
         radius = (area / (corners / 2 * np.sin(2 * np.pi / corners))) ** 0.5
-        turn = random.uniform(0, 2 * np.pi)
-        angles = turn + 2 * np.pi * np.arange(corners) / corners
-        points = [(x + radius * np.cos(angle), y + radius * np.sin(angle)) for angle in angles]
-        ImageDraw.Draw(mask).polygon(points, fill=255)
+        ImageDraw.Draw(mask).regular_polygon((x, y, radius), corners, random.uniform(0, 360), fill=255)
     inside = np.asarray(mask)[:, :, None] > 0
     wave = 25 * np.sin(np.arange(width) * random.uniform(0.05, 0.5) + random.uniform(0, 6))[None, :, None]
     noise = random.integers(-25, 26, (height, width, 1))
     pixels = np.clip(np.where(inside, shape, ground) + wave + noise, 0, 255).astype(np.uint8)
-    mode = random.choice(["RGB", "RGB", "RGB", "RGB", "L", "CMYK"])
-    image, exif = Image.fromarray(pixels).convert(mode), Image.Exif()
+    image = Image.fromarray(pixels).convert(random.choice(["RGB", "RGB", "RGB", "RGB", "L", "CMYK"]))
+    exif = Image.Exif()
     exif[0x0112] = int(random.choice([1, 1, 1, 3, 6, 8]))
     image.save(path, quality=int(random.integers(60, 96)), progressive=bool(random.random() < 0.3), exif=exif)
 
 
-def run(arguments: list[str], cache: Path) -> dict[str, Any]:
-    """Run an nnkit command; return what it printed, its seconds and its peaks of memory in MiB."""
-    command = [sys.executable, "-c", "from nnkit.cli import main; main()", *arguments]
-    environment = {**os.environ, "NNKIT_CACHE": str(cache)}
-    began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output)
-        peaks = {"RssAnon": 0, "RssFile": 0}
-        while True:
-            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if ended:
-                break
-            _sample(process.pid, peaks)
-            time.sleep(0.02)
-        seconds = time.perf_counter() - began
-        output.seek(0)
-        printed = output.read()
-    if status != 0:
-        raise SystemExit(f"nnkit {' '.join(arguments)} ended with status {status}\n{printed}")
-    # No library is loaded here before: a child's peak counts its parent's at the fork.
+def train(folder: Path, source: str, *options: str) -> dict[str, float]:
+    """Train from a folder of pictures, test on the test pictures, and return the figures."""
+    run, cache = Path(tempfile.mkdtemp(dir=folder)), folder / "cache"
+    ended = run_nnkit(["train", str(folder / source), "--out", str(run), *options], cache)
+    ready = re.search(r"(?:decoded|read from the cache) in ([\d.]+) s", ended.printed)
+    assert ready is not None, ended.printed
+    tested = run_nnkit(["evaluate", str(run), str(folder / "testing"), "--json"], cache)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
-        "printed": printed,
-        "seconds": seconds,
-        "peak MiB": usage.ru_maxrss / 1024,
-        "peak of anonymous pages, sampled, MiB": peaks["RssAnon"] / 1024,
-        "peak of mapped pages, sampled, MiB": peaks["RssFile"] / 1024,
+        "pictures ready": float(ready[1]),
+        "process": ended.seconds,
+        "peak memory": ended.peak,
+        "throughput": float(np.median([row["samples_per_second"] for row in rows])),
+        "test accuracy": json.loads(tested.printed)["metrics"]["accuracy"],
     }
 
 
-def _sample(process: int, peaks: dict[str, int]) -> None:
-    try:
-        text = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-    except OSError:
-        return
-    for name in peaks:
-        found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
-        peaks[name] = max(peaks[name], int(found[1])) if found else peaks[name]
+def cached_bytes(folder: Path) -> int:
+    """Return the size of the largest array in the cache of pictures."""
+    return max(path.stat().st_size for path in (folder / "cache" / "pictures").glob("*.npy"))
 
 
-def train(name: str, data: Path, folder: Path, cache: Path, options: list[str]) -> dict[str, Any]:
-    """Train from a folder and measure the model on the test pictures."""
-    out = folder / name
-    result = run(["train", str(data), "--out", str(out), *options], cache)
-    printed = result.pop("printed")
-    line = next(line for line in printed.splitlines() if line.startswith("data "))
-    seconds = float(re.search(r"(?:decoded|read from the cache) in ([\d.]+) s", line)[1])  # type: ignore[index]
-    evaluated = json.loads(run(["evaluate", str(out), str(folder / "testing"), "--json"], cache)["printed"])
-    metrics = evaluated["metrics"]
-    rows = [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
-    return {
-        "said": line.split("; ")[-1].split(",")[0].strip(" )"),
-        "pictures ready after, seconds": seconds,
-        **result,
-        "samples a second": statistics.median(row["samples_per_second"] for row in rows),
-        "test accuracy": metrics["accuracy"],
-        "test log loss": metrics["log_loss"],
-    }
+def record(section: str, name: str, runs: list[dict[str, float]], **more: Any) -> Record:
+    """Return a record of the same training in several turns."""
+    units = {"pictures ready": "s", "process": "s", "peak memory": "B", "throughput": "samples/s"}
+    units["test accuracy"] = "%"
+    figures = {key: measured(unit, np.array([run[key] for run in runs])) for key, unit in units.items()}
+    return Record(section, name, figures={**figures, **more})
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Generate the pictures and train from them: few, all, all again."""
-    for name, count, seed in (("training", TRAINING, 0), ("testing", TESTING, 1), ("few", FEW, 2)):
-        arguments = [str(folder / name), str(count), str(seed)]
-        subprocess.run([sys.executable, __file__, "--generate", *arguments], check=True)
-    files = list((folder / "training").rglob("*.jpg"))
-    cache = folder / "cache"
-    train("compiling", folder / "few", folder, cache, [])
-    runs: dict[str, list[dict[str, Any]]] = {"first run": [], "second run": []}
-    few: dict[str, list[dict[str, Any]]] = {"first run": [], "second run": []}
-    for turn, (source, found) in product(range(RUNS), (("few", few), ("training", runs))):
-        for kept in (cache / "pictures").glob("*"):
-            kept.unlink()
-        for which in found:
-            name = f"{source}, {which} {turn}"
-            found[which].append(train(name.replace(" ", "-"), folder / source, folder, cache, []))
-            show(name, found[which][-1])
-            size = _kept(cache)
-    added = size * (TRAINING - FEW) / TRAINING
-    augmented = train("augmented", folder / "training", folder, cache, ["--set", AUGMENT, "--epochs", "60"])
-    show("augmented", augmented)
-    large = train("large", folder / "training", folder, cache, LARGE)
-    show("large", large)
-    large |= {"options": " ".join(LARGE), "cache MiB": _kept(cache)}
-    large["whole process, times the cache"] = large["peak MiB"] / large["cache MiB"]
-    above = {
-        which: [run["peak MiB"] - less["peak MiB"] for run, less in zip(runs[which], few[which], strict=True)]
-        for which in runs
-    }
-    return {
-        "pictures": {
-            "files": len(files),
-            "MiB of files": sum(path.stat().st_size for path in files) / 2**20,
-            "tested on": TESTING,
-        },
-        "cache MiB": size,
-        "pictures decoded a second": [
-            len(files) / run["pictures ready after, seconds"] for run in runs["first run"]
-        ],
-        **runs,
-        f"the same training from {FEW} pictures": few,
-        "augmented, 60 epochs": augmented,
-        "larger pictures, whole process counted": large,
-        f"peak above that of {FEW} pictures, MiB": above,
-        "times the cache": {which: [more / added for more in found] for which, found in above.items()},
-        "aim": AIM,
-        "reached": max(more for found in above.values() for more in found) <= AIM * added,
-    }
-
-
-def _kept(cache: Path) -> float:
-    """Return the size of the largest array in the cache, in MiB."""
-    return max(kept.stat().st_size for kept in (cache / "pictures").glob("*.npy")) / 2**20
-
-
-def show(name: str, result: dict[str, Any]) -> None:
-    """Print a training's figures."""
-    print(
-        f"{name}: {result['said']}, {result['seconds']:.1f} s, peak {result['peak MiB']:.0f} MiB, "
-        f"test accuracy {result['test accuracy']:.4f}",
-        flush=True,
+def records(size: Size, folder: Path) -> Iterator[Record]:
+    """Generate the pictures and train from few and from all, with an empty cache and after it."""
+    for name, count, seed in (
+        ("training", size.training, 0),
+        ("testing", size.testing, 1),
+        ("few", size.few, 2),
+    ):
+        # In a process of its own, so that this one stays smaller than the trainings.
+        in_a_process(generate, folder / name, count, seed)
+    train(folder, "few")  # compiles
+    runs: dict[str, list[dict[str, float]]] = {}
+    for _ in range(size.turns):
+        for source in ("few", "training"):
+            shutil.rmtree(folder / "cache" / "pictures", ignore_errors=True)
+            for which in ("first run", "second run"):
+                runs.setdefault(f"{source} {which}", []).append(train(folder, source))
+    added = cached_bytes(folder) * (size.training - size.few) / size.training
+    for which in ("first run", "second run"):
+        few, every = runs[f"few {which}"], runs[f"training {which}"]
+        above = [more["peak memory"] - less["peak memory"] for more, less in zip(every, few, strict=True)]
+        yield record("pictures", f"{which}, {size.few:,} pictures", few)
+        more = {"memory / cache": measured("", np.array(above) / added, AIM)}
+        yield record("pictures", f"{which}, {size.training:,} pictures", every, **more)
+    yield record("pictures", "moved, mirrored and erased, 60 epochs", [train(folder, "training", *AUGMENT)])
+    large = train(folder, "training", *LARGE)
+    whole = once("", large["peak memory"] / cached_bytes(folder), AIM)
+    yield record(
+        "pictures", "256 × 256 pixels, 16 units, whole process", [large], **{"memory / cache": whole}
     )
-
-
-def main() -> None:
-    """Write bench/results/NAME.json."""
-    if sys.argv[1:2] == ["--generate"]:
-        generate(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
-        return
-    name = sys.argv[1] if len(sys.argv) > 1 else "pictures"
-    with tempfile.TemporaryDirectory() as folder:
-        results = measure(Path(folder))
-    from nnkit.machine import describe_machine
-
-    path = BENCH / "results" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"machine": describe_machine(), **results}, indent=2) + "\n")
-    ratios = {name: f"{statistics.median(found):.2f}" for name, found in results["times the cache"].items()}
-    print(
-        f"peak above that of {FEW} pictures, in times of the cache of {results['cache MiB']:.1f} MiB: "
-        f"{ratios}"
-    )
-    print(f"written to {path.relative_to(BENCH.parent)}")
 
 
 if __name__ == "__main__":
-    main()
+    given = parser(__doc__).parse_args()
+    chosen = Size(120, 40, 60, 1) if given.tiny else Size()
+    with tempfile.TemporaryDirectory() as scratch:
+        save(given, "From a folder of pictures", __doc__, records(chosen, Path(scratch)))

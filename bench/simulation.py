@@ -8,56 +8,67 @@ Written to bench/results/simulated-cuda12.json, or 13.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH.parent / "tests"))
 
+from simulated import ORDERS  # noqa: E402
 from simulated.runs import DEVICES, installed_cuda, run_tests, run_training  # noqa: E402
 
+from nnkit.bench.records import Aim, Record, Result, once, save_result  # noqa: E402
 
-def order(name: str) -> dict[str, Any]:
-    """Return what the tests came to in one order."""
-    began = time.perf_counter()
-    done = run_tests(name)
-    if done.status:
-        print(done.output)
-    return {"order": name, "seconds": round(time.perf_counter() - began), **done.counts, **done.device}
+ABOUT = (
+    "numba-cuda compiles, links, loads and launches every kernel against a stand-in for CUDA's driver, and "
+    "the CPU executes its LLVM IR in the launch's blocks and threads, with real barriers. NumPy stands in "
+    "for CuPy and cuBLASLt. Writes beside an array are found. Not shown: PTX and machine code, fused "
+    "multiply-adds, the last bits of CUDA's functions, a missing fence, misaligned accesses, threads that "
+    "interleave between two barriers, CuPy's and cuBLASLt's own code, time."
+)
 
 
-def device(capability: int, driver: int, cache: Path) -> dict[str, Any]:
-    """Return what a training on one device came to: its largest difference from the CPU's losses."""
-    found = run_training(capability, driver, cache)
-    pairs = zip(found["losses"], found["cpu"], strict=True)
-    return {
-        "capability": capability / 10,
-        "driver": f"{driver // 1000}.{driver % 1000 // 10}",
-        "errors": found["errors"],
-        "launches": found["launches"],
-        "difference": max(abs(ours - cpu) / abs(cpu) for ours, cpu in pairs),
-    }
+def measured(with_tests: bool) -> Iterator[Record]:
+    """Run the tests in each order, then the trainings on each device."""
+    none = Aim("<=", 0)
+    for order in ORDERS if with_tests else ():
+        began = time.perf_counter()
+        done = run_tests(order)
+        if done.status:
+            print(done.output)
+        figures = {name: once("", count) for name, count in {**done.counts, **done.device}.items()}
+        figures["failed"] = once("", done.counts.get("failed", 0), none)
+        figures["time"] = once("s", round(time.perf_counter() - began))
+        yield Record("tests", order, "cuda", figures=figures)
+    with TemporaryDirectory() as cache:
+        for capability, driver in DEVICES[installed_cuda()]:
+            found = run_training(capability, driver, Path(cache))
+            pairs = zip(found["losses"], found["cpu"], strict=True)
+            difference = max(abs(ours - cpu) / abs(cpu) for ours, cpu in pairs)
+            figures = {
+                "errors": once("", len(found["errors"]), none),
+                "launches": once("", found["launches"]),
+                "difference": once("", difference, Aim("<=", 1e-6)),
+            }
+            named = f"{driver // 1000}.{driver % 1000 // 10}"
+            kind: dict[str, int | float | str] = {"compute capability": capability / 10, "driver": named}
+            details = {"errors": found["errors"]}
+            yield Record("trainings", "training", "cuda", "fp32", kind, figures, details=details)
 
 
 def main() -> None:
-    """Write the record."""
-    cuda, orders = installed_cuda(), () if "--no-tests" in sys.argv else ("forward", "backward", "random")
-    path = BENCH / "results" / f"simulated-cuda{cuda}.json"
-    linker = "nvidia-nvjitlink-cu12" if cuda == 12 else "nvidia-nvjitlink"
-    packages = ("numba-cuda", "llvmlite", "cuda-bindings", linker)
-    record: dict[str, Any] = {
-        "simulated": {name: version(name) for name in packages},
-        "orders": [order(name) for name in orders],
-    }
-    with TemporaryDirectory() as cache:
-        record["devices"] = [device(*kind, Path(cache)) for kind in DEVICES[cuda]]
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {path}")
+    """Write the result."""
+    cuda, when = installed_cuda(), time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    packages = ["numba-cuda", "llvmlite", "cuda-bindings", f"nvidia-nvjitlink{'-cu12' * (cuda == 12)}"]
+    title = f"The CUDA backend on a simulated device, CUDA {cuda}"
+    command = " ".join(["python bench/simulation.py", *sys.argv[1:]])
+    result = Result(title, command, {name: version(name) for name in packages}, "full", when, ABOUT)
+    result.records = list(measured("--no-tests" not in sys.argv))
+    save_result(result, BENCH / "results" / f"simulated-cuda{cuda}.json")
 
 
 if __name__ == "__main__":

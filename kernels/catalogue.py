@@ -1,8 +1,8 @@
 """Every kernel declared once: what it reads and writes, under which flags, and which formulas it inlines.
 
-What a kernel computes stands in its templates, one for each device; what is known of it without reading them
-stands here. The bytes that it moves, whether two operations touch one array, and what a CUDA kernel reads in
-groups of four all follow from these declarations. A test compares them with the specialised sources.
+A kernel's templates, one for each device, say what it computes. From its declaration follow the bytes that it
+moves, whether two operations touch one array, and what a CUDA kernel reads in groups of four. A test compares
+the declarations with the specialised sources.
 
 Order: the declaration, the catalogue.
 """
@@ -10,7 +10,7 @@ Order: the declaration, the catalogue.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from types import CodeType
 from typing import Any, Literal
@@ -34,7 +34,7 @@ class Argument:
     use : {"in", "out", "inout", "figures", "scratch", "shape", "number"}
         Arrays that are read, written or both; ``figures`` are arrays of a handful of numbers, such as the
         step's counters, which count neither as traffic nor as results; ``scratch`` holds nothing before or
-        after; of ``shape`` the shape alone is read, by the kernel or by what lays it over its arrays;
+        after; of ``shape`` only the shape is read, by the kernel or by the code that chooses its grid;
         ``number`` is a scalar.
     when : str
         The condition under which the kernel takes it, an expression over the flags; empty for always.
@@ -94,7 +94,7 @@ class Declaration:
     device : {"", "host"}
         ``host`` for a kernel that no other device is asked for.
     host_flags : tuple of str
-        The flags that are on for arrays in the host's memory alone.
+        The flags that are on only for arrays in the host's memory.
     """
 
     name: str
@@ -119,8 +119,8 @@ class Declaration:
     def moved(self, flags: Flags, arguments: Mapping[str, Any], rows_seen: int = 0) -> int:
         """Return the bytes of each array read, once, and of each array written, once.
 
-        A gather is taken to read every row of its source, and a lookup every bag: a batch as large as the
-        data set. What a sort holds in between is not counted.
+        Gathers and lookups are counted as if the batch were the whole data set. The intermediate arrays of a
+        sort are not counted.
 
         Parameters
         ----------
@@ -142,341 +142,264 @@ class Declaration:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The catalogue.
+# The catalogue, as a table: a kernel's name, then indented its flags, formulas and arguments. A line of
+# arguments begins with their use; `if` precedes the condition under which the kernel takes them. @fours,
+# @of_rows, @host and @cuda are what `Argument` says of `fours`, `of_rows` and `device`; after a kernel's
+# name, @host is its device.
 # ---------------------------------------------------------------------------------------------------------
-
-
-def _arrays(use: Use, texts: str, **how: Any) -> tuple[Argument, ...]:
-    """Return arguments of one use, each written as a name with its shape, as in ``bias[columns]``."""
-    parts = (text.rstrip("]").partition("[") for text in texts.split())
-    return tuple(
-        Argument(name, use, shape=tuple(shape.split(",") if shape else ()), **how) for name, _, shape in parts
-    )
-
-
-def _declared(
-    name: str,
-    flags: str,
-    formulas: str,
-    *arguments: tuple[Argument, ...],
-    device: Literal["", "host"] = "",
-    host_flags: str = "",
-) -> Declaration:
-    flat = tuple(argument for group in arguments for argument in group)
-    every = tuple(sorted((*flags.split(), *host_flags.split())))
-    return Declaration(name, every, tuple(formulas.split()), flat, device, tuple(host_flags.split()))
-
 
 _COUNTERS, _SCALARS = f"counters[{COUNTERS}]", f"scalars[{SCALARS}]"
 _SEGMENTS, _COPIES = f"segments[segments,{SEGMENT_COLUMNS}]", f"copies[segments,{COPY_COLUMNS}]"
-_BATCH = (
-    *_arrays("figures", _COUNTERS),
-    *_arrays("in", "order[*]", when="SHUFFLED"),
-    *_arrays("number", "batch_size"),
-)
-_SCALED = (
-    *_arrays("figures", _SCALARS),
-    *_arrays("figures", f"scaling[{SCALING}]", when="RESCALED"),
-)
-_LOSS = (
-    *_arrays("in", "outputs[rows,columns] labels[rows,...]", fours=True),
-    *_arrays("in", "bias[columns]", when="BIAS", fours=True),
-    *_arrays("in", "batch_weights[rows]", when="WEIGHTED"),
-    *_arrays("figures", "count[1]"),
-    *_arrays("out", "bias_gradient[columns]", when="BIAS and GRADIENT", fours=True),
-    *_arrays("scratch", "row[columns]", device="host"),
-    *_SCALED,
-    *_arrays("number", "batch_size"),
-)
-_STATES = (
-    *_arrays("inout", "state0[size]", when="SLOTS > 0", fours=True),
-    *_arrays("inout", "state1[size]", when="SLOTS > 1", fours=True),
-)
-_RULE = (
-    *_arrays("figures", f"{_COUNTERS} rates[*]"),
-    *_SCALED,
-    *_arrays("number", "batch_size weight_decay"),
-    *_arrays("number", "clip_norm", when="CLIP"),
-)
-_TABLE, _GRADIENT = "table[vectors,width]", "gradient[seen,width]"
-_SEEN = _arrays("figures", "seen[1]")
-_ROWS_SEEN = (*_arrays("in", "rows_seen[seen]", of_rows=True), *_SEEN)
-# Where a run starts is known of each row that the batch saw, which is one run.
-_TOKENS, _RUN_STARTS = "owners[tokens] runs[tokens]", "run_starts[*]"
+_BATCH = f"""
+    figures {_COUNTERS}
+    in order[*] if SHUFFLED
+    number batch_size"""
+_SCALED = f"""
+    figures {_SCALARS}
+    figures scaling[{SCALING}] if RESCALED"""
+_LOSS = f"""
+    in outputs[rows,columns] labels[rows,...] @fours
+    in bias[columns] @fours if BIAS
+    in batch_weights[rows] if WEIGHTED
+    figures count[1]
+    out bias_gradient[columns] @fours if BIAS and GRADIENT
+    out gradient[rows,columns] @fours if GRADIENT
+    scratch row[columns] @host{_SCALED}
+    number batch_size"""
+_RULE = f"""
+    figures {_COUNTERS} rates[*]{_SCALED}
+    number batch_size weight_decay
+    number clip_norm if CLIP"""
+_ROWS_SEEN = """
+    in rows_seen[seen] @of_rows
+    figures seen[1]"""
+_TOKENS = "owners[tokens] runs[tokens]"
+# Each row that the batch saw is one run of sorted tokens; this is where it starts.
+_RUN_STARTS = "run_starts[*]"
 
-CATALOGUE: Mapping[str, Declaration] = {
-    one.name: one
-    for one in (
-        _declared(
-            "gather",
-            "AUGMENTED CODES ERASE FLIP INDICES RING SCALED SHUFFLED SPARSE TARGETS WEIGHTED",
-            "",
-            _arrays("in", "source[*,numbers]", fours=True),
-            _arrays("in", "index[*]", when="INDEXED", device="host"),
-            _arrays("in", "codes[placed,features]", when="CODES"),
-            _arrays("figures", "offsets[features]", when="CODES"),
-            _arrays("in", "sparse_values[entries] sparse_columns[entries] sparse_starts[*]", when="SPARSE"),
-            _arrays("in", "shift[numbers] scale[numbers]", when="SCALED", fours=True),
-            _arrays("in", "targets[placed,...]", when="TARGETS"),
-            _arrays("in", "weights[placed]", when="WEIGHTED"),
-            _arrays("figures", _COUNTERS),
-            # A ring has the rows in their order: only the draws ask which they are.
-            _arrays("in", "order[*]", when="SHUFFLED and (AUGMENTED or not RING)"),
-            _arrays("shape", "order[*]", when="SHUFFLED and RING and not AUGMENTED"),
-            _arrays("number", "batch_size"),
-            _arrays("number", "row_offset", when="SHARD", device="host"),
-            _arrays("number", "height width most_down most_right key0 key1", when="AUGMENTED"),
-            _arrays("number", "erase_threshold", when="AUGMENTED and ERASE"),
-            _arrays("out", "inputs[rows,*]", fours=True),
-            _arrays("out", "labels[rows,...]", when="TARGETS"),
-            _arrays("out", "batch_weights[rows]", when="WEIGHTED"),
-            _arrays("figures", "count[1]"),
-            host_flags="INDEXED SHARD",
-        ),
-        _declared(
-            "forward",
-            "BIAS DROPOUT KEEP_Z",
-            "activation",
-            _arrays("inout", "z[rows,columns]", fours=True),
-            _arrays("in", "bias[columns]", when="BIAS", fours=True),
-            _arrays("out", "a[rows,columns]", when="KEEP_Z", fours=True),
-            _arrays("out", "mask[rows,*]", when="DROPOUT", fours=True),
-            _arrays("figures", _COUNTERS, when="DROPOUT"),
-            _arrays("number", "layer key0 key1 threshold kept_scale", when="DROPOUT"),
-            _arrays("number", "row_offset", when="DROPOUT and SHARD", device="host"),
-            host_flags="SHARD",
-        ),
-        _declared(
-            "backward",
-            "BIAS DROPOUT FROM_Z",
-            "activation_derivative",
-            _arrays("inout", "delta[rows,columns]", fours=True),
-            _arrays("in", "z[rows,columns]", when="FROM_Z", fours=True),
-            _arrays("in", "a[rows,columns]", when="not FROM_Z", fours=True),
-            _arrays("in", "mask[rows,*]", when="DROPOUT", fours=True),
-            _arrays("out", "bias_gradient[columns]", when="BIAS", fours=True),
-            _arrays("number", "kept_scale", when="DROPOUT"),
-            _arrays("number", "keep", when="DROPOUT and not FROM_Z"),
-        ),
-        _declared(
-            "layer_norm",
-            "BIAS GRADIENT",
-            "",
-            _arrays("in", "x[rows,columns] weight[columns]", fours=True),
-            _arrays("in", "bias[columns]", when="BIAS", fours=True),
-            _arrays("out", "out[rows,columns]", fours=True),
-            _arrays("out", "mean[rows] inverse[rows]", when="GRADIENT"),
-            _arrays("number", "epsilon"),
-        ),
-        _declared(
-            "layer_norm_gradient",
-            "BIAS",
-            "",
-            _arrays("inout", "delta[rows,columns]", fours=True),
-            _arrays("in", "x[rows,columns] weight[columns]", fours=True),
-            _arrays("in", "mean[rows] inverse[rows]"),
-            _arrays("out", "weight_gradient[columns]", fours=True),
-            _arrays("out", "bias_gradient[columns]", when="BIAS", fours=True),
-        ),
-        _declared(
-            "add",
-            "",
-            "",
-            _arrays("inout", "target[rows,columns]", fours=True),
-            _arrays("in", "source[rows,columns]", fours=True),
-        ),
-        _declared(
-            "multiply",
-            "",
-            "",
-            _arrays("in", "a[rows,inner] b[inner,columns]"),
-            _arrays("out", "out[rows,columns]"),
-            device="host",
-        ),
-        _declared(
-            "elementwise_loss",
-            "BIAS BY_ROWS GRADIENT RESCALED SUMMED WEIGHTED",
-            "value derivative",
-            _LOSS,
-            _arrays("out", "gradient[rows,columns]", when="GRADIENT", fours=True),
-        ),
-        _declared(
-            "softmax_loss",
-            "BIAS BY_ROWS CEILED GRADIENT INDICES RESCALED WEIGHTED",
-            "",
-            _LOSS,
-            _arrays("out", "gradient[rows,columns]", when="GRADIENT", fours=True),
-            # The host's kernel works in its rows even where no gradient is wanted.
-            _arrays("scratch", "gradient[rows,columns]", when="not GRADIENT", device="host"),
-        ),
-        _declared(
-            "penalise",
-            "BY_ROWS DIVIDED RESCALED",
-            "",
-            _arrays("in", "values[*]", fours=True),
-            _arrays("inout", "gradients[*]", fours=True),
-            _arrays("figures", _SEGMENTS),
-            _SCALED,
-            _arrays("number", "batch_size l1 l2"),
-        ),
-        _declared(
-            "squared_norm",
-            "RESCALED",
-            "",
-            _arrays("in", "gradients[*]", fours=True),
-            _arrays("figures", _SEGMENTS),
-            _SCALED,
-        ),
-        _declared(
-            "update",
-            "CLIP COPIED GROUPED PREPARED RESCALED SLOTS",
-            "rule prepare",
-            _arrays("inout", "values[size]", fours=True),
-            _arrays("in", "gradients[dense]", fours=True),
-            _arrays("in", "last[dense]", when="FOLDED", device="host"),
-            _arrays("out", "copy[*]", when="COPIED", fours=True),
-            _arrays("figures", _COPIES, when="COPIED"),
-            _arrays("figures", _SEGMENTS),
-            _arrays("figures", "rate_factors[segments]", when="GROUPED"),
-            _STATES,
-            _RULE,
-            host_flags="FOLDED",
-        ),
-        _declared(
-            "copy_parameters",
-            "",
-            "",
-            _arrays("in", "values[*]", fours=True),
-            _arrays("out", "copy[*]", fours=True),
-            _arrays("figures", f"{_SEGMENTS} {_COPIES}"),
-        ),
-        _declared("clear", "", "", _arrays("figures", _SCALARS), device="host"),
-        _declared(
-            "combine",
-            "BY_ROWS FOLDED LEAD",
-            "",
-            _arrays("inout", "gradients[shards,*]"),
-            _arrays("figures", f"{_SEGMENTS} parts[shards,{SCALARS}] own[{SCALARS}]"),
-            _arrays("figures", _SCALARS, when="LEAD"),
-            _arrays("number", "rows", when="BY_ROWS"),
-            device="host",
-        ),
-        _declared(
-            "settle",
-            "LEAD",
-            "",
-            _arrays("figures", f"figures[*,{SCALARS}] own[{SCALARS}]"),
-            _arrays("figures", _SCALARS, when="LEAD"),
-            device="host",
-        ),
-        _declared(
-            "number",
-            "MAX SHUFFLED WEIGHTED",
-            "",
-            _BATCH,
-            _arrays("in", "ids[*] starts[*]"),
-            _arrays("shape", "totals[*]"),  # its length is the batch's rows
-            _arrays("shape", _TABLE, device="cuda"),  # its length says how many digits are sorted by
-            _arrays("scratch", "slots[vectors] places[tokens]", device="host"),
-            _arrays("out", _TOKENS, device="cuda"),
-            _arrays("out", _RUN_STARTS, device="cuda", of_rows=True),
-            _arrays("out", "offsets[tokens]", when="MAX or WEIGHTED", device="cuda"),
-            _arrays("out", "rows_seen[*]", of_rows=True),
-            _SEEN,
-        ),
-        _declared(
-            "embed",
-            "GRADIENT MAX MEAN SHUFFLED WEIGHTED",
-            "",
-            _BATCH,
-            _arrays("in", "ids[ids] starts[*]"),
-            _arrays("in", "id_weights[ids]", when="WEIGHTED"),
-            _arrays("in", _TABLE, fours=True, of_rows=True),
-            _arrays("out", "inputs[rows,*]", fours=True),
-            _arrays("out", "totals[rows]", when="MEAN"),
-            _arrays("out", "peaks[rows,width]", when="MAX and GRADIENT"),
-            _arrays("scratch", "partial[width]", when="not MAX", device="host"),
-            _arrays("number", "column"),
-        ),
-        _declared(
-            "embed_gradient",
-            "MAX MEAN SHUFFLED WEIGHTED",
-            "",
-            _arrays("figures", _COUNTERS),
-            _arrays("number", "batch_size column"),
-            # On a GPU the tokens are sorted, and say themselves which row each is of.
-            _arrays("in", "starts[*]", device="host"),
-            _arrays("in", "order[*]", when="SHUFFLED", device="host"),
-            _arrays("in", "starts[*]", when="WEIGHTED", device="cuda"),
-            _arrays("in", "order[*]", when="SHUFFLED and WEIGHTED", device="cuda"),
-            _arrays("in", "id_weights[*]", when="WEIGHTED"),
-            _arrays("in", "delta[rows,*]", fours=True),
-            _arrays("in", "totals[rows]", when="MEAN"),
-            _arrays("shape", "totals[rows]", when="not MEAN", device="host"),
-            _arrays("in", "peaks[rows,width]", when="MAX"),
-            _arrays("scratch", "places[tokens]", device="host"),
-            _arrays("in", _TOKENS, device="cuda"),
-            _arrays("in", _RUN_STARTS, device="cuda", of_rows=True),
-            _arrays("in", "offsets[tokens]", when="MAX or WEIGHTED", device="cuda"),
-            _arrays("out", _GRADIENT, fours=True, of_rows=True),
-            _arrays("figures", "seen[1]", device="cuda"),
-        ),
-        _declared(
-            "penalise_rows",
-            "BY_ROWS DIVIDED RESCALED",
-            "",
-            _arrays("in", _TABLE, fours=True, of_rows=True),
-            _arrays("inout", _GRADIENT, fours=True, of_rows=True),
-            _ROWS_SEEN,
-            _SCALED,
-            _arrays("number", "batch_size l1 l2"),
-        ),
-        _declared(
-            "squared_norm_rows",
-            "RESCALED",
-            "",
-            _arrays("in", _GRADIENT, fours=True, of_rows=True),
-            _SEEN,
-            _SCALED,
-        ),
-        _declared(
-            "update_rows",
-            "CLIP GROUPED LINGERS PREPARED RESCALED SLOTS",
-            "rule prepare linger",
-            _arrays("inout", _TABLE, fours=True, of_rows=True),
-            _arrays("in", _GRADIENT, fours=True, of_rows=True),
-            _ROWS_SEEN,
-            _arrays("in", "last_seen[vectors]", when="LINGERS", of_rows=True),
-            tuple(replace(one, of_rows=True, shape=("vectors", "width")) for one in _STATES),
-            _RULE,
-            _arrays("number", "rate_factor", when="GROUPED"),
-        ),
-        _declared(
-            "mark_rows",
-            "RESCALED",
-            "",
-            _arrays("out", "last_seen[vectors]", of_rows=True),
-            _ROWS_SEEN,
-            _arrays("figures", f"{_COUNTERS} {_SCALARS}"),
-        ),
-        _declared(
-            "shuffle", "", "", _arrays("out", "order[*]"), _arrays("number", "epoch key0 key1"), device="host"
-        ),
-        _declared(
-            "shuffle_within",
-            "",
-            "",
-            _arrays("inout", "order[*]"),
-            _arrays("number", "window epoch key0 key1"),
-            device="host",
-        ),
-        _declared(
-            "copy_rows",
-            "",
-            "",
-            _arrays("in", "source[*,bytes] rows[picked]"),
-            _arrays("out", "target[*,bytes]"),
-            device="host",
-        ),
-    )
-}
+_TABLE = f"""
+gather
+    flags AUGMENTED CODES ERASE FLIP INDICES RING SCALED SHUFFLED SPARSE TARGETS WEIGHTED
+    host_flags INDEXED SHARD
+    in source[*,numbers] @fours
+    in index[*] @host if INDEXED
+    in codes[placed,features] if CODES
+    figures offsets[features] if CODES
+    in sparse_values[entries] sparse_columns[entries] sparse_starts[*] if SPARSE
+    in shift[numbers] scale[numbers] @fours if SCALED
+    in targets[placed,...] if TARGETS
+    in weights[placed] if WEIGHTED
+    figures {_COUNTERS}
+    # A ring has the rows in their order: only the draws of augmentation need the rows' numbers.
+    in order[*] if SHUFFLED and (AUGMENTED or not RING)
+    shape order[*] if SHUFFLED and RING and not AUGMENTED
+    number batch_size
+    number row_offset @host if SHARD
+    number height width most_down most_right key0 key1 if AUGMENTED
+    number erase_threshold if AUGMENTED and ERASE
+    out inputs[rows,*] @fours
+    out labels[rows,...] if TARGETS
+    out batch_weights[rows] if WEIGHTED
+    figures count[1]
+forward
+    flags BIAS DROPOUT KEEP_Z
+    host_flags SHARD
+    formulas activation
+    inout z[rows,columns] @fours
+    in bias[columns] @fours if BIAS
+    out a[rows,columns] @fours if KEEP_Z
+    out mask[rows,*] @fours if DROPOUT
+    figures {_COUNTERS} if DROPOUT
+    number layer key0 key1 threshold kept_scale if DROPOUT
+    number row_offset @host if DROPOUT and SHARD
+backward
+    flags BIAS DROPOUT FROM_Z
+    formulas activation_derivative
+    inout delta[rows,columns] @fours
+    in z[rows,columns] @fours if FROM_Z
+    in a[rows,columns] @fours if not FROM_Z
+    in mask[rows,*] @fours if DROPOUT
+    out bias_gradient[columns] @fours if BIAS
+    number kept_scale if DROPOUT
+    number keep if DROPOUT and not FROM_Z
+layer_norm
+    flags BIAS GRADIENT
+    in x[rows,columns] weight[columns] @fours
+    in bias[columns] @fours if BIAS
+    out out[rows,columns] @fours
+    out mean[rows] inverse[rows] if GRADIENT
+    number epsilon
+layer_norm_gradient
+    flags BIAS
+    inout delta[rows,columns] @fours
+    in x[rows,columns] weight[columns] @fours
+    in mean[rows] inverse[rows]
+    out weight_gradient[columns] @fours
+    out bias_gradient[columns] @fours if BIAS
+add
+    inout target[rows,columns] @fours
+    in source[rows,columns] @fours
+multiply @host
+    in a[rows,inner] b[inner,columns]
+    out out[rows,columns]
+elementwise_loss
+    flags BIAS AVERAGE_ROWS GRADIENT RESCALED SUMMED WEIGHTED
+    formulas value derivative{_LOSS}
+softmax_loss
+    flags BIAS AVERAGE_ROWS CEILED GRADIENT INDICES RESCALED WEIGHTED{_LOSS}
+    # The host's kernel works in its rows even where no gradient is wanted.
+    scratch gradient[rows,columns] @host if not GRADIENT
+penalise
+    flags AVERAGE_ROWS PENALTY_ON_SUM RESCALED
+    in values[*] @fours
+    inout gradients[*] @fours
+    figures {_SEGMENTS}{_SCALED}
+    number batch_size l1 l2
+squared_norm
+    flags RESCALED
+    in gradients[*] @fours
+    figures {_SEGMENTS}{_SCALED}
+update
+    flags CLIP COPIED GROUPED PREPARED RESCALED SLOTS
+    host_flags FOLDED
+    formulas rule prepare
+    inout values[size] @fours
+    in gradients[dense] @fours
+    in last[dense] @host if FOLDED
+    out copy[*] @fours if COPIED
+    figures {_COPIES} if COPIED
+    figures {_SEGMENTS}
+    figures rate_factors[segments] if GROUPED
+    inout state0[size] @fours if SLOTS > 0
+    inout state1[size] @fours if SLOTS > 1{_RULE}
+copy_parameters
+    in values[*] @fours
+    out copy[*] @fours
+    figures {_SEGMENTS} {_COPIES}
+clear @host
+    figures {_SCALARS}
+combine @host
+    flags AVERAGE_ROWS FOLDED LEAD
+    inout gradients[shards,*]
+    figures {_SEGMENTS} parts[shards,{SCALARS}] own[{SCALARS}]
+    figures {_SCALARS} if LEAD
+    number rows if AVERAGE_ROWS
+reduce_norms @host
+    flags LEAD
+    figures figures[*,{SCALARS}] own[{SCALARS}]
+    figures {_SCALARS} if LEAD
+unique_rows
+    flags MAX SHUFFLED WEIGHTED{_BATCH}
+    in ids[*] starts[*]
+    # Only lengths are read: the batch's rows, and the table's rows for the number of digits to sort by.
+    shape totals[*]
+    shape table[vectors,width] @cuda
+    scratch slots[vectors] places[tokens] @host
+    out {_TOKENS} @cuda
+    out {_RUN_STARTS} @cuda @of_rows
+    out offsets[tokens] @cuda if MAX or WEIGHTED
+    out rows_seen[*] @of_rows
+    figures seen[1]
+embed
+    flags GRADIENT MAX MEAN SHUFFLED WEIGHTED{_BATCH}
+    in ids[ids] starts[*]
+    in id_weights[ids] if WEIGHTED
+    in table[vectors,width] @fours @of_rows
+    out inputs[rows,*] @fours
+    out totals[rows] if MEAN
+    out peaks[rows,width] if MAX and GRADIENT
+    scratch partial[width] @host if not MAX
+    number column
+embed_gradient
+    flags MAX MEAN SHUFFLED WEIGHTED
+    figures {_COUNTERS}
+    number batch_size column
+    # On a GPU the tokens are sorted, and `owners` gives the row of each.
+    in starts[*] @host
+    in order[*] @host if SHUFFLED
+    in starts[*] @cuda if WEIGHTED
+    in order[*] @cuda if SHUFFLED and WEIGHTED
+    in id_weights[*] if WEIGHTED
+    in delta[rows,*] @fours
+    in totals[rows] if MEAN
+    shape totals[rows] @host if not MEAN
+    in peaks[rows,width] if MAX
+    scratch places[tokens] @host
+    in {_TOKENS} @cuda
+    in {_RUN_STARTS} @cuda @of_rows
+    in offsets[tokens] @cuda if MAX or WEIGHTED
+    out gradient[seen,width] @fours @of_rows
+    figures seen[1] @cuda
+penalise_rows
+    flags AVERAGE_ROWS PENALTY_ON_SUM RESCALED
+    in table[vectors,width] @fours @of_rows
+    inout gradient[seen,width] @fours @of_rows{_ROWS_SEEN}{_SCALED}
+    number batch_size l1 l2
+squared_norm_rows
+    flags RESCALED
+    in gradient[seen,width] @fours @of_rows
+    figures seen[1]{_SCALED}
+update_rows
+    flags CLIP GROUPED DECAYS_UNSEEN PREPARED RESCALED SLOTS
+    formulas rule prepare decay_unseen
+    inout table[vectors,width] @fours @of_rows
+    in gradient[seen,width] @fours @of_rows{_ROWS_SEEN}
+    in last_seen[vectors] @of_rows if DECAYS_UNSEEN
+    inout state0[vectors,width] @fours @of_rows if SLOTS > 0
+    inout state1[vectors,width] @fours @of_rows if SLOTS > 1{_RULE}
+    number rate_factor if GROUPED
+mark_rows
+    flags RESCALED
+    out last_seen[vectors] @of_rows{_ROWS_SEEN}
+    figures {_COUNTERS} {_SCALARS}
+shuffle @host
+    out order[*]
+    number epoch key0 key1
+shuffle_within @host
+    inout order[*]
+    number window epoch key0 key1
+copy_rows @host
+    in source[*,bytes] rows[picked]
+    out target[*,bytes]
+"""
+
+
+def _declared(name: str, lines: list[str]) -> Declaration:
+    """Return the declaration of a kernel from the lines below its name."""
+    words: dict[str, tuple[str, ...]] = {}
+    arguments: list[Argument] = []
+    use: Any
+    device: Any
+    for line in lines:
+        text, _, when = line.partition(" if ")
+        use, *rest = text.split()
+        if use in ("flags", "host_flags", "formulas"):
+            words[use] = tuple(rest)
+            continue
+        options = {word[1:] for word in rest if word[0] == "@"}
+        fours, of_rows = "fours" in options, "of_rows" in options
+        device = next(iter(options & {"host", "cuda"}), "")
+        for word in rest[: len(rest) - len(options)]:
+            argument, _, shape = word.rstrip("]").partition("[")
+            lengths = tuple(shape.split(",")) if shape else ()
+            arguments.append(Argument(argument, use, when, fours, of_rows, device, lengths))
+    host_flags = words.get("host_flags", ())
+    flags = tuple(sorted((*words.get("flags", ()), *host_flags)))
+    kernel, _, device = name.partition(" @")
+    return Declaration(kernel, flags, words.get("formulas", ()), tuple(arguments), device, host_flags)
+
+
+def _catalogue() -> dict[str, Declaration]:
+    kernels: dict[str, list[str]] = {}
+    name = ""
+    for line in _TABLE.splitlines():
+        if line.startswith("    "):
+            kernels[name] += [] if line.lstrip().startswith("#") else [line]
+        elif line:
+            name = line
+            kernels[name] = []
+    declarations = (_declared(name, lines) for name, lines in kernels.items())
+    return {one.name: one for one in declarations}
+
+
+CATALOGUE: Mapping[str, Declaration] = _catalogue()

@@ -1,16 +1,29 @@
-"""What both devices' kernels are put together from: what a template stands for, and a step's figures.
+"""The parts that both devices' kernels share: flags and placeholders, a step's numbers, random draws.
 
-A part is a source for `specialise`, as a template is: it is inlined. The names of the first section stand for
-what is folded or inlined; those that one device alone knows stand in its own parts. The figures are computed
-by one thread, in float64.
+`specialise` inlines parts. A step's numbers are computed by one thread, in float64.
 """
 
 from __future__ import annotations
 
-from nnkit.kernels.formulas import finite_or_zero, is_finite, rows_by_weight, scale_after
+from math import sqrt
+
+from numpy import float64 as double
+
+from nnkit.kernels.formulas import (
+    bounded,
+    finite_or_zero,
+    is_finite,
+    philox,
+    rows_by_weight,
+    scale_after,
+    u32,
+)
 from nnkit.kernels.layout import (
+    AUGMENT_ERASE,
+    AUGMENT_PLACE,
     BATCH_SHARE,
     CLEAN_STEPS,
+    EPOCH,
     LOSS_SCALE,
     LOSS_SUM,
     LOSS_WEIGHT,
@@ -21,11 +34,13 @@ from nnkit.kernels.layout import (
 )
 
 # ---------------------------------------------------------------------------------------------------------
-# What `specialise` folds or inlines; the names stand here for the reader and the linter.
+# Flags and placeholders, which `specialise` folds or inlines. Those of one device are in its own parts.
 # ---------------------------------------------------------------------------------------------------------
 
-AUGMENTED = BIAS = BY_ROWS = CEILED = CLIP = CODES = COPIED = DIVIDED = DROPOUT = ERASE = FLIP = False
-FROM_Z = GRADIENT = GROUPED = INDICES = KEEP_Z = LINGERS = MAX = MEAN = PREPARED = RESCALED = False
+AUGMENTED = BIAS = AVERAGE_ROWS = CEILED = CLIP = CODES = COPIED = PENALTY_ON_SUM = DROPOUT = ERASE = FLIP = (
+    False
+)
+FROM_Z = GRADIENT = GROUPED = INDICES = KEEP_Z = DECAYS_UNSEEN = MAX = MEAN = PREPARED = RESCALED = False
 RING = SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
 SLOTS = 0
 label_smoothing = 0.0
@@ -54,45 +69,25 @@ def rule(w, g, learning_rate, *state):
 
 
 def prepare(step):
-    """Stand for what the rule needs once a step, in float64."""
+    """Stand for what the rule needs once in a step, in float64."""
 
 
-def linger(steps):
-    """Stand for what is left of a state after so many steps without a gradient, in float64."""
+def decay_unseen(steps):
+    """Stand for the factor of a state after `steps` steps without a gradient, in float64."""
 
 
 def real(x):
-    """Cast to the type of the arithmetic; the arrays say what is stored."""
-
-
-def double(x):
-    """Cast to float64."""
-
-
-def u8(x):
-    """Cast to uint8."""
-
-
-def exp(x):
-    """Stand for the target's exponential."""
-
-
-def log(x):
-    """Stand for the target's logarithm."""
-
-
-def sqrt(x):
-    """Stand for the target's square root."""
+    """Cast to the type of the arithmetic."""
 
 
 # ---------------------------------------------------------------------------------------------------------
-# A step's figures.
+# A step's numbers.
 # ---------------------------------------------------------------------------------------------------------
 
 
 def add_to_loss(scalars, total, weight_total, rows):
-    """Put a batch's sums where the host reads them; one that overflowed is not counted where RESCALED."""
-    share = rows_by_weight(rows, weight_total) if BY_ROWS else double(1.0)
+    """Store a batch's sums for the host; where RESCALED, a batch that overflowed is not counted."""
+    share = rows_by_weight(rows, weight_total) if AVERAGE_ROWS else double(1.0)
     if RESCALED:
         share = share if is_finite(total) else double(0.0)
         total = finite_or_zero(total)
@@ -102,28 +97,38 @@ def add_to_loss(scalars, total, weight_total, rows):
     scalars[LOSS_WEIGHT] += weight_total * share
 
 
+def loss_factor(per_output, batch_size, scaling):
+    """The factor of the gradient of Σ w·loss."""
+    factor = per_output / real(batch_size)
+    if RESCALED:
+        factor = factor * real(scaling[LOSS_SCALE])
+    return factor
+
+
 def penalty_scale(scalars, scaling, batch_size):
-    """What a penalty's gradient is multiplied by, to be scaled as the batch's is."""
-    scale = real(1.0 / double(batch_size)) if DIVIDED else real(scalars[WEIGHT_SUM] / double(batch_size))
+    """The factor that scales a penalty's gradient as the batch's is."""
+    scale = (
+        real(1.0 / double(batch_size)) if PENALTY_ON_SUM else real(scalars[WEIGHT_SUM] / double(batch_size))
+    )
     if RESCALED:
         scale = scale * real(scaling[LOSS_SCALE])
     return scale
 
 
 def add_penalty(scalars, total):
-    """Add the batch's penalty to the epoch's, if anything weighs in the batch."""
+    """Add the batch's penalty to the epoch's, unless all weights are 0."""
     if scalars[WEIGHT_SUM] > double(0.0):
-        weighted = total if DIVIDED else total * scalars[WEIGHT_SUM]
-        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if BY_ROWS or RESCALED else weighted
+        weighted = total if PENALTY_ON_SUM else total * scalars[WEIGHT_SUM]
+        scalars[PENALTY_SUM] += weighted * scalars[BATCH_SHARE] if AVERAGE_ROWS or RESCALED else weighted
 
 
 def unscaled_square(total, scaling):
-    """A square of the gradient, without the loss scale."""
+    """The square of the gradient without the loss scale."""
     return total / (scaling[LOSS_SCALE] * scaling[LOSS_SCALE]) if RESCALED else total
 
 
-def proceeds(scalars):
-    """Whether a batch's gradient is to be followed: something weighs in it, and nothing overflowed."""
+def should_update(scalars):
+    """Whether to apply a batch's gradient: not all weights are 0, and nothing overflowed."""
     found = scalars[WEIGHT_SUM] > double(0.0)
     if RESCALED:
         found = found and is_finite(scalars[SQUARED_NORM])
@@ -131,7 +136,7 @@ def proceeds(scalars):
 
 
 def update_scale(scalars, scaling, batch_size, clip_norm):
-    """What the gradient is multiplied by: batch / Σw, and less where its norm is too great."""
+    """The factor of the gradient: batch / Σw, and less where its norm is clipped."""
     factor = double(batch_size) / scalars[WEIGHT_SUM]
     if CLIP:
         norm = sqrt(scalars[SQUARED_NORM]) * factor
@@ -143,7 +148,7 @@ def update_scale(scalars, scaling, batch_size, clip_norm):
 
 
 def rescale(scalars, scaling):
-    """Adapt the loss scale to what a step came to, and count the step if it was skipped."""
+    """Adapt the loss scale after a step, and count the step if it was skipped."""
     if scalars[WEIGHT_SUM] > double(0.0):
         overflowed = not is_finite(scalars[SQUARED_NORM])
         next_scale, clean = scale_after(overflowed, scaling[LOSS_SCALE], scaling[CLEAN_STEPS])
@@ -151,3 +156,30 @@ def rescale(scalars, scaling):
         scaling[CLEAN_STEPS] = clean
         if overflowed:
             scaling[SKIPPED_STEPS] += double(1.0)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Random draws.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def draw_picture(given, row):
+    """Draw a row's move down and right, whether it is mirrored, and the rectangle that is erased."""
+    key0 = u32(given.key0)
+    key1 = u32(given.key1)
+    epoch = u32(given.counters[EPOCH])
+    word0, word1, word2, word3 = philox(u32(row), u32(AUGMENT_PLACE), u32(0), epoch, key0, key1)
+    down = bounded(word0, 2 * given.most_down + 1) - given.most_down
+    right = bounded(word1, 2 * given.most_right + 1) - given.most_right
+    flipped = FLIP and word2 < u32(0x80000000)
+    tall = 0
+    wide = 0
+    top = 0
+    left = 0
+    if ERASE:
+        place0, place1, place2, place3 = philox(u32(row), u32(AUGMENT_ERASE), u32(0), epoch, key0, key1)
+        tall = 1 + bounded(place0, (given.height + 1) // 2) if word3 < u32(given.erase_threshold) else 0
+        wide = 1 + bounded(place1, (given.width + 1) // 2)
+        top = bounded(place2, given.height - tall + 1)
+        left = bounded(place3, given.width - wide + 1)
+    return down, right, flipped, tall, wide, top, left

@@ -1,9 +1,9 @@
-"""The fused kernels for a CUDA GPU: those of `host`, with the same parameters, flags and formulas.
+"""The fused kernels for a CUDA GPU: those of `host`, with the same arguments, flags and formulas.
 
 A thread works on groups of four neighbouring elements, in one access where addresses allow it. Sums follow a
-fixed order that depends on shapes alone: each thread's own, a tree over the block in shared memory, then the
-blocks' results in the order of their indices, by whichever block finishes last. So two runs give the same
-bits on GPUs of any size.
+fixed order that depends on shapes alone: over each thread's elements, over the block by a tree in shared
+memory, then over the blocks in the order of their indices, by the block that finishes last. So two runs give
+the same bits on GPUs of any size.
 """
 
 from __future__ import annotations
@@ -28,51 +28,34 @@ from nnkit.kernels import (
     cuda_sorting,
     wide,
 )
+from nnkit.kernels.catalogue import CATALOGUE
 from nnkit.kernels.cuda_geometry import Scratch, geometry, sequence
-from nnkit.kernels.specialise import MODULES, Constant, LoadedKernel, Target, load_kernel, split_constants
+from nnkit.kernels.lanes import expand_lanes
+from nnkit.kernels.specialise import (
+    FUNCTIONS,
+    MODULES,
+    Constant,
+    LoadedKernel,
+    Target,
+    load_kernel,
+    split_constants,
+)
 
 __all__ = ["TEMPLATES", "Launch", "launch", "launches"]
 
-TEMPLATES: Mapping[str, Callable] = {
-    template.__name__: template
-    for template in (
-        cuda_layers.gather,
-        cuda_layers.forward,
-        cuda_layers.backward,
-        cuda_layers.add,
-        cuda_norm.layer_norm,
-        cuda_norm.layer_norm_sums,
-        cuda_norm.layer_norm_gradient,
-        cuda_losses.elementwise_loss,
-        cuda_losses.softmax_loss,
-        cuda_arena.penalise,
-        cuda_arena.squared_norm,
-        cuda_arena.update,
-        cuda_arena.copy_parameters,
-        cuda_sorting.number,
-        cuda_sorting.count_tokens,
-        cuda_sorting.start_rows,
-        cuda_sorting.list_tokens,
-        cuda_sorting.count_digits,
-        cuda_sorting.sort_digit,
-        cuda_sorting.count_runs,
-        cuda_sorting.find_runs,
-        cuda_embedding.embed,
-        cuda_embedding.embed_gradient,
-        cuda_embedding.add_partials,
-        cuda_embedding.penalise_rows,
-        cuda_embedding.squared_norm_rows,
-        cuda_embedding.update_rows,
-        cuda_embedding.mark_rows,
-    )
-}
-_PARTS = frozenset(
-    module.__name__
-    for module in (
-        *(common_parts, cuda_parts, cuda_layers, cuda_norm, cuda_losses),
-        *(cuda_arena, cuda_sorting, cuda_embedding),
-    )
+_MODULES = (cuda_layers, cuda_norm, cuda_losses, cuda_arena, cuda_sorting, cuda_embedding)
+_PHASES = (
+    *("layer_norm_sums", "count_tokens", "start_rows", "list_tokens", "count_digits", "sort_digit"),
+    *("count_runs", "find_runs", "add_partials"),
 )
+
+TEMPLATES: Mapping[str, Callable] = {
+    name: getattr(module, name)
+    for module in _MODULES
+    for name in (*CATALOGUE, *_PHASES)
+    if getattr(getattr(module, name, None), "__module__", "") == module.__name__
+}
+_PARTS = frozenset(module.__name__ for module in (common_parts, cuda_parts, *_MODULES))
 
 _ACCESSES = ("load1", "load4", "store1", "store4")
 
@@ -84,15 +67,15 @@ class Launch:
     Parameters
     ----------
     kernel : LoadedKernel
-        Its entry, started as ``entry[grid, block](*values)`` with what its `bind` returns for the arguments
-        that were given, those of `scratch` and `numbers`, and the hyperparameters.
+        Its entry is started as ``entry[grid, block](*values)``; its `bind` returns the values for the given
+        arguments, `scratch`, `numbers` and the hyperparameters.
     grid, block : tuple of int
         Blocks, and threads of a block, along x and y.
     scratch : mapping of str to (shape, dtype)
-        Arrays of zeros, at addresses that are multiples of 32 bytes, which the caller allocates once. The
-        launches of one sequence share those of the same name, and leave them ready for their next start.
+        Arrays of zeros at multiples of 32 bytes, which the caller allocates once. The launches of one
+        sequence share those of the same name, and leave them ready for their next start.
     numbers : mapping of str to int
-        Further arguments, which belong to this launch alone.
+        Further arguments of this launch alone.
     """
 
     kernel: LoadedKernel
@@ -110,14 +93,9 @@ def launches(
     arguments: Mapping[str, Any],
     threads: int = 256,
 ) -> list[Launch]:
-    """Specialise the sequence of kernels that does what one kernel of the host does; nothing runs.
+    """Specialise the sequence of kernels that does what the host's kernel `name` does; nothing runs.
 
-    Parameters
-    ----------
-    name : str
-        One of the kernels of `nnkit.kernels.host`.
-    dtype, formulas, constants, arguments, threads
-        As for `launch`.
+    Arguments as for `launch`.
     """
     return [
         replace(launch(step, dtype, formulas, constants, arguments, threads), numbers=numbers)
@@ -146,9 +124,9 @@ def launch(
     constants : mapping of str to bool, int or float
         Its flags, and the formulas' hyperparameters, of which only the names matter here.
     arguments : mapping of str to array or number
-        By the names of the host's loops. Of an array only shape, dtype, strides and address are looked at.
+        By their names in the catalogue. Only an array's shape, dtype, strides and address are read.
     threads : int
-        The most threads of a block; the power of two below is taken.
+        The maximum number of threads in a block; rounded down to a power of two.
     """
     dtype = np.dtype(dtype)
     shape = geometry(name, dtype, constants, arguments, threads)
@@ -160,29 +138,21 @@ def launch(
 
 
 def _target(dtype: str) -> Target:
-    functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
-    casts = {
-        "real": f"np.{dtype}",
-        "double": "np.float64",
-        "int32": "np.int32",
-        "u8": "np.uint8",
-        "u32": "np.uint32",
-        "u64": "np.uint64",
-    }
-    native = {**{name: f"math.{name}" for name in functions}, **casts, **{name: name for name in _ACCESSES}}
     # Numba's cache does not see an edit of the intrinsics: their hash makes it another source.
     digest = hashlib.sha256(Path(wide.__file__).read_bytes()).hexdigest()
     imports = (
         "import math\n\nimport numpy as np\nfrom numba import cuda\n\n"
         f"from nnkit.kernels.wide import {', '.join(_ACCESSES)}  # {digest}\n"
     )
+    native = {name: f"math.{name}" for name in FUNCTIONS} | {name: name for name in _ACCESSES}
+    native["real"] = f"np.{dtype}"
     return Target(
         f"cuda_{dtype}",
         imports,
         "cuda.jit",
         f"np.{dtype}",
         native,
-        {},
         parts=_PARTS,
         modules={**MODULES, "numba.cuda": "cuda"},
+        rewrite=expand_lanes,
     )

@@ -1,7 +1,7 @@
 """The CUDA kernels over the arena: penalties, norm and update, all segments in one launch.
 
-Segments start at multiples of 32 elements; what their last group of four has beyond the end is neither read
-nor written.
+Segments start at multiples of 32 elements; the elements of their last group of four beyond the end are
+neither read nor written.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from numba import cuda
 
 from nnkit.kernels.common_parts import (
     COPIED,
+    DECAYS_UNSEEN,
     GROUPED,
     PREPARED,
     RESCALED,
@@ -19,15 +20,16 @@ from nnkit.kernels.common_parts import (
     double,
     penalty_scale,
     prepare,
-    proceeds,
     real,
     rescale,
     rule,
+    should_update,
     unscaled_square,
     update_scale,
 )
-from nnkit.kernels.cuda_parts import BLOCK_X, MANY, block_sum, is_last, read4, sum_of_blocks, write4
+from nnkit.kernels.cuda_parts import BLOCK_X, MANY, grid_sum, is_last, read4, sum4, write4
 from nnkit.kernels.formulas import decoupled_decay, penalty, penalty_derivative
+from nnkit.kernels.lanes import LANE
 from nnkit.kernels.layout import (
     BATCH,
     COPY_PITCH,
@@ -42,10 +44,15 @@ from nnkit.kernels.layout import (
 from nnkit.kernels.wide import store1
 
 
-def add_block_penalty(scalars, total):
-    """Let one thread add the batch's penalty to the epoch's."""
-    if cuda.threadIdx.x == 0:
-        add_penalty(scalars, total)
+def penalise4(values, gradients, k, stop, scale, l1, l2):
+    """Add the penalty's gradient to that of four weights, and return their penalty."""
+    w4 = read4(values, k, stop)
+    g4 = read4(gradients, k, stop)
+    g4 += scale * penalty_derivative(w4, l1, l2)
+    write4(gradients, k, stop, g4)
+    penalty4 = penalty(w4, l1, l2)
+    # As for the losses: four in the working type, their sum in float64.
+    return double(sum4(penalty4))
 
 
 def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2, block_sums, tickets):
@@ -57,26 +64,10 @@ def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2, 
         if segments[s, SEGMENT_DECAYS] != 0:
             stop = segments[s, SEGMENT_STOP]
             for k in range(segments[s, SEGMENT_START] + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
-                w0, w1, w2, w3 = read4(values, k, stop)
-                g0, g1, g2, g3 = read4(gradients, k, stop)
-                g0 += scale * penalty_derivative(w0, l1, l2)
-                g1 += scale * penalty_derivative(w1, l1, l2)
-                g2 += scale * penalty_derivative(w2, l1, l2)
-                g3 += scale * penalty_derivative(w3, l1, l2)
-                write4(gradients, k, stop, g0, g1, g2, g3)
-                pair0 = penalty(w0, l1, l2) + penalty(w1, l1, l2)
-                pair1 = penalty(w2, l1, l2) + penalty(w3, l1, l2)
-                # As for the losses: four in the working type, their sum in float64.
-                total += double(pair0 + pair1)
-    total = block_sum(total)
-    if MANY:
-        if cuda.threadIdx.x == 0:
-            block_sums[cuda.blockIdx.x] = total
-        if is_last(tickets, 0, cuda.gridDim.x):
-            total = sum_of_blocks(block_sums, cuda.gridDim.x)
-            add_block_penalty(scalars, total)
-    else:
-        add_block_penalty(scalars, total)
+                total += penalise4(values, gradients, k, stop, scale, l1, l2)
+    total, finished = grid_sum(total, block_sums, tickets)
+    if finished:
+        add_penalty(scalars, total)
 
 
 def squared_norm(gradients, segments, scalars, scaling, block_sums, tickets):
@@ -91,49 +82,31 @@ def squared_norm(gradients, segments, scalars, scaling, block_sums, tickets):
     for s in range(segments.shape[0]):
         stop = segments[s, SEGMENT_STOP]
         for k in range(segments[s, SEGMENT_START] + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
-            g0, g1, g2, g3 = read4(gradients, k, stop)
-            total += double(g0) * double(g0)
-            total += double(g1) * double(g1)
-            total += double(g2) * double(g2)
-            total += double(g3) * double(g3)
-    total = block_sum(total)
-    if MANY:
-        if cuda.threadIdx.x == 0:
-            block_sums[cuda.blockIdx.x] = total
-        if is_last(tickets, 0, cuda.gridDim.x):
-            total = sum_of_blocks(block_sums, cuda.gridDim.x)
-            if cuda.threadIdx.x == 0:
-                scalars[SQUARED_NORM] = unscaled_square(total, scaling)
-    elif cuda.threadIdx.x == 0:
+            g4 = read4(gradients, k, stop)
+            total += double(g4) * double(g4)
+    total, finished = grid_sum(total, block_sums, tickets)
+    if finished:
         scalars[SQUARED_NORM] = unscaled_square(total, scaling)
 
 
-def copy4(copy, place, k, stop, a, b, c, d):
+def copy4(copy, place, k, stop, w4):
     """Round elements ``k .. k + 3`` of a segment to their places in the copy, whose rows may be longer."""
     start = place[COPY_START]
     width = place[COPY_WIDTH]
     pitch = place[COPY_PITCH]
     if width == pitch:
-        write4(copy, start + k, start + stop, a, b, c, d)
+        write4(copy, start + k, start + stop, w4)
     else:
         row = k // width
         column = k - row * width
         at = start + row * pitch + column
-        if k < stop:
-            store1(copy, at, a)
-        column, at = next_place(column, at, width, pitch)
-        if k + 1 < stop:
-            store1(copy, at, b)
-        column, at = next_place(column, at, width, pitch)
-        if k + 2 < stop:
-            store1(copy, at, c)
-        column, at = next_place(column, at, width, pitch)
-        if k + 3 < stop:
-            store1(copy, at, d)
+        if k + LANE < stop:
+            store1(copy, at, w4)
+            column, at = next_place(column, at, width, pitch)
 
 
 def next_place(column, at, width, pitch):
-    """The column of the next element, and where it is in the copy."""
+    """The column of the next element, and its place in the copy."""
     ends = column + 1 == width
     return (0 if ends else column + 1), (at + 1 + pitch - width if ends else at + 1)
 
@@ -145,13 +118,27 @@ def copy_parameters(values, copy, segments, copies):
         start = segments[s, SEGMENT_START]
         stop = segments[s, SEGMENT_STOP]
         for k in range(start + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
-            w0, w1, w2, w3 = read4(values, k, stop)
-            copy4(copy, copies[s], k - start, stop - start, w0, w1, w2, w3)
+            w4 = read4(values, k, stop)
+            copy4(copy, copies[s], k - start, stop - start, w4)
 
 
 def normal_or_zero(x):
     """Moments of weights that see no input decay into denormals; those are flushed."""
     return 0.0 if abs(x) < TINY else x
+
+
+def step_figures(given):
+    """The step's scale, rate and two corrections, computed in float64 by one thread of each block."""
+    figures = cuda.shared.array(4, real)
+    if cuda.threadIdx.x == 0:
+        figures[0] = update_scale(given.scalars, given.scaling, given.batch_size, given.clip_norm)
+        figures[1] = given.rates[given.counters[BATCH]]
+        if PREPARED:
+            wide1, wide2 = prepare(double(given.counters[STEP] + 1))
+            figures[2] = wide1
+            figures[3] = wide2
+    cuda.syncthreads()
+    return figures
 
 
 def updated0(w, g, scale, learning_rate, decay):
@@ -171,90 +158,61 @@ def updated2(w, g, first, second, scale, learning_rate, decay):
     return new, normal_or_zero(state), normal_or_zero(other)
 
 
-def step_figures(figures, scalars, scaling, counters, rates, batch_size, clip_norm):
-    """Compute in float64, by one thread, what is the same for all elements: scale, rate and corrections."""
-    figures[0] = update_scale(scalars, scaling, batch_size, clip_norm)
-    figures[1] = rates[counters[BATCH]]
-    if PREPARED:
-        wide1, wide2 = prepare(double(counters[STEP] + 1))
-        figures[2] = wide1
-        figures[3] = wide2
+def update4(values, gradients, state0, state1, k, stop, scale, learning_rate, decay, left):
+    """Decay four weights and apply the rule; return the new weights. `left` is the factor of the state."""
+    w4 = read4(values, k, stop)
+    g4 = read4(gradients, k, stop)
+    if SLOTS == 0:
+        w4 = updated0(w4, g4, scale, learning_rate, decay)
+    if SLOTS > 0:
+        m4 = read4(state0, k, stop)
+    if DECAYS_UNSEEN:
+        m4 *= left
+    if SLOTS == 1:
+        w4, m4 = updated1(w4, g4, m4, scale, learning_rate, decay)
+        write4(state0, k, stop, m4)
+    if SLOTS == 2:
+        v4 = read4(state1, k, stop)
+        w4, m4, v4 = updated2(w4, g4, m4, v4, scale, learning_rate, decay)
+        write4(state0, k, stop, m4)
+        write4(state1, k, stop, v4)
+    write4(values, k, stop, w4)
+    return w4
 
 
-def update(
-    values,
-    gradients,
-    state0,
-    state1,
-    segments,
-    rate_factors,
-    copy,
-    copies,
-    counters,
-    rates,
-    scalars,
-    scaling,
-    batch_size,
-    clip_norm,
-    weight_decay,
-    tickets,
-):
+def update(given):
     """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step.
 
-    What is the same for all elements is computed by one thread of each block, in float64. The last block to
-    finish counts, when all have read the counters and the loss scale. COPIED writes the new weights in 16
-    bits too. RESCALED divides by the loss scale, leaves out an update whose gradient overflowed, and adapts
-    the scale. GROUPED multiplies the learning rate by each segment's factor.
+    The last block to finish counts, when all have read the counters and the loss scale. COPIED writes the new
+    weights in 16 bits too. RESCALED divides by the loss scale, leaves out an update whose gradient
+    overflowed, and adapts the scale. GROUPED multiplies the learning rate by each segment's factor.
     """
-    figures = cuda.shared.array(4, real)
-    followed = proceeds(scalars)
+    values = given.values
+    gradients = given.gradients
+    segments = given.segments
+    followed = should_update(given.scalars)
     if followed:
-        if cuda.threadIdx.x == 0:
-            step_figures(figures, scalars, scaling, counters, rates, batch_size, clip_norm)
-        cuda.syncthreads()
+        figures = step_figures(given)
         scale = figures[0]
-        learning_rate = figures[1]
+        rate = figures[1]
         if PREPARED:
             correction1 = figures[2]
             correction2 = figures[3]
         thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
         for s in range(segments.shape[0]):
             if GROUPED:
-                learning_rate = figures[1] * real(rate_factors[s])
+                rate = figures[1] * real(given.rate_factors[s])
             start = segments[s, SEGMENT_START]
             stop = segments[s, SEGMENT_STOP]
-            decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
+            decay = given.weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
             for k in range(start + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
-                w0, w1, w2, w3 = read4(values, k, stop)
-                g0, g1, g2, g3 = read4(gradients, k, stop)
-                if SLOTS == 0:
-                    w0 = updated0(w0, g0, scale, learning_rate, decay)
-                    w1 = updated0(w1, g1, scale, learning_rate, decay)
-                    w2 = updated0(w2, g2, scale, learning_rate, decay)
-                    w3 = updated0(w3, g3, scale, learning_rate, decay)
-                if SLOTS == 1:
-                    m0, m1, m2, m3 = read4(state0, k, stop)
-                    w0, m0 = updated1(w0, g0, m0, scale, learning_rate, decay)
-                    w1, m1 = updated1(w1, g1, m1, scale, learning_rate, decay)
-                    w2, m2 = updated1(w2, g2, m2, scale, learning_rate, decay)
-                    w3, m3 = updated1(w3, g3, m3, scale, learning_rate, decay)
-                    write4(state0, k, stop, m0, m1, m2, m3)
-                if SLOTS == 2:
-                    m0, m1, m2, m3 = read4(state0, k, stop)
-                    v0, v1, v2, v3 = read4(state1, k, stop)
-                    w0, m0, v0 = updated2(w0, g0, m0, v0, scale, learning_rate, decay)
-                    w1, m1, v1 = updated2(w1, g1, m1, v1, scale, learning_rate, decay)
-                    w2, m2, v2 = updated2(w2, g2, m2, v2, scale, learning_rate, decay)
-                    w3, m3, v3 = updated2(w3, g3, m3, v3, scale, learning_rate, decay)
-                    write4(state0, k, stop, m0, m1, m2, m3)
-                    write4(state1, k, stop, v0, v1, v2, v3)
-                write4(values, k, stop, w0, w1, w2, w3)
+                w4 = update4(values, gradients, given.state0, given.state1, k, stop, scale, rate, decay, 1.0)
                 if COPIED:
-                    copy4(copy, copies[s], k - start, stop - start, w0, w1, w2, w3)
-    finished = is_last(tickets, 0, cuda.gridDim.x) if MANY else True
+                    copy4(given.copy, given.copies[s], k - start, stop - start, w4)
+    finished = is_last(given.tickets, 0, cuda.gridDim.x) if MANY else True
     if finished and cuda.threadIdx.x == 0:
         if followed:
-            counters[STEP] += 1
+            given.counters[STEP] += 1
         if RESCALED:
-            rescale(scalars, scaling)
-        counters[BATCH] += 1
+            rescale(given.scalars, given.scaling)
+        given.counters[BATCH] += 1

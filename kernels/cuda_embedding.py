@@ -10,178 +10,142 @@ import numpy as np
 from numba import cuda
 
 from nnkit.kernels.common_parts import (
+    DECAYS_UNSEEN,
     GRADIENT,
     GROUPED,
-    LINGERS,
     MAX,
     MEAN,
     PREPARED,
     SHUFFLED,
-    SLOTS,
     WEIGHTED,
+    add_penalty,
+    decay_unseen,
     double,
-    linger,
     penalty_scale,
-    proceeds,
     real,
+    should_update,
     unscaled_square,
 )
-from nnkit.kernels.cuda_arena import add_block_penalty, step_figures, updated0, updated1, updated2
+from nnkit.kernels.cuda_arena import penalise4, step_figures, update4
 from nnkit.kernels.cuda_parts import (
     BLOCK_X,
     BLOCK_Y,
-    MANY,
     SPAN,
-    block_sum,
-    column_sums,
-    is_last,
+    grid_sum,
     less,
     read4,
-    sum_of_blocks,
+    sum_rows4,
     write4,
 )
-from nnkit.kernels.formulas import penalty, penalty_derivative
+from nnkit.kernels.lanes import LANE
 from nnkit.kernels.layout import BATCH, SQUARED_NORM, STEP
 
 STRETCH = 256  # tokens that are summed before they are added to a long bag's others
 
 
-def embed(
-    table,
-    ids,
-    starts,
-    id_weights,
-    order,
-    counters,
-    batch_size,
-    column,
-    inputs,
-    totals,
-    peaks,
-):
-    """Reduce each bag's rows of the table into its columns of the inputs, from `column` on.
+def bag_max4(given, i, j, start, stop):
+    """Four columns' maxima over a bag; with GRADIENT, `peaks` keeps each one's place in the bag."""
+    width = given.table.shape[1]
+    y4 = real(0.0)
+    peak4 = start
+    for t in range(start, stop):
+        x4 = read4(given.table[given.ids[t]], j, width)
+        if t == start or x4 > y4:
+            y4 = x4
+            peak4 = t
+    if GRADIENT and j + LANE < width:
+        given.peaks[i, j + LANE] = peak4 - start
+    return y4
 
-    `totals` keeps what a mean is multiplied by; with GRADIENT, `peaks` keeps each maximum's place in its bag.
-    """
-    first = counters[BATCH] * batch_size
-    rows = less(inputs.shape[0], starts.shape[0] - 1 - first)
-    width = table.shape[1]
+
+def bag_sum4(given, i, j, start, stop):
+    """Four columns' sums over a bag, or means, whose factor `totals` keeps."""
+    y4 = real(0.0)
+    total = double(stop - start)
+    if WEIGHTED:
+        total = double(0.0)
+    for begin in range(start, stop, STRETCH):
+        part4 = real(0.0)
+        for t in range(begin, less(begin + STRETCH, stop)):
+            x4 = read4(given.table[given.ids[t]], j, given.table.shape[1])
+            weight = given.id_weights[t] if WEIGHTED else real(1.0)
+            if WEIGHTED:
+                total += double(weight)
+            part4 += weight * x4 if WEIGHTED else x4
+        y4 += part4
+    if MEAN:
+        factor = real(0.0)
+        if total != double(0.0):
+            factor = real(double(1.0) / total)
+        y4 *= factor
+        if j == 0:
+            given.totals[i] = factor
+    return y4
+
+
+def embed(given):
+    """Reduce each bag's rows of the table into its columns of the inputs, from `column` on."""
+    inputs = given.inputs
+    first = given.counters[BATCH] * given.batch_size
+    rows = less(inputs.shape[0], given.starts.shape[0] - 1 - first)
+    width = given.table.shape[1]
     j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
     for i in range(cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, rows, cuda.gridDim.y * BLOCK_Y):
-        row = order[first + i] if SHUFFLED else first + i
-        start = starts[row]
-        stop = starts[row + 1]
+        row = given.order[first + i] if SHUFFLED else first + i
+        start = given.starts[row]
+        stop = given.starts[row + 1]
         if j < width:
-            a = b = c = d = real(0.0)
-            if MAX:
-                peak0 = peak1 = peak2 = peak3 = start
-                for t in range(start, stop):
-                    x0, x1, x2, x3 = read4(table[ids[t]], j, width)
-                    if t == start or x0 > a:
-                        a = x0
-                        peak0 = t
-                    if t == start or x1 > b:
-                        b = x1
-                        peak1 = t
-                    if t == start or x2 > c:
-                        c = x2
-                        peak2 = t
-                    if t == start or x3 > d:
-                        d = x3
-                        peak3 = t
-                if GRADIENT:
-                    peaks[i, j] = peak0 - start
-                    if j + 1 < width:
-                        peaks[i, j + 1] = peak1 - start
-                    if j + 2 < width:
-                        peaks[i, j + 2] = peak2 - start
-                    if j + 3 < width:
-                        peaks[i, j + 3] = peak3 - start
-            else:
-                total = double(stop - start)
-                if WEIGHTED:
-                    total = double(0.0)
-                for begin in range(start, stop, STRETCH):
-                    sum0 = sum1 = sum2 = sum3 = real(0.0)
-                    for t in range(begin, less(begin + STRETCH, stop)):
-                        x0, x1, x2, x3 = read4(table[ids[t]], j, width)
-                        weight = id_weights[t] if WEIGHTED else real(1.0)
-                        if WEIGHTED:
-                            total += double(weight)
-                        sum0 += weight * x0 if WEIGHTED else x0
-                        sum1 += weight * x1 if WEIGHTED else x1
-                        sum2 += weight * x2 if WEIGHTED else x2
-                        sum3 += weight * x3 if WEIGHTED else x3
-                    a += sum0
-                    b += sum1
-                    c += sum2
-                    d += sum3
-                if MEAN:
-                    factor = real(0.0)
-                    if total != double(0.0):
-                        factor = real(double(1.0) / total)
-                    a *= factor
-                    b *= factor
-                    c *= factor
-                    d *= factor
-                    if j == 0:
-                        totals[i] = factor
-            write4(inputs[i], column + j, column + width, a, b, c, d)
+            y4 = bag_max4(given, i, j, start, stop) if MAX else bag_sum4(given, i, j, start, stop)
+            write4(inputs[i], given.column + j, given.column + width, y4)
 
 
-def put_piece(pieces, a, b, c, d):
-    """Store a span's sum of the run that continues from the span before."""
-    pieces[0, cuda.threadIdx.y, cuda.threadIdx.x] = a
-    pieces[1, cuda.threadIdx.y, cuda.threadIdx.x] = b
-    pieces[2, cuda.threadIdx.y, cuda.threadIdx.x] = c
-    pieces[3, cuda.threadIdx.y, cuda.threadIdx.x] = d
+# ---------------------------------------------------------------------------------------------------------
+# The gradient. The sorted tokens are cut into spans of equal length, one for each row of a block's threads,
+# so that the work of a thread does not depend on how frequent the rows are. A run is summed within each span
+# in the tokens' order, then over the spans of a block; the sum of a run that began in an earlier block goes
+# to `partials`.
+# ---------------------------------------------------------------------------------------------------------
 
 
-def with_pieces(pieces, entered, run, first, a, b, c, d):
+def token_gradient4(given, first, place, j):
+    """Four columns of a token's gradient; `first` is the batch's first row in the epoch."""
+    width = given.gradient.shape[1]
+    i = given.owners[place]
+    d4 = read4(given.delta[i], given.column + j, given.column + width)
+    if MAX:
+        g4 = real(0.0)
+        if j + LANE < width:
+            g4 = d4 if given.peaks[i, j + LANE] == given.offsets[place] else real(0.0)
+    else:
+        scale = given.totals[i] if MEAN else real(1.0)
+        if WEIGHTED:
+            row = given.order[first + i] if SHUFFLED else first + i
+            scale *= given.id_weights[given.starts[row] + given.offsets[place]]
+        g4 = scale * d4
+    return g4
+
+
+def add_pieces4(pieces, entered, run, first, y4):
     """Add the sums of a run in the block's spans from `first` on, in their order."""
     for lane in range(first, BLOCK_Y):
         if entered[lane] == run:
-            a += pieces[0, lane, cuda.threadIdx.x]
-            b += pieces[1, lane, cuda.threadIdx.x]
-            c += pieces[2, lane, cuda.threadIdx.x]
-            d += pieces[3, lane, cuda.threadIdx.x]
-    return a, b, c, d
+            y4 += pieces[LANE, lane, cuda.threadIdx.x]
+    return y4
 
 
-def embed_gradient(
-    delta,
-    column,
-    starts,
-    id_weights,
-    order,
-    counters,
-    batch_size,
-    totals,
-    peaks,
-    owners,
-    offsets,
-    runs,
-    run_starts,
-    seen,
-    gradient,
-    partials,
-):
-    """Sum the derivative by the bags' vectors into the gradient of the rows seen.
-
-    The sorted tokens are cut into spans of equal length, one for each row of a block's threads, so that the
-    work of a thread does not depend on how frequent the rows are. A run is summed within each span in the
-    tokens' order, then over the spans of a block; the sum of a run that began in an earlier block goes to
-    `partials`.
-    """
-    first = counters[BATCH] * batch_size
+def embed_gradient(given):
+    """Sum the derivative by the bags' vectors into the gradient of the rows seen."""
+    runs = given.runs
+    gradient = given.gradient
+    first = given.counters[BATCH] * given.batch_size
     width = gradient.shape[1]
-    lane = cuda.threadIdx.y
+    span = cuda.threadIdx.y
     j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
-    tokens = run_starts[seen[0]]
+    tokens = given.run_starts[given.seen[0]]
     entered = cuda.shared.array(BLOCK_Y, np.int32)  # the run that continues from the span before, or -1
     pieces = cuda.shared.array((4, BLOCK_Y, BLOCK_X), real)  # and its sum within the span
     for tile in range(cuda.blockIdx.y, (tokens + BLOCK_Y * SPAN - 1) // (BLOCK_Y * SPAN), cuda.gridDim.y):
-        begin = less((tile * BLOCK_Y + lane) * SPAN, tokens)
+        begin = less((tile * BLOCK_Y + span) * SPAN, tokens)
         end = less(begin + SPAN, tokens)
         before = np.int32(-1)
         run = np.int32(-1)
@@ -191,49 +155,31 @@ def embed_gradient(
                 before = run
         cuda.syncthreads()  # the shared memory of the previous tile has been read
         if cuda.threadIdx.x == 0:
-            entered[lane] = before
-        a = b = c = d = real(0.0)
+            entered[span] = before
+        y4 = real(0.0)
         if j < width:
             for place in range(begin, end):
                 if runs[place] != run:
                     if run == before:
-                        put_piece(pieces, a, b, c, d)
+                        pieces[LANE, span, cuda.threadIdx.x] = y4
                     else:
-                        write4(gradient[run], j, width, a, b, c, d)
+                        write4(gradient[run], j, width, y4)
                     run = runs[place]
-                    a = b = c = d = real(0.0)
-                i = owners[place]
-                scale = totals[i] if MEAN else real(1.0)
-                if WEIGHTED:
-                    row = order[first + i] if SHUFFLED else first + i
-                    scale *= id_weights[starts[row] + offsets[place]]
-                d0, d1, d2, d3 = read4(delta[i], column + j, column + width)
-                if MAX:
-                    token = offsets[place]
-                    a += d0 if peaks[i, j] == token else real(0.0)
-                    if j + 1 < width:
-                        b += d1 if peaks[i, j + 1] == token else real(0.0)
-                    if j + 2 < width:
-                        c += d2 if peaks[i, j + 2] == token else real(0.0)
-                    if j + 3 < width:
-                        d += d3 if peaks[i, j + 3] == token else real(0.0)
-                else:
-                    a += scale * d0
-                    b += scale * d1
-                    c += scale * d2
-                    d += scale * d3
+                    y4 = real(0.0)
+                g4 = token_gradient4(given, first, place, j)
+                y4 += g4
             if run == before:
-                put_piece(pieces, a, b, c, d)
+                pieces[LANE, span, cuda.threadIdx.x] = y4
         cuda.syncthreads()
         if j < width:
             if begin < end and run != before:
                 # The last run of the span, and its continuation in the block's later spans.
-                a, b, c, d = with_pieces(pieces, entered, run, lane + 1, a, b, c, d)
-                write4(gradient[run], j, width, a, b, c, d)
-            if lane == 0 and before >= 0:
-                a = b = c = d = real(0.0)
-                a, b, c, d = with_pieces(pieces, entered, before, 0, a, b, c, d)
-                write4(partials[tile], j, width, a, b, c, d)
+                y4 = add_pieces4(pieces, entered, run, span + 1, y4)
+                write4(gradient[run], j, width, y4)
+            if span == 0 and before >= 0:
+                y4 = real(0.0)
+                y4 = add_pieces4(pieces, entered, before, 0, y4)
+                write4(given.partials[tile], j, width, y4)
 
 
 def add_partials(runs, run_starts, seen, gradient, partials):
@@ -248,19 +194,17 @@ def add_partials(runs, run_starts, seen, gradient, partials):
         # The first tile that a run continues in sums all of its partials.
         if (tile - 1) * size <= begin and begin < tile * size:
             last = (run_starts[run + 1] - 1) // size
-            a = b = c = d = real(0.0)
-            if j < width:
-                for later in range(tile + cuda.threadIdx.y, last + 1, BLOCK_Y):
-                    p0, p1, p2, p3 = read4(partials[later], j, width)
-                    a += p0
-                    b += p1
-                    c += p2
-                    d += p3
-            a, b, c, d = column_sums(a, b, c, d)
+            sum4 = sum_rows4(partials, tile, last + 1, j, width)
             if cuda.threadIdx.y == 0 and j < width:
-                g0, g1, g2, g3 = read4(gradient[run], j, width)
-                write4(gradient[run], j, width, g0 + a, g1 + b, g2 + c, g3 + d)
+                g4 = read4(gradient[run], j, width)
+                g4 += sum4
+                write4(gradient[run], j, width, g4)
             cuda.syncthreads()  # the next run's sums use the same shared memory
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The rows seen. A thread has some groups of four elements, counted through all rows.
+# ---------------------------------------------------------------------------------------------------------
 
 
 def penalise_rows(
@@ -274,26 +218,10 @@ def penalise_rows(
     thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
     for k in range(thread, seen[0] * groups, cuda.gridDim.x * BLOCK_X):
         r = k // groups
-        j = 4 * (k - r * groups)
-        w0, w1, w2, w3 = read4(table[rows_seen[r]], j, width)
-        g0, g1, g2, g3 = read4(gradient[r], j, width)
-        g0 += scale * penalty_derivative(w0, l1, l2)
-        g1 += scale * penalty_derivative(w1, l1, l2)
-        g2 += scale * penalty_derivative(w2, l1, l2)
-        g3 += scale * penalty_derivative(w3, l1, l2)
-        write4(gradient[r], j, width, g0, g1, g2, g3)
-        pair0 = penalty(w0, l1, l2) + penalty(w1, l1, l2)
-        pair1 = penalty(w2, l1, l2) + penalty(w3, l1, l2)
-        total += double(pair0 + pair1)
-    total = block_sum(total)
-    if MANY:
-        if cuda.threadIdx.x == 0:
-            block_sums[cuda.blockIdx.x] = total
-        if is_last(tickets, 0, cuda.gridDim.x):
-            total = sum_of_blocks(block_sums, cuda.gridDim.x)
-            add_block_penalty(scalars, total)
-    else:
-        add_block_penalty(scalars, total)
+        total += penalise4(table[rows_seen[r]], gradient[r], 4 * (k - r * groups), width, scale, l1, l2)
+    total, finished = grid_sum(total, block_sums, tickets)
+    if finished:
+        add_penalty(scalars, total)
 
 
 def squared_norm_rows(gradient, seen, scalars, scaling, block_sums, tickets):
@@ -304,100 +232,49 @@ def squared_norm_rows(gradient, seen, scalars, scaling, block_sums, tickets):
     thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
     for k in range(thread, seen[0] * groups, cuda.gridDim.x * BLOCK_X):
         r = k // groups
-        g0, g1, g2, g3 = read4(gradient[r], 4 * (k - r * groups), width)
-        total += double(g0) * double(g0)
-        total += double(g1) * double(g1)
-        total += double(g2) * double(g2)
-        total += double(g3) * double(g3)
-    total = block_sum(total)
-    if MANY:
-        if cuda.threadIdx.x == 0:
-            block_sums[cuda.blockIdx.x] = total
-        if is_last(tickets, 0, cuda.gridDim.x):
-            total = sum_of_blocks(block_sums, cuda.gridDim.x)
-            if cuda.threadIdx.x == 0:
-                scalars[SQUARED_NORM] += unscaled_square(total, scaling)
-    elif cuda.threadIdx.x == 0:
+        g4 = read4(gradient[r], 4 * (k - r * groups), width)
+        total += double(g4) * double(g4)
+    total, finished = grid_sum(total, block_sums, tickets)
+    if finished:
         scalars[SQUARED_NORM] += unscaled_square(total, scaling)
 
 
-def update_rows(
-    table,
-    gradient,
-    state0,
-    state1,
-    last_seen,
-    rows_seen,
-    seen,
-    counters,
-    rates,
-    rate_factor,
-    scalars,
-    scaling,
-    batch_size,
-    clip_norm,
-    weight_decay,
-):
+def update_rows(given):
     """Do for the rows seen what `update` does for all, which then counts the batch and the step.
 
-    A state that LINGERS has shrunk at each step since its row was last seen, and does so now; `mark_rows`
-    remembers the step when all of this is done. GROUPED multiplies the learning rate by the table's factor.
+    DECAYS_UNSEEN: a row's state decays here for all steps since the row was last seen; `mark_rows` then
+    stores the step. GROUPED multiplies the learning rate by the table's factor.
     """
-    figures = cuda.shared.array(4, real)
-    if proceeds(scalars):
-        if cuda.threadIdx.x == 0:
-            step_figures(figures, scalars, scaling, counters, rates, batch_size, clip_norm)
-        cuda.syncthreads()
+    table = given.table
+    gradient = given.gradient
+    if should_update(given.scalars):
+        figures = step_figures(given)
         scale = figures[0]
-        learning_rate = figures[1]
+        rate = figures[1]
         if GROUPED:
-            learning_rate *= rate_factor
+            rate *= given.rate_factor
         if PREPARED:
             correction1 = figures[2]
             correction2 = figures[3]
         width = gradient.shape[1]
         groups = (width + 3) // 4
         thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
-        for k in range(thread, seen[0] * groups, cuda.gridDim.x * BLOCK_X):
+        for k in range(thread, given.seen[0] * groups, cuda.gridDim.x * BLOCK_X):
             r = k // groups
             j = 4 * (k - r * groups)
-            row = rows_seen[r]
-            w0, w1, w2, w3 = read4(table[row], j, width)
-            g0, g1, g2, g3 = read4(gradient[r], j, width)
-            if LINGERS:
-                left = real(linger(double(counters[STEP] - last_seen[row])))
-            if SLOTS == 0:
-                w0 = updated0(w0, g0, scale, learning_rate, weight_decay)
-                w1 = updated0(w1, g1, scale, learning_rate, weight_decay)
-                w2 = updated0(w2, g2, scale, learning_rate, weight_decay)
-                w3 = updated0(w3, g3, scale, learning_rate, weight_decay)
-            if SLOTS == 1:
-                m0, m1, m2, m3 = read4(state0[row], j, width)
-                if LINGERS:
-                    m0 *= left
-                    m1 *= left
-                    m2 *= left
-                    m3 *= left
-                w0, m0 = updated1(w0, g0, m0, scale, learning_rate, weight_decay)
-                w1, m1 = updated1(w1, g1, m1, scale, learning_rate, weight_decay)
-                w2, m2 = updated1(w2, g2, m2, scale, learning_rate, weight_decay)
-                w3, m3 = updated1(w3, g3, m3, scale, learning_rate, weight_decay)
-                write4(state0[row], j, width, m0, m1, m2, m3)
-            if SLOTS == 2:
-                m0, m1, m2, m3 = read4(state0[row], j, width)
-                v0, v1, v2, v3 = read4(state1[row], j, width)
-                w0, m0, v0 = updated2(w0, g0, m0, v0, scale, learning_rate, weight_decay)
-                w1, m1, v1 = updated2(w1, g1, m1, v1, scale, learning_rate, weight_decay)
-                w2, m2, v2 = updated2(w2, g2, m2, v2, scale, learning_rate, weight_decay)
-                w3, m3, v3 = updated2(w3, g3, m3, v3, scale, learning_rate, weight_decay)
-                write4(state0[row], j, width, m0, m1, m2, m3)
-                write4(state1[row], j, width, v0, v1, v2, v3)
-            write4(table[row], j, width, w0, w1, w2, w3)
+            row = given.rows_seen[r]
+            left = 1.0
+            if DECAYS_UNSEEN:
+                left = real(decay_unseen(double(given.counters[STEP] - given.last_seen[row])))
+            first = given.state0[row]
+            second = given.state1[row]
+            decay = given.weight_decay
+            update4(table[row], gradient[r], first, second, j, width, scale, rate, decay, left)
 
 
 def mark_rows(last_seen, rows_seen, seen, counters, scalars):
-    """Remember that the step that `update` is about to count saw these rows."""
-    if proceeds(scalars):
+    """Store that the step that `update` is about to count saw these rows."""
+    if should_update(scalars):
         thread = cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x
         for r in range(thread, seen[0], cuda.gridDim.x * BLOCK_X):
             last_seen[rows_seen[r]] = counters[STEP] + 1

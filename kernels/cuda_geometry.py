@@ -1,7 +1,7 @@
-"""How a CUDA kernel is laid over its arrays: blocks, threads, scratch memory, and the flags that follow.
+"""The launch geometry of CUDA kernels: blocks, threads, scratch memory, and the flags that follow from them.
 
-All of it depends on shapes and alignments alone, not on the GPU: the blocks decide in which order a kernel
-sums, and the sums shall be the same everywhere. The numbers of blocks are for GPUs of 50 to 150
+It depends on shapes and alignments alone, not on the GPU: the blocks determine the order in which a kernel
+sums, and the sums must be the same everywhere. The numbers of blocks are for GPUs of 50 to 150
 multiprocessors that hold eight blocks of 256 threads each.
 """
 
@@ -20,21 +20,21 @@ __all__ = ["DIGITS", "DIGIT_BITS", "Geometry", "Scratch", "geometry", "sequence"
 
 Scratch = Mapping[str, tuple[tuple[int, ...], np.dtype]]
 
-# How many groups of a row neighbouring threads read: 8 groups of four float32 are one line of the cache and
-# leave most threads of a block to the rows, whose sums they share; 32 are a whole warp's.
+# The groups of a row that neighbouring threads read: 8 groups of four float32 are one cache line and leave
+# most threads of a block to the rows, whose sums they share; 32 are a whole warp's.
 _SUMMING_GROUPS = 8
 _STREAMING_GROUPS = 32
 _ROWS_OF_A_THREAD = 4  # the fewest, for a sum over rows to be worth another block
 _SUMMING_BLOCKS = 1024
 _STREAMING_BLOCKS = 4096
 
-# The sort of a batch's tokens. Tiles are so small that 131,072 tokens occupy 128 multiprocessors; one block
-# sorts as many tokens as take it about as long as the launches that it saves.
+# The sort of a batch's tokens. With these tiles 131,072 tokens occupy 128 multiprocessors. One block sorts up
+# to the number of tokens for which the sort takes about as long as the launches that it saves.
 DIGIT_BITS = 5
 DIGITS = 1 << DIGIT_BITS
 _ITEMS_OF_A_THREAD = 4
 _ITEMS_OF_ONE_BLOCK = 16
-# How many sorted tokens a thread sums in turn: the fewer, the more threads hide the memory's latency.
+# The sorted tokens that a thread sums in turn: the fewer, the more threads hide the memory's latency.
 _SHORTEST_SPAN = 4
 _LONGEST_SPAN = 32
 _LONGEST_SPAN_OF_ONE_TILE = 16
@@ -43,9 +43,9 @@ _SUMMING_THREADS = 65536
 _DOUBLE: np.dtype = np.dtype(np.float64)
 _INDEX: np.dtype = np.dtype(np.int32)
 
-# The phases of the sort of a batch's tokens, and `number`, which does all of them in one block.
+# The phases of the sort of a batch's tokens, and `unique_rows`, which does all of them in one block.
 _SORTING = (
-    *("number", "count_tokens", "start_rows", "list_tokens"),
+    *("unique_rows", "count_tokens", "start_rows", "list_tokens"),
     *("count_digits", "sort_digit", "count_runs", "find_runs"),
 )
 
@@ -63,7 +63,7 @@ class Geometry:
 def geometry(
     name: str, dtype: np.dtype, constants: Mapping[str, Constant], arguments: Mapping[str, Any], threads: int
 ) -> Geometry:
-    """Lay a kernel over its arrays.
+    """Return the geometry of a kernel for its arrays.
 
     Parameters
     ----------
@@ -78,38 +78,40 @@ def geometry(
     """
     threads = _power_at_most(threads)
     wide = all(_in_fours(array) for array in _grouped(name, constants, arguments) if _is_grouped(array))
-    if name in ("penalise", "squared_norm", "update"):
-        return _over_arena(arguments["gradients"].shape[0], wide, threads)
-    if name == "copy_parameters":
-        return _over_arena(arguments["values"].shape[0], wide, threads)
     if name in _SORTING:
         return _sorting(name, arguments, threads)
-    if name == "mark_rows":
-        return _over_arena(4 * arguments["rows_seen"].shape[0], wide, threads, WHOLE=wide)
-    if name in ("penalise_rows", "squared_norm_rows", "update_rows"):
-        rows, width = arguments["gradient"].shape
-        return _over_arena(4 * rows * _fours(width), wide, threads, WHOLE=wide)
-    if name == "embed":
-        rows, width = arguments["inputs"].shape[0], arguments["table"].shape[1]
-        return _streaming(rows, _fours(width), wide and arguments["column"] % 4 == 0, threads)
     if name in ("embed_gradient", "add_partials"):
         whole = name == "add_partials" or arguments["column"] % 4 == 0
         return _over_tokens(arguments, dtype, wide and whole, threads)
     if name == "gather":
         return _over_batch(arguments, constants, wide, threads)
-    if name in ("forward", "add"):
-        rows, columns = arguments["z" if name == "forward" else "target"].shape
-        return _streaming(rows, _fours(columns), wide, threads)
+    if name == "mark_rows":
+        return _over_arena(4 * arguments["rows_seen"].shape[0], wide, threads, WHOLE=wide)
+    rows, *columns = arguments[_SIZED_BY[name]].shape
+    if not columns:
+        return _over_arena(rows, wide, threads)
+    if name.endswith("_rows"):
+        return _over_arena(4 * rows * _fours(columns[0]), wide, threads, WHOLE=wide)
+    if name == "embed":
+        groups = _fours(arguments["table"].shape[1])
+        return _streaming(rows, groups, wide and arguments["column"] % 4 == 0, threads)
+    if name in ("forward", "add") or (name == "backward" and not constants.get("BIAS")):
+        return _streaming(rows, _fours(columns[0]), wide, threads)
     if name in ("layer_norm", "layer_norm_gradient"):
-        rows, columns = arguments["x"].shape
-        return _normalising(rows, columns, wide, threads)
-    if name == "softmax_loss":
-        rows, columns = arguments["outputs"].shape
-        return _over_rows(rows, columns, dtype, wide, threads)
-    rows, columns = arguments["outputs" if name == "elementwise_loss" else "delta"].shape
-    if name == "backward" and not constants.get("BIAS"):
-        return _streaming(rows, _fours(columns), wide, threads)
-    return _summing(rows, columns, dtype, wide, threads)
+        return _normalising(rows, columns[0], wide, threads)
+    sum_columns = _over_rows if name == "softmax_loss" else _summing
+    return sum_columns(rows, columns[0], dtype, wide, threads)
+
+
+# The array over which a kernel is laid: of two dimensions, or of one in the arena.
+_SIZED_BY = {
+    **dict.fromkeys(("penalise", "squared_norm", "update"), "gradients"),
+    "copy_parameters": "values",
+    **dict.fromkeys(("penalise_rows", "squared_norm_rows", "update_rows"), "gradient"),
+    **{"embed": "inputs", "forward": "z", "add": "target", "backward": "delta", "layer_norm_sums": "delta"},
+    **dict.fromkeys(("layer_norm", "layer_norm_gradient"), "x"),
+    **dict.fromkeys(("softmax_loss", "elementwise_loss"), "outputs"),
+}
 
 
 def _grouped(name: str, constants: Mapping[str, Constant], arguments: Mapping[str, Any]) -> list[Any]:
@@ -146,7 +148,7 @@ def _over_batch(
 
 
 def _summing(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int) -> Geometry:
-    """The same, with the columns summed: each tile's last block adds what its chunks of rows came to."""
+    """The same, with sums of columns: each tile's last block adds the sums of its chunks of rows."""
     groups = _fours(columns)
     x = min(_SUMMING_GROUPS, _power_at_least(groups), threads)
     y = threads // x
@@ -203,9 +205,9 @@ def _sorting(name: str, arguments: Mapping[str, Any], threads: int) -> Geometry:
     rows, tokens = arguments["totals"].shape[0], arguments["owners"].shape[0]
     tile = threads * _ITEMS_OF_A_THREAD
     row_blocks = 1 if _fit_one_block(rows, threads) else _quotient(rows, tile)
-    token_blocks = 1 if name == "number" else _quotient(tokens, tile)
+    token_blocks = 1 if name == "unique_rows" else _quotient(tokens, tile)
     over_rows = name in ("count_tokens", "start_rows")
-    many = row_blocks > 1 if over_rows else name != "number"
+    many = row_blocks > 1 if over_rows else name != "unique_rows"
     constants = {
         "MANY": many,
         "ITEMS": _ITEMS_OF_A_THREAD,
@@ -243,7 +245,7 @@ def _over_tokens(arguments: Mapping[str, Any], dtype: np.dtype, wide: bool, thre
 
 
 def sequence(name: str, arguments: Mapping[str, Any], threads: int) -> list[tuple[str, dict[str, int]]]:
-    """Return the kernels that do what the host's kernel `name` does, each with the numbers it is given.
+    """Return the kernels that do what the host's kernel `name` does, each with its own numbers.
 
     Parameters
     ----------
@@ -251,13 +253,13 @@ def sequence(name: str, arguments: Mapping[str, Any], threads: int) -> list[tupl
         As for `nnkit.kernels.cuda.launches`.
     """
     threads = _power_at_most(threads)
-    if name == "number":
+    if name == "unique_rows":
         return _sorting_sequence(arguments, threads)
     if name == "embed_gradient":
         plan = _over_tokens(arguments, _DOUBLE, wide=False, threads=threads)
         tiles = plan.scratch["partials"][0][0]
         return [(name, {}), *([("add_partials", {})] if tiles > 1 else [])]
-    if name == "layer_norm_gradient":  # whose rows are written in place, once their columns are summed
+    if name == "layer_norm_gradient":  # its rows are written in place, once their columns are summed
         return [("layer_norm_sums", {}), (name, {})]
     return [(name, {})]
 
@@ -268,7 +270,7 @@ def _sorting_sequence(arguments: Mapping[str, Any], threads: int) -> list[tuple[
     all_passes = {"passes": passes}
     few_rows = _fit_one_block(rows, threads)
     if few_rows and _fit_one_block(tokens, threads):
-        return [("number", all_passes)]
+        return [("unique_rows", all_passes)]
     found: list[tuple[str, dict[str, int]]] = [] if few_rows else [("count_tokens", {})]
     found += [("start_rows", {}), ("list_tokens", all_passes)]
     for sort_pass in range(passes):
@@ -303,12 +305,12 @@ def _constants(x: int, y: int, wide: bool, **others: Constant) -> dict[str, Cons
 
 
 def _is_grouped(array: Any) -> bool:
-    # Integers in one dimension are class indices, which are read one by one; what has no columns is not read.
+    # Integers in one dimension are class indices, which are read one by one; an empty array is not read.
     return 0 not in array.shape and not (array.ndim == 1 and np.dtype(array.dtype).kind in "iu")
 
 
 def _in_fours(array: Any) -> bool:
-    """Whether four elements from any multiple of four of any row on lie at a multiple of their size."""
+    """Whether each group of four elements of any row is aligned to its size."""
     itemsize = np.dtype(array.dtype).itemsize
     *outer, inner = array.strides
     aligned = all(stride % (4 * itemsize) == 0 for stride in (_address(array), *outer))

@@ -1,7 +1,7 @@
-"""What the CUDA kernels are put together from: four elements at a time, sums over a block, the last block.
+"""The parts of CUDA kernels: four elements at a time, sums over a block and over the grid.
 
-A part is a source for `specialise`, as a template is: it is inlined, since a call to another device function
-cannot be compiled without a driver.
+Parts are inlined, since a call to another device function cannot be compiled without a driver. A name that
+ends in 4 stands for four variables: see `lanes`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import numpy as np
 from numba import cuda
 
 from nnkit.kernels.common_parts import double, real
+from nnkit.kernels.lanes import LANE
 from nnkit.kernels.wide import load1, load4, store1, store4
 
 # ---------------------------------------------------------------------------------------------------------
-# What `cuda_geometry` decides and `specialise` folds, beside the names of `common_parts`.
+# The constants that `cuda_geometry` chooses and `specialise` folds, beside the flags of `common_parts`.
 # ---------------------------------------------------------------------------------------------------------
 
 WIDE = False  # every row starts at a multiple of four elements' size: one access for four
@@ -38,38 +39,25 @@ SPAN = 1  # consecutive sorted tokens that are summed by one row of a block's th
 
 def read4(array, at, stop):
     """Elements ``at .. at + 3`` of a vector or row in the type of the arithmetic; 0 from `stop` on."""
-    a = b = c = d = real(0.0)
+    x4 = real(0.0)
     if WIDE and (WHOLE or at + 4 <= stop):
-        first, second, third, fourth = load4(array, at)
-        a = real(first)
-        b = real(second)
-        c = real(third)
-        d = real(fourth)
-    else:
-        if at < stop:
-            a = real(load1(array, at))
-        if at + 1 < stop:
-            b = real(load1(array, at + 1))
-        if at + 2 < stop:
-            c = real(load1(array, at + 2))
-        if at + 3 < stop:
-            d = real(load1(array, at + 3))
-    return a, b, c, d
+        element4 = load4(array, at)
+        x4 = real(element4)
+    elif at + LANE < stop:
+        x4 = real(load1(array, at + LANE))
+    return x4
 
 
-def write4(array, at, stop, a, b, c, d):
+def write4(array, at, stop, x4):
     """Write elements ``at .. at + 3``, none from `stop` on."""
     if WIDE and (WHOLE or at + 4 <= stop):
-        store4(array, at, a, b, c, d)
-    else:
-        if at < stop:
-            store1(array, at, a)
-        if at + 1 < stop:
-            store1(array, at + 1, b)
-        if at + 2 < stop:
-            store1(array, at + 2, c)
-        if at + 3 < stop:
-            store1(array, at + 3, d)
+        store4(array, at, x4)
+    elif at + LANE < stop:
+        store1(array, at + LANE, x4)
+
+
+def sum4(a, b, c, d):
+    return (a + b) + (c + d)
 
 
 def greater(a, b):
@@ -82,37 +70,37 @@ def less(a, b):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Sums. Trees in shared memory, whose order is the same on every card; every thread of the block comes along,
-# and each inlining of a part has shared memory of its own, so that no result is overwritten while it is read.
+# Sums. Trees in shared memory, whose order is the same on every card; every thread of the block takes part,
+# and each inlined part has shared memory of its own, so that no result is overwritten while it is read.
 # ---------------------------------------------------------------------------------------------------------
 
 
-def lane_max(x):
+def row_max(x):
     """The greatest over the threads that share a row."""
-    lanes = cuda.shared.array((BLOCK_Y, BLOCK_X), real)
-    lanes[cuda.threadIdx.y, cuda.threadIdx.x] = x
+    values = cuda.shared.array((BLOCK_Y, BLOCK_X), real)
+    values[cuda.threadIdx.y, cuda.threadIdx.x] = x
     cuda.syncthreads()
     for level in range(X_LEVELS):
         step = BLOCK_X >> (level + 1)
         if cuda.threadIdx.x < step:
-            lanes[cuda.threadIdx.y, cuda.threadIdx.x] = greater(
-                lanes[cuda.threadIdx.y, cuda.threadIdx.x], lanes[cuda.threadIdx.y, cuda.threadIdx.x + step]
+            values[cuda.threadIdx.y, cuda.threadIdx.x] = greater(
+                values[cuda.threadIdx.y, cuda.threadIdx.x], values[cuda.threadIdx.y, cuda.threadIdx.x + step]
             )
         cuda.syncthreads()
-    return lanes[cuda.threadIdx.y, 0]
+    return values[cuda.threadIdx.y, 0]
 
 
-def lane_sum(x):
+def row_sum(x):
     """The sum over the threads that share a row."""
-    lanes = cuda.shared.array((BLOCK_Y, BLOCK_X), real)
-    lanes[cuda.threadIdx.y, cuda.threadIdx.x] = x
+    values = cuda.shared.array((BLOCK_Y, BLOCK_X), real)
+    values[cuda.threadIdx.y, cuda.threadIdx.x] = x
     cuda.syncthreads()
     for level in range(X_LEVELS):
         step = BLOCK_X >> (level + 1)
         if cuda.threadIdx.x < step:
-            lanes[cuda.threadIdx.y, cuda.threadIdx.x] += lanes[cuda.threadIdx.y, cuda.threadIdx.x + step]
+            values[cuda.threadIdx.y, cuda.threadIdx.x] += values[cuda.threadIdx.y, cuda.threadIdx.x + step]
         cuda.syncthreads()
-    return lanes[cuda.threadIdx.y, 0]
+    return values[cuda.threadIdx.y, 0]
 
 
 def block_sum(x):
@@ -138,7 +126,7 @@ def sum_of_blocks(block_sums, blocks):
 
 
 def is_last(tickets, which, expected):
-    """Whether this block is the last of `expected` to come here: then it sees what all of them have written.
+    """Whether this block is the last of `expected` to come here: then it sees all that they have written.
 
     The ticket is zero again afterwards, ready for the next launch.
     """
@@ -155,13 +143,23 @@ def is_last(tickets, which, expected):
     return last[0] != 0
 
 
-def column_sums(a, b, c, d):
+def grid_sum(x, block_sums, tickets):
+    """The sum over the threads of all blocks, in float64, and whether this thread is the one that has it."""
+    total = block_sum(x)
+    last = True
+    if MANY:
+        if cuda.threadIdx.x == 0:
+            block_sums[cuda.blockIdx.x] = total
+        last = is_last(tickets, 0, cuda.gridDim.x)
+        if last:
+            total = sum_of_blocks(block_sums, cuda.gridDim.x)
+    return total, last and cuda.threadIdx.x == 0
+
+
+def column_sums4(x4):
     """The sums over the block's rows of each thread's four columns."""
     sums = cuda.shared.array((4, BLOCK_Y, BLOCK_X), real)
-    sums[0, cuda.threadIdx.y, cuda.threadIdx.x] = a
-    sums[1, cuda.threadIdx.y, cuda.threadIdx.x] = b
-    sums[2, cuda.threadIdx.y, cuda.threadIdx.x] = c
-    sums[3, cuda.threadIdx.y, cuda.threadIdx.x] = d
+    sums[LANE, cuda.threadIdx.y, cuda.threadIdx.x] = x4
     cuda.syncthreads()
     for level in range(Y_LEVELS):
         step = BLOCK_Y >> (level + 1)
@@ -171,51 +169,39 @@ def column_sums(a, b, c, d):
                     k, cuda.threadIdx.y + step, cuda.threadIdx.x
                 ]
         cuda.syncthreads()
-    return (
-        sums[0, 0, cuda.threadIdx.x],
-        sums[1, 0, cuda.threadIdx.x],
-        sums[2, 0, cuda.threadIdx.x],
-        sums[3, 0, cuda.threadIdx.x],
-    )
+    return sums[LANE, 0, cuda.threadIdx.x]
 
 
-def sum_into_bias(a, b, c, d, j, columns, bias_gradient, partials, tickets):
+def sum_rows4(matrix, first, stop, j, columns):
+    """The sums of four columns over rows ``first .. stop - 1`` of a matrix, by one block."""
+    total4 = real(0.0)
+    if j < columns:
+        for i in range(first + cuda.threadIdx.y, stop, BLOCK_Y):
+            x4 = read4(matrix[i], j, columns)
+            total4 += x4
+    return column_sums4(total4)
+
+
+def sum_columns4(x4, j, columns, out, partials, tickets):
     """Sum each thread's four columns over the block and over the blocks that share its columns."""
-    sum0, sum1, sum2, sum3 = column_sums(a, b, c, d)
+    total4 = column_sums4(x4)
+    last = True
     if SPLIT:
         if cuda.threadIdx.y == 0 and j < columns:
-            write4(partials[cuda.blockIdx.y], j, columns, sum0, sum1, sum2, sum3)
-        if is_last(tickets, cuda.blockIdx.x, cuda.gridDim.y):
-            sum0 = sum1 = sum2 = sum3 = real(0.0)
-            if j < columns:
-                for chunk in range(cuda.threadIdx.y, cuda.gridDim.y, BLOCK_Y):
-                    p0, p1, p2, p3 = read4(partials[chunk], j, columns)
-                    sum0 += p0
-                    sum1 += p1
-                    sum2 += p2
-                    sum3 += p3
-            sum0, sum1, sum2, sum3 = column_sums(sum0, sum1, sum2, sum3)
-            if cuda.threadIdx.y == 0 and j < columns:
-                write4(bias_gradient, j, columns, sum0, sum1, sum2, sum3)
-    else:
-        if cuda.threadIdx.y == 0 and j < columns:
-            write4(bias_gradient, j, columns, sum0, sum1, sum2, sum3)
+            write4(partials[cuda.blockIdx.y], j, columns, total4)
+        last = is_last(tickets, cuda.blockIdx.x, cuda.gridDim.y)
+        if last:
+            total4 = sum_rows4(partials, 0, cuda.gridDim.y, j, columns)
+    if last and cuda.threadIdx.y == 0 and j < columns:
+        write4(out, j, columns, total4)
 
 
-def sum_rows(matrix, first, stop, columns, out):
+def sum_matrix(matrix, first, stop, columns, out):
     """Sum rows ``first .. stop - 1`` of a matrix, by one block, a tile of columns at a time."""
     for tile in range(0, columns, 4 * BLOCK_X):
         j = tile + 4 * cuda.threadIdx.x
-        sum0 = sum1 = sum2 = sum3 = real(0.0)
-        if j < columns:
-            for i in range(first + cuda.threadIdx.y, stop, BLOCK_Y):
-                r0, r1, r2, r3 = read4(matrix[i], j, columns)
-                sum0 += r0
-                sum1 += r1
-                sum2 += r2
-                sum3 += r3
-        sum0, sum1, sum2, sum3 = column_sums(sum0, sum1, sum2, sum3)
+        total4 = sum_rows4(matrix, first, stop, j, columns)
         if cuda.threadIdx.y == 0 and j < columns:
-            write4(out, j, columns, sum0, sum1, sum2, sum3)
+            write4(out, j, columns, total4)
         # The next tile takes the same shared memory.
         cuda.syncthreads()

@@ -3,7 +3,7 @@
 A stable radix sort by digits of five bits, the least significant first. Every thread owns consecutive items,
 in the order of blocks and threads, so that equal digits keep their order and nothing depends on which block
 runs first. With several blocks, each phase that all of them must have finished is a launch of its own; few
-tokens are sorted by `number`, which does all phases in one block.
+tokens are sorted by `unique_rows`, which does all phases in one block.
 
 Reference: Satish, Harris and Garland 2009, "Designing efficient sorting algorithms for manycore GPUs".
 """
@@ -76,12 +76,25 @@ def scan_blocks(own, block_counts, tickets):
         scan(block_counts, cuda.gridDim.x)
 
 
-def token_sum(starts, order, first, begin, end):
-    """Return the number of tokens in the rows ``begin .. end - 1`` of the batch."""
+def batch_rows(given):
+    """Return the batch's first row in the epoch, and how many rows it has."""
+    first = given.counters[BATCH] * given.batch_size
+    return first, less(given.totals.shape[0], given.starts.shape[0] - 1 - first)
+
+
+def bag_start(given, i):
+    """Return where the tokens of the epoch's i-th row begin, and the number of them."""
+    row = given.order[i] if SHUFFLED else i
+    start = given.starts[row]
+    return start, given.starts[row + 1] - start
+
+
+def token_sum(given, begin, end):
+    """Return the number of tokens in the epoch's rows ``begin .. end - 1``."""
     tokens = 0
     for i in range(begin, end):
-        row = order[first + i] if SHUFFLED else first + i
-        tokens += starts[row + 1] - starts[row]
+        _, length = bag_start(given, i)
+        tokens += length
     return tokens
 
 
@@ -139,88 +152,74 @@ def run_sum(keys, passes, begin, end):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The phases, in order: each is a kernel, and all but the counts are parts of `number`.
+# The phases, in order: each is a kernel, and all but the counts are parts of `unique_rows`.
 # ---------------------------------------------------------------------------------------------------------
 
 
-def count_tokens(starts, order, counters, batch_size, totals, row_counts, tickets):
+def count_tokens(given):
     """Count the tokens before those of each block's rows."""
-    first = counters[BATCH] * batch_size
-    begin, end = own_items(less(totals.shape[0], starts.shape[0] - 1 - first))
-    scan_blocks(token_sum(starts, order, first, begin, end), row_counts, tickets)
+    first, rows = batch_rows(given)
+    begin, end = own_items(rows)
+    scan_blocks(token_sum(given, first + begin, first + end), given.row_counts, given.tickets)
 
 
-def start_rows(starts, order, counters, batch_size, totals, row_counts, batch_starts, token_count):
+def start_rows(given):
     """Fill `batch_starts` with the first token of each row of the batch, and `token_count`."""
-    first = counters[BATCH] * batch_size
-    begin, end = own_items(less(totals.shape[0], starts.shape[0] - 1 - first))
-    before, _ = block_scan(token_sum(starts, order, first, begin, end))
+    first, rows = batch_rows(given)
+    begin, end = own_items(rows)
+    before, _ = block_scan(token_sum(given, first + begin, first + end))
     if MANY:
-        before += row_counts[cuda.blockIdx.x]
+        before += given.row_counts[cuda.blockIdx.x]
     for i in range(begin, end):
-        row = order[first + i] if SHUFFLED else first + i
-        batch_starts[i] = before
-        before += starts[row + 1] - starts[row]
+        given.batch_starts[i] = before
+        _, length = bag_start(given, first + i)
+        before += length
     if cuda.threadIdx.x == THREADS - 1 and cuda.blockIdx.x == cuda.gridDim.x - 1:
-        token_count[0] = before
+        given.token_count[0] = before
 
 
-def list_tokens(
-    ids,
-    starts,
-    order,
-    counters,
-    batch_size,
-    totals,
-    passes,
-    batch_starts,
-    token_count,
-    token_owners,
-    keys,
-    tokens,
-    digit_counts,
-    tickets,
-):
+def list_tokens(given):
     """List the batch's tokens with their rows of the batch and their ids, which are the keys of the sort."""
-    first = counters[BATCH] * batch_size
-    rows = less(totals.shape[0], starts.shape[0] - 1 - first)
-    begin, end = own_items(token_count[0])
+    first, rows = batch_rows(given)
+    begin, end = own_items(given.token_count[0])
     for token in range(begin, end):
-        i = owner_of(token, batch_starts, rows)
-        row = order[first + i] if SHUFFLED else first + i
-        token_owners[token] = i
-        keys[0, token] = ids[starts[row] + token - batch_starts[i]]
-        tokens[0, token] = token
-    if MANY and passes > 0:
-        count_digits(keys, 0, token_count, digit_counts, tickets)
+        i = owner_of(token, given.batch_starts, rows)
+        start, _ = bag_start(given, first + i)
+        given.token_owners[token] = i
+        given.keys[0, token] = given.ids[start + token - given.batch_starts[i]]
+        given.tokens[0, token] = token
+    if MANY and given.passes > 0:
+        count_digits(given, 0)
 
 
-def count_digits(keys, sort_pass, token_count, digit_counts, tickets):
+def count_digits(given, sort_pass):
     """Count the tokens that come before those of each digit and block."""
-    begin, end = own_items(token_count[0])
-    places, total = digit_places(keys, sort_pass, begin, end)
+    begin, end = own_items(given.token_count[0])
+    places, total = digit_places(given.keys, sort_pass, begin, end)
     for digit in range(cuda.threadIdx.x, DIGITS, THREADS):
         k = digit * THREADS
         count = total - places[k >> DIGIT_BITS, k & LAST_DIGIT]
         if digit < LAST_DIGIT:
             k += THREADS
             count -= total - places[k >> DIGIT_BITS, k & LAST_DIGIT]
-        digit_counts[digit * cuda.gridDim.x + cuda.blockIdx.x] = count
-    if is_last(tickets, 0, cuda.gridDim.x):
-        scan(digit_counts, DIGITS * cuda.gridDim.x)
+        given.digit_counts[digit * cuda.gridDim.x + cuda.blockIdx.x] = count
+    if is_last(given.tickets, 0, cuda.gridDim.x):
+        scan(given.digit_counts, DIGITS * cuda.gridDim.x)
 
 
-def sort_digit(keys, tokens, sort_pass, token_count, digit_counts):
+def sort_digit(given, sort_pass):
     """Sort tokens and keys by one digit, from one half of their arrays into the other."""
+    keys = given.keys
+    tokens = given.tokens
     thread = cuda.threadIdx.x
-    begin, end = own_items(token_count[0])
+    begin, end = own_items(given.token_count[0])
     places, _ = digit_places(keys, sort_pass, begin, end)
     if MANY:
-        offsets = cuda.shared.array(DIGITS, np.int32)
+        shifts = cuda.shared.array(DIGITS, np.int32)
         for digit in range(thread, DIGITS, THREADS):
             k = digit * THREADS
-            before = digit_counts[digit * cuda.gridDim.x + cuda.blockIdx.x]
-            offsets[digit] = before - places[k >> DIGIT_BITS, k & LAST_DIGIT]
+            before = given.digit_counts[digit * cuda.gridDim.x + cuda.blockIdx.x]
+            shifts[digit] = before - places[k >> DIGIT_BITS, k & LAST_DIGIT]
         cuda.syncthreads()
     source = sort_pass & 1
     for place in range(begin, end):
@@ -230,115 +229,51 @@ def sort_digit(keys, tokens, sort_pass, token_count, digit_counts):
         target = places[k >> DIGIT_BITS, k & LAST_DIGIT]
         places[k >> DIGIT_BITS, k & LAST_DIGIT] = target + 1
         if MANY:
-            target += offsets[digit]
+            target += shifts[digit]
         keys[1 - source, target] = key
         tokens[1 - source, target] = tokens[source, place]
 
 
-def count_runs(keys, passes, token_count, run_counts, tickets):
+def count_runs(given):
     """Count the runs that begin before each block's tokens."""
-    begin, end = own_items(token_count[0])
-    scan_blocks(run_sum(keys, passes, begin, end), run_counts, tickets)
+    begin, end = own_items(given.token_count[0])
+    scan_blocks(run_sum(given.keys, given.passes, begin, end), given.run_counts, given.tickets)
 
 
-def find_runs(
-    keys,
-    tokens,
-    passes,
-    batch_starts,
-    token_count,
-    token_owners,
-    run_counts,
-    owners,
-    offsets,
-    runs,
-    run_starts,
-    rows_seen,
-    seen,
-):
+def find_runs(given):
     """Number the runs; fill in each token's run, row of the batch (owner) and place in its bag (offset).
 
     `rows_seen` gets each run's id, and `run_starts` its first place and, last, the number of tokens.
     """
-    begin, end = own_items(token_count[0])
+    keys = given.keys
+    passes = given.passes
+    begin, end = own_items(given.token_count[0])
     run, _ = block_scan(run_sum(keys, passes, begin, end))
     if MANY:
-        run += run_counts[cuda.blockIdx.x]
+        run += given.run_counts[cuda.blockIdx.x]
     for place in range(begin, end):
         if starts_run(keys, passes, place):
-            rows_seen[run] = keys[passes & 1, place]
-            run_starts[run] = place
+            given.rows_seen[run] = keys[passes & 1, place]
+            given.run_starts[run] = place
             run += 1
-        runs[place] = run - 1
-        token = tokens[passes & 1, place]
-        i = token_owners[token]
-        owners[place] = i
+        given.runs[place] = run - 1
+        token = given.tokens[passes & 1, place]
+        i = given.token_owners[token]
+        given.owners[place] = i
         if MAX or WEIGHTED:
-            offsets[place] = token - batch_starts[i]
+            given.offsets[place] = token - given.batch_starts[i]
     if cuda.threadIdx.x == THREADS - 1 and cuda.blockIdx.x == cuda.gridDim.x - 1:
-        seen[0] = run
-        run_starts[run] = token_count[0]
+        given.seen[0] = run
+        given.run_starts[run] = given.token_count[0]
 
 
-def number(
-    ids,
-    starts,
-    order,
-    counters,
-    batch_size,
-    totals,
-    passes,
-    row_counts,
-    batch_starts,
-    token_count,
-    token_owners,
-    keys,
-    tokens,
-    digit_counts,
-    run_counts,
-    tickets,
-    owners,
-    offsets,
-    runs,
-    run_starts,
-    rows_seen,
-    seen,
-):
+def unique_rows(given):
     """Sort the batch's tokens by id and list the rows of the table that they name; by one block."""
-    start_rows(starts, order, counters, batch_size, totals, row_counts, batch_starts, token_count)
+    start_rows(given)
     cuda.syncthreads()
-    list_tokens(
-        ids,
-        starts,
-        order,
-        counters,
-        batch_size,
-        totals,
-        passes,
-        batch_starts,
-        token_count,
-        token_owners,
-        keys,
-        tokens,
-        digit_counts,
-        tickets,
-    )
+    list_tokens(given)
     cuda.syncthreads()
-    for sort_pass in range(passes):
-        sort_digit(keys, tokens, sort_pass, token_count, digit_counts)
+    for sort_pass in range(given.passes):
+        sort_digit(given, sort_pass)
         cuda.syncthreads()
-    find_runs(
-        keys,
-        tokens,
-        passes,
-        batch_starts,
-        token_count,
-        token_owners,
-        run_counts,
-        owners,
-        offsets,
-        runs,
-        run_starts,
-        rows_seen,
-        seen,
-    )
+    find_runs(given)

@@ -1,9 +1,9 @@
 """Every formula once, as a scalar function: activations, normalisation, losses, update rules, random draws.
 
 A formula is straight-line Python over scalars with one `return` at its end. `specialise` inlines it into the
-loops of `host` and `cuda`, types its float literals, and swaps the elementary functions it calls (exp, log1p,
-erf, ...) for those of the target and dtype. Here they are Python's own, so that a formula can also be called
-and tested as it stands.
+loops of `host` and `cuda`, types its float literals, and replaces the elementary functions it calls (exp,
+log1p, erf, ...) by those of the target and dtype. Here they are Python's own, so that a formula can also be
+called and tested directly; the random draws take NumPy's arrays too.
 
 A formula chooses with ``a if condition else b`` and computes both sides, as a vector unit does. Comparisons
 are written so that a NaN passes through.
@@ -12,6 +12,10 @@ are written so that a NaN passes through.
 from __future__ import annotations
 
 from math import erf, exp, expm1, inf, log, log1p, sqrt, tanh
+
+from numpy import int32
+from numpy import uint32 as u32
+from numpy import uint64 as u64
 
 # ---------------------------------------------------------------------------------------------------------
 # Activations: a = f(z). A derivative's parameter says what it is computed from: z, the value before the
@@ -101,13 +105,13 @@ def softplus_derivative(z):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Layer normalisation: Ba, Kiros and Hinton 2016 (arXiv:1607.06450), equations 3 and 4. Of one element, given
-# what its row comes to.
+# Layer normalisation: Ba, Kiros and Hinton 2016 (arXiv:1607.06450), equations 3 and 4; of one element, given
+# its row's mean and deviation.
 # ---------------------------------------------------------------------------------------------------------
 
 
 def centred(x, mean, remainder):
-    """An element without its row's mean, and without what was lost when that was rounded."""
+    """An element without its row's mean and the rounding error of the mean."""
     return (x - mean) - remainder
 
 
@@ -122,8 +126,8 @@ def normalised(x, mean, inverse):
 def layer_norm_derivative(slope, x_hat, inverse, mean_slope, mean_product):
     """The derivative by x, from the one by the normalised value x̂, `slope`.
 
-    The last two are the row's means of the slopes and of slope · x̂: what the mean and the variance let each
-    element add to the others.
+    The last two are the row's means of the slopes and of slope · x̂: through the mean and the variance each
+    element affects the others.
     """
     return inverse * (slope - mean_slope - x_hat * mean_product)
 
@@ -168,7 +172,7 @@ def huber_derivative(y, t, delta):
 def poisson(y, t):
     """e^y − t y, the negative log-likelihood of a Poisson rate e^y without its constant log t!.
 
-    Beyond y = 60 the exponential goes on as its tangent, so that no finite output overflows float32.
+    Beyond y = 60 the exponential continues as its tangent, so that no finite output overflows float32.
     """
     inside = 60.0 if y > 60.0 else y
     rate = exp(inside)
@@ -192,7 +196,7 @@ def binary_cross_entropy(y, t, label_smoothing):
 
 
 def ceiled_binary_cross_entropy(y, t, label_smoothing, ceiling):
-    """The same, each probability's part of it `ceiling` at most: scikit-learn clips probabilities."""
+    """The same with each probability's term at most `ceiling`: scikit-learn clips probabilities."""
     smoothed = t + label_smoothing * (0.5 - t)
     positive = 0.0 if y < 0.0 else y
     no = positive + log1p(exp(-abs(y)))
@@ -220,7 +224,7 @@ def smoothed_probability(t, label_smoothing, classes):
 
 
 def smoothed_mass(mass, label_smoothing):
-    """What a row of such probabilities adds up to, from what it did before."""
+    """The sum of a row of smoothed probabilities, from the sum before smoothing."""
     return mass + label_smoothing * (1.0 - mass)
 
 
@@ -243,12 +247,12 @@ def is_finite(x):
 
 
 def finite_or_zero(x):
-    """A loss that overflowed is not counted where an overflow is part of the plan."""
+    """The loss, or 0 where it overflowed, as loss scaling expects now and then."""
     return x if abs(x) < inf else 0.0
 
 
 def rows_by_weight(rows, weight_sum):
-    """What a batch's Σ w·loss is multiplied by to count by its rows; nothing that weighs nothing counts."""
+    """The factor by which a batch's Σ w·loss counts by its rows; 0 where all weights are 0."""
     return rows / weight_sum if weight_sum > 0.0 else 0.0
 
 
@@ -286,8 +290,8 @@ def rmsprop(w, g, learning_rate, squares, decay, epsilon):
     return w - learning_rate * g / (sqrt(s) + epsilon), s
 
 
-def rmsprop_left(steps, decay):
-    """What so many steps without a gradient leave of the average: ρ to their power."""
+def rmsprop_decay_unseen(steps, decay):
+    """The factor of the average after `steps` steps without a gradient: ρ to their power."""
     return decay**steps
 
 
@@ -325,17 +329,17 @@ def penalty_derivative(w, l1, l2):
 
 # ---------------------------------------------------------------------------------------------------------
 # Dynamic loss scaling (Micikevicius et al. 2017, arXiv:1710.03740, section 3.2): small gradients would be
-# zero in float16, so the loss's gradient is multiplied by a scale, as great as does not overflow.
+# zero in float16, so the loss's gradient is multiplied by the largest scale that does not overflow.
 # ---------------------------------------------------------------------------------------------------------
 
 FIRST_LOSS_SCALE = 65536.0
 LEAST_LOSS_SCALE = 1.0
-GREATEST_LOSS_SCALE = 18446744073709551616.0  # 2⁶⁴: what float32 still divides by without a denormal
+GREATEST_LOSS_SCALE = 18446744073709551616.0  # 2⁶⁴: float32 divides by it without a denormal
 CLEAN_STEPS_TO_GROW = 2000.0
 
 
 def scale_after(overflowed, scale, clean_steps):
-    """The loss scale after a step, and the steps since it changed that did not overflow.
+    """The loss scale after a step, and the number of steps without an overflow since it changed.
 
     Halved by an overflow, doubled after 2000 steps without one.
     """
@@ -351,21 +355,8 @@ def scale_after(overflowed, scale, clean_steps):
 
 # ---------------------------------------------------------------------------------------------------------
 # Random draws: functions of a counter and a key, with no state (Salmon et al. 2011, "Parallel random numbers:
-# as easy as 1, 2, 3"). A draw takes four consecutive elements of a row at once, each row beginning a new
-# block.
+# as easy as 1, 2, 3"). A draw serves four consecutive elements of a row; each row begins a new block.
 # ---------------------------------------------------------------------------------------------------------
-
-
-def u32(x):
-    return int(x) & 0xFFFFFFFF
-
-
-def u64(x):
-    return int(x) & 0xFFFFFFFFFFFFFFFF
-
-
-def int32(x):
-    return int(x)
 
 
 def philox(c0, c1, c2, c3, k0, k1):
@@ -388,7 +379,7 @@ def bounded(word, count):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Augmentation: where the elements of a picture come from once it is moved and mirrored. Its edges are
+# Augmentation: the source of each element of a picture that is mirrored and then moved. Its edges are
 # repeated where it is moved away from them.
 # ---------------------------------------------------------------------------------------------------------
 
@@ -400,10 +391,7 @@ def clamped(place, size):
 
 
 def moved_place(line, x, down, right, flipped, height, width):
-    """Where the element that stands in a row's line and column comes from.
-
-    The lines of all channels are counted on. A picture is mirrored first, and then moved.
-    """
+    """The source, in its row, of the element at a line and column; the lines count through all channels."""
     y = line % height
     source = clamped(x - right, width)
     mirrored = width - 1 - source if flipped else source
@@ -411,6 +399,6 @@ def moved_place(line, x, down, right, flipped, height, width):
 
 
 def is_erased(line, x, top, left, tall, wide, height):
-    """Whether it lies in a rectangle, which is the same for all channels; one that is 0 high has nothing."""
+    """Whether the element is in a rectangle, which is the same for all channels and empty if 0 high."""
     y = line % height
     return y >= top and y < top + tall and x >= left and x < left + wide

@@ -1,28 +1,31 @@
 """The fused loops for the CPU: filling a batch, forward, loss, backward, then the passes over the arena.
 
-Each function is a template for `specialise`: upper-case names are flags it folds, and `activation`, `value`,
-`rule` and their like are formulas it inlines. A loop's inner index runs over contiguous memory and its arrays
-are distinct, so that LLVM vectorises it. Shapes: (rows, columns); `rows` may be fewer than the nominal batch.
+Each function is a template for `specialise`: upper-case names are flags to fold; `activation`, `value`,
+`rule` and the other placeholders are formulas to inline. A loop's inner index runs over contiguous memory and
+its arrays are distinct, so that LLVM vectorises it. Shapes: (rows, columns); `rows` may be fewer than the
+nominal batch.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
+from math import exp, log
 
 import numpy as np
+from numpy import uint8 as u8
 
 from nnkit.kernels import common_parts, elementary, host_embedding, host_norm, host_parts, host_product
+from nnkit.kernels.catalogue import CATALOGUE
 from nnkit.kernels.common_parts import (
     AUGMENTED,
+    AVERAGE_ROWS,
     BIAS,
-    BY_ROWS,
     CEILED,
     CODES,
     COPIED,
     DROPOUT,
-    ERASE,
-    FLIP,
     FROM_Z,
     GRADIENT,
     GROUPED,
@@ -33,7 +36,6 @@ from nnkit.kernels.common_parts import (
     RING,
     SCALED,
     SHUFFLED,
-    SLOTS,
     SPARSE,
     SUMMED,
     TARGETS,
@@ -44,26 +46,21 @@ from nnkit.kernels.common_parts import (
     add_to_loss,
     derivative,
     double,
-    exp,
     label_smoothing,
-    log,
+    loss_factor,
     penalty_scale,
     prepare,
-    proceeds,
     real,
     rescale,
-    u8,
+    should_update,
     unscaled_square,
     update_scale,
     value,
 )
 from nnkit.kernels.formulas import (
-    bounded,
     ceiled_cross_entropy_term,
     cross_entropy_derivative,
     cross_entropy_term,
-    is_erased,
-    moved_place,
     philox,
     rows_by_weight,
     smoothed_indicator,
@@ -77,19 +74,18 @@ from nnkit.kernels.host_parts import (
     LEAD,
     SHARD,
     copy_stretch,
+    draw_fraction,
     greatest_of,
     penalise_stretch,
     sum_of_squares,
     total_of,
     update_stretch,
+    vary_picture,
 )
 from nnkit.kernels.layout import (
-    AUGMENT_ERASE,
-    AUGMENT_PLACE,
     BATCH,
     BATCH_SHARE,
     EPOCH,
-    LOSS_SCALE,
     LOSS_SUM,
     LOSS_WEIGHT,
     PENALTY_SUM,
@@ -104,106 +100,60 @@ from nnkit.kernels.layout import (
 )
 from nnkit.kernels.modules import module_name, source_name, write_source
 from nnkit.kernels.native import Loop
-from nnkit.kernels.specialise import Constant, LoadedKernel, Target, load_kernel, split_constants
+from nnkit.kernels.specialise import FUNCTIONS, Constant, LoadedKernel, Target, load_kernel, split_constants
 
 __all__ = ["TEMPLATES", "kernel"]
 
+_MODULES = (sys.modules[__name__], host_norm, host_product, host_embedding)
 
-def gather(
-    source,
-    index,
-    codes,
-    offsets,
-    sparse_values,
-    sparse_columns,
-    sparse_starts,
-    shift,
-    scale,
-    targets,
-    weights,
-    order,
-    counters,
-    batch_size,
-    row_offset,
-    height,
-    width,
-    most_down,
-    most_right,
-    erase_threshold,
-    key0,
-    key1,
-    inputs,
-    labels,
-    batch_weights,
-    count,
-):
+
+def gather(given):
     """Fill a batch: rows of `source`, cast and scaled, one-hot blocks of `codes`, targets, weights.
 
-    Or rows of a sparse matrix, whose row r has its numbers from `sparse_starts` r to r + 1. A SHARD takes the
-    batch's rows from `row_offset` on. Where INDEXED, `index` says which of the source's rows each row is. In
-    a RING the epoch's newest batches lie in their order, and `order` only says which rows they are.
-    AUGMENTED rows are pictures, moved, mirrored and erased in part by draws of the row and the epoch.
+    Row r of a SPARSE matrix has its numbers from `sparse_starts` r to r + 1. A SHARD takes the batch's rows
+    from `row_offset` on. Where INDEXED, `index` gives the source's row of each row. A RING holds the epoch's
+    newest batches in their order, and `order` only gives their rows' numbers, for the draws.
     """
-    first = counters[BATCH] * batch_size
+    source = given.source
+    inputs = given.inputs
+    first = given.counters[BATCH] * given.batch_size
     if SHARD:
-        first += row_offset
+        first += given.row_offset
     columns = source.shape[1]
     if RING:
         rows = inputs.shape[0]
         ring_start = first % source.shape[0]
     else:
-        rows = min(inputs.shape[0], (index.shape[0] if INDEXED else source.shape[0]) - first)
-    count[0] = rows
+        rows = min(inputs.shape[0], (given.index.shape[0] if INDEXED else source.shape[0]) - first)
+    given.count[0] = rows
     for i in range(rows):
-        row = order[first + i] if SHUFFLED else first + i
+        row = given.order[first + i] if SHUFFLED else first + i
         place = ring_start + i if RING else row
-        from_row = source[index[place]] if INDEXED else source[place]
         to_row = inputs[i]
         if AUGMENTED:
-            word0, word1, word2, word3 = philox(
-                u32(row), u32(AUGMENT_PLACE), u32(0), u32(counters[EPOCH]), u32(key0), u32(key1)
-            )
-            down = bounded(word0, 2 * most_down + 1) - most_down
-            right = bounded(word1, 2 * most_right + 1) - most_right
-            flipped = FLIP and word2 < u32(0x80000000)
-            if ERASE:
-                word4, word5, word6, word7 = philox(
-                    u32(row), u32(AUGMENT_ERASE), u32(0), u32(counters[EPOCH]), u32(key0), u32(key1)
-                )
-                tall = 1 + bounded(word4, (height + 1) // 2) if word3 < u32(erase_threshold) else 0
-                wide = 1 + bounded(word5, (width + 1) // 2)
-                top = bounded(word6, height - tall + 1)
-                left = bounded(word7, width - wide + 1)
-            for line in range(columns // width):
-                for x in range(width):
-                    j = line * width + x
-                    y = real(from_row[moved_place(line, x, down, right, flipped, height, width)])
-                    if SCALED:
-                        y = (y - shift[j]) * scale[j]
-                    if ERASE:
-                        y = 0.0 if is_erased(line, x, top, left, tall, wide, height) else y
-                    to_row[j] = y
+            vary_picture(given, row, source[given.index[place]] if INDEXED else source[place], to_row)
         else:
+            from_row = source[given.index[place]] if INDEXED else source[place]
             for j in range(columns):
                 x = real(from_row[j])
-                to_row[j] = (x - shift[j]) * scale[j] if SCALED else x
+                to_row[j] = (x - given.shift[j]) * given.scale[j] if SCALED else x
         if CODES:
             to_row[columns:] = 0.0
-            for k in range(codes.shape[1]):
-                to_row[columns + offsets[k] + codes[place, k]] = 1.0
+            for k in range(given.codes.shape[1]):
+                to_row[columns + given.offsets[k] + given.codes[place, k]] = 1.0
         if SPARSE:
             to_row[:] = 0.0
-            for k in range(sparse_starts[row], sparse_starts[row + 1]):
-                to_row[sparse_columns[k]] = real(sparse_values[k])
+            for k in range(given.sparse_starts[row], given.sparse_starts[row + 1]):
+                to_row[given.sparse_columns[k]] = real(given.sparse_values[k])
         if TARGETS:
             if INDICES:
-                labels[i] = targets[place]
+                given.labels[i] = given.targets[place]
             else:
-                for j in range(targets.shape[1]):
-                    labels[i, j] = targets[place, j]
+                for j in range(given.targets.shape[1]):
+                    given.labels[i, j] = given.targets[place, j]
         if WEIGHTED:
-            batch_weights[i] = weights[place]
-    # The products run over the whole batch: what is left of an earlier one must not reach them.
+            given.batch_weights[i] = given.weights[place]
+    # The products run over the whole batch: numbers of an earlier one must not reach them.
     inputs[rows:] = 0.0
 
 
@@ -286,15 +236,13 @@ def elementwise_loss(
 ):
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size.
 
-    SUMMED takes the sum over outputs for the mean; BY_ROWS lets a batch's mean count by its rows in the
-    epoch's, as scikit-learn does, and not by their weights. `row`, (columns,), is to work in: what is summed
-    is written down first, for a sum kept in order would hold up all that is computed beside it.
+    SUMMED takes the sum over outputs for the mean; AVERAGE_ROWS lets a batch's mean count by its rows in the
+    epoch's, as scikit-learn does, and not by their weights. `row`, (columns,), is scratch: the losses are
+    stored before they are summed, because a sum kept in order would slow down all that is computed beside it.
     """
     columns = outputs.shape[1]
     per_output = real(1.0) if SUMMED else 1.0 / real(columns)
-    factor = per_output / real(batch_size)
-    if RESCALED:
-        factor = factor * real(scaling[LOSS_SCALE])
+    factor = loss_factor(per_output, batch_size, scaling)
     total = double(0.0)
     weight_total = double(0.0)
     if BIAS and GRADIENT:
@@ -323,9 +271,7 @@ def softmax_loss(
     """The same for softmax cross-entropy, a loss of whole rows, from class indices or from probabilities."""
     columns = outputs.shape[1]
     classes = real(columns)
-    factor = 1.0 / real(batch_size)
-    if RESCALED:
-        factor = factor * real(scaling[LOSS_SCALE])
+    factor = loss_factor(real(1.0), batch_size, scaling)
     total = double(0.0)
     weight_total = double(0.0)
     if BIAS and GRADIENT:
@@ -375,7 +321,7 @@ def softmax_loss(
 def penalise(values, gradients, segments, scalars, scaling, batch_size, l1, l2):
     """Add the penalty of the decaying segments to the loss, and its gradient, scaled as the batch's is.
 
-    DIVIDED adds it to Σ w·loss, and not to the mean: scikit-learn's penalty.
+    PENALTY_ON_SUM adds it to Σ w·loss, and not to the mean: scikit-learn's penalty.
     """
     scale = penalty_scale(scalars, scaling, batch_size)
     total = double(0.0)
@@ -401,77 +347,59 @@ def copy_parameters(values, copy, segments, copies):
         copy_stretch(values[segments[s, SEGMENT_START] : segments[s, SEGMENT_STOP]], copy, copies[s])
 
 
-def update(
-    values,
-    gradients,
-    last,
-    state0,
-    state1,
-    segments,
-    rate_factors,
-    copy,
-    copies,
-    counters,
-    rates,
-    scalars,
-    scaling,
-    batch_size,
-    clip_norm,
-    weight_decay,
-):
+def update(given):
     """Correct by batch / Σw, clip, decay and apply the rule in one pass; count the batch and the step.
 
-    FOLDED adds the last shard's gradient as it goes. COPIED writes the new weights in 16 bits too. RESCALED
-    divides by the loss scale, leaves out an update whose gradient overflowed, and adapts the scale. GROUPED
-    multiplies the learning rate by each segment's factor.
+    FOLDED adds the last shard's gradient in the same pass. COPIED writes the new weights in 16 bits too.
+    RESCALED divides by the loss scale, leaves out an update whose gradient overflowed, and adapts the scale.
+    GROUPED multiplies the learning rate by each segment's factor.
     """
-    if proceeds(scalars):
-        scale = update_scale(scalars, scaling, batch_size, clip_norm)
-        learning_rate = real(rates[counters[BATCH]])
+    segments = given.segments
+    counters = given.counters
+    if should_update(given.scalars):
+        scale = update_scale(given.scalars, given.scaling, given.batch_size, given.clip_norm)
+        learning_rate = real(given.rates[counters[BATCH]])
         if PREPARED:
             wide1, wide2 = prepare(double(counters[STEP] + 1))
             correction1 = real(wide1)
             correction2 = real(wide2)
         for s in range(segments.shape[0]):
             if GROUPED:
-                learning_rate = real(rates[counters[BATCH]]) * real(rate_factors[s])
+                learning_rate = real(given.rates[counters[BATCH]]) * real(given.rate_factors[s])
             start = segments[s, SEGMENT_START]
             stop = segments[s, SEGMENT_STOP]
-            decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
-            w = values[start:stop]
-            g = gradients[start:stop]
-            if FOLDED:
-                rest = last[start:stop]
-            if SLOTS > 0:
-                first = state0[start:stop]
-            if SLOTS > 1:
-                second = state1[start:stop]
+            decay = given.weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
+            w = given.values[start:stop]
+            g = given.gradients[start:stop]
+            rest = given.last[start:stop]
+            first = given.state0[start:stop]
+            second = given.state1[start:stop]
             update_stretch(w, g, rest, first, second, scale, learning_rate, decay)
             if COPIED:
-                copy_stretch(w, copy, copies[s])
+                copy_stretch(w, given.copy, given.copies[s])
         counters[STEP] += 1
     if RESCALED:
-        rescale(scalars, scaling)
+        rescale(given.scalars, given.scaling)
     counters[BATCH] += 1
 
 
 def clear(scalars):
-    """Begin a batch's figures of a shard."""
+    """Clear a shard's numbers of the batch."""
     scalars[:] = 0.0
 
 
 def combine(gradients, segments, parts, own, scalars, rows):
-    """Add the gradients of all shards in one shard's segments into the first row; add up the batch's figures.
+    """Add all shards' gradients in one shard's segments into the first row; add up the batch's numbers.
 
-    `parts` has the figures of each shard's rows, (shards, SCALARS). Each shard adds them up for itself, and
-    the LEAD one into those of the epoch. FOLDED leaves the last gradient to the update.
+    `parts` has each shard's sums, (shards, SCALARS). Each shard adds them up for itself, and the
+    LEAD shard into those of the epoch. FOLDED leaves the last gradient to the update.
     """
     weight_sum = double(0.0)
     loss_sum = double(0.0)
     for shard in range(parts.shape[0]):
         weight_sum += parts[shard, WEIGHT_SUM]
         loss_sum += parts[shard, LOSS_SUM]
-    share = rows_by_weight(rows, weight_sum) if BY_ROWS else double(1.0)
+    share = rows_by_weight(rows, weight_sum) if AVERAGE_ROWS else double(1.0)
     own[WEIGHT_SUM] = weight_sum
     own[BATCH_SHARE] = share
     own[PENALTY_SUM] = 0.0
@@ -488,10 +416,10 @@ def combine(gradients, segments, parts, own, scalars, rows):
                 g[k] += other[k]
 
 
-def settle(figures, own, scalars):
-    """Add up what the shards' segments came to: penalty and squared norm; `figures` is (shards, SCALARS).
+def reduce_norms(figures, own, scalars):
+    """Add up the shards' penalties and squared norms; `figures` is (shards, SCALARS).
 
-    A shard's `own` figures for its update are an array beside `figures`, which the others still read.
+    A shard's `own` numbers for its update are in another array, since the others still read `figures`.
     """
     norm = double(0.0)
     penalty_sum = double(0.0)
@@ -506,29 +434,19 @@ def settle(figures, own, scalars):
 
 
 def shuffle(order, epoch, key0, key1):
-    """Fill `order` with the epoch's permutation: Fisher and Yates's, each draw 53 bits of one counter."""
+    """Fill `order` with the epoch's permutation, by Fisher and Yates's method."""
     for i in range(order.size):
         order[i] = i
     for i in range(order.size - 1, 0, -1):
-        high, low, word2, word3 = philox(u32(i), u32(i >> 32), u32(epoch), u32(SHUFFLE), u32(key0), u32(key1))
-        fraction = (double(high >> u32(5)) * double(67108864.0) + double(low >> u32(6))) * double(
-            1.1102230246251565e-16
-        )
-        j = int(fraction * double(i + 1))
+        j = int(draw_fraction(i, epoch, SHUFFLE, key0, key1) * double(i + 1))
         order[i], order[j] = order[j], order[i]
 
 
 def shuffle_within(order, window, epoch, key0, key1):
     """Permute each `window` of places of `order` by itself, in the same way."""
     for i in range(order.size - 1, 0, -1):
-        high, low, word2, word3 = philox(
-            u32(i), u32(i >> 32), u32(epoch), u32(SHUFFLE_WITHIN), u32(key0), u32(key1)
-        )
-        fraction = (double(high >> u32(5)) * double(67108864.0) + double(low >> u32(6))) * double(
-            1.1102230246251565e-16
-        )
         start = i // window * window
-        j = start + int(fraction * double(i - start + 1))
+        j = start + int(draw_fraction(i, epoch, SHUFFLE_WITHIN, key0, key1) * double(i - start + 1))
         order[i], order[j] = order[j], order[i]
 
 
@@ -542,35 +460,10 @@ def copy_rows(source, rows, target):
 
 
 TEMPLATES: Mapping[str, Callable] = {
-    template.__name__: template
-    for template in (
-        gather,
-        forward,
-        backward,
-        add,
-        host_product.multiply,
-        host_norm.layer_norm,
-        host_norm.layer_norm_gradient,
-        elementwise_loss,
-        softmax_loss,
-        penalise,
-        squared_norm,
-        update,
-        copy_parameters,
-        clear,
-        combine,
-        settle,
-        shuffle,
-        shuffle_within,
-        copy_rows,
-        host_embedding.number,
-        host_embedding.embed,
-        host_embedding.embed_gradient,
-        host_embedding.penalise_rows,
-        host_embedding.squared_norm_rows,
-        host_embedding.update_rows,
-        host_embedding.mark_rows,
+    name: next(
+        getattr(module, name) for module in (sys.modules[__name__], *_MODULES) if hasattr(module, name)
     )
+    for name in CATALOGUE
 }
 _PARTS = frozenset({common_parts.__name__, host_parts.__name__})
 _SUMS = frozenset({"penalise", "squared_norm", "penalise_rows", "squared_norm_rows"})
@@ -578,14 +471,14 @@ _SUMS = frozenset({"penalise", "squared_norm", "penalise_rows", "squared_norm_ro
 # Numba's default error model checks each division, which blocks vectorising. Contraction allows fused
 # multiply-add and nothing that would reorder a sum or assume that there are no NaN.
 _DECORATOR = 'njit(error_model="numpy", fastmath={"contract"}, nogil=True)'
-# Every multiplication and addition rounds, in vectors and in what is left over.
+# Every multiplication and addition rounds, in vectors and in the remaining elements.
 _EXACT = 'njit(error_model="numpy", nogil=True)'
-# A sum of squares may be reordered into a vector's lanes: it is the same order at every run.
+# A sum of squares may be reordered into a vector's lanes: the order is the same in every run.
 _REDUCTION = 'njit(error_model="numpy", fastmath={"contract", "reassoc"}, nogil=True)'
 _IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
-# What a loss or a normalisation reduces a row with, in an order of the vector's lanes: functions of their
-# own, for a flag that allows it would hold for the formulas too, whose compensated sums it would undo. They
-# are a module that all of these kernels share: in each loss's own they took a sixth of its compiling.
+# The reductions of a row for a loss or a normalisation, in the order of a vector's lanes. They are functions
+# of their own, because a flag that allows reordering would also undo the compensated sums of the formulas;
+# and a module that all these kernels share: in each loss's own module they took a sixth of its compile time.
 _REDUCTIONS = """import numpy as np
 from numba import njit
 
@@ -614,13 +507,6 @@ def dot_of(a, b, center):
     return total
 """
 _REDUCED = ("elementwise_loss", "softmax_loss", "layer_norm", "layer_norm_gradient")
-_CASTS = {
-    "u8": "np.uint8",
-    "u32": "np.uint32",
-    "u64": "np.uint64",
-    "int32": "np.int32",
-    "float32": "np.float32",
-}
 
 
 def _target(name: str, dtype: str) -> Target:
@@ -631,14 +517,9 @@ def _target(name: str, dtype: str) -> Target:
         write_source(reductions, _REDUCTIONS)
         imports += f"from {module_name(reductions)} import dot_of, greatest_of, total_of\n"
     own = elementary.FLOAT32 if dtype == "float32" else {}
-    functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
-    native = {name: f"math.{name}" for name in functions if name not in own}
-    casts = {**_CASTS, "real": f"np.{dtype}", "double": "np.float64"}
-    native |= {name: name for name in ("total_of", "greatest_of", "dot_of")}
-    return Target(
-        f"host_{dtype}", imports, decorator, f"np.{dtype}", {**native, **casts}, own,
-        parts=_PARTS, entry=Loop,
-    )  # fmt: skip
+    native = {name: f"math.{name}" for name in FUNCTIONS if name not in own}
+    native |= {"real": f"np.{dtype}", **{name: name for name in ("total_of", "greatest_of", "dot_of")}}
+    return Target(f"host_{dtype}", imports, decorator, f"np.{dtype}", native, own, parts=_PARTS, entry=Loop)
 
 
 def kernel(

@@ -1,29 +1,28 @@
 """The fused loops of an embedding on the CPU: numbering a batch's rows, lookup, compact gradient, update.
 
 A bag is a batch's row of ids; its tokens are numbered through the batch, in the order of the rows. The rows
-of the table that a batch sees are numbered in order of first appearance, and their gradient is as long as
-they are many: nothing here is as long as the table, or walks it.
+of the table that a batch sees are numbered in order of first appearance, and their gradient has a row for
+each of them: no loop here runs over the table.
 """
 
 from __future__ import annotations
 
 from nnkit.kernels.common_parts import (
+    DECAYS_UNSEEN,
     GRADIENT,
     GROUPED,
-    LINGERS,
     MAX,
     MEAN,
     PREPARED,
     SHUFFLED,
-    SLOTS,
     WEIGHTED,
     add_penalty,
+    decay_unseen,
     double,
-    linger,
     penalty_scale,
     prepare,
-    proceeds,
     real,
+    should_update,
     unscaled_square,
     update_scale,
 )
@@ -33,12 +32,12 @@ from nnkit.kernels.layout import BATCH, SQUARED_NORM, STEP
 STRETCH = 256  # tokens
 
 
-def number(ids, starts, order, counters, batch_size, totals, slots, places, rows_seen, seen):
+def unique_rows(ids, starts, order, counters, batch_size, totals, slots, places, rows_seen, seen):
     """Number the rows that the batch's bags name; `places` says each token's number, `rows_seen` its row.
 
-    A row's slot is right only if that slot names the row again, so that no slot is ever cleared (Briggs and
-    Torczon 1993, "An efficient representation for sparse sets"). Without a branch, for nobody could foretell
-    it.
+    A row's slot is valid only if that slot names the row in return, so that no slot is ever cleared (Briggs
+    and Torczon 1993, "An efficient representation for sparse sets"). Without a branch, which would be
+    unpredictable.
     """
     first = counters[BATCH] * batch_size
     known = 0
@@ -63,8 +62,8 @@ def embed(
 ):
     """Reduce each bag's rows of the table into its columns of the inputs, from `column` on.
 
-    `totals` keeps what a mean is multiplied by; with GRADIENT, `peaks` keeps which token has each maximum. A
-    long bag is summed in stretches, each in `partial`: one sum of a million float32 is off by 0.3 %.
+    `totals` keeps the factor of a mean; with GRADIENT, `peaks` keeps the token of each maximum. A long bag is
+    summed in stretches, each in `partial`: one sum of a million float32 is off by 0.3 %.
     """
     first = counters[BATCH] * batch_size
     width = table.shape[1]
@@ -157,53 +156,36 @@ def squared_norm_rows(gradient, seen, scalars, scaling):
     scalars[SQUARED_NORM] += unscaled_square(total, scaling)
 
 
-def update_rows(
-    table,
-    gradient,
-    state0,
-    state1,
-    last_seen,
-    rows_seen,
-    seen,
-    counters,
-    rates,
-    rate_factor,
-    scalars,
-    scaling,
-    batch_size,
-    clip_norm,
-    weight_decay,
-):
+def update_rows(given):
     """Do for the rows seen what `update` does for all, which then counts the batch and the step.
 
-    A state that LINGERS has shrunk at each step since its row was last seen, and does so now; `mark_rows`
-    remembers the step. GROUPED multiplies the learning rate by the table's factor.
+    DECAYS_UNSEEN: a row's state decays here for all steps since the row was last seen; `mark_rows` then
+    stores the step. GROUPED multiplies the learning rate by the table's factor.
     """
-    if proceeds(scalars):
-        scale = update_scale(scalars, scaling, batch_size, clip_norm)
-        learning_rate = real(rates[counters[BATCH]])
+    counters = given.counters
+    if should_update(given.scalars):
+        scale = update_scale(given.scalars, given.scaling, given.batch_size, given.clip_norm)
+        learning_rate = real(given.rates[counters[BATCH]])
         if GROUPED:
-            learning_rate *= rate_factor
+            learning_rate *= given.rate_factor
         if PREPARED:
             wide1, wide2 = prepare(double(counters[STEP] + 1))
             correction1 = real(wide1)
             correction2 = real(wide2)
-        for r in range(seen[0]):
-            row = rows_seen[r]
-            g = gradient[r]
-            if SLOTS > 0:
-                first = state0[row]
-            if SLOTS > 1:
-                second = state1[row]
-            if LINGERS:
-                left = real(linger(double(counters[STEP] - last_seen[row])))
+        for r in range(given.seen[0]):
+            row = given.rows_seen[r]
+            g = given.gradient[r]
+            first = given.state0[row]
+            second = given.state1[row]
+            if DECAYS_UNSEEN:
+                left = real(decay_unseen(double(counters[STEP] - given.last_seen[row])))
                 for k in range(first.size):
                     first[k] *= left
-            update_stretch(table[row], g, g, first, second, scale, learning_rate, weight_decay)
+            update_stretch(given.table[row], g, g, first, second, scale, learning_rate, given.weight_decay)
 
 
 def mark_rows(last_seen, rows_seen, seen, counters, scalars):
-    """Remember that the step that `update` is about to count saw these rows."""
-    if proceeds(scalars):
+    """Store that the step that `update` is about to count saw these rows."""
+    if should_update(scalars):
         for r in range(seen[0]):
             last_seen[rows_seen[r]] = counters[STEP] + 1

@@ -10,9 +10,9 @@ from nnkit.kernels.host_parts import dot_of, total_of
 def layer_norm(x, weight, bias, out, mean, inverse, epsilon):
     """Normalise each row of `x` to mean 0 and variance 1, then scale and shift its columns.
 
-    The mean is in float64: what is lost when it is rounded, is taken off each element too, so that rows whose
-    mean is large beside their deviation lose nothing. For the GRADIENT the rounded mean is kept, and
-    1/√(variance + epsilon).
+    The mean is in float64: its rounding error is subtracted from each element too, so that rows with a mean
+    much larger than their deviation lose nothing. For the GRADIENT the rounded mean and 1/√(variance +
+    epsilon) are kept.
     """
     columns = x.shape[1]
     for i in range(x.shape[0]):

@@ -1,15 +1,20 @@
-"""What several of the host's kernels are put together from: the steps of an update and of a penalty.
-
-A part is a source for `specialise`, as a template is: it is inlined.
-"""
+"""The parts that the host's kernels are made of: pictures, draws, and the stretches of the arena."""
 
 from __future__ import annotations
 
-from nnkit.kernels.common_parts import SLOTS, TINY, double, rule
-from nnkit.kernels.formulas import decoupled_decay, penalty, penalty_derivative
+from nnkit.kernels.common_parts import ERASE, SCALED, SLOTS, TINY, double, draw_picture, real, rule
+from nnkit.kernels.formulas import (
+    decoupled_decay,
+    is_erased,
+    moved_place,
+    penalty,
+    penalty_derivative,
+    philox,
+    u32,
+)
 from nnkit.kernels.layout import COPY_PITCH, COPY_START, COPY_WIDTH
 
-# What `specialise` folds, beside the names of `common_parts`.
+# Flags that `specialise` folds, beside those of `common_parts`.
 FOLDED = INDEXED = LEAD = SHARD = False
 
 
@@ -23,6 +28,30 @@ def greatest_of(x):
 
 def dot_of(a, b, center):
     """Stand for the sum of a (b − center) over a row, in float64."""
+
+
+def vary_picture(given, row, from_row, to_row):
+    """Move and mirror a row's picture, and erase a part of it, as drawn for the row and the epoch."""
+    height = given.height
+    width = given.width
+    down, right, flipped, tall, wide, top, left = draw_picture(given, row)
+    for line in range(from_row.size // width):
+        for x in range(width):
+            j = line * width + x
+            y = real(from_row[moved_place(line, x, down, right, flipped, height, width)])
+            if SCALED:
+                y = (y - given.shift[j]) * given.scale[j]
+            if ERASE:
+                y = 0.0 if is_erased(line, x, top, left, tall, wide, height) else y
+            to_row[j] = y
+
+
+def draw_fraction(i, epoch, purpose, key0, key1):
+    """Draw a number in [0, 1), of 53 bits, from one counter."""
+    high, low, _, _ = philox(u32(i), u32(i >> 32), u32(epoch), u32(purpose), u32(key0), u32(key1))
+    return (double(high >> u32(5)) * double(67108864.0) + double(low >> u32(6))) * double(
+        1.1102230246251565e-16
+    )
 
 
 def copy_stretch(w, copy, place):

@@ -1,11 +1,10 @@
-"""What kernels are made and loaded under: a lock that no fork leaves locked, and no Ctrl-C in between.
+"""The locks for making and loading kernels: no fork leaves them locked, and Ctrl-C waits.
 
-A fork copies a lock as it is, but not the thread that holds it: the child would wait for it forever. So a
-fork waits until no other thread loads a kernel, compiles with Numba or calls LLVM, and itself holds these
-locks while it lasts.
+A fork copies a lock's state, but not the thread that holds it: the child would wait for it forever. So a fork
+waits until no other thread loads a kernel, compiles with Numba or calls LLVM, and holds these locks itself.
 
-llvmlite frees a string and then forgets it: KeyboardInterrupt between the two has it freed once more, which
-ends the process. So Ctrl-C is put off until a kernel is there.
+llvmlite frees a string and then forgets it: a KeyboardInterrupt between the two would free it again, which
+ends the process. So Ctrl-C is deferred until the kernel is loaded.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ _held: list[Any] = []
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the end of this context: the handler that Python has for it is called then.
+    """Defer Ctrl-C to the end of this context, or of the outermost one: Python's handler is called then.
 
-    Only the main thread is interrupted by it. Within another such context, it is put off until that one ends.
+    Only the main thread is interrupted by it.
     """
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None
@@ -48,7 +47,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _others() -> Iterator[Any]:
-    """Yield the locks of Numba and of llvmlite, if imported, in the order in which compiling takes them."""
+    """Yield the locks of Numba and llvmlite, if imported, in the order in which compiling takes them."""
     for module, names in (
         ("numba.core.compiler_lock", ("global_compiler_lock",)),
         ("llvmlite.binding.ffi", ("lib", "_lock")),

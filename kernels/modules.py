@@ -1,8 +1,8 @@
-"""Generated modules: named by the hash of their source, kept in the cache, executed from the source at hand.
+"""Generated modules: named by the hash of their source, kept in the cache, executed from memory.
 
-What a file in the cache holds is never executed: it is there to be read, and for Numba's disk cache, which
-keeps beside it what it compiled. Numba unpickles those files, so each is checked against a digest first.
-Where nothing can be kept, one warning says so, and everything is compiled in memory.
+A source file in the cache is never executed: it is there to be read, and for Numba's disk cache, which keeps
+its compiled files beside it. Numba unpickles those files, so each is checked against a digest first. Where
+nothing can be kept, one warning says so, and everything is compiled in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nnkit.cache import MEND, cache_folder, write_cached
+from nnkit.cache import ADVICE, cache_folder, write_cached
 from nnkit.errors import FileError
 from nnkit.kernels.locks import loading, uninterrupted
 
@@ -40,17 +40,17 @@ _sources: dict[str, str] = {}
 
 
 def source_name(prefix: str, source: str) -> str:
-    """Return what a module of that source is called: no other source is called so."""
+    """Return the name of a module with this source, unique by its hash."""
     return f"{prefix}_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
 
 
 def module_name(name: str) -> str:
-    """Return by what name a generated module is imported."""
+    """Return the name under which a generated module is imported."""
     return f"nnkit_kernel_{name}"
 
 
 def kernel_folder() -> Path | None:
-    """Return the folder of sources and machine code; None where there is none, after a warning."""
+    """Return the folder of sources and machine code; None, after a warning, where there is no cache."""
     try:
         return cache_folder() / "kernels"
     except FileError as error:
@@ -59,13 +59,13 @@ def kernel_folder() -> Path | None:
 
 
 def source_path(name: str) -> Path | None:
-    """Return where a module's source lies, or would; None where there is no cache."""
+    """Return the path of a module's source; None where there is no cache."""
     folder = kernel_folder()
     return None if folder is None else folder / f"{name}.py"
 
 
 def write_source(name: str, source: str) -> None:
-    """Write a module to the cache unless it lies there; its name says what it is made of."""
+    """Write a module to the cache unless it is there."""
     _sources[name] = source
     path = source_path(name)
     if path is not None and not path.exists():
@@ -73,20 +73,20 @@ def write_source(name: str, source: str) -> None:
 
 
 def load_source(name: str, source: str) -> ModuleType:
-    """Return the module of that source; it, and those that it imports, are executed once in a process."""
+    """Return the module of that source; it and the modules it imports are executed once in a process."""
     with uninterrupted(), loading:
         _sources[name] = source
         return _executed(name)
 
 
 def is_cached(name: str) -> bool:
-    """Whether what a module of this name compiles lies in the cache."""
+    """Whether a compiled function of this module is in the cache."""
     path = source_path(name)
     return path is not None and any(_compiled_files(path, "nbi"))
 
 
 def forget_compiled(name: str) -> None:
-    """Remove what Numba compiled for a module, so that it compiles it anew in the next process."""
+    """Remove Numba's compiled files of a module, so that the next process compiles again."""
     path = source_path(name)
     if path is not None:
         _remove_compiled(path)
@@ -96,12 +96,12 @@ _warnings: list[str] = []
 
 
 def warn_not_kept(problem: str) -> None:
-    """Say once in a process that what is compiled cannot be kept."""
+    """Warn once in a process that compiled code cannot be kept."""
     logger.debug(problem)
     if not _warnings:
         _warnings.append(problem)
-        mend = "" if MEND in problem else f": {MEND}"
-        logger.warning(f"{problem}{mend}. Until then kernels are compiled anew in every process")
+        advice = "" if ADVICE in problem else f": {ADVICE}"
+        logger.warning(f"{problem}{advice}. Until then kernels are compiled again in every process")
 
 
 def _write(path: Path, data: bytes) -> bool:
@@ -122,7 +122,7 @@ def _executed(name: str) -> ModuleType:
         path = source_path(name)
         kept = path is not None and _holds(path, source)
         module = ModuleType(full)
-        # It has run before another thread can find it. Numba reads the file, where the code names one.
+        # Executed before another thread can find it. Numba reads the file that the code names.
         code = compile(source, str(path) if kept else f"<{full}>", "exec", dont_inherit=True)
         exec(code, module.__dict__)
         sys.modules[full] = module
@@ -132,7 +132,7 @@ def _executed(name: str) -> ModuleType:
 
 
 def _holds(path: Path, source: str) -> bool:
-    """Whether a file holds this source, now if not before."""
+    """Whether a file holds this source; it is written if not."""
     try:
         if path.read_bytes() == source.encode():
             return True
@@ -142,12 +142,12 @@ def _holds(path: Path, source: str) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# What Numba compiled.
+# Numba's compiled files.
 # ---------------------------------------------------------------------------------------------------------
 
 
 def _keep_compiled(module: ModuleType, path: Path) -> None:
-    """Let Numba keep what it compiles for a module's functions, where that can be kept and checked."""
+    """Let Numba keep its compilations of a module's functions, where they can be kept and checked."""
     try:
         # Otherwise Numba looks for another folder, one that may be anybody's.
         tempfile.TemporaryFile(dir=_compiled_folder(path)).close()
@@ -162,9 +162,9 @@ def _keep_compiled(module: ModuleType, path: Path) -> None:
 
 
 def _keep_function(function: Any, path: Path) -> None:
-    """Enable Numba's disk cache of a function, so that its failures cost no more than compiling."""
+    """Enable Numba's disk cache of a function; a failure of the cache only costs a compilation."""
     if not hasattr(getattr(function, "_cache", None), "save_overload"):
-        return  # no release that we know; without the digests below nothing could be loaded
+        return  # an unknown release; without the digests below nothing could be loaded
     try:
         function.enable_caching()
     except (RuntimeError, OSError) as error:
@@ -177,7 +177,7 @@ def _keep_function(function: Any, path: Path) -> None:
         try:
             return load(*arguments)
         except Exception as error:  # unpickling may raise any
-            logger.debug("what Numba compiled for %s cannot be loaded: %s", path, error)
+            logger.debug("Numba's compiled code of %s cannot be loaded: %s", path, error)
             return None
 
     def save_overload(*arguments: Any) -> None:
@@ -206,7 +206,7 @@ def _digest_file(path: Path) -> Path:
 
 
 def _digests(path: Path) -> str:
-    """Return the digests of what Numba compiled for a module, in the format of sha256sum."""
+    """Return the digests of Numba's compiled files of a module, in the format of sha256sum."""
     files = _compiled_files(path)
     return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
 

@@ -1,21 +1,19 @@
-"""Compiled loops for the CPU: Numba compiles them once; from then on their machine code is loaded without it.
+"""Compiled loops for the CPU: Numba compiles them once; later processes load the machine code without Numba.
 
-Numba takes half a second to import and 70 MB, to find in its cache what it once compiled. What a loop was
-compiled to is therefore kept as an object file beside its source, with what it needs of others, and LLVM
-alone loads it. It is the same machine code: the results are the same bits. An object is loaded only on the
-processor, and for the versions, that it was made for, and only whole; in every other case Numba is asked, as
-if there were none.
+Importing Numba to load from its cache takes half a second and 70 MB. So a loop's machine code is also kept as
+an object file beside its source, with the names of the symbols that it needs, and LLVM alone loads it: the
+same code, and the same bits. An object is loaded only whole, on the processor and for the versions that it
+was made for; otherwise Numba compiles, or loads from its own cache.
 
-All of this rests on what Numba does not promise. It is therefore done only with the releases that it was
-tested with, and only after one small function, made and called in the same way, has returned the right values
-in this process.
+This relies on internals of Numba. So it is done only with the releases that it was tested with, and only
+after a small function, made and called in the same way, has returned the right values in this process.
 
-A compiled function takes its arguments as Numba lays them out: a pointer for its result and one for an error,
-then of each number its value, and of each array two pointers to who owns it, its size and its elements' size,
-its address, its shape and its strides. The object has a function beside it that takes one pointer, to all of
-these in a row: so a call from Python costs the same however many there are.
+A compiled function takes its arguments in Numba's layout: a pointer for its result and one for an error, then
+each number's value, and of each array two pointers to its owner, its size, its item size, its address, its
+shape and its strides. The object has a second function, which takes one pointer to all of these in a row: so
+a call from Python costs the same for any number of arguments.
 
-Order: what lies in the cache, the object file, the loop, the check.
+Order: the cache, the object file, the loop, the check.
 """
 
 from __future__ import annotations
@@ -54,10 +52,10 @@ __all__ = ["Loop", "Prepared", "undefined_symbols"]
 logger = logging.getLogger("nnkit")
 
 # ---------------------------------------------------------------------------------------------------------
-# What lies in the cache.
+# The cache.
 # ---------------------------------------------------------------------------------------------------------
 
-# What each type of number is called by Numba and by LLVM, and how it lies in its eight bytes.
+# The names of each type of number in Numba and in LLVM, and its layout in eight bytes, as for `struct`.
 _SCALARS: Mapping[type, tuple[str, str, str]] = {
     int: ("int64", "i64", "q"),
     np.int64: ("int64", "i64", "q"),
@@ -68,7 +66,7 @@ _SCALARS: Mapping[type, tuple[str, str, str]] = {
 
 
 def _signature(values: Sequence[Any]) -> str | None:
-    """Return the types by which Numba tells compiled versions of a function apart; None for others."""
+    """Return the types for which Numba compiles a version of its own; None if there is another type."""
     kinds = []
     for value in values:
         if isinstance(value, np.ndarray):
@@ -86,7 +84,7 @@ def _signature(values: Sequence[Any]) -> str | None:
 
 @cache
 def _made_for() -> str:
-    """Return what machine code depends on beside its source and its types."""
+    """Return the versions, the processor and the settings that machine code depends on."""
     with loading:
         import llvmlite.binding as llvm
 
@@ -97,7 +95,7 @@ def _made_for() -> str:
 
 @dataclass(frozen=True)
 class _Object:
-    """Machine code: the name there of what is called, and the names of what that calls."""
+    """Machine code: the name of its function, and the names of the functions that it calls."""
 
     symbol: str
     needs: tuple[str, ...]
@@ -105,7 +103,7 @@ class _Object:
 
     @staticmethod
     def path(module: str, signature: str) -> Path | None:
-        """Return where that of a module's function for those types lies; None where there is no cache."""
+        """Return the file for a module's function and these types; None where there is no cache."""
         folder = kernel_folder()
         if folder is None:
             return None
@@ -114,37 +112,29 @@ class _Object:
 
     @classmethod
     def read(cls, path: Path) -> _Object | None:
-        """Return what a file holds, if it is there and whole.
+        """Return a file's object, if it is there and whole.
 
-        One that is damaged is removed, together with what Numba keeps: from that it would have no new one.
+        A damaged one is removed together with Numba's file: an object can only be made of a new compilation.
         """
         try:
             data = path.read_bytes()
         except OSError:
             return None
-        native = cls._parsed(data)
-        if native is None:
-            with suppress(OSError):
-                path.unlink()
-            forget_compiled(path.name.partition(".")[0])
-        return native
-
-    @classmethod
-    def _parsed(cls, data: bytes) -> _Object | None:
         head, _, code = data.partition(b"\n")
-        try:
-            told = json.loads(head)
-            if told["sha256"] != hashlib.sha256(code).hexdigest():
-                return None
-            return cls(str(told["symbol"]), tuple(map(str, told["needs"])), code)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            header = json.loads(head)
+            if header["sha256"] == hashlib.sha256(code).hexdigest():
+                return cls(str(header["symbol"]), tuple(map(str, header["needs"])), code)
+        with suppress(OSError):
+            path.unlink()
+        forget_compiled(path.name.partition(".")[0])
+        return None
 
     def write(self, path: Path) -> None:
-        """Keep it, as far as the cache can be written to."""
-        told = {"symbol": self.symbol, "needs": self.needs, "sha256": hashlib.sha256(self.code).hexdigest()}
+        """Keep it, if the cache can be written to."""
+        header = {"symbol": self.symbol, "needs": self.needs, "sha256": hashlib.sha256(self.code).hexdigest()}
         try:
-            write_cached(path, json.dumps(told).encode() + b"\n" + self.code)
+            write_cached(path, json.dumps(header).encode() + b"\n" + self.code)
         except FileError as error:
             warn_not_kept(str(error))
 
@@ -157,14 +147,9 @@ _SYMBOL_TABLE, _SYMBOL_BYTES = 2, 24
 
 
 def undefined_symbols(code: bytes) -> Iterator[str]:
-    """Yield the names that an object file takes from elsewhere.
+    """Yield the undefined symbols of a 64-bit little-endian ELF file; raise a ValueError for any other file.
 
-    Of a 64-bit little-endian ELF file; reference: the ELF-64 Object File Format, version 1.5.
-
-    Raises
-    ------
-    ValueError
-        If it is no such file.
+    Reference: the ELF-64 Object File Format, version 1.5.
     """
     if code[:6] != b"\x7fELF\x02\x01":
         raise ValueError("this is no 64-bit little-endian ELF file")
@@ -182,25 +167,22 @@ def undefined_symbols(code: bytes) -> Iterator[str]:
 
 
 _CALLER = "called_with_a_row"
-# What Numba calls when the last owner of an array's memory lets go: of ours it knows no owner.
+# Numba's destructor of an array's memory: the arrays here have no owner that Numba knows.
 _RELEASE = """define void @NRT_MemInfo_call_dtor(ptr %memory) {
     ret void
 }"""
 
 
 def _object_of(compiled: Any, values: Sequence[Any]) -> _Object:
-    """Return what Numba compiled for such values, without the function that Python would call it by.
+    """Return what Numba compiled for such values, without its wrapper for Python.
 
-    Raises
-    ------
-    Exception
-        Of Numba's or LLVM's, where a release of theirs has not what is asked of it here.
+    Raises an error of Numba's or LLVM's where a release lacks an internal that is used here.
     """
     import llvmlite.binding as llvm
 
     library, symbol = compiled.library, compiled.fndesc.llvm_func_name
     module = llvm.parse_bitcode(library._final_module.as_bitcode())
-    module.get_function(symbol)  # not there if Numba itself had but the machine code
+    module.get_function(symbol)  # an error if Numba itself only had the machine code
     module.link_in(llvm.parse_assembly(_RELEASE))
     module.link_in(llvm.parse_assembly(_caller_of(symbol, values)))
     for function in module.functions:
@@ -215,7 +197,7 @@ def _object_of(compiled: Any, values: Sequence[Any]) -> _Object:
 
 
 def _caller_of(symbol: str, values: Sequence[Any]) -> str:
-    """Return a function that takes the arguments of another from a row of eight bytes each."""
+    """Return, in LLVM's language, a function that calls another with arguments from a row of 8 bytes each."""
     kinds = ["ptr", "ptr"]
     for value in values:
         if isinstance(value, np.ndarray):
@@ -234,7 +216,7 @@ def _caller_of(symbol: str, values: Sequence[Any]) -> str:
 
 
 def _is_known(name: str) -> bool:
-    """Whether LLVM knows a function of this name, which it is told if the C library has it."""
+    """Whether LLVM knows a function of this name, if need be from the C library."""
     import llvmlite.binding as llvm
 
     if llvm.address_of_symbol(name) is not None:
@@ -246,7 +228,7 @@ def _is_known(name: str) -> bool:
 
 
 def _address_of(native: _Object) -> int | None:
-    """Load an object and return its function's address; None where it needs what is not here."""
+    """Load an object and return its function's address; None if a symbol that it needs is missing."""
     with loading:
         import llvmlite.binding as llvm
 
@@ -271,21 +253,19 @@ def _address_of(native: _Object) -> int | None:
 
 
 class Prepared(partial):
-    """A call of a loop with its arguments; `loop` and `values` say of which and with which."""
+    """A call of a loop with its arguments, kept as `loop` and `values`."""
 
     loop: Loop
     values: tuple[Any, ...]
 
 
 class Loop:
-    """A loop that is compiled for the types of its arguments when it first meets them.
+    """A loop that is compiled at its first call with each set of argument types.
 
     Parameters
     ----------
-    module : str
-        What its generated module is called.
-    source : str
-        Of that module.
+    module, source : str
+        The name of its generated module, and its source.
     function : str
         The loop's name there.
     """
@@ -302,7 +282,7 @@ class Loop:
         self.prepared(values)()
 
     def prepared(self, values: Sequence[Any]) -> Prepared:
-        """Return the call with these arguments; what it calls is compiled, or loaded, when this returns."""
+        """Return the call with these arguments, compiled or loaded."""
         address = self._address(values)
         if address is None:
             call = Prepared(self.dispatcher, *values)
@@ -313,9 +293,9 @@ class Loop:
         return call
 
     def repeating(self, values: Sequence[Any], only_cached: bool) -> Callable[[int], object] | None:
-        """Return the function of its first argument, a number, with the others bound to these.
+        """Return the function of its first argument, an integer, with the others bound to these.
 
-        None where it would have to be compiled and must not be.
+        None if it is not in the cache and `only_cached`.
         """
         address = self._address((0, *values), only_cached)
         if address is not None:
@@ -333,7 +313,7 @@ class Loop:
         return lambda count: dispatcher(count, *values)
 
     def _address(self, values: Sequence[Any], only_cached: bool = False) -> int | None:
-        """Return where the machine code for such arguments is; None where Numba must be asked for it."""
+        """Return the address of the machine code for such arguments; None if only Numba can call it."""
         signature = _signature(values)
         if signature in self._native:
             return self._native[signature]
@@ -346,7 +326,7 @@ class Loop:
         return address
 
     def _loaded(self, signature: str) -> int | None:
-        """Return the address of what was compiled for these types, now or at another time."""
+        """Return the address of the code in the cache for these types."""
         if signature not in self._native:
             path = _Object.path(self.module, signature)
             native = _Object.read(path) if path is not None and _can_be_called(path.parent) else None
@@ -358,12 +338,12 @@ class Loop:
 
     @property
     def dispatcher(self) -> Any:
-        """Numba's function, for which Numba is imported.
+        """Numba's function; imports Numba.
 
         Raises
         ------
         ConfigError
-            If Numba is told not to compile: what is written in its types has other results in Python's.
+            If NUMBA_DISABLE_JIT is set: plain Python would compute in other types.
         """
         with uninterrupted(), loading:
             if self._dispatcher is None:
@@ -374,7 +354,7 @@ class Loop:
         return self._dispatcher
 
     def _compile(self, values: Sequence[Any], signature: str | None) -> None:
-        """Let Numba compile it, or load what it compiled, and keep the machine code where it can be had."""
+        """Let Numba compile it, or load it from its cache, and keep the machine code if possible."""
         compiled = self.compiled_for(values)
         path = None if signature is None else _Object.path(self.module, signature)
         if path is None or not _can_be_called(path.parent, may_compile=True):
@@ -387,7 +367,7 @@ class Loop:
             native.write(path)
 
     def compiled_for(self, values: Sequence[Any]) -> Any:
-        """Return what Numba compiles for the types of such arguments."""
+        """Return Numba's compilation for the types of such arguments."""
         dispatcher = self.dispatcher
         from numba import typeof
 
@@ -397,7 +377,7 @@ class Loop:
 
 
 def _bound(address: int, values: Sequence[Any]) -> tuple[Callable[[Any], None], ctypes.Array]:
-    """Return a compiled function and the row of its arguments, which keeps the arrays alive."""
+    """Return a compiled function and the row of its arguments; the row keeps the arrays alive."""
     form, laid_out = ["<QQ"], [0, 0]
     for value in values:
         if isinstance(value, np.ndarray):
@@ -408,7 +388,7 @@ def _bound(address: int, values: Sequence[Any]) -> tuple[Callable[[Any], None], 
             form.append(_SCALARS[type(value)][2])
             laid_out.append(value)
     row = ctypes.create_string_buffer(struct.pack("".join(form), *laid_out))
-    # A place for its result, which is none, and for an error, of which none comes.
+    # For a result and an error, neither of which comes.
     unread = ctypes.create_string_buffer(16)
     struct.pack_into("<QQ", row, 0, ctypes.addressof(unread), ctypes.addressof(unread) + 8)
     row.owners = (unread, tuple(values))  # type: ignore[attr-defined]
@@ -419,11 +399,11 @@ def _bound(address: int, values: Sequence[Any]) -> tuple[Callable[[Any], None], 
 # The check.
 # ---------------------------------------------------------------------------------------------------------
 
-# Numba's releases with which tests/kernels/test_native.py was seen to pass. With 0.61, whose LLVM has typed
-# pointers, it does not.
+# Numba's releases with which tests/kernels/test_native.py passes. With 0.61, whose LLVM has typed pointers,
+# it does not.
 _TESTED = ("0.62", "0.63", "0.64", "0.65", "0.66", "0.67", "0.68")
 
-# It takes arrays of each layout and numbers of each kind, and calls the C library.
+# With arrays of each layout, numbers of each kind, and a call of the C library.
 _CHECK = """import math
 
 from numba import njit
@@ -441,14 +421,9 @@ _checked: dict[Path, bool] = {}
 
 
 def _can_be_called(folder: Path, may_compile: bool = False) -> bool:
-    """Whether machine code can be taken from Numba, loaded and called; tried out once for a cache.
+    """Whether machine code can be taken from Numba, loaded and called: tried once for each folder of objects.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the objects lie, also that of the function which is tried.
-    may_compile : bool
-        Whether to compile it where it is missing. Without it there are no others to be loaded.
+    Without `may_compile`, False if the function to try is not there: then no other object is, either.
     """
     with loading:
         if folder not in _checked:
@@ -465,7 +440,7 @@ def _can_be_called(folder: Path, may_compile: bool = False) -> bool:
 
 
 def _check(loop: Loop, may_compile: bool) -> bool | None:
-    """Return whether the function computes what it should; None where it would have to be compiled."""
+    """Return whether the function is right; None if it is not compiled and must not be."""
     release = ".".join(version("numba").split(".")[:2])
     if release not in _TESTED:
         logger.debug("Numba %s is none of the releases %s", release, ", ".join(_TESTED))
@@ -489,7 +464,7 @@ def _check(loop: Loop, may_compile: bool) -> bool | None:
 
 
 def _check_values() -> tuple[list[Any], np.ndarray]:
-    """Return arguments, the last one part of an array, and what that array then holds; nothing is rounded."""
+    """Return arguments, the last one a view, and the result in its base; nothing is rounded."""
     matrix = np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::2]
     exponents = np.arange(3, dtype=np.int32)
     exponents.flags.writeable = False

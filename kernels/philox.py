@@ -1,8 +1,7 @@
 """Philox-4x32-10 over whole NumPy arrays: random numbers as a function of a seed and a counter.
 
-Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011
-(https://doi.org/10.1145/2063384.2063405). There is no state: the same seed and counter give the same words on
-every machine. Order: constants, words, then the distributions made of them.
+There is no state: the same seed and counter give the same words on every machine. The generator itself is
+`nnkit.kernels.formulas.philox`. Order: words, then the distributions made from them.
 """
 
 from __future__ import annotations
@@ -10,32 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "KEY_STEPS",
-    "MULTIPLIERS",
-    "ROUNDS",
-    "UNIFORM_SCALE",
-    "UNIFORM_SHIFT",
-    "normal",
-    "philox_words",
-    "uniform",
-]
+from nnkit.kernels import formulas
 
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-"""What the first and the third counter word are multiplied by in each round."""
-
-KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-"""What is added to the two key words between rounds: the golden ratio and √3 − 1, as fractions of 2³²."""
-
-ROUNDS = 10
-
-UNIFORM_SHIFT = 8
-"""A uniform number is made of a word's upper 24 bits, as many as a float32 holds."""
-
-UNIFORM_SCALE = 2.0**-24
-
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
+__all__ = ["normal", "philox_words", "uniform"]
 
 
 def philox_words(
@@ -54,20 +30,10 @@ def philox_words(
     -------
     ndarray of shape (n, 4), uint32
     """
-    words = (np.asarray(word).astype(np.uint64) for word in (counter0, counter1, counter2, counter3))
-    x0, x1, x2, x3 = np.broadcast_arrays(*(np.atleast_1d(word) for word in words))
-    key0, key1 = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
-    for _ in range(ROUNDS):
-        # A 32-bit word times a 32-bit word fits in 64 bits: its halves are the product's high and low word.
-        product0 = x0 * np.uint64(MULTIPLIERS[0])
-        product1 = x2 * np.uint64(MULTIPLIERS[1])
-        x0 = (product1 >> _HALF) ^ x1 ^ np.uint64(key0)
-        x2 = (product0 >> _HALF) ^ x3 ^ np.uint64(key1)
-        x1 = product1 & _LOW
-        x3 = product0 & _LOW
-        key0 = (key0 + KEY_STEPS[0]) & 0xFFFFFFFF
-        key1 = (key1 + KEY_STEPS[1]) & 0xFFFFFFFF
-    return np.stack([x0, x1, x2, x3], axis=-1).astype(np.uint32)
+    counter = (np.atleast_1d(word).astype(np.uint32) for word in (counter0, counter1, counter2, counter3))
+    # The key as arrays: NumPy warns where a scalar overflows.
+    keys = (np.array([key & 0xFFFFFFFF]).astype(np.uint32) for key in (seed, seed >> 32))
+    return np.stack(formulas.philox(*np.broadcast_arrays(*counter), *keys), axis=-1)
 
 
 def uniform(
@@ -93,7 +59,8 @@ def uniform(
     """
     blocks = np.arange(first, first + (count + 3) // 4)
     words = philox_words(seed, blocks, counter1, counter2, counter3).reshape(-1)[:count]
-    return ((words >> UNIFORM_SHIFT).astype(np.float64) + 0.5) * UNIFORM_SCALE
+    # The upper 24 bits, as many as a float32 holds.
+    return ((words >> 8).astype(np.float64) + 0.5) * 2.0**-24
 
 
 def normal(

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nnkit.kernels.specialise import Constant, Target, specialise
+from nnkit.kernels.specialise import FUNCTIONS, Constant, Target, specialise
 
 __all__ = ["plain_function"]
 
-_FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")
 _TARGET = Target(
     "python",
     "import math\n\nimport numpy as np\n",
     "staticmethod",
     "np.float64",
-    {name: f"math.{name}" for name in _FUNCTIONS},
-    {},
+    {name: f"math.{name}" for name in FUNCTIONS},
 )
 
 

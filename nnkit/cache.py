@@ -1,6 +1,6 @@
-"""The folder of what nnkit keeps to save time: compiled kernels, decoded pictures, downloads.
+"""The cache folder: compiled kernels, decoded pictures, downloads.
 
-Python runs what lies there, so the folder is used only if no other user can write to its code.
+nnkit executes code from this folder, so it is used only if no other user can write to that code.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from nnkit.errors import FileError
 from nnkit.files import write_whole
 
-__all__ = ["MEND", "cache_folder", "describe_cache", "write_cached"]
+__all__ = ["ADVICE", "cache_folder", "describe_cache", "write_cached"]
 
 logger = logging.getLogger("nnkit")
 
-MEND = "set NNKIT_CACHE to a folder with free space that only you can write to"
-"""How to fix every problem with the folder; the end of a message."""
+ADVICE = "set NNKIT_CACHE to a folder with free space that only you can write to"
+"""How to fix any problem with the folder: the end of a message."""
 
 # The folders whose files are executed.
 _CODE = ("kernels", "kernels/native", "kernels/__pycache__")
@@ -33,18 +33,18 @@ def cache_folder() -> Path:
     """Return the cache's folder, which exists.
 
     It is ``NNKIT_CACHE``, or ``nnkit`` in ``XDG_CACHE_HOME`` or in ``~/.cache``. If that folder cannot be
-    used, one warning says why, and a folder of this user's among the temporary files takes its place.
+    used, one warning says why, and a private folder among the temporary files replaces it.
 
     Raises
     ------
     FileError
         If neither can be used.
     """
-    return _chosen(*_environment())[0]
+    return _chosen(*_environment())
 
 
 def describe_cache() -> str:
-    """Return where the cache is, and what is wrong with the folder that it should be in, if anything."""
+    """Return the cache's folder and, if it replaces another one, the problem with that."""
     try:
         folder, problem = _found(*_environment())
     except FileError as error:
@@ -53,14 +53,8 @@ def describe_cache() -> str:
 
 
 def write_cached(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
-    """Write a file into the cache, whole or not at all.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written; the message says how to fix it.
-    """
-    write_whole(path, data, mend=MEND)
+    """Write a file into the cache, whole or not at all; or raise a `FileError` with advice."""
+    write_whole(path, data, advice=ADVICE)
 
 
 def _environment() -> tuple[str, ...]:
@@ -68,16 +62,16 @@ def _environment() -> tuple[str, ...]:
 
 
 @cache
-def _chosen(own: str, shared: str, home: str) -> tuple[Path, str]:
+def _chosen(own: str, shared: str, home: str) -> Path:
     folder, problem = _found(own, shared, home)
     if problem:
-        logger.warning(f"{problem}; the cache is in {folder} instead: {MEND}")
-    return folder, problem
+        logger.warning(f"{problem}; the cache is in {folder} instead: {ADVICE}")
+    return folder
 
 
 @cache
 def _found(own: str, shared: str, home: str) -> tuple[Path, str]:
-    """Return the folder for these values of the environment, and why it is not the one they name."""
+    """Return the folder for these environment variables, and the problem with the one that they name."""
     try:
         folder = _named(own, shared)
         _claim(folder)
@@ -87,7 +81,7 @@ def _found(own: str, shared: str, home: str) -> tuple[Path, str]:
     try:
         return _private_folder(), problem
     except OSError as error:
-        raise FileError(f"{problem}, and {_reason(error)}: {MEND}") from None
+        raise FileError(f"{problem}, and {_reason(error)}: {ADVICE}") from None
 
 
 def _reason(error: OSError) -> str:
@@ -97,10 +91,10 @@ def _reason(error: OSError) -> str:
 
 
 def _named(own: str, shared: str) -> Path:
-    """Return the folder that the environment names; an empty value is none."""
+    """Return the folder that the environment variables name; an empty one counts as unset."""
     try:
         if own:
-            # A relative one stays where it was first looked for.
+            # Absolute, so that a later change of the working directory does not matter.
             return Path(own).expanduser().absolute()
         # The XDG Base Directory Specification: a relative path is ignored.
         base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
@@ -112,36 +106,33 @@ def _named(own: str, shared: str) -> Path:
 
 
 def _claim(folder: Path) -> None:
-    """Make a folder where it is missing, with those for code in it.
+    """Create the folder, and those for code in it, if they are missing.
 
-    Raises
-    ------
-    OSError
-        If another user can write to the code, or if nobody can and there is none.
+    Raises `OSError` if another user can write to the code, or if this process cannot and there is none yet.
     """
     folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     folder.mkdir(mode=0o755, exist_ok=True)
     above = folder.parent.stat().st_mode
     if above & stat.S_IWOTH and not above & stat.S_ISVTX and hasattr(os, "geteuid"):
-        raise PermissionError(f"{folder.parent}: other users can put {folder.name} aside")
+        raise PermissionError(f"{folder.parent}: other users can replace {folder.name}")
     _check(folder, sticky=True)
     for name in _CODE:
-        # Not by the umask alone, which may let everybody write.
+        # The umask alone might let everybody write.
         (folder / name).mkdir(mode=0o755, exist_ok=True)
         _check(folder / name)
-    # One that cannot be written to, or is full, may still hold all that is needed.
+    # A folder that is read-only or full may still hold all the kernels that are needed.
     if not any((folder / "kernels" / "native").iterdir()):
         _try_to_write(folder / "kernels")
 
 
 def _check(folder: Path, sticky: bool = False) -> None:
-    """Raise if another user, root apart, may have written to a folder."""
-    if not hasattr(os, "geteuid"):  # Windows keeps a user's folders from the others by itself
+    """Raise `PermissionError` if a user other than root may have written to a folder."""
+    if not hasattr(os, "geteuid"):  # Windows protects a user's folders from others by itself
         return
     status = folder.stat()
     if status.st_uid not in (0, os.geteuid()):
         raise PermissionError(f"{folder}: it belongs to another user")
-    # Where each user is the one member of a group, the usual umask leaves folders writable for the group.
+    # Where each user has a group of their own, the usual umask leaves folders writable for the group.
     others = stat.S_IWOTH | (0 if status.st_gid == os.getegid() else stat.S_IWGRP)
     if status.st_mode & others and not (sticky and status.st_mode & stat.S_ISVTX):
         raise PermissionError(f"{folder}: other users can write to it")
@@ -157,10 +148,10 @@ def _try_to_write(folder: Path) -> None:
 
 @cache
 def _private_folder() -> Path:
-    """Return a folder among the temporary files: this user's own, or else one for this process alone."""
+    """Return a folder among the temporary files: this user's, or else one for this process only."""
     base = Path(tempfile.gettempdir())
     if base == Path.cwd() and base not in (Path("/tmp"), Path("/var/tmp")):
-        # Python's last resort. What came with the data is not to be executed.
+        # Python's last resort is the working directory, which may hold files that came with the data.
         raise FileNotFoundError("no folder for temporary files can be written to")
     try:
         folder = base / (f"nnkit-{os.geteuid()}" if hasattr(os, "geteuid") else "nnkit")

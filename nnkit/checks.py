@@ -1,8 +1,8 @@
-"""Checks of what a caller gives, and the records of settings that carry them.
+"""Checks of arguments, and records of settings built on them.
 
 A check is called with an argument's name and value: ``Whole(1)("epochs", 5)`` returns the value in its plain
-type, or raises `ConfigError`: "epochs = 0 must be a whole number of at least 1". Order: what a refusal says,
-the checks, settings. Nothing here or in a record of settings may import NumPy: help is printed from them.
+type, or raises `ConfigError`: "epochs = 0 must be a whole number of at least 1". Order: the refusal, the
+checks, settings. Printing help imports this module, so it does not import NumPy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
     "settings_of",
 ]
 
-_TECHNICAL = 2**31 - 1  # a limit of number formats, not of what makes sense
+_TECHNICAL = 2**31 - 1  # a limit this large comes from a number format and is not part of the help
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -46,11 +46,11 @@ class Refused(ValueError):
     words : str
         What it must be, such as "a whole number of at least 1".
     value : object
-        The value, or the part of it that is wrong.
+        The value, or its invalid part.
     part : str
-        Which part that is: "" for the whole, "each element of ", or a table's key as ".key".
+        The invalid part: "" for the whole, "each element of ", or the key of a mapping as ".key".
     hint : str
-        What the user may have meant, such as "; did you mean adam?".
+        A suggestion, such as "; did you mean adam?".
     """
 
     def __init__(self, words: str, value: Any, part: str = "", hint: str = "") -> None:
@@ -58,7 +58,7 @@ class Refused(ValueError):
         self.words, self.value, self.part, self.hint = words, value, part, hint
 
     def named(self, name: str) -> str:
-        """Return the name of the part that is wrong, where the whole is called `name`."""
+        """Return the name of the invalid part, given the name of the whole."""
         return f"{name}{self.part}" if self.part.startswith(".") else f"{self.part}{name}"
 
 
@@ -66,7 +66,7 @@ class Refused(ValueError):
 
 
 class Check(Generic[T_co]):
-    """What a value may be."""
+    """Base class: the values that an argument may have."""
 
     @property
     def words(self) -> str:
@@ -74,7 +74,7 @@ class Check(Generic[T_co]):
         raise NotImplementedError
 
     def plain(self, value: Any) -> T_co:
-        """Return the value in its plain type, or raise `Refused` (or a `ConfigError` that says it all)."""
+        """Return the value in its plain type, or raise `Refused` (or a `ConfigError` with a full message)."""
         raise NotImplementedError
 
     def __call__(self, name: str, value: Any) -> T_co:
@@ -95,9 +95,9 @@ class Whole(Check[int]):
 
     @property
     def words(self) -> str:
-        """What is allowed; a limit that nobody meets by design is told where it is exceeded."""
-        told = None if self.most is None or self.most >= _TECHNICAL else self.most
-        return f"a whole number{_range(self.least, told)}"
+        """What is allowed, without a technical upper limit."""
+        most = None if self.most is None or self.most >= _TECHNICAL else self.most
+        return f"a whole number{_range(self.least, most)}"
 
     def plain(self, value: Any) -> int:
         """Return an int."""
@@ -158,7 +158,7 @@ class Choice(Check[str]):
 
 @dataclass(frozen=True)
 class Flag(Check[bool]):
-    """True or false, as Python or NumPy has them."""
+    """A bool of Python or NumPy."""
 
     words = "true or false"
 
@@ -195,16 +195,16 @@ class ListOf(Check[list]):
 
 @dataclass(frozen=True)
 class By(Check[Any]):
-    """What a function returns.
+    """The result of a function, which raises `Refused` or `ConfigError` for an invalid value.
 
-    It raises `ConfigError`, or `Refused`, whose words count where it names a part of the value.
+    The words of its `Refused` are used only if it names a part of the value.
     """
 
     function: Callable[[Any], Any]
     words: str = ""
 
     def plain(self, value: Any) -> Any:
-        """Return what the function makes of the value."""
+        """Return the function's result."""
         try:
             return self.function(value)
         except Refused as error:
@@ -223,8 +223,8 @@ def _range(
     below: float | None = None,
 ) -> str:
     bounds = (("of at least", least), ("greater than", above), ("at most", most), ("less than", below))
-    told = [f"{words} {_bound(bound)}" for words, bound in bounds if bound is not None]
-    return f" {' and '.join(told)}" if told else ""
+    parts = [f"{words} {_bound(bound)}" for words, bound in bounds if bound is not None]
+    return f" {' and '.join(parts)}" if parts else ""
 
 
 def _bound(bound: float) -> str:
@@ -239,22 +239,22 @@ def _bound(bound: float) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting, wherever it is spelled.
+    """The declaration of a setting.
 
     Parameters
     ----------
     name : str
-        The field's.
+        The name of the field.
     default : object
-        `dataclasses.MISSING` where there is none. Where it is None, None is allowed, too.
+        `dataclasses.MISSING` if there is none. If it is None, None is allowed, too.
     check : Check
-        What it may be.
+        The allowed values.
     help : str
         One sentence.
     example : object
-        A value for a setting whose default shows none.
+        A value for the help, if the default is not an example.
     must_match : bool
-        Whether a training can be resumed only with the same value.
+        Whether a resumed training must have the same value.
     """
 
     name: str
@@ -265,17 +265,17 @@ class Setting:
     must_match: bool = True
 
     def plain(self, value: Any) -> Any:
-        """Return the value as `Check.plain` does; None where it is the default."""
+        """Return the value as `Check.plain` does, or None if that is the default."""
         return None if value is None and self.default is None else self.check.plain(value)
 
 
 def setting(default: Any, check: Check, help: str, example: Any = None, *, must_match: bool = True) -> Any:
-    """Return the field of a record that declares a setting; parameters as in `Setting`."""
+    """Return a dataclass field that declares a setting; parameters as in `Setting`."""
     return _field(Setting("", default, check, help, example, must_match))
 
 
 def setting_like(record: type[Settings], name: str, **changes: Any) -> Any:
-    """Return the field of a setting that another record has under this name, but for some changes."""
+    """Return a dataclass field with the setting of another record, with some changes."""
     return _field(replace(settings_of(record)[name], **changes))
 
 
@@ -299,18 +299,18 @@ _SETTINGS: dict[type, Mapping[str, Setting]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A record of settings: each field is checked, and holds the plain value."""
+    """A record of settings: each field is checked and has its plain type."""
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """Return the record of values that are not plain yet, such as a name in place of an optimizer."""
+        """Return a record from values of other types, such as a name for an optimizer."""
         return cls(**given)
 
     def __post_init__(self) -> None:
         self._check(settings_of(type(self)))
 
     def changed(self, **values: Any) -> Self:
-        """Return the record with other values of some settings, which alone are checked."""
+        """Return a copy with other values of some settings; only these are checked."""
         record = copy.copy(self)
         for name, value in values.items():
             object.__setattr__(record, name, value)
@@ -318,7 +318,7 @@ class Settings:
         return record
 
     def _check(self, names: Iterable[str]) -> None:
-        """Put plain values in place of those of some fields, or raise `ConfigError`."""
+        """Replace the values of some fields by plain ones, or raise `ConfigError`."""
         known = settings_of(type(self))
         for name in names:
             value = getattr(self, name)

@@ -1,7 +1,7 @@
 """The errors nnkit raises: each derives from NnkitError and from the built-in a caller would catch.
 
-A message says in one or two lines what is wrong and how to fix it. Order: the errors, texts of
-messages, which one of several errors is raised.
+A message says in one or two lines what is wrong and how to fix it. Order: the errors, parts of messages,
+handling several errors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LONGEST_SHOWN = 300
 
 
 class NnkitError(Exception):
-    """Base of every error that nnkit raises on purpose."""
+    """Base class of the errors that nnkit raises on purpose."""
 
 
 class ConfigError(NnkitError, ValueError):
@@ -39,7 +39,7 @@ class ConfigError(NnkitError, ValueError):
 
 
 class DataError(NnkitError, ValueError):
-    """Data that cannot be trained on or predicted from as they are."""
+    """Data that cannot be used for training or prediction."""
 
 
 class FileError(NnkitError, OSError):
@@ -47,11 +47,11 @@ class FileError(NnkitError, OSError):
 
 
 class ModelFileError(NnkitError, ValueError):
-    """A model file that is truncated, altered, or not one of ours."""
+    """A model file that is truncated, altered, or not written by nnkit."""
 
 
 class DeviceError(NnkitError, RuntimeError):
-    """A device that was asked for and cannot be used."""
+    """A requested device that cannot be used."""
 
 
 class DeviceMemoryError(DeviceError, MemoryError):
@@ -60,9 +60,9 @@ class DeviceMemoryError(DeviceError, MemoryError):
     Parameters
     ----------
     shortage : str
-        How much was requested and how much is free, or the library's own message.
+        How much was requested and how much is free, or the library's message.
     advice : str
-        Which argument to change; by default those that a step's memory grows with.
+        Which argument to change; by default those that determine the memory of a step.
     """
 
     def __init__(self, shortage: str, advice: str = "lower `batch_size`, or use narrower layers") -> None:
@@ -75,30 +75,30 @@ class DivergenceError(NnkitError, ArithmeticError):
 
 
 def shown(value: object) -> str:
-    """Return a value for a message, at a length that can be read: it may come from a file."""
+    """Return a value for a message, shortened to a readable length: it may come from a file."""
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean x?" where one of the known names is near, else nothing."""
+    """Return "; did you mean x?" if one of the known names is similar, else nothing."""
     near = get_close_matches(name.lower(), list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:
-    """Return the error for a name that is not among the known ones, with the nearest of them.
+    """Return the error for an unknown name, which suggests the most similar known one.
 
     Parameters
     ----------
     kind : str
-        What the name should be the name of, such as "schedule".
+        What is named, such as "schedule".
     name : str
-        The name given.
+        The unknown name.
     known : iterable of str
-        The names there are, in the order to list them.
+        The known names, in the order to list them.
     where : str
-        Said after the name, such as "of the schedule step".
+        Text after the name, such as "of the schedule step".
     """
     names = list(known)
     hint = nearest_name(name, names) if names else "; it takes none"
@@ -107,7 +107,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
 
 
 class FirstError:
-    """The first error of several actions, each of which is tried even if those before it failed.
+    """The first error of several actions that are all tried, even after a failure.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class FirstError:
 
     @contextmanager
     def kept(self, action: str) -> Iterator[None]:
-        """Keep an error raised in this context; `action` names what failed."""
+        """Catch and keep an error raised in this context; `action` names what failed."""
         try:
             yield
         except BaseException as error:
@@ -143,14 +143,14 @@ class FirstError:
 
 
 class AtEnd:
-    """A context that makes a call at its end, as ``finally`` does, but never hides an error raised in it.
+    """A context that calls a function at its end, as ``finally`` does, without hiding an error raised in it.
 
     Parameters
     ----------
     call : function
-        Its error is raised where the context has none, and is else a note on that one, as in `FirstError`.
+        Its error becomes a note on the context's error, if there is one, and is raised otherwise.
     action : str
-        Names what failed.
+        Names what failed in the note.
     """
 
     def __init__(self, call: Callable[[], object], action: str) -> None:

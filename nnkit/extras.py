@@ -1,4 +1,4 @@
-"""The optional packages: which modules they bring, and how to install those that are missing."""
+"""The optional packages: their modules, and how to install them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnkit.errors import ConfigError
 
 __all__ = ["EXTRAS", "extra_module", "install_command"]
 
-# For each extra in pyproject.toml that a user may lack: its modules, and the package that brings each.
+# For each extra of pyproject.toml that users may lack: its modules, and the package of each.
 EXTRAS: Mapping[str, Mapping[str, str]] = {
     "cuda12": {
         "cupy": "cupy-cuda12x",
@@ -31,7 +31,6 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "excel": {"python_calamine": "python-calamine"},
     "plots": {"matplotlib": "matplotlib"},
     "explain": {"shap": "shap", "lime": "lime"},
-    "audit": {"fairlearn": "fairlearn"},
     "tensorboard": {"tensorboard": "tensorboard"},
     "mlflow": {"mlflow": "mlflow"},
     "wandb": {"wandb": "wandb"},
@@ -42,21 +41,20 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
 def install_command(module: str, extra: str | None = None) -> str:
     """Return the command that installs an optional module and the others of its extra.
 
-    It names their own packages, not an extra of nnkit: that works however nnkit itself was installed.
+    It names packages, not an extra of nnkit, so it works however nnkit was installed.
 
     Parameters
     ----------
     module : str
-        A module that `EXTRAS` lists. For CUDA 13 the command is only given where its CuPy is installed; the
-        packages for CUDA 12 work with a driver for CUDA 13 too.
+        A module in `EXTRAS`. The command is for CUDA 13 only if CuPy for CUDA 13 is installed; the packages
+        for CUDA 12 work with a driver for CUDA 13 too.
     extra : str, optional
-        Its extra, where not the usual one of those that list the module.
+        Its extra; by default the first that has the module.
     """
-    if extra is not None:
-        return f"pip install {shlex.join(EXTRAS[extra].values())}"
-    extra = next(name for name, packages in EXTRAS.items() if module in packages)
-    if extra == "cuda12" and _is_installed("cupy-cuda13x"):
-        extra = "cuda13"
+    if extra is None:
+        extra = next(name for name, packages in EXTRAS.items() if module in packages)
+        if extra == "cuda12" and _is_installed("cupy-cuda13x"):
+            extra = "cuda13"
     return f"pip install {shlex.join(EXTRAS[extra].values())}"
 
 
@@ -66,7 +64,7 @@ def extra_module(name: str) -> Any:
     Parameters
     ----------
     name : str
-        The module's full name, in a package that `EXTRAS` lists.
+        The full name of a module in a package of `EXTRAS`.
     """
     try:
         return import_module(name)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and folders that one process at a time may write to."""
+"""Atomic writing of files, and locks on folders."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from nnkit.errors import FileError
 
 try:
     import fcntl
-except ModuleNotFoundError:  # on Windows, where `locked` fails and `waited_for` does not wait
+except ModuleNotFoundError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["holder_of", "in_use", "locked", "remove_unfinished", "waited_for", "write_whole"]
 
 
 def write_whole(
-    path: str | os.PathLike[str], data: bytes | Iterable[bytes | memoryview], mend: str = ""
+    path: str | os.PathLike[str], data: bytes | Iterable[bytes | memoryview], advice: str = ""
 ) -> None:
     """Write a file under a temporary name in the same folder, flush it to the disk, and rename it.
 
-    The folder is flushed too: after a power failure there is the old file or the new one, whole. It has the
-    permissions that the umask leaves of any new file.
+    The folder is flushed too: even after a power failure there is either the old file or the new one.
 
     Parameters
     ----------
     path : path-like
-        The final name; what lies there is replaced in one instant. Its folder is made if it is missing.
+        The final name. A file there is replaced; a missing folder is created.
     data : bytes, or an iterable of buffers
         The whole content, or its parts in order.
-    mend : str
-        What the user can do if it cannot be written, the end of the message.
+    advice : str
+        The end of the error message: what the user can do.
 
     Raises
     ------
@@ -57,20 +56,15 @@ def write_whole(
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and not isinstance(error, FileError):
-            end = f": {mend}" if mend else ""
+            end = f": {advice}" if advice else ""
             raise FileError(f"{path}: cannot be written: {error.strerror or error}{end}") from error
         raise
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left of files that had no name yet.
+    """Remove the temporary files of killed processes from a folder that no other process writes to.
 
-    Parameters
-    ----------
-    folder : Path
-        One that no other process writes to now, see `locked`.
-    pattern : str
-        Their final names, such as ``step-*.safetensors``.
+    `pattern` matches their final names, such as ``step-*.safetensors``; for the folder see `locked`.
     """
     with suppress(OSError):
         for path in folder.glob(f".{pattern}.*"):
@@ -79,12 +73,12 @@ def remove_unfinished(folder: Path, pattern: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; a process that dies, however it dies, lets go of it.
+    """Lock a folder for this process; the lock ends with the process, even if it is killed.
 
     Raises
     ------
     FileError
-        If another process holds it, it cannot be written to, or the system is Windows.
+        If another process has locked it, it cannot be written to, or the system is Windows.
     """
     path = folder / ".lock"
     if fcntl is None:
@@ -106,10 +100,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def waited_for(path: Path) -> Iterator[None]:
-    """Hold a file, which is made if it is missing, after waiting until no other process holds it.
-
-    On Windows, nothing is waited for.
-    """
+    """Wait for the lock on a file, which is created if it is missing, and hold it; not on Windows."""
     with open(path, "w") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -117,7 +108,7 @@ def waited_for(path: Path) -> Iterator[None]:
 
 
 def holder_of(folder: Path) -> str | None:
-    """Return the number of the process that holds a folder by `locked`; None where none does."""
+    """Return the id of the process that has locked a folder, None if there is none."""
     if fcntl is None:
         return None
     try:
@@ -135,19 +126,20 @@ def holder_of(folder: Path) -> str | None:
 
 
 def in_use(folder: Path, holder: str) -> FileError:
-    """Return the error for a folder that another process holds."""
+    """Return the error for a folder that another process has locked."""
     return FileError(
         f"{folder}: in use by another training (process {holder}); wait for it, or choose another folder"
     )
 
 
 def _locked_file(path: Path) -> int:
-    """Return the handle of the lock's file, locked, with the number of this process in it."""
+    """Return the handle of the lock file, locked, after writing this process's id to it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who held it before removes the file as he goes: the lock counts only on the one that is there.
+            # The previous holder removes the file when it ends: a lock counts only on the file that exists
+            # now.
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
@@ -162,7 +154,7 @@ def _locked_file(path: Path) -> int:
 def _flush_folder(folder: Path) -> None:
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # no folder can be opened on Windows, and elsewhere none without read permission
+    except PermissionError:  # on Windows always, elsewhere without read permission
         return
     try:
         os.fsync(handle)

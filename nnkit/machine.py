@@ -1,4 +1,4 @@
-"""What this machine is: devices, BLAS and versions, for `nnkit info` and for the records of benchmarks."""
+"""This machine's devices, BLAS and versions, for `nnkit info` and the records of benchmarks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = (
 
 
 def describe_machine() -> dict[str, str]:
-    """Return names and values, in the order to show them."""
+    """Return names and values, in the order in which they are shown."""
     rows = {"system": platform.platform(), "processor": _processor()}
     for name in _device_names():
         try:
@@ -35,7 +35,7 @@ def describe_machine() -> dict[str, str]:
             rows[f"device {name}"] = "not usable: " + str(error).removeprefix(f"device {name!r}: ")
             continue
         rows[f"device {name}"] = f"precisions {', '.join(backend.precisions)}"
-        # Of GPUs there may be several, with rows of the same names.
+        # There may be several GPUs, with rows of the same names.
         of = "" if name == "cpu" else f"{name} "
         rows |= {f"  {of}{key}": value for key, value in backend.describe().items()}
     rows["cache"] = describe_cache()
@@ -44,7 +44,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def _device_names() -> list[str]:
-    """Return every device, each GPU by its number where there are any."""
+    """Return the names of all devices, each GPU by its number."""
     from nnkit.backends.cuda_probe import cuda_device_names
 
     names = list(available())

@@ -1,4 +1,4 @@
-"""A trained model: the network, the preprocessing and the classes, in one object and one file."""
+"""A trained model: network, preprocessing and classes in one object and one file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, DataError, ModelFileError, NnkitError
 from nnkit.nn.layers import layers_in_words
-from nnkit.nn.links import averaged_outputs, predicted
+from nnkit.nn.links import averaged_outputs, inverse_link
 from nnkit.nn.losses import Loss, loss_from
 from nnkit.nn.metrics import best_f1_threshold, evaluate_metrics, metrics_for, undefined_metrics
 from nnkit.nn.network import MODEL_KIND, MODEL_VERSION, PLAIN, Network
@@ -32,39 +32,37 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_KIND", "Model", "load"]
 
-# Of files with several members, which earlier readers would not know.
+# Files with several members have a higher version, which readers without ensembles refuse.
 _ENSEMBLE_VERSION = MODEL_VERSION + 1
 _LONGEST_REASON = 400
 _ESTIMATOR_KEYS = {"class", "parameters", "fitted"}
-# In a summary.
-_MOST_NAMES = 20
-_LONGEST_VALUE = 140
-# What is too large for its type is infinite in the result; NumPy need not warn of it too.
+_MOST_NAMES, _LONGEST_VALUE = 20, 140  # in a summary
+# A result that is too large for its type becomes infinite, without a warning of NumPy.
 _QUIET = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(repr=False)
 class Model:
-    """What `nnkit train`, `Trainer.save` and `Network.save` write and `nnkit.load` reads.
+    """A trained model, which `nnkit train`, `Trainer.save` and `Network.save` write and `nnkit.load` reads.
 
     Parameters
     ----------
     network : Network
-        With its parameters. Of an ensemble, the first member.
+        With its parameters. For an ensemble, the first member.
     preprocessor : Preprocessor
-        From rows as the user has them to the network's inputs.
+        Turns a user's rows into the network's inputs.
     target : TargetEncoder
-        The task, the classes or the units.
+        The task, and the classes or units.
     loss : Loss
-        What it was trained with.
+        The loss of the training.
     details : dict
-        JSON values for the reader: the data's name, the versions, the metrics at the end of the training.
+        Further JSON values: the data's name, the versions, the metrics at the end of the training.
     estimator : dict or None
-        JSON values that an estimator is read back from: its ``class``, ``parameters`` and ``fitted``
-        attributes; None where the model is no estimator's.
+        JSON values of a scikit-learn estimator: its ``class``, ``parameters`` and ``fitted`` attributes; None
+        if the model was not saved by one.
     others : tuple of Network
-        The other members of an ensemble, of the same layers, inputs and dtype: it predicts the mean of its
-        members' probabilities, or of their values.
+        The other members of an ensemble, with the same layers, inputs and dtype. The ensemble predicts the
+        mean of its members' probabilities, or of their values.
 
     Raises
     ------
@@ -86,15 +84,15 @@ class Model:
             raise ConfigError("the members of an ensemble must have the same layers, inputs and dtype")
 
     def __repr__(self) -> str:
-        classes = (
-            "" if self.classes is None or self.task == "multilabel" else f", {len(self.classes)} classes"
-        )
+        classes = ""
+        if self.classes is not None and self.task != "multilabel":
+            classes = f", {len(self.classes)} classes"
         layers = layers_in_words(self.network.layers, self.network.inputs)
         return f"<Model: {self.task}{classes}; {layers}; {self.parameter_count:,} parameters>"
 
     @property
     def members(self) -> tuple[Network, ...]:
-        """The networks whose predictions are averaged: one, but for an ensemble."""
+        """The networks that are averaged: one, or the members of an ensemble."""
         return (self.network, *self.others)
 
     @property
@@ -103,39 +101,36 @@ class Model:
         return sum(math.prod(part.shape) for member in self.members for part in member.arena.segments)
 
     def only_network(self, what: str) -> Network:
-        """Return the network; raises a DataError for an ensemble, which `what` is not defined for."""
+        """Return the network; raise a `DataError` for an ensemble, with `what` needs one network."""
         if self.others:
             raise DataError(f"{what} needs one network, and this model is an ensemble of {len(self.members)}")
         return self.network
 
     @property
     def task(self) -> str:
-        """One of binary, multiclass, multilabel and regression."""
+        """The task: binary, multiclass, multilabel or regression."""
         return self.target.task
 
     @property
     def classes(self) -> NDArray | None:
-        """The labels, in the order of `predict_proba`'s columns; None for a regression."""
+        """The classes in the order of `predict_proba`'s columns; None for a regression."""
         return self.target.classes
 
     @property
     def schema(self) -> Schema | None:
-        """How the columns of a table are read; None where the model was not trained on a table."""
+        """The kinds of a table's columns; None if the model was not trained on a table."""
         return self.preprocessor.schema
 
     @_QUIET
     def outputs(self, X: Any, *, reproducible: bool = False) -> NDArray:
-        """Return the raw outputs, shape (samples, outputs), for rows as the user has them.
-
-        With `reproducible`, a row's have the same bits alone and in any batch; see `Network.outputs`.
-        """
+        """Return the raw outputs, shape (samples, outputs); arguments as for `predict`."""
         return self.encoded_outputs(self.preprocessor.transform(X), reproducible=reproducible)
 
     @_QUIET
     def encoded_outputs(self, rows: Features, *, reproducible: bool = False) -> NDArray:
-        """Return the raw outputs, shape (samples, outputs), for rows that the preprocessing has encoded.
+        """Return the raw outputs, shape (samples, outputs), for rows that are already preprocessed.
 
-        Of an ensemble those that stand for its predictions; see `nnkit.nn.links.averaged_outputs`.
+        An ensemble's outputs are those of its mean prediction; see `nnkit.nn.links.averaged_outputs`.
         """
         if not self.others:
             return self.network.outputs(rows, reproducible=reproducible)
@@ -143,23 +138,21 @@ class Model:
         return averaged_outputs(outputs, self.loss.link)
 
     def predict(self, X: Any, threshold: float = 0.5, *, reproducible: bool = False) -> NDArray:
-        """Return labels in their own type, or a regression's values in their own units.
+        """Return labels in their original type, or a regression's values in their original units.
+
+        The shape is (samples,), or (samples, outputs) for several outputs.
 
         Parameters
         ----------
         X : array of shape (samples, features), or table (Arrow, pandas, Polars)
-            Rows as they were trained on; a table's columns are matched by name. A model of pictures takes a
-            path, an image of Pillow's, a list of these, or an array of shape (samples, height, width) or
+            Rows like those of the training; a table's columns are matched by name. A model of pictures takes
+            a path, a Pillow image, a list of these, or an array of shape (samples, height, width) or
             (samples, height, width, channels). A model of one column of text takes a list of texts.
         threshold : float
-            The probability above which binary and multilabel answer yes.
+            The probability above which a binary or multilabel prediction is positive.
         reproducible : bool
-            Whether a row's prediction has the same bits alone and in any batch, on the CPU; what that costs
-            is told at `Network.outputs`.
-
-        Returns
-        -------
-        ndarray of shape (samples,) or (samples, outputs)
+            Whether a row's prediction has the same bits in any batch, on the CPU; for its cost see
+            `Network.outputs`.
 
         Raises
         ------
@@ -170,18 +163,16 @@ class Model:
 
     @_QUIET
     def decoded(self, outputs: NDArray, threshold: float = 0.5) -> NDArray:
-        """Return what `predict` does for raw outputs that are there already, as `outputs` gives them."""
-        regression = self.task == "regression"
-        return self.target.predict(predicted(outputs, self.loss.link) if regression else outputs, threshold)
+        """Return the prediction for raw outputs, as of `outputs`."""
+        if self.task == "regression":
+            outputs = inverse_link(outputs, self.loss.link)
+        return self.target.predict(outputs, threshold)
 
     @_QUIET
     def predict_proba(self, X: Any, *, reproducible: bool = False) -> NDArray[np.float64]:
-        """Return the probability of each class, shape (samples, classes); of each label for multilabel.
+        """Return the probability of each class, or of each label, shape (samples, classes).
 
-        Parameters
-        ----------
-        X, reproducible
-            As for `predict`.
+        Arguments as for `predict`.
 
         Raises
         ------
@@ -206,9 +197,9 @@ class Model:
         X : array or table
             As for `predict`.
         y : array_like
-            The truth: labels, or values in their own units.
+            The true labels, or values in their original units.
         metrics : sequence of str, optional
-            Which; all that apply to the task, where not given.
+            Their names; by default all that apply to the task.
         sample_weight : array_like of shape (samples,), optional
             Weights of the samples.
         threshold : float
@@ -217,7 +208,7 @@ class Model:
         Raises
         ------
         DataError
-            If the rows do not match the model, or a label is unknown to it.
+            If the rows do not match the model, or a label is unknown.
         """
         return self.measure(self.outputs(X), y, metrics, sample_weight, threshold)
 
@@ -230,15 +221,7 @@ class Model:
         sample_weight: ArrayLike | None = None,
         threshold: float = 0.5,
     ) -> dict[str, float]:
-        """Return metrics of outputs that are there already; arguments and errors as for `evaluate`.
-
-        Parameters
-        ----------
-        outputs : ndarray of shape (samples, outputs)
-            As `outputs` returns them.
-        y, metrics, sample_weight, threshold
-            As for `evaluate`.
-        """
+        """Return metrics by name for raw outputs, as of `outputs`; other arguments as for `evaluate`."""
         encoded = self.target.transform(y, np.float64)
         if len(encoded) != len(outputs):
             raise DataError(f"there are {len(outputs)} rows of features and {len(encoded)} targets")
@@ -246,27 +229,19 @@ class Model:
             values = self.decoded(outputs).reshape(len(outputs), -1)
             truth = self.target.predict(encoded).reshape(len(outputs), -1)
         else:
-            values, truth = predicted(outputs, self.loss.link), encoded.astype(np.int64)
+            values, truth = inverse_link(outputs, self.loss.link), encoded.astype(np.int64)
         names = self._metrics() if metrics is None else metrics
         return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
 
     def undefined_metrics(self, metrics: Mapping[str, float], y: ArrayLike) -> dict[str, str]:
-        """Return why metrics have no meaning on these rows, by name; see `nnkit.nn.metrics`.
-
-        Parameters
-        ----------
-        metrics : mapping of str to float
-            As `evaluate` returned them.
-        y : array_like
-            The truth that they were measured on.
-        """
+        """Return why metrics, as of `evaluate`, are undefined for these labels or values, by name."""
         classes = None if self.task == "multilabel" else self.target.classes
         labels = self.target.output_names if classes is None else tuple(map(str, classes.tolist()))
         return undefined_metrics(metrics, self.target.task, self.target.transform(y, np.float64), labels)
 
     @_QUIET
     def best_threshold(self, X: Any, y: ArrayLike) -> dict[str, float]:
-        """Return the ``threshold`` at which a binary model's ``f1`` on these rows is greatest, and that F1.
+        """Return the ``threshold`` that maximises a binary model's ``f1`` on these rows, and that F1.
 
         Raises
         ------
@@ -279,20 +254,20 @@ class Model:
     def measured_threshold(
         self, outputs: NDArray, y: ArrayLike, sample_weight: NDArray | None = None
     ) -> dict[str, float]:
-        """Return what `best_threshold` does for raw outputs that are there already."""
+        """Return the result of `best_threshold` for raw outputs, as of `outputs`."""
         if self.task != "binary":
-            raise DataError(f"a {self.task} model's answers do not follow from one threshold")
+            raise DataError(f"a {self.task} model has no threshold: only a binary one has")
         yes = self.target.probabilities(outputs)[:, 1]
         threshold, f1 = best_f1_threshold(self.target.codes(y), yes, sample_weight)
         return {"threshold": threshold, "f1": f1}
 
     def _metrics(self) -> tuple[str, ...]:
-        """Return the task's metrics, but for one that cannot be wrong: the top 5 of at most 5 classes."""
+        """Return the task's metrics, without the accuracy of the top 5 of at most 5 classes, which is 1."""
         few = self.task == "multiclass" and self.target.outputs <= 5
         return tuple(name for name in metrics_for(self.target.task) if not (few and name == "top_5_accuracy"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, whole or not at all; nothing in it is code.
+        """Write one safetensors file without code, whole or not at all.
 
         Raises
         ------
@@ -309,19 +284,18 @@ class Model:
         }
         if self.estimator is not None:
             metadata["estimator"] = self.estimator
-        if not self.others:
-            write_tensors(path, MODEL_KIND, MODEL_VERSION, self.network.parameters(), metadata)
-            return
-        parameters = {
-            f"members.{number}.{name}": values
-            for number, member in enumerate(self.members)
-            for name, values in member.parameters().items()
-        }
-        metadata["members"] = len(self.members)
-        write_tensors(path, MODEL_KIND, _ENSEMBLE_VERSION, parameters, metadata)
+        version, parameters = MODEL_VERSION, self.network.parameters()
+        if self.others:
+            version, metadata["members"] = _ENSEMBLE_VERSION, len(self.members)
+            parameters = {
+                f"members.{number}.{name}": values
+                for number, member in enumerate(self.members)
+                for name, values in member.parameters().items()
+            }
+        write_tensors(path, MODEL_KIND, version, parameters, metadata)
 
     def summary(self) -> str:
-        """Return task, classes, columns, loss and metrics in a line each, and a table of the layers."""
+        """Return a text with task, classes, columns, loss and metrics, and a table of the layers."""
         rows = {
             "task": self.task,
             "target": _listed(self.target.names) or "(not named)",
@@ -359,7 +333,7 @@ class Model:
         return f"{settings}; (value − {shift}) · {scale}"
 
     def _detail_words(self) -> dict[str, str]:
-        """Return the metrics, and the details that are short: a word, a number, a shape."""
+        """Return the metrics, and the details that fit into a line."""
         words = {}
         for rows, metrics in self.details.get("metrics", {}).items():
             figures = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
@@ -372,24 +346,20 @@ class Model:
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """Read a model file, wherever it was trained; its parameters are put on the CPU.
+    """Read a model file; the parameters are put on the CPU, whatever device the model was trained on.
 
     Parameters
     ----------
     path : path-like
-        What `Model.save`, `Trainer.save`, `Network.save`, an estimator's `save` or `nnkit train` wrote; or a
-        run's folder, or its name without the time, for the newest run of that name.
-
-    Returns
-    -------
-    Model
+        A file of `Model.save`, `Trainer.save`, `Network.save`, an estimator's `save` or `nnkit train`; or the
+        folder of a run, or its name without the time for the newest run of that name.
 
     Raises
     ------
     FileError
         If the file cannot be read.
     ModelFileError
-        If it is truncated, altered, or not one of ours.
+        If it is truncated, altered, or not written by nnkit.
     """
     tensors, metadata = read_tensors(model_file(Path(path)), MODEL_KIND, _ENSEMBLE_VERSION)
     try:
@@ -398,12 +368,12 @@ def load(path: str | os.PathLike[str]) -> Model:
         raise ModelFileError(f"{path}: {_cut(str(error))}") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
         raise ModelFileError(
-            f"{path}: what the file describes is no model ({_cut(repr(error))}); train it anew"
+            f"{path}: the file does not describe a model ({_cut(repr(error))}); train it again"
         ) from error
 
 
 def _listed(names: Iterable[Any]) -> str:
-    """Return names with commas between them, the first of them where there are many."""
+    """Return the names with commas between them, shortened if there are many."""
     words = [str(name) for name in names]
     first = words[:_MOST_NAMES]
     while len(first) > 1 and len(", ".join(first)) > _LONGEST_VALUE:
@@ -413,7 +383,7 @@ def _listed(names: Iterable[Any]) -> str:
 
 
 def _cut(text: str) -> str:
-    """Return a message that may quote the file, at a length that can be read."""
+    """Return a message, which may quote the file, shortened to a readable length."""
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
 
 
@@ -433,16 +403,14 @@ def _model(tensors: Mapping[str, NDArray], metadata: dict[str, Any]) -> Model:
     if preprocessor.dtype != metadata["dtype"]:
         raise ModelFileError("the network and the preprocessing compute in different types")
     if tables != preprocessor.embedding_sizes:
-        raise ModelFileError("the network's embeddings do not fit the columns that the file describes")
+        raise ModelFileError("the network's embeddings do not match the columns")
     if preprocessor.width != network.inputs or target.outputs != network.output_width:
-        raise ModelFileError(
-            "the network does not fit the preprocessing and the target that the file describes"
-        )
+        raise ModelFileError("the network does not match the preprocessing and the target")
     if loss.task(target.outputs) != target.task:
-        raise ModelFileError(f"the loss {loss.name!r} does not fit the {target.task} target")
+        raise ModelFileError(f"the loss {loss.name!r} does not match the {target.task} target")
     details = json_fields.mapping(metadata["details"], "details")
     estimator = _estimator(metadata, details)
-    json.dumps([details, estimator], allow_nan=False)  # what cannot be written again is not of our writing
+    json.dumps([details, estimator], allow_nan=False)  # fails if nnkit could not have written it
     threshold = json_fields.mapping(details.get("best_threshold", {}), "best_threshold")
     for name in threshold:
         json_fields.number(threshold, name)
@@ -453,7 +421,7 @@ def _model(tensors: Mapping[str, NDArray], metadata: dict[str, Any]) -> Model:
 
 
 def _members(tensors: Mapping[str, NDArray], metadata: dict[str, Any]) -> list[dict[str, NDArray]]:
-    """Return the parameters of each member of the model in a file."""
+    """Return the parameters of each member of an ensemble, or of the only network."""
     if "members" not in metadata:
         return [dict(tensors)]
     count = json_fields.whole(metadata, "members", 2, len(tensors))
@@ -465,7 +433,7 @@ def _members(tensors: Mapping[str, NDArray], metadata: dict[str, Any]) -> list[d
 
 
 def _estimator(metadata: Mapping[str, Any], details: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the estimator that a file holds, if any; one that is among the details is moved out of them."""
+    """Return the file's estimator, if any; in older files, remove it from the details."""
     found, earlier = metadata.get("estimator"), details.get("estimator")
     if found is None and isinstance(earlier, dict) and earlier.keys() == _ESTIMATOR_KEYS:
         found = details.pop("estimator")

@@ -1,4 +1,4 @@
-"""How deeply the values of a file are nested: Python's own functions end at about a thousand levels."""
+"""A limit on the nesting of a file's values: Python's recursion ends at about a thousand levels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 __all__ = ["is_too_deep"]
 
-# What nnkit writes has fewer than ten levels.
-_MOST_LEVELS = 100
+_MOST_LEVELS = 100  # nnkit's own files have fewer than ten
 
 
 def is_too_deep(value: Any) -> bool:
-    """Tell whether mappings and lists are nested in more than a hundred levels.
+    """Tell whether mappings and lists are nested more than a hundred levels deep.
 
-    Such a value can often be parsed, and then breaks whatever walks through it by recursion: `repr`, `json`.
+    Such a value may be parsed without an error, and then breaks recursive functions such as `repr` and
+    `json`.
     """
     level = [value]
     for _ in range(_MOST_LEVELS):

@@ -1,4 +1,4 @@
-"""The folders of runs: found by a name without its time, and made so that no two runs share one."""
+"""The folders of runs: their names and files, finding one by its name, making one that is new."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 RUN_FILE = "config.toml"
-"""The config that a run was trained with; every run's folder holds it."""
+"""The config of a run; a folder without it is no run."""
 HISTORY_FILE = "metrics.jsonl"
 FINDINGS_FILE = "findings.json"
 MODEL_FILE = "model.safetensors"
 REPORT_FILE = "report.html"
 CHECKPOINTS = "checkpoints"
-"""A folder, there while the training is under way."""
+"""The folder of checkpoints; it is there until the training is finished."""
 
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
 # A run's name, its time, and a number where two began in one second.
@@ -42,24 +42,24 @@ _MOST_NAMED = 5
 
 
 def timed_name(name: str) -> str:
-    """Return what a run that begins now is called, such as ``mnist-20261123-082514``.
+    """Return the name of a run that begins now, such as ``mnist-20261123-082514``.
 
-    Signs of patterns, which data may be named by, are left out of it.
+    The signs of file patterns (``*?[]``) are left out.
     """
     plain = re.sub(r"[*?\[\]]+", "", name).strip(" -_.") or "data"
     return f"{plain}-{datetime.now().strftime(_TIME_FORMAT)}"
 
 
 def untimed_name(folder: Path) -> str | None:
-    """Return the name of a run without its time; None where it has no time in its name."""
+    """Return the name of a run without its time; None if there is no time in it."""
     match = _TIMED.fullmatch(folder.name)
     return None if match is None else match["name"]
 
 
 def claim_folder(path: Path) -> Path:
-    """Make a new folder and return it: under this name, or with a number where the name is taken.
+    """Make a new folder and return it, with a number behind its name if the name is taken.
 
-    Two processes at once are given different ones.
+    Two processes never get the same folder.
 
     Raises
     ------
@@ -80,14 +80,14 @@ def claim_folder(path: Path) -> Path:
 
 
 def run_folders(folder: Path, holding: str = RUN_FILE) -> list[Path]:
-    """Return the runs in a folder, the newest first: by the time in their name, else by that of their change.
+    """Return the runs in a folder that may not exist, the newest first.
 
     Parameters
     ----------
     folder : Path
-        Such as ``runs``; one that is not there has no runs.
+        For example ``runs``.
     holding : str
-        The file that makes a folder a run.
+        The file that every run has.
     """
     found = []
     with suppress(OSError):
@@ -96,7 +96,7 @@ def run_folders(folder: Path, holding: str = RUN_FILE) -> list[Path]:
 
 
 def began(folder: Path) -> datetime:
-    """Return when a run began: by the time in its name, else by that of its folder's change."""
+    """Return when a run began: the time in its name, else the folder's time of change."""
     match = _TIMED.fullmatch(folder.name)
     if match is not None:
         with suppress(ValueError):
@@ -108,26 +108,25 @@ def began(folder: Path) -> datetime:
 
 
 def _age(folder: Path) -> tuple[datetime, int, str]:
-    """Return when a run began, which of those of one second it is, and its name."""
+    """Return the key that runs are sorted by: begin, number among the runs of that second, name."""
     match = _TIMED.fullmatch(folder.name)
     return began(folder), int(match["number"] or 1) if match else 1, folder.name
 
 
 def find_run(path: Path, holding: str = RUN_FILE) -> Path:
-    """Return what the user means by a path: itself, or the newest run of that name.
+    """Return a path that exists, or else the newest run of that name.
 
     Parameters
     ----------
     path : Path
-        Whatever is there is returned as it is. Of ``runs/mnist``, where nothing is, the newest
-        ``runs/mnist-TIME`` is meant.
+        ``runs/mnist`` means the newest ``runs/mnist-TIME`` if there is no ``runs/mnist``.
     holding : str
-        The file that makes a folder a run.
+        The file that every run has.
 
     Raises
     ------
     FileError
-        If there is neither; it names the runs whose names are nearest.
+        If there is neither; it names the runs with the nearest names.
     """
     if path.exists():
         return path
@@ -137,13 +136,13 @@ def find_run(path: Path, holding: str = RUN_FILE) -> Path:
             return folder
     if path.suffix in (".safetensors", ".json"):
         raise FileError(f"{path}: there is no such file")
-    # Who gives a bare name may have left out the folder.
+    # The user may have left out the folder.
     runs = runs or run_folders(path.parent / "runs", holding)
     raise FileError(f"{path}: there is no such file or run; {_there_are(path, runs)}")
 
 
 def _there_are(path: Path, runs: list[Path]) -> str:
-    """Return the runs that the user may have meant: those with the nearest names, else the newest."""
+    """Return the runs that the user may have meant: with the nearest names, else the newest."""
     names = {folder.name: folder for folder in runs}
     for folder in reversed(runs):
         name = untimed_name(folder)
@@ -161,7 +160,7 @@ def _there_are(path: Path, runs: list[Path]) -> str:
 
 
 def model_file(path: Path) -> Path:
-    """Return the model's file that a path means: itself, or that of the run that `find_run` returns.
+    """Return the model file at a path, or the one of the run that `find_run` returns for it.
 
     Raises
     ------
@@ -174,10 +173,7 @@ def model_file(path: Path) -> Path:
     if not found.is_dir():
         return found
     if not (found / MODEL_FILE).is_file():
-        why = (
-            "its training has not ended: resume it"
-            if (found / RUN_FILE).is_file()
-            else "it is not a run's folder"
-        )
-        raise FileError(f"{found}: no {MODEL_FILE} is there, for {why}")
+        is_run = (found / RUN_FILE).is_file()
+        why = "its training has not ended: resume it" if is_run else "it is not a run's folder"
+        raise FileError(f"{found}: there is no {MODEL_FILE}, as {why}")
     return found / MODEL_FILE

@@ -1,7 +1,7 @@
-"""Arrays and their metadata in one safetensors file, with a SHA-256 over every byte of it.
+"""Arrays and metadata in one safetensors file, with a SHA-256 digest.
 
-safetensors itself does not notice a flipped bit. The digest stands in the file's own header and is taken over
-the whole file, with zeros in its place.
+safetensors itself does not notice a flipped bit. The digest is in the file's header, and covers the whole
+file with zeros in place of the digest.
 """
 
 from __future__ import annotations
@@ -25,15 +25,9 @@ __all__ = ["read_metadata", "read_tensors", "write_tensors"]
 
 _NO_DIGEST = "0" * 64
 _LONGEST_REASON = 400
-_TYPES = {
-    **{f"f{size}": f"F{8 * size}" for size in (2, 4, 8)},
-    **{f"i{size}": f"I{8 * size}" for size in (1, 2, 4, 8)},
-    **{f"u{size}": f"U{8 * size}" for size in (1, 2, 4, 8)},
-    "b1": "BOOL",
-}
+_TYPES = {f"{kind}{size}": f"{kind.upper()}{8 * size}" for kind in "fiu" for size in (1, 2, 4, 8)}
+_TYPES["b1"] = "BOOL"
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-
-
 _OWN_KEYS = ("format", "format_version", "sha256")
 _LARGEST_HEADER = 2**27
 
@@ -52,13 +46,11 @@ def write_tensors(
     path : path-like
         The file, written whole or not at all.
     kind : str
-        What the file is, such as ``nnkit.model``; a reader asks for it.
+        The kind of file, such as ``nnkit.model``, which a reader must request.
     version : int
-        Of the kind's format.
+        The version of the kind's format.
     tensors : mapping of str to ndarray
-        The arrays.
     metadata : mapping of str to JSON value
-        What else there is to keep.
 
     Raises
     ------
@@ -71,7 +63,7 @@ def write_tensors(
     texts = {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}
     texts |= {"format": kind, "format_version": str(version), "sha256": _NO_DIGEST}
     header = _written_header(arrays, texts)
-    # Views, not copies: a checkpoint of a network that fills half the memory must be writable.
+    # Views, not copies: a network may fill half the memory.
     buffers = [array.reshape(-1).view(np.uint8).data for array in arrays.values()]
     digest = hashlib.sha256(header)
     for buffer in buffers:
@@ -81,10 +73,10 @@ def write_tensors(
 
 
 def _written_header(arrays: Mapping[str, NDArray], texts: Mapping[str, str]) -> bytes:
-    """Return the beginning of a safetensors file: the length of its JSON, and the JSON.
+    """Return the header of a safetensors file: the length of its JSON, and the JSON.
 
-    The library's own `save` holds the whole file in memory, and orders the metadata anew at each call; this
-    is its format (https://huggingface.co/docs/safetensors), the same bytes for the same content.
+    The format is https://huggingface.co/docs/safetensors. The library's own `save` holds the whole file in
+    memory, and orders the metadata differently at each call.
     """
     entries: dict[str, Any] = {"__metadata__": dict(texts)}
     offset = 0
@@ -92,11 +84,8 @@ def _written_header(arrays: Mapping[str, NDArray], texts: Mapping[str, str]) -> 
         if array.dtype.str[1:] not in _TYPES:
             raise TypeError(f"{name}: safetensors has no type for {array.dtype}")
         span = [offset, offset + array.nbytes]
-        entries[name] = {
-            "dtype": _TYPES[array.dtype.str[1:]],
-            "shape": list(array.shape),
-            "data_offsets": span,
-        }
+        kind = _TYPES[array.dtype.str[1:]]
+        entries[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": span}
         offset = span[1]
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
@@ -106,14 +95,13 @@ def _written_header(arrays: Mapping[str, NDArray], texts: Mapping[str, str]) -> 
 def read_tensors(
     path: str | os.PathLike[str], kind: str, version: int
 ) -> tuple[dict[str, NDArray], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
+    """Read a file of `write_tensors`.
 
     Parameters
     ----------
     path : path-like
-        The file.
     kind, version
-        What is expected; a file of a later version is refused.
+        The expected kind, and the latest version that can be read.
 
     Returns
     -------
@@ -125,7 +113,7 @@ def read_tensors(
     FileError
         If the file cannot be read.
     ModelFileError
-        If it is not of this kind, was written by a later version, or is truncated or altered.
+        If it is of another kind or a later version, or is truncated or altered.
     """
     try:
         data = Path(path).read_bytes()
@@ -149,7 +137,7 @@ def read_tensors(
     try:
         metadata = {key: json.loads(value) for key, value in header.items() if key not in _OWN_KEYS}
         if is_too_deep(metadata):
-            raise ValueError("its metadata are nested too deeply")
+            raise ValueError("its metadata is nested too deeply")
         return load(data), metadata
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(
@@ -158,15 +146,7 @@ def read_tensors(
 
 
 def read_metadata(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
-    """Read what `write_tensors` wrote beside the tensors, without reading or checking these: for listings.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read.
-    ModelFileError
-        If it is not of this kind.
-    """
+    """Read only the metadata of a file of `write_tensors`, without a check of the digest; errors as there."""
     try:
         with open(path, "rb") as file:
             start = file.read(8)
@@ -181,7 +161,7 @@ def read_metadata(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
 
 
 def _digest(data: bytes, place: int) -> bytes:
-    """Return the digest of a file with zeros where its digest stands, without a copy of it."""
+    """Return the digest of a file's bytes, with zeros in place of the digest at `place`."""
     digest = hashlib.sha256(memoryview(data)[:place])
     digest.update(_NO_DIGEST.encode())
     digest.update(memoryview(data)[place + len(_NO_DIGEST) :])
@@ -189,7 +169,7 @@ def _digest(data: bytes, place: int) -> bytes:
 
 
 def _header(path: str | os.PathLike[str], data: bytes, kind: str) -> dict[str, str]:
-    """Return the metadata in the header: eight bytes of its length, then JSON."""
+    """Return the metadata in the header: eight bytes of its length, then its JSON."""
     length = int.from_bytes(data[:8], "little")
     try:
         if not 0 < length <= len(data) - 8:
@@ -199,7 +179,6 @@ def _header(path: str | os.PathLike[str], data: bytes, kind: str) -> dict[str, s
             raise ValueError
     except (ValueError, AttributeError, RecursionError):
         raise ModelFileError(
-            f"{path}: not a file of the kind {kind}, or cut off at its beginning; "
-            "such a file is written by nnkit"
+            f"{path}: not a file of the kind {kind}, which nnkit writes, or truncated in its header"
         ) from None
     return {str(key): str(value) for key, value in metadata.items()}

@@ -1,4 +1,4 @@
-"""nnkit's own version, and what a model file records of versions."""
+"""nnkit's version, and the versions that a model file records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def nnkit_version() -> str:
 
 
 def recorded_versions() -> dict[str, str]:
-    """Return the versions that a model's details hold: nnkit's and NumPy's."""
+    """Return the versions that a model file records: nnkit's and NumPy's."""
     import numpy as np
 
     return {"nnkit": nnkit_version(), "numpy": np.__version__}

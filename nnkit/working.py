@@ -1,8 +1,8 @@
-"""Long work that says what it is and how far it has come, to whoever listens; without a listener, to nobody.
+"""Progress of long work, reported to listeners.
 
 `working` marks a piece of work, in the library or in a command. The library itself prints nothing: the
-command line listens and shows a line once a work has lasted a second (see `nnkit.cli.work_line`); a program
-may listen with a class of its own.
+command line's listener shows a line once a work has lasted a second (see `nnkit.cli.work_line`); a program
+may have a listener of its own.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["Listener", "Work", "hide_work", "listening", "stop_listening", "work
 
 @dataclass(eq=False)
 class Work:
-    """A piece of work under way.
+    """A piece of work in progress.
 
     Parameters
     ----------
     what : str
-        What is done, such as ``reading houses.csv``.
+        A description such as ``reading houses.csv``.
     total : int, optional
-        How many parts it has, where that is known.
+        The number of its parts, if known.
     unit : str
-        What the parts are, such as ``rows``.
+        The plural of a part, such as ``rows``.
     done : int
-        How many of them are done.
+        The number of parts done.
     began : float
-        When it began, by `time.monotonic`.
+        The time of its beginning, by `time.monotonic`.
     """
 
     what: str
@@ -46,16 +46,16 @@ class Work:
 
 
 class Listener(Protocol):
-    """What `listening` takes. Calls may come from any thread, and works may lie inside one another."""
+    """The interface of a listener. Calls may come from any thread, and works may be nested."""
 
     def begin(self, work: Work) -> None:
-        """Hear that a work begins; it changes as it advances."""
+        """Take note of a work that begins; the object changes as the work advances."""
 
     def end(self, work: Work) -> None:
-        """Hear that it is over, however it ended."""
+        """Take note of its end, with or without an error."""
 
     def hide(self) -> None:
-        """Take away what is shown, for something else is about to be written there."""
+        """Clear what is shown, because something else is about to be written to the terminal."""
 
 
 _listeners: list[Listener] = []
@@ -63,17 +63,9 @@ _listeners: list[Listener] = []
 
 @contextmanager
 def working(what: str, total: int | None = None, unit: str = "") -> Iterator[Work]:
-    """Mark what is done inside as one piece of work, and let the listeners know of it.
+    """Report the work inside this context to the listeners; arguments as for `Work`.
 
-    Parameters
-    ----------
-    what : str
-        As a person would say it: ``reading houses.csv``, ``compiling kernels``. Works of the same words that
-        follow one another within a moment are shown as one.
-    total : int, optional
-        How many parts it has, of which `Work.advance` counts those done; None where that is not known.
-    unit : str
-        What the parts are, in the plural.
+    Works with the same description in quick succession are shown as one.
 
     Examples
     --------
@@ -82,19 +74,19 @@ def working(what: str, total: int | None = None, unit: str = "") -> Iterator[Wor
     ...         work.advance()
     """
     work = Work(what, total, unit)
-    told = tuple(_listeners)
-    for listener in told:
+    listeners = tuple(_listeners)
+    for listener in listeners:
         listener.begin(work)
     try:
         yield work
     finally:
-        for listener in told:
+        for listener in listeners:
             listener.end(work)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let a listener hear of every work, in all threads, as long as this lasts."""
+    """Report every work, of all threads, to a listener while this context lasts."""
     _listeners.append(listener)
     try:
         yield
@@ -104,11 +96,11 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def stop_listening() -> None:
-    """Let no listener hear of the works that begin from now on."""
+    """Report works that begin from now on to no listener."""
     _listeners.clear()
 
 
 def hide_work() -> None:
-    """Ask listeners to take away what they show, before something else is written to the terminal."""
+    """Ask listeners to clear what they show, before something else is written to the terminal."""
     for listener in tuple(_listeners):
         listener.hide()

@@ -154,7 +154,7 @@ PROBLEMS = [
     (relative_home, ".cache: the home folder is not an absolute path"),
     (of_another_user, "cache: it belongs to another user"),
     (open_to_all, "cache: other users can write to it"),
-    (above_open_to_all, "other users can put cache aside"),
+    (above_open_to_all, "other users can replace cache"),
     (kernels_open_to_all, "kernels: other users can write to it"),
     (open_to_another_group, "cache: other users can write to it"),
     (full, "kernels: No space left on device"),

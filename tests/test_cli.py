@@ -534,7 +534,7 @@ TRAINING_MISTAKES = {
 
 USING_MISTAKES = {
     "evaluate {}/missing {}/good.csv": "missing: there is no such file or run; there are no runs in",
-    "evaluate {} {}/good.csv": "no model.safetensors is there, for it is not a run's folder",
+    "evaluate {} {}/good.csv": "there is no model.safetensors, as it is not a run's folder",
     "evaluate {}/truncated.safetensors {}/good.csv": "truncated or altered",
     "evaluate {}/altered.safetensors {}/good.csv": "truncated or altered",
     "predict {}/pickle.safetensors {}/good.csv": "not a file of the kind nnkit.model",

@@ -15,7 +15,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_report_writes_its_page_into_the_run_or_where_it_is_told(run: Path, tmp_path: Path) -> None:
+def test_report_writes_its_page_into_the_run_or_to_the_path_given(run: Path, tmp_path: Path) -> None:
     assert f"report   {run / 'report.html'}" in succeed("report", run)
     succeed("report", run, "--out", tmp_path / "page.html")
     pages = [path.read_text() for path in (run / "report.html", tmp_path / "page.html")]
@@ -80,7 +80,7 @@ def test_a_plot_that_a_regression_does_not_have_names_those_it_has(tmp_path: Pat
     assert f"picture  {tmp_path / 'run/predicted.png'}" in succeed("plot", "predicted", tmp_path / "run")
 
 
-def test_mistakes_in_a_model_for_other_data_are_told(run: Path, tmp_path: Path) -> None:
+def test_a_model_for_other_data_is_an_error(run: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b,class\n1,2,x\n3,4,y\n")
     result = nnkit("plot", "roc", run, tmp_path / "other.csv", "--out", tmp_path / "a.png")
     assert result.code == 2

@@ -137,7 +137,7 @@ def test_a_run_on_pictures_is_resumed(pets: Path, tmp_path: Path) -> None:
     Image.new("RGB", (30, 30)).save(pets / "cats" / "01.png")
     result = nnkit("train", "--resume", left)
     assert result.code == 2
-    assert "the data are not those of the training to be resumed" in result.err
+    assert "the data differ from those of the training to resume" in result.err
     (pets / "cats" / "01.png").write_bytes(saved)
     succeed("train", "--resume", left)
 

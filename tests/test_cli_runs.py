@@ -64,7 +64,7 @@ def test_a_name_that_matches_nothing_says_what_runs_there_are(tmp_path: Path) ->
 
 def test_the_model_of_a_run_is_found_by_folder_name_and_file(tmp_path: Path) -> None:
     make_runs(tmp_path, "iris-20261123-082514")
-    with pytest.raises(FileError, match=r"no model\.safetensors is there, for its training has not ended"):
+    with pytest.raises(FileError, match=r"there is no model\.safetensors, as its training has not ended"):
         model_file(tmp_path / "iris")
     file = tmp_path / "iris-20261123-082514" / "model.safetensors"
     file.touch()
@@ -249,14 +249,14 @@ def test_resuming_a_finished_run_says_that_nothing_is_left(finished: Path) -> No
     before = (finished / "model.safetensors").read_bytes()
     assert succeed("train", "--resume", finished) == (
         f"{finished} is finished after 2 of 2 epochs: nothing is left to do\n"
-        f"To train longer, begin anew: nnkit train {finished}/config.toml --epochs 4 --overwrite\n"
+        f"To train longer, start again: nnkit train {finished}/config.toml --epochs 4 --overwrite\n"
     )
     assert (finished / "model.safetensors").read_bytes() == before
     result = nnkit("train", "--resume", finished, "--epochs", 3)
     assert result.code == 2
     assert result.err == (
         f"error: {finished} is finished and its checkpoints are gone: no epochs can be added.\n"
-        "Train anew with more --epochs; run.keep_checkpoints = true keeps the checkpoints\n"
+        "Train again with more --epochs; run.keep_checkpoints = true keeps the checkpoints\n"
     )
 
 

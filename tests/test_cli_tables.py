@@ -146,10 +146,7 @@ def test_rows_without_names_are_matched_by_place_where_the_target_is_absent(tmp_
     short = write(tmp_path / "short.csv", "", ["1.5", "2.5"])
     result = nnkit("predict", tmp_path / "run", short)
     assert result.code == 2
-    assert (
-        "there are 1 columns without names, and the model was trained on 3, of which 2 without the"
-        in result.err
-    )
+    assert "there are 1 columns without names, and the model was trained on 3, or 2 without the" in result.err
 
 
 def test_read_table_returns_what_a_training_sees(table: Path, run: Path) -> None:

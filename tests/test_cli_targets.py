@@ -235,6 +235,6 @@ def test_init_writes_every_key_of_tables(tmp_path: Path) -> None:
     succeed("init", tmp_path / "c.toml", "--set", "data.header=no", "--set", "data.types.zip=category")
     text = (tmp_path / "c.toml").read_text()
     assert 'header = "no"\n' in text
-    assert 'types = {zip = "category"}\n' in text
+    assert 'types = { zip = "category" }\n' in text
     keys = "weight index missing separator skip_rows comment quote encoding decimal thousands positive"
     assert all(f"\n# {key} = " in text for key in keys.split())

@@ -317,7 +317,7 @@ def test_the_threshold_moves_the_answers_and_the_figures(filtered: Path, mails: 
         assert predicted == [f'"{("bad", "good")[answer]}"' for answer in answers.astype(int)]
     assert measured["best_threshold"] == model.details["best_threshold"]
     shown = succeed("evaluate", filtered, path)
-    assert "f1, precision and recall are of 'good', said above 0.5" in shown
+    assert "f1, precision and recall are of 'good', predicted above 0.5" in shown
     assert f"with --threshold {model.details['best_threshold']['threshold']:.4g}" in shown
 
 
@@ -380,10 +380,10 @@ def test_words_begin_from_the_vectors_of_a_file(header: bool, mails: Path, tmp_p
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("lunch 1 2 3\nhome 1 2\n", "line 2: it has not the 3 numbers"),
+        ("lunch 1 2 3\nhome 1 2\n", "line 2: expected a word and 3 numbers"),
         ("lunch 1 2 3\nhome 1 x 3\n", "line 2: 'x' stands where a number"),
         ("2 3\nlunch 1 nan 3\n", "line 2: it holds a number that is not finite"),
-        ("lunch\n", "line 1: it is no word followed by numbers"),
+        ("lunch\n", "line 1: it is not a word followed by numbers"),
         ("", "there is no vector"),
         ("lunch 1 \0 3\n", "line 1: it is not text"),
     ],
@@ -417,7 +417,7 @@ def test_mistakes_of_json_lines_are_named(tmp_path: Path) -> None:
         ("[1, 2]", "write each row as an object"),
         ('{"a": 1\n', "not readable as JSON Lines"),
         ("\n\n", "the file is empty"),
-        ('{"a": {"b": 1}, "target": 1}\n' * 3, "drop it or take it apart"),
+        ('{"a": {"b": 1}, "target": 1}\n' * 3, "drop it or split it into columns"),
     ):
         path.write_text(content)
         _fails(words, "train", path, "--target", "target")

@@ -135,7 +135,7 @@ def test_threads_that_write_leave_the_umask_alone(tmp_path: Path) -> None:
 def test_the_end_of_the_message_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(FileError, match=r"below: cannot be written: [A-Z][a-z ]+: move it$"):
-        write_whole(tmp_path / "file" / "below", b"content", mend="move it")
+        write_whole(tmp_path / "file" / "below", b"content", advice="move it")
 
 
 def test_an_error_of_what_is_written_is_not_the_disks(tmp_path: Path) -> None:

@@ -461,7 +461,7 @@ def _paths(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def test_a_missing_file_and_a_folder_are_file_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(FileError, match=r"there is no such file|no model\.safetensors is there"):
+        with pytest.raises(FileError, match=r"there is no such file|there is no model\.safetensors"):
             load(path)
 
 
@@ -564,7 +564,7 @@ def test_a_network_with_embeddings_is_saved_for_features(tmp_path: Path) -> None
 def test_a_runs_folder_is_loaded_as_the_command_line_does(iris: Path, tmp_path: Path) -> None:
     X = features_and_target("iris")[0]
     np.testing.assert_array_equal(load(iris.parent).outputs(X), load(iris).outputs(X))
-    with pytest.raises(FileError, match=r"no model\.safetensors is there, for it is not a run's folder"):
+    with pytest.raises(FileError, match=r"there is no model\.safetensors, as it is not a run's folder"):
         load(tmp_path)
 
 

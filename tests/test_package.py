@@ -26,7 +26,7 @@ KERNELS = ROOT.parent / "kernels"
 # Top to bottom: a module imports from its own layer and from those below it.
 LAYERS = (
     "cli",
-    "benchmarks",
+    "bench",
     "testing",
     "estimators",
     "insight",
@@ -342,7 +342,7 @@ def test_nothing_unpickles() -> None:
     unsafe = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
     for name, path in modules().items():
         source = path.read_text()
-        if not name.startswith("nnkit.benchmarks"):
+        if not name.startswith("nnkit.bench"):
             assert unsafe.isdisjoint(imported.split(".")[0] for imported in imports(source)), name
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":

@@ -1,4 +1,4 @@
-"""The README's commands and Python, run as they stand there, on small files of the names that it uses."""
+"""The commands, Python and TOML of the README and of the pages in `docs`, run on small files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from test_cli import nnkit, write_csv
 from nnkit.nn import activations
 from nnkit.runs.config import load_config
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+# Pages whose Python and TOML are parts of a whole: tests/test_docs.py and tests/testing check them.
+GUIDES = ("add-a-layer.md", "add-a-backend.md")
+# The other pages use the runs of the pages on training.
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md"), key=lambda page: (not page.stem.startswith("train-on"), page)),
+]
 
 # What is not run, by how it begins, and why.
 SKIPPED = {
@@ -34,9 +41,13 @@ SKIPPED = {
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(
-        rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    """Return the contents of all fenced blocks of a language, page by page."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES if page.name not in GUIDES]
+    return [
+        block
+        for text in texts
+        for block in re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    ]
 
 
 def commands() -> list[str]:
@@ -77,7 +88,7 @@ def messages(count: int) -> tuple[list[str], list[str]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the files that the README speaks of."""
+    """Return a folder with the files that the commands use."""
     folder, random = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
     income, rooms = random.normal(4, 1, 200), random.normal(3000, 900, 200)
     price = income * 50_000 + rooms * 10 + 100_000
@@ -128,7 +139,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepare(command: str) -> None:
-    """Make what the README takes for granted before a command."""
+    """Make what a page takes for granted before a command."""
     if " runs/loans " in command:
         assert nnkit("train", "loans.csv", "--epochs", 2, "--set", "data.drop=['sex']").code == 0
     if " model.safetensors " in command:
@@ -196,7 +207,7 @@ def run(block: str, names: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def forgotten_activations() -> Iterator[None]:
-    """Forget the activations that the README registers."""
+    """Forget the activations that the pages register."""
     before = dict(activations._REGISTRY)
     yield
     activations._REGISTRY.clear()

@@ -1,4 +1,4 @@
-"""What the CPU multiplies with: the BLAS that NumPy loaded, its threads, and the core type it chose."""
+"""The BLAS that NumPy loaded: its name, its threads, and its core type."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["blas_threads", "describe_blas", "usable_cores"]
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_blas() -> dict[str, str]:
-    """Return NumPy's BLAS as `nnkit info` shows it; where it cannot be told, the values say so."""
+    """Return NumPy's BLAS as `nnkit info` shows it, with ``not known`` for a value that is not."""
     import numpy  # noqa: F401  (loads the BLAS that is asked about)
     from threadpoolctl import threadpool_info
 
@@ -36,10 +36,10 @@ def describe_blas() -> dict[str, str]:
 
 @contextmanager
 def blas_threads(count: str) -> Iterator[None]:
-    """Multiply with so many threads while the context lasts; what is no number of threads changes nothing."""
+    """Multiply with `count` threads inside the context; a text that is no such number changes nothing."""
     from threadpoolctl import threadpool_limits
 
-    # It may come from a file: thousands of threads, or of digits, are no number that any training had.
+    # It may come from a file: no training had thousands of threads, or a number of thousands of digits.
     given = re.fullmatch("[1-9][0-9]{0,2}", count) is not None
     with threadpool_limits(int(count) if given else None, user_api="blas"):
         yield

@@ -1,17 +1,16 @@
 """A CPU program as one compiled function: fused kernels and BLAS products, many runs in one call.
 
-What it saves is Python between the calls (23.5 µs become 16.0 for a step of 20-64-64-1 at batch 32), and the
-zeros that `np.dot` writes into its result before BLAS does. The function is generated from the operations and
-calls what they call: the kernels themselves, and NumPy's own BLAS by its symbol, each product by the routine
-that `np.dot` takes. So its results are those of the plain loop, bit for bit. Shapes are read from the
-arguments: one function serves all networks of a kind, and lies in the cache of kernels.
+It saves Python between the calls (23.5 µs become 16.0 for a step of 20-64-64-1 at batch 32), and the zeros
+that `np.dot` writes into its result before BLAS does. The function is generated from the operations. It calls
+the same kernels, and NumPy's own BLAS by its symbol, with the routine that `np.dot` chooses for each product:
+so its results are those of the plain loop, bit for bit. It reads shapes from its arguments: one function in
+the cache of kernels serves all networks of a kind.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ __all__ = [
     "Plan",
     "Team",
     "blas_thread_count",
-    "can_run_side_by_side",
+    "can_run_in_parallel",
     "plan_program",
     "plan_team",
 ]
@@ -42,8 +41,8 @@ Lowered = Product | Copy | Prepared
 """What a CPU program is made of: products for BLAS, copies, and calls of compiled kernels."""
 
 _REAL = {np.dtype(np.float32): ("s", "float32"), np.dtype(np.float64): ("d", "float64")}
-# CBLAS's names for the order of a matrix and for its transposition.
-_BY_ROWS, _BY_COLUMNS, _AS_IT_IS, _TRANSPOSED = 101, 102, 111, 112
+# CBLAS's numbers for the order of a matrix and for its transposition.
+_ROW_MAJOR, _COLUMN_MAJOR, _NO_TRANS, _TRANS = 101, 102, 111, 112
 _DECLARATIONS = {
     "gemm": "types.void(*[types.int32] * 3, *[types.int64] * 3, {real}, types.intp, types.int64, "
     "types.intp, types.int64, {real}, types.intp, types.int64)",
@@ -52,59 +51,67 @@ _DECLARATIONS = {
     "dot": "{real}(types.int64, types.intp, types.int64, types.intp, types.int64)",
 }
 
-# Each shard writes its own counter alone. What a shard has stored before it, the others see once they see the
-# counter, for x86 keeps the order of stores and of loads; and the compiler moves nothing across the call.
-_WAIT = """sched_yield = types.ExternalFunction("sched_yield", types.int32())
+_IMPORTS = """import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic"""
+# A barrier: each shard counts its own arrivals, in a cache line of its own. The release makes all that a
+# shard has stored visible to the shards that acquire its counter.
+_BARRIER = """sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+@intrinsic
+def store_release(typing, address, value):
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(arguments[1], pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), generate
+
+
+@intrinsic
+def load_acquire(typing, address):
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(types.intp), generate
 
 
 @njit(error_model="numpy", nogil=True)
 def wait(shard, arrived):
+    counters, line = arrived.ctypes.data, arrived.strides[0]
     turn = arrived[shard, 0] + 1
-    sched_yield()
-    arrived[shard, 0] = turn
-    sched_yield()
+    store_release(counters + shard * line, turn)
     for other in range(arrived.shape[0]):
-        while arrived[other, 0] < turn:
-            sched_yield()
-    sched_yield()"""
-_LINE = 8  # int64 to a line of the cache, so that two shards' counters are in two
+        while load_acquire(counters + other * line) < turn:
+            sched_yield()"""
+_LINE = 8  # int64 in a cache line
 
 
 @dataclass
 class Plan:
-    """The source of a program, and what it is called with.
-
-    Parameters
-    ----------
-    source : str
-        Of one module.
-    arguments : list
-        The arrays and numbers of all operations, each once.
-    """
+    """The source of a program's module, and the arrays and numbers that it is called with."""
 
     source: str
     arguments: list[Any]
 
-    @property
-    def name(self) -> str:
-        """The module's name, by the hash of its source."""
-        return source_name("program", self.source)
-
     def load(self, only_cached: bool) -> Callable[[int], object] | None:
-        """Return the function of how often to run; None if it would have to be compiled and must not."""
-        program = Loop(self.name, self.source, "program")
+        """Return the function of the number of runs; None if it is not in the cache and `only_cached`."""
+        program = Loop(source_name("program", self.source), self.source, "program")
         return program.repeating(self.arguments, only_cached)
 
 
 def plan_program(lowered: Sequence[Lowered]) -> Plan | None:
-    """Return how to compile a program, or None where it holds what cannot be."""
+    """Return the plan of a program, or None where a product of it cannot be compiled."""
     writer = _Writer()
     known = all(map(writer.write, lowered))
     return Plan(writer.source(), writer.arguments) if lowered and known else None
 
 
 def plan_team(workers: Sequence[Sequence[Sequence[Lowered]]]) -> Team | None:
-    """Return functions that run the workers' stretches and wait for each other; None where there are none."""
+    """Return a team that runs the workers' stretches, or None where a product cannot be compiled."""
     arrived = np.zeros((len(workers), _LINE), np.int64)
     members = []
     for number, stretches in enumerate(workers):
@@ -120,14 +127,14 @@ def plan_team(workers: Sequence[Sequence[Sequence[Lowered]]]) -> Team | None:
 
 
 class Team:
-    """A program of shards, each in a thread of its own, multiplying with one BLAS thread each.
+    """A program of shards, each in its own thread with one BLAS thread.
 
     Parameters
     ----------
     members : sequence of function of int
-        Each runs its shard so many times and waits for the others after each phase.
+        Each runs its shard a number of times and waits for the others after each phase.
     arrived : ndarray of shape (shards, 8), int64
-        How many phases each has ended, in its first column.
+        In the first column, the number of phases that each shard has ended.
     """
 
     def __init__(self, members: Sequence[Callable[[int], object]], arrived: NDArray[np.int64]) -> None:
@@ -143,7 +150,7 @@ class Team:
                 try:
                     thread.start()
                 except BaseException:
-                    # Those that have not started will not come: let go, at every phase, those that wait.
+                    # The others must not wait for those that have not started.
                     self._arrived[[0, *range(number, len(self._members))], 0] = 2**62
                     raise
             first(count)
@@ -152,20 +159,20 @@ class Team:
 
 
 @cache
-def can_run_side_by_side() -> bool:
-    """Whether shards can wait for each other: needs a processor that keeps the order of its stores."""
-    return platform.machine() in ("x86_64", "AMD64") and bool(_symbols()) and _threads_of_blas() is not None
+def can_run_in_parallel() -> bool:
+    """Whether shards can multiply at once, each in one thread: needs NumPy's own OpenBLAS."""
+    return bool(_symbols()) and _threads_of_blas() is not None
 
 
 def blas_thread_count() -> int:
-    """Return how many threads NumPy's BLAS multiplies with; 1 where it cannot be told."""
+    """Return the number of threads of NumPy's BLAS; 1 where it is not known."""
     calls = _threads_of_blas()
     return 1 if calls is None else int(calls[0]())
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Let each thread of this process multiply by itself alone, until the last one leaves the context."""
+    """Set BLAS to one thread until the last thread of this process leaves the context."""
     calls = _threads_of_blas()
     assert calls is not None
     get, put = calls
@@ -189,7 +196,7 @@ _before: list[int] = []
 
 
 def _begin_in_child() -> None:
-    """A fork copies the lock and the count, but none of the threads that are inside."""
+    """Reset what a fork copied: the lock and the count, without the threads that are inside."""
     global _counting
     _counting = threading.Lock()
     calls = _threads_of_blas() if _inside else None
@@ -204,7 +211,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 @cache
 def _threads_of_blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """Return what reads and sets the number of threads of NumPy's OpenBLAS."""
+    """Return the functions that read and set the number of threads of NumPy's OpenBLAS."""
     for library in _libraries():
         for prefix in ("scipy_openblas", "openblas"):
             names = [f"{prefix}_{verb}_num_threads64_" for verb in ("get", "set")]
@@ -227,9 +234,9 @@ def _libraries() -> list[ctypes.CDLL]:
 
 @cache
 def _symbols() -> Mapping[str, str]:
-    """Return NumPy's CBLAS routines by name, with the symbols that LLVM then knows them by.
+    """Return the symbols of NumPy's CBLAS routines by name, and tell LLVM their addresses.
 
-    Only a BLAS of 64-bit integers, which NumPy's wheels bring; elsewhere there are none.
+    Only a BLAS with 64-bit integers, as in NumPy's wheels, has them.
     """
     with uninterrupted(), loading:
         import llvmlite.binding as llvm
@@ -246,9 +253,9 @@ def _symbols() -> Mapping[str, str]:
 
 
 def _multiplies(function: Any, routine: str) -> bool:
-    """Whether a function does what the CBLAS routine of that name should, with 64-bit integers."""
+    """Whether a function does what the CBLAS routine of that name does, with 64-bit integers."""
     kind, real = {"s": (np.float32, ctypes.c_float), "d": (np.float64, ctypes.c_double)}[routine[0]]
-    # Small integers, of which every product and sum is exact.
+    # Small integers, with exact products and sums.
     a, b = np.arange(1, 7, dtype=kind).reshape(2, 3), np.arange(2, 8, dtype=kind).reshape(3, 2)
     out = np.full((2, 2), 9, kind)
     x, y, z = (ctypes.c_void_p(array.ctypes.data) for array in (a, b, out))
@@ -257,16 +264,16 @@ def _multiplies(function: Any, routine: str) -> bool:
     if routine.endswith("dot"):
         return bool(function(six, x, one, y, one) == np.dot(a.ravel(), b.ravel()))
     if routine.endswith("gemv"):
-        function(_BY_ROWS, _AS_IT_IS, two, three, real(1), x, three, y, one, real(0), z, one)
+        function(_ROW_MAJOR, _NO_TRANS, two, three, real(1), x, three, y, one, real(0), z, one)
         return out.ravel().tolist() == [*(a @ b.ravel()[:3]).tolist(), 9, 9]
-    how = (_BY_ROWS, _AS_IT_IS, _AS_IT_IS)
+    how = (_ROW_MAJOR, _NO_TRANS, _NO_TRANS)
     function(*how, two, two, three, real(1), x, three, y, two, real(0), z, two)
     return bool((out == a @ b).all())
 
 
 @dataclass
 class _Writer:
-    """Writes the calls one after the other."""
+    """Writes a program's calls one after the other."""
 
     arguments: list[Any] = field(default_factory=list)
     _names: dict[Any, str] = field(default_factory=dict)
@@ -276,7 +283,7 @@ class _Writer:
     _waits: bool = False
 
     def write(self, lowered: Lowered) -> bool:
-        """Write a call; False if it is one that cannot be."""
+        """Write a call; False if that is impossible."""
         if isinstance(lowered, Product):
             return self.product(lowered.a, lowered.b, lowered.out)
         if isinstance(lowered, Copy):
@@ -286,7 +293,7 @@ class _Writer:
         return True
 
     def wait(self) -> None:
-        """Wait until every worker has come here; `x0` is this one's number, `x1` counts the arrivals."""
+        """Wait for all workers; `x0` is this one's number, `x1` counts the arrivals."""
         self._waits = True
         self._lines.append("wait(x0, x1)")
 
@@ -297,13 +304,13 @@ class _Writer:
         self._lines.append(f"{alias}({', '.join(map(self._argument, call.values))})")
 
     def product(self, a: NDArray, b: NDArray, out: NDArray) -> bool:
-        """Call BLAS as `np.dot` does, to which a matrix of one row or column is a vector; False if it cannot.
+        """Call BLAS as `np.dot` does, to which one row or column is a vector; False if impossible.
 
         Reference: cblas_matrixproduct in numpy/_core/src/common/cblasfuncs.c.
         """
         (rows, inner), columns = a.shape, b.shape[1]
-        one_piece = all(x.flags.forc for x in (a, b)) and out.flags.c_contiguous
-        if not one_piece or (rows == 1 and inner == 1) or (inner == 1 and columns == 1):
+        contiguous = all(x.flags.forc for x in (a, b)) and out.flags.c_contiguous
+        if not contiguous or (rows == 1 and inner == 1) or (inner == 1 and columns == 1):
             return False
         if rows == 1 and columns == 1:
             name = "dot"
@@ -322,22 +329,22 @@ class _Writer:
         turned = [x.flags.f_contiguous for x in (a, b)]
         x, y = (self._argument(m.T if t else m) for m, t in zip((a, b), turned, strict=True))
         z = self._argument(out)
-        how = ", ".join(str(_TRANSPOSED if t else _AS_IT_IS) for t in turned)
+        how = ", ".join(str(_TRANS if t else _NO_TRANS) for t in turned)
         inner = f"{x}.shape[{0 if turned[0] else 1}]"
         self._lines.append(
-            f"{routine}({_BY_ROWS}, {how}, {z}.shape[0], {z}.shape[1], {inner}, np.{real}(1), "
+            f"{routine}({_ROW_MAJOR}, {how}, {z}.shape[0], {z}.shape[1], {inner}, np.{real}(1), "
             f"{x}.ctypes.data, {x}.shape[1], {y}.ctypes.data, {y}.shape[1], np.{real}(0), "
             f"{z}.ctypes.data, {z}.shape[1])"
         )
 
     def _gemv(self, routine: str, real: str, a: NDArray, b: NDArray, out: NDArray) -> None:
         matrix, vector = (a, b) if b.shape[1] == 1 else (b, a)
-        how = _AS_IT_IS if matrix is a else _TRANSPOSED
+        how = _NO_TRANS if matrix is a else _TRANS
         by_rows = matrix.flags.c_contiguous
         x = self._argument(matrix if by_rows else matrix.T)
         sizes = [f"{x}.shape[{axis}]" for axis in ((0, 1) if by_rows else (1, 0))]
         y, z = self._argument(vector), self._argument(out)
-        order = _BY_ROWS if by_rows else _BY_COLUMNS
+        order = _ROW_MAJOR if by_rows else _COLUMN_MAJOR
         self._lines.append(
             f"{routine}({order}, {how}, {', '.join(sizes)}, np.{real}(1), {x}.ctypes.data, {x}.shape[1], "
             f"{y}.ctypes.data, 1, np.{real}(0), {z}.ctypes.data, 1)"
@@ -348,7 +355,7 @@ class _Writer:
         self._lines.append(f"{z}[0, 0] = {routine}({x}.shape[1], {x}.ctypes.data, 1, {y}.ctypes.data, 1)")
 
     def _argument(self, value: Any) -> str:
-        """Return the parameter's name; what lies at one address in one shape is one argument."""
+        """Return the parameter's name; arrays with one address, shape and type are one argument."""
         key: Any = len(self.arguments)
         if isinstance(value, np.ndarray):
             interface = value.__array_interface__
@@ -360,14 +367,14 @@ class _Writer:
 
     def source(self) -> str:
         """Return the module."""
-        head = ["import numpy as np", "from numba import njit, types", ""]
+        head = [_IMPORTS, ""]
         head += [line + alias for line, alias in self._imports.items()]
         for routine in sorted(self._routines):
             real = f"types.{'float32' if routine[0] == 's' else 'float64'}"
             signature = _DECLARATIONS[routine[1:]].format(real=real)
             head.append(f'{routine} = types.ExternalFunction("{_symbols()[routine]}", {signature})')
         if self._waits:
-            head.append(_WAIT)
+            head.append(_BARRIER)
         names = ", ".join(["count", *(f"x{i}" for i in range(len(self.arguments)))])
         body = "".join(f"        {line}\n" for line in self._lines)
         decorator = '@njit(error_model="numpy", nogil=True)'

@@ -9,7 +9,6 @@ import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -43,13 +42,13 @@ def workspace_mib(compute_capability: tuple[int, int]) -> int:
 
 
 def load_cublaslt(device: CudaDevice) -> CublasLt:
-    """Return the device's products through nvmath-python, once a small one was right.
+    """Return the device's products through nvmath-python, after trying a small one.
 
     Raises
     ------
     Exception
         If nvmath-python or cuBLASLt is missing, does not load, is too old or does not work on this device;
-        nvmath's own errors derive from no other class.
+        nvmath's own errors have no common base class.
     """
     from nvmath.bindings import cublas, cublasLt
 
@@ -59,7 +58,7 @@ def load_cublaslt(device: CudaDevice) -> CublasLt:
 
 
 def _try_product(products: CublasLt, device: CudaDevice) -> None:
-    """Raise a RuntimeError, of which DeviceError is one, unless a small product is right."""
+    """Raise a RuntimeError, such as a DeviceError, unless a small product is right."""
     identity, out = device.from_host(np.eye(8, dtype=np.float32)), device.zeros((8, 8), np.float32)
     product = products.matmul(identity, identity, out)
     if product is None:
@@ -78,7 +77,7 @@ class _Library:
         self.lt = lt
         self.device = device
         self.workspace_bytes = workspace_mib(device.compute_capability) * 2**20
-        # How each kind of ReLU epilogue differs from nnkit's formulas; empty where it does not.
+        # The difference of each kind of ReLU epilogue from nnkit's formulas; empty where there is none.
         self.relu_differences: dict[tuple[Any, ...], str] = {}
         with device.active():
             self.handle = lt.create()
@@ -89,7 +88,7 @@ class _Library:
 
     @contextmanager
     def asked(self) -> Iterator[None]:
-        """Raise a DeviceError in place of cuBLASLt's errors inside the context."""
+        """Raise a DeviceError in place of an error of cuBLASLt."""
         try:
             yield
         except self.lt.cuBLASLtError as error:
@@ -153,9 +152,8 @@ class CublasLt:
     def relu_difference(self, dtype: np.dtype, out_dtype: np.dtype, masked: bool) -> str:
         """Return how cuBLASLt's ReLU, with a mask or without, differs from nnkit's; empty where it does not.
 
-        It is tried on the device, once for each precision and each pair of types. One that fails differs
-        too, and nnkit's kernels take its place; where a plain product then fails as well, the device is at
-        fault and the error is raised.
+        It is tried on the device, once for each precision and each pair of types. One that fails counts as
+        different, and nnkit's kernels replace it; if a plain product fails too, the error is raised.
         """
         known = self._library.relu_differences
         kind = (self._precision, np.dtype(dtype), np.dtype(out_dtype), masked)
@@ -234,14 +232,14 @@ class _Product:
         self._library = library
         self._arrays = (a, b, out, bias, mask)  # kept alive while their addresses are in use
         pointers = {"A": int(b.data.ptr), "B": int(a.data.ptr), "D": int(out.data.ptr)}
-        kinds = _types(library.cublas, plan, precision)
-        descriptor = lt.matmul_desc_create(kinds.compute, kinds.factors)
+        data, out_data, factors, compute = _types(library.cublas, plan, precision)
+        descriptor = lt.matmul_desc_create(compute, factors)
         weakref.finalize(self, _quietly, lt.matmul_desc_destroy, descriptor)
         for attribute, value in _attributes(library, plan, bias, mask).items():
             _set(lt.matmul_desc_set_attribute, descriptor, lt.MatmulDescAttribute[attribute], value,
                  lt.get_matmul_desc_attribute_dtype)  # fmt: skip
-        of_all = ((kinds.data, plan.a), (kinds.data, plan.b), (kinds.out, plan.d))
-        layouts = [self._layout(lt, data_type, layout) for data_type, layout in of_all]
+        operands = ((data, plan.a), (data, plan.b), (out_data, plan.d))
+        layouts = [self._layout(lt, data_type, layout) for data_type, layout in operands]
         self._candidates = _candidates(library, descriptor, layouts, pointers)
         self.found = bool(self._candidates)
         if not self.found:
@@ -271,33 +269,24 @@ class _Product:
         return int(made)
 
 
-@dataclass(frozen=True)
-class _Types:
-    """cuBLAS's numbers for the types of A and B, of D, of the factors, and for the arithmetic."""
-
-    data: int
-    out: int
-    factors: int
-    compute: int
-
-
 # cudaDataType_t, in library_types.h.
 _DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 
 
-def _types(cublas: Any, plan: ProductPlan, precision: str) -> _Types:
+def _types(cublas: Any, plan: ProductPlan, precision: str) -> tuple[int, int, int, int]:
+    """Return cuBLAS's numbers for the types of A and B, of D, of the factors, and for the arithmetic."""
     if plan.dtype.name not in _DATA_TYPES:
         raise ValueError(f"products are of {', '.join(_DATA_TYPES)}, not {plan.dtype}")
     data, out = (_DATA_TYPES[dtype.name] for dtype in (plan.dtype, plan.out_dtype))
     if plan.dtype == np.float64:
-        return _Types(data, out, data, int(cublas.ComputeType.COMPUTE_64F))
+        return data, out, data, int(cublas.ComputeType.COMPUTE_64F)
     fast = precision == "tf32" and plan.dtype == np.float32
     compute = cublas.ComputeType["COMPUTE_32F_FAST_TF32" if fast else "COMPUTE_32F"]
-    return _Types(data, out, _DATA_TYPES["float32"], int(compute))
+    return data, out, _DATA_TYPES["float32"], int(compute)
 
 
 def _precisions_since(device: CudaDevice) -> tuple[str, ...]:
-    """Return the precisions beyond float32 and float64 that the card's generation has."""
+    """Return the card's precisions beyond float32 and float64."""
     capability = device.compute_capability
     half = ("fp16",) if capability >= (7, 0) else ()
     if capability < (8, 0):
@@ -331,7 +320,7 @@ def _set(setter: Callable, handle: int, attribute: int, value: int, dtype_of: Ca
 def _candidates(
     library: _Library, descriptor: int, layouts: list[int], pointers: Mapping[str, int]
 ) -> list[Any]:
-    """Return the algorithms that cuBLASLt's heuristic finds, the one it thinks best first."""
+    """Return the algorithms that cuBLASLt's heuristic finds, its best first."""
     lt = library.lt
     preference = lt.matmul_preference_create()
     try:
@@ -359,7 +348,7 @@ def _candidates(
 
 
 def _alignment(pointer: int) -> int:
-    """Return the greatest power of two that divides an address, as far as cuBLASLt cares."""
+    """Return the greatest power of two that divides an address, up to the largest that cuBLASLt considers."""
     return min(_LARGEST_ALIGNMENT, pointer & -pointer)
 
 

@@ -1,8 +1,8 @@
-"""What cuBLASLt is told of a matrix product of row-major arrays.
+"""The description of a matrix product of row-major arrays for cuBLASLt.
 
-cuBLASLt's matrices are column-major, so a row-major array is its transpose there, and ``out = a @ b`` is
-asked for as ``outᵀ = bᵀ aᵀ``: cuBLASLt's A is our `b`, its B our `a`, the rows of its D our columns. So a
-bias vector, which it adds to every column of D, has one element for each of our columns.
+cuBLASLt's matrices are column-major, so a row-major array is its transpose there, and ``out = a @ b``
+becomes ``outᵀ = bᵀ aᵀ``: cuBLASLt's A is our `b`, its B our `a`, the rows of its D our columns. So a bias
+vector, which it adds to every column of D, has one element for each of our columns.
 
 Reference: NVIDIA, cuBLAS documentation, "Using the cuBLASLt API", docs.nvidia.com/cuda/cublas.
 """
@@ -67,7 +67,7 @@ class ProductPlan:
 def plan_product(
     a: Array, b: Array, out: Array, epilogue: Epilogue = "DEFAULT", mask: Array | None = None
 ) -> ProductPlan | None:
-    """Return what cuBLASLt is told of ``out = a @ b``; None where it has no such product.
+    """Return the plan of ``out = a @ b``; None where cuBLASLt has no such product.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def plan_product(
 def _stored(array: Array) -> tuple[Layout, bool]:
     """Return an array's memory as a column-major matrix, and whether that is the array, not its transpose.
 
-    Where an axis is of length one its stride says nothing, and the layout is taken from the other.
+    The stride of an axis of length one is arbitrary, and is ignored.
     """
     rows, columns = array.shape
     down, across = (stride // array.dtype.itemsize for stride in array.strides)
@@ -123,7 +123,7 @@ def _stored(array: Array) -> tuple[Layout, bool]:
 
 
 def mask_shape(rows: int, columns: int) -> tuple[int, int]:
-    """Return the shape, in bytes, of the mask of a ReLU of so many rows and columns."""
+    """Return the shape, in bytes, of the mask of a ReLU of `rows` rows and `columns` columns."""
     return rows, -(-columns // _MASK_ALIGNMENT) * _MASK_ALIGNMENT // 8
 
 

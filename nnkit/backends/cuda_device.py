@@ -30,7 +30,7 @@ __all__ = ["Call", "CopyPlan", "CudaDevice", "Uncapturable", "cuda_version", "fi
 logger = logging.getLogger("nnkit")
 
 Call = Callable[[], object]
-"""What enqueues work on the device's stream, and returns before it is done."""
+"""Enqueues work on the device's stream, and returns before it is done."""
 
 _MOST_IN_FLIGHT = 256
 _OUT_OF_MEMORY = 2  # the driver's number; messages have its name, or that of CUDA's runtime
@@ -40,17 +40,7 @@ _NAMES_OF_OUT_OF_MEMORY = ("CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocatio
 
 @dataclass(frozen=True)
 class CopyPlan:
-    """A copy as equal rows of bytes, which CUDA makes in one call.
-
-    Parameters
-    ----------
-    width : int
-        Bytes of a row.
-    height : int
-        Rows.
-    target_pitch, source_pitch : int
-        Bytes from one row to the next.
-    """
+    """A copy of `height` rows of `width` bytes in one call of CUDA; pitches, in bytes, are between rows."""
 
     width: int
     height: int
@@ -61,7 +51,7 @@ class CopyPlan:
 def plan_copy(
     shape: Sequence[int], itemsize: int, target_strides: Sequence[int], source_strides: Sequence[int]
 ) -> CopyPlan | None:
-    """Plan a copy between two arrays of one shape and dtype; None where equal rows cannot describe it."""
+    """Plan a copy between two arrays of one shape and dtype; None if they are not rows of equal length."""
     if 0 in shape:
         return CopyPlan(0, 0, 0, 0)
     width = itemsize
@@ -106,7 +96,7 @@ class CudaDevice:
     compute_capability : tuple of int
         Major and minor.
     capture_failure : str
-        Why steps are no longer captured, once one could not be; else empty.
+        The reason why a capture failed and steps are no longer captured; else empty.
     """
 
     def __init__(self, index: int) -> None:
@@ -143,18 +133,17 @@ class CudaDevice:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this device the current one of the calling thread, and leave its streams to the others.
+        """Make this device the calling thread's current one, without its stream; raises as `active` does.
 
         For work on another stream, which may run while a graph is captured. Each call makes a new context,
-        because CuPy's stores the device to return to in itself, shared by all threads. Raises as `active`
-        does.
+        because a CuPy `Device` stores the device to restore; threads that share one overwrite it.
         """
         with self._translated(), self._cupy.cuda.Device(self._device.id):
             yield
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Raise a DeviceError in place of the libraries' errors inside the context."""
+        """Raise a DeviceError in place of an error of the libraries."""
         try:
             yield
         except NnkitError:
@@ -399,7 +388,7 @@ class CudaDevice:
             self._in_flight.clear()
 
     def numerics(self) -> dict[str, str]:
-        """Return the properties of the card and its compiler that the bits of a result depend on."""
+        """Return the properties of the card and its driver that the bits of a result depend on."""
         major, minor = self.compute_capability
         return {
             "GPU": self._properties["name"].decode(),
@@ -447,7 +436,7 @@ def _names_out_of_memory(error: Exception) -> bool:
 
 
 def first_line(error: object) -> str:
-    """Return the first line of a library's message, without rules of ``=``."""
+    """Return the first line of a library's message, without lines of ``=``."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line and set(line) != {"="}), type(error).__name__)
 

@@ -75,11 +75,11 @@ def lower(
     operations : sequence of Operation
         Reductions are of a single worker and do not wait.
     device : CudaDevice
-        Where all arrays lie.
+        The device of all arrays.
     products : Products
-        What multiplies; CuPy takes the products that it cannot do.
+        Multiplies; CuPy takes the products that it cannot do.
     threads : int
-        The most threads of a kernel's block.
+        The maximum number of threads in a block.
     """
     records = [record for stretch in split_at_reductions(operations) for record in stretch]
     fused = _products_with_relu(records, device, products)
@@ -133,23 +133,13 @@ def _argument(value: Any, real: type[Any], device: CudaDevice) -> Any:
 
 @dataclass(frozen=True)
 class _Relu:
-    """A product with the ReLU, or its derivative, that follows it.
-
-    Parameters
-    ----------
-    a, b, out : array
-        The product's, over as many columns as the bias has.
-    bias : array of shape (columns,)
-        The bias, or its gradient.
-    activations : array or None
-        Those at which the derivative is taken; None for the ReLU itself.
-    """
+    """A product with the ReLU, or its derivative, that follows it, over the columns of the bias."""
 
     a: Array
     b: Array
     out: Array
-    bias: Array
-    activations: Array | None
+    bias: Array  # or its gradient
+    activations: Array | None  # at which the derivative is taken; None for the ReLU itself
 
 
 def _products_with_relu(
@@ -180,9 +170,8 @@ def _products_with_relu(
 def _relu_of(product: _Record, kernel: _Record) -> _Relu | None:
     """Return the two records as one product, if an epilogue of cuBLASLt does what the kernel does.
 
-    It adds a bias of the type of the factors and of the outputs, and keeps nothing but the outputs. Columns
-    of padding, on which the kernel does not work, may remain: forward they are zeros, which a bias of zeros
-    and a ReLU leave as they are.
+    Factors, bias and outputs are of one type, and only the outputs are kept. There may be columns of padding
+    that the kernel does not touch: forward they are zeros, and remain zeros with a bias of zeros and a ReLU.
     """
     if not (isinstance(product, Product) and isinstance(kernel, Kernel) and kernel.name in _KERNELS):
         return None
@@ -202,8 +191,8 @@ def _relu_of(product: _Record, kernel: _Record) -> _Relu | None:
     return _Relu(product.a, product.b[:, :columns], out[:, :columns], bias, activations)
 
 
-# Of each kernel the formula by its placeholder, the flag with which it does more than an epilogue, and its
-# arguments: what the product has written, and the bias or its gradient.
+# By kernel: its formula's placeholder, the formula, the flag with which it does more than an epilogue, and
+# the names of two arguments: the product's result, and the bias or its gradient.
 _KERNELS: Mapping[str, tuple[str, Callable, str, str, str]] = {
     "forward": ("activation", relu, "KEEP_Z", "z", "bias"),
     "backward": ("activation_derivative", relu_derivative, "FROM_Z", "delta", "bias_gradient"),
@@ -213,13 +202,12 @@ _KERNELS: Mapping[str, tuple[str, Callable, str, str, str]] = {
 def _matched(found: Mapping[int, _Relu], records: Sequence[_Record]) -> dict[int, int]:
     """Return, by a forward product's place, the place of the product that goes back through its ReLU.
 
-    The latter reads the outputs of the former, which nobody has written in between: they are what the mask is
-    of.
+    The latter reads the outputs of the former, which must not have changed since: the mask is of them.
     """
     matched: dict[int, int] = {}
     unchanged: dict[int, Array] = {}
     for place, record in enumerate(records[1:]):
-        relu = found.get(place)  # of which the record is the kernel
+        relu = found.get(place)  # the record is its kernel
         if relu is not None and relu.activations is not None:
             for source, out in unchanged.items():
                 if out.shape == relu.out.shape and _is_left_part(relu.activations, out):
@@ -241,7 +229,7 @@ def _is_left_part(view: Array, whole: Array) -> bool:
 
 
 def _overlap(one: Array, other: Array) -> bool:
-    """Whether the stretches of memory in which two arrays lie have a byte in common."""
+    """Whether the stretches of memory of two arrays overlap."""
     (start, stop), (other_start, other_stop) = _stretch(one), _stretch(other)
     return start < other_stop and other_start < stop
 

@@ -1,4 +1,4 @@
-"""Whether CUDA works here: the libraries, the driver and the devices, or one line on what is missing."""
+"""Find CUDA's libraries, driver and devices, or say in one line what is missing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nnkit.extras import install_command
 
 __all__ = ["cuda_device_names", "find_cuda_device", "has_nvidia_card"]
 
-# What the driver makes for a card; the last is that of Windows, seen from its Linux.
+# The driver's files for a card; the last is that of Windows, seen from its Linux.
 _CARD_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")
 _INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver
 _NO_DEVICE = 100  # cudaErrorNoDevice
 
 
 def find_cuda_device(device: str) -> int:
-    """Return the number of the device that the user wrote; ``cuda`` is the first.
+    """Return the index of the device that the user named; ``cuda`` is the first.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _driver_is_there() -> bool:
-    """Whether the driver's library loads; CuPy would say no more, half a second later."""
+    """Whether the driver's library loads; CuPy would find out no more, half a second later."""
     if sys.platform != "linux":
         return True
     try:

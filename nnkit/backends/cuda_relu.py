@@ -2,16 +2,17 @@
 
 cuBLASLt does not document its ReLU at NaN, nor the bit of its mask at 0; NVIDIA's forum has a report of NaN
 becoming 0 (2025, "Incorrect result of cublasLtMatmul with CUBLASLT_EPILOGUE_RELU when input is NaN"). Either
-would matter. A NaN that becomes 0 lets a network whose weights are lost train on with a finite loss, which
-the CPU reports as divergence. A gradient that passes at 0 trains the units of rows of zeros, which a bias of
-zero puts at exactly 0, where the CPU, scikit-learn, PyTorch and TensorFlow do not. Without the epilogue, a
-kernel applies bias and ReLU in one more pass over the outputs in each direction.
+would matter. A NaN that becomes 0 lets a network with lost weights train on with a finite loss, where the CPU
+reports divergence. A gradient that passes at 0 trains the units of rows of zeros, which a bias of zero puts
+at exactly 0; the CPU, scikit-learn, PyTorch and TensorFlow do not. Without the epilogue, a kernel applies
+bias and ReLU in one more pass over the outputs in each direction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, nan
+from typing import Any
 
 import numpy as np
 
@@ -40,57 +41,43 @@ def relu_difference(
     device : CudaDevice
         Where it is tried.
     forward, backward : callable
-        Prepare as `Products.matmul_relu` and `matmul_relu_gradient` do; the first without a mask where there
-        is no second.
+        Prepare as `Products.matmul_relu` and `matmul_relu_gradient` do; without the second, the first has no
+        mask.
     dtype, out_dtype : dtype
         Of the factors, and of the outputs.
     """
+
+    def ones(*shape: int) -> Any:
+        return device.from_host(np.ones(shape).astype(dtype))
+
     with device.active():
-        for size in _SIZES:
-            difference = _difference_at(device, forward, backward, dtype, out_dtype, size)
-            if difference:
-                return difference
+        for rows, inner, columns in _SIZES:
+            # Products of zeros, to which the bias adds the corners: each column has one of them.
+            corners = np.resize(_CORNERS, columns)
+            bias = device.from_host(corners.astype(out_dtype))
+            mask = None if backward is None else device.zeros(mask_shape(rows, columns), np.uint8)
+            out = device.zeros((rows, columns), out_dtype)
+            zeros = [device.zeros(shape, dtype) for shape in ((rows, inner), (inner, columns))]
+            call = forward(*zeros, bias, out, mask)
+            if call is None:
+                return "cuBLASLt has no such product"
+            call()
+            expected = np.array([relu(corner) for corner in corners])
+            wrong = _first_other(device.to_host(out), expected)
+            if wrong is not None:
+                return f"cuBLASLt's ReLU of {corners[wrong]} is not {expected[wrong]:g}"
+            if backward is None:
+                continue
+            sums = device.zeros(columns, out_dtype)
+            call = backward(ones(rows, inner), ones(columns, inner).T, mask, out, sums)
+            if call is None:
+                return "cuBLASLt has no product with its gradient"
+            call()
+            derivatives = np.array([relu_derivative(value) for value in expected])
+            wrong = _first_other(device.to_host(out), inner * derivatives)
+            if wrong is not None:
+                return f"the derivative of cuBLASLt's ReLU at {corners[wrong]} is not {derivatives[wrong]:g}"
     return ""
-
-
-def _difference_at(
-    device: CudaDevice,
-    forward: Callable[..., Call | None],
-    backward: Callable[..., Call | None] | None,
-    dtype: np.dtype,
-    out_dtype: np.dtype,
-    size: tuple[int, int, int],
-) -> str:
-    rows, inner, columns = size
-    # Products of zeros, to which the bias adds the corners: each column has one of them.
-    corners = np.resize(_CORNERS, columns)
-    bias = device.from_host(corners.astype(out_dtype))
-    mask = None if backward is None else device.zeros(mask_shape(rows, columns), np.uint8)
-    out = device.zeros((rows, columns), out_dtype)
-    zeros = [device.zeros(shape, dtype) for shape in ((rows, inner), (inner, columns))]
-    call = forward(*zeros, bias, out, mask)
-    if call is None:
-        return "cuBLASLt has no such product"
-    call()
-    expected = np.array([relu(corner) for corner in corners])
-    wrong = _first_other(device.to_host(out), expected)
-    if wrong is not None:
-        return f"cuBLASLt's ReLU of {corners[wrong]} is not {expected[wrong]:g}"
-    if backward is None:
-        return ""
-    delta, weight = (
-        device.from_host(np.ones(shape).astype(dtype)) for shape in ((rows, inner), (columns, inner))
-    )
-    gradient, sums = device.zeros((rows, columns), out_dtype), device.zeros(columns, out_dtype)
-    call = backward(delta, weight.T, mask, gradient, sums)
-    if call is None:
-        return "cuBLASLt has no product with its gradient"
-    call()
-    derivatives = np.array([relu_derivative(value) for value in expected])
-    wrong = _first_other(device.to_host(gradient), inner * derivatives)
-    if wrong is None:
-        return ""
-    return f"the derivative of cuBLASLt's ReLU at {corners[wrong]} is not {derivatives[wrong]:g}"
 
 
 def _first_other(found: np.ndarray, expected: np.ndarray) -> int | None:

@@ -22,17 +22,10 @@ __all__ = ["CudaUploads"]
 
 
 class CudaUploads:
-    """The way from the host's memory to a GPU's.
+    """An upload queue with `slots` slots.
 
-    Parameters
-    ----------
-    device : CudaDevice
-        The GPU.
-    slots : int
-        How many.
-    pinned : bool
-        Whether the host's buffers are page-locked, as copies beside the steps want them; pageable ones are
-        staged by the driver, while whoever sends them waits.
+    With `pinned`, the host's buffers are page-locked, so that copies run beside the steps; the driver stages
+    pageable ones, while the sender waits.
     """
 
     def __init__(self, device: CudaDevice, slots: int, pinned: bool) -> None:
@@ -53,12 +46,12 @@ class CudaUploads:
         return host, target
 
     def prepare(self, slot: int) -> None:
-        """Wait until what the slot held on the host has been copied."""
+        """Wait until the slot's buffer on the host has been copied."""
         with self._device.current():
             self._copied[slot].synchronize()
 
     def send(self, slot: int, pairs: Sequence[tuple[NDArray, Array]]) -> None:
-        """Copy contiguous arrays to the device, once the steps have read what was in the slot."""
+        """Copy contiguous arrays to the device, once the steps have read the slot."""
         with self._device.current():
             self._stream.wait_event(self._read[slot])
             for host, target in pairs:

@@ -40,16 +40,11 @@ class CupyBackend:
     device : CudaDevice
         The GPU.
     products : Products
-        What multiplies on it.
+        Its matrix products.
     threads : int
-        The most threads of a kernel's block.
+        The maximum number of threads in a block.
     captures : bool
         Whether programs are captured into graphs, where they can be.
-
-    Attributes
-    ----------
-    products : Products
-        As given.
     """
 
     shares_host_memory = False
@@ -95,7 +90,7 @@ class CupyBackend:
         return self._device.active()
 
     def shards(self, batch_size: int, work: float) -> int:
-        return 1  # a GPU parts every kernel among its cores by itself
+        return 1  # a GPU divides every kernel among its multiprocessors
 
     def compile_parallel(self, workers: Sequence[Sequence[Operation]]) -> CudaProgram:
         stretches = zip(*map(split_at_reductions, workers), strict=True)
@@ -122,7 +117,7 @@ class CupyBackend:
         }
 
     def matching_numerics(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Change nothing: what the bits depend on is the card and the libraries, which are as they are."""
+        """Change nothing: the card and its libraries cannot be chosen."""
         return nullcontext()
 
     @property

@@ -15,7 +15,7 @@ from nnkit.backends.blas import usable_cores
 from nnkit.backends.compiled import (
     Lowered,
     blas_thread_count,
-    can_run_side_by_side,
+    can_run_in_parallel,
     plan_program,
     plan_team,
 )
@@ -63,7 +63,7 @@ class NumpyBackend:
     def shards(self, batch_size: int, work: float) -> int:
         threads = blas_thread_count()
         worth_it = work >= _LEAST_WORK and batch_size >= threads * _FEWEST_SHARD_ROWS
-        return threads if worth_it and can_run_side_by_side() else 1
+        return threads if worth_it and can_run_in_parallel() else 1
 
     def compile_parallel(self, workers: Sequence[Sequence[Operation]]) -> Program:
         lowered = [
@@ -83,7 +83,7 @@ class NumpyBackend:
         return _InPlace()
 
     def readers(self) -> int:
-        # With a core to itself a reader hides the disk and what a page costs; without one it takes turns.
+        # On a core of its own a reader hides the disk and page faults; without one it takes turns.
         return int(usable_cores() > 1)
 
     def free_memory(self) -> None:
@@ -116,7 +116,7 @@ class NumpyBackend:
 
 
 class _InPlace:
-    """What is on the host is on the device."""
+    """Uploads where the host's memory is the device's."""
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[NDArray, Array]:
         array = np.zeros(shape, dtype)
@@ -138,10 +138,10 @@ class _InPlace:
         """Nothing is copied."""
 
 
-# Less work is done before the cores have met each other, and fewer rows make slow products.
+# Less work costs less than the shards' waiting for each other, and fewer rows make slow products.
 _LEAST_WORK, _FEWEST_SHARD_ROWS = 2e7, 32
-# A program that runs so often is looked for among those that earlier processes compiled; from so many runs on
-# it is compiled, which takes 1 to 2 s, where a run then takes 7 µs less or more.
+# The number of runs after which a program is looked for in the cache, and the number after which it is
+# compiled, which takes 1 to 2 s and saves at least 7 µs a run.
 _RUNS_TO_LOOK, _RUNS_TO_COMPILE = 8, 5_000
 
 
@@ -206,7 +206,7 @@ class _Alias:
 
 
 def _writable_alias(array: NDArray) -> NDArray:
-    # Numba compiles anew for a read-only array; the kernels only read from these.
+    # Numba compiles again for a read-only array; the kernels only read from these.
     return array if array.flags.writeable or array.size == 0 else np.asarray(_Alias(array))
 
 

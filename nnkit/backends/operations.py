@@ -1,7 +1,7 @@
-"""What a device is asked to do, as data: a step is a list of these records, which a backend compiles.
+"""Operations as data: a step is a list of these records, which a backend compiles.
 
-A record names every array that it will ever touch. What it reads and writes is known without running it: of a
-kernel from `nnkit.kernels.catalogue`, of the others from their fields.
+A record holds every array that it touches. What it reads and writes is known without running it: for a kernel
+from `nnkit.kernels.catalogue`, for the others from their fields.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Product:
     Parameters
     ----------
     a, b : array of shape (m, k) and (k, n)
-        Of one dtype, with contiguous rows or contiguous columns, which may lie apart.
+        Of one dtype, with contiguous rows or contiguous columns, which may be apart.
     out : array of shape (m, n)
         Of the same dtype; where the factors have 16 bits, sums are float32's and `out` may be float32.
     """
@@ -44,7 +44,7 @@ class Product:
         return [self.out]
 
     def moved(self) -> int:
-        """Return the bytes of each array, once."""
+        """Return the bytes of all arrays."""
         return int(self.a.nbytes + self.b.nbytes + self.out.nbytes)
 
 
@@ -79,7 +79,7 @@ class Kernel:
     dtype : dtype
         float32 or float64: the type of the arithmetic.
     formulas : mapping of str to function
-        What each of the kernel's placeholders stands for.
+        The formula for each of the kernel's placeholders.
     constants : mapping of str to bool, int or float
         A bool or an int is a flag, which makes a kernel of its own; a float, a hyperparameter of a formula,
         is one more argument.

@@ -1,10 +1,10 @@
-"""What a device can do: hold arrays, and compile a list of operations on them into one program.
+"""The protocol of a device: it holds arrays, and compiles a list of operations on them into one program.
 
-An operation is a record with every array that it will ever touch, and runs many times. So a backend can
-choose its algorithms, wrap its buffers and compile beforehand, and a program is free to be a loop over calls
-or one captured graph. A backend's arrays slice, reshape and transpose as NumPy's do; nothing else is asked of
-them: whatever computes or picks rows by number is an operation or a method here, for a GPU does it in order
-with the work around it only on its own stream.
+An operation is a record with all arrays that it touches, and runs many times. So a backend can choose its
+algorithms, wrap its buffers and compile beforehand, and a program may be a loop over calls or one captured
+graph. A backend's arrays must slice, reshape and transpose as NumPy's do, and no more: every computation, and
+every selection of rows by number, is an operation or a method here, since a GPU orders such work only on its
+own stream.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ class Program(Protocol):
 
 
 class Uploads(Protocol):
-    """Copies from the host that run beside the device's work, into slots that are filled again and again.
+    """An upload queue: copies from the host that run beside the device's work, into slots that are reused.
 
-    For each slot, in turns: `prepare` and `send` by whoever fills it, `receive` and `done` by whoever gives
-    the device its work; the two may be in threads of their own.
+    For each slot in turn, the producer calls `prepare` and `send`, the consumer, which gives the device its
+    work, `receive` and `done`; each may have a thread of its own.
     """
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[NDArray, Array]:
         """Return an array on the host and one on the device, which may be the same."""
 
     def prepare(self, slot: int) -> None:
-        """Wait until what the slot held on the host has been copied."""
+        """Wait until the slot's buffer on the host has been copied."""
 
     def send(self, slot: int, pairs: Sequence[tuple[NDArray, Array]]) -> None:
-        """Copy from the host to the device, once the device has done with what it had in the slot."""
+        """Copy from the host to the device, once the device no longer reads the slot."""
 
     def receive(self, slot: int) -> None:
-        """Let the device's further work wait for what was sent last."""
+        """Let the device's further work wait for the last copies into the slot."""
 
     def done(self, slot: int) -> None:
-        """Note that all work so far, and none after it, reads what the slot holds."""
+        """Mark the slot as read: no work after this reads it."""
 
     def synchronize(self) -> None:
         """Wait until all copies are made."""
@@ -58,9 +58,9 @@ class Backend(Protocol):
     """A device."""
 
     name: str
-    """What the user calls it: ``cpu``, ``cuda:0``."""
+    """The user's name for it: ``cpu``, ``cuda:0``."""
     precisions: tuple[str, ...]
-    """Of fp32, fp64, tf32, fp16 and bf16, those it computes in."""
+    """The precisions that it has of fp32, fp64, tf32, fp16 and bf16."""
     shares_host_memory: bool
     """Whether its arrays are the host's own memory."""
 
@@ -74,7 +74,7 @@ class Backend(Protocol):
         """Return an array of zeros."""
 
     def from_host(self, array: NDArray) -> Array:
-        """Return a C-contiguous device array of these values, only to be read: it may share their memory."""
+        """Return a C-contiguous, read-only device array of these values, which may share their memory."""
 
     def to_host(self, array: Array, rows: Array | None = None) -> NDArray:
         """Return a copy in host memory, once all work before it is done.
@@ -89,17 +89,17 @@ class Backend(Protocol):
         """Make one program of the operations, in this order; a single worker's reductions do not wait."""
 
     def active(self) -> AbstractContextManager[None]:
-        """Let what the device's array library computes itself run in order with programs."""
+        """Run computations of the device's array library in order with programs."""
 
     def shards(self, batch_size: int, work: float) -> int:
-        """Return in how many shards a step is best trained side by side: 1 for none.
+        """Return the best number of parallel shards for a step; 1 for none.
 
         Parameters
         ----------
         batch_size : int
-            The rows that would be parted.
+            The rows to divide.
         work : float
-            The step's floating-point operations, about.
+            The approximate number of the step's floating-point operations.
         """
 
     def compile_parallel(self, workers: Sequence[Sequence[Operation]]) -> Program:
@@ -116,16 +116,16 @@ class Backend(Protocol):
         """Return an upload queue with `slots` slots, from ``pinned`` or from ``pageable`` host memory."""
 
     def readers(self) -> int:
-        """Return how many threads best read ahead of the device: 0 for none."""
+        """Return the best number of threads that read ahead of the device; 0 for none."""
 
     def free_memory(self) -> int | None:
-        """Return how many bytes the device has left, or None where its memory is the host's."""
+        """Return the device's free memory in bytes, or None where it is the host's."""
 
     def numerics(self) -> dict[str, str]:
-        """Return what the bits of a result depend on, beside the program and its data."""
+        """Return the properties of the device and its libraries that the bits of a result depend on."""
 
     def matching_numerics(self, numerics: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Compute as under these numerics, as far as that can be chosen, while the context lasts."""
+        """Compute with these numerics inside the context, as far as they can be chosen."""
 
     def describe(self) -> dict[str, str]:
-        """Return what `nnkit info` shows of the device."""
+        """Return the description of the device for `nnkit info`."""

@@ -1,7 +1,7 @@
-"""The BLAS at its best: the core type that the processor has, and how many threads suit a network's products.
+"""Settings of BLAS: the core type of the processor, and the best number of threads for a network's products.
 
-For a process of our own, such as the command line's: a core type is chosen before OpenBLAS is loaded, and the
-number of threads is the whole process's.
+For the command line's own process: the core type must be set before OpenBLAS is loaded, and the number of
+threads is the process's.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _OLD = frozenset({"Prescott", "Core2", "Penryn", "Dunnington", "Nehalem", "Sandy
 _WITH_AVX2 = frozenset({"Haswell", "Zen", "Excavator"})
 
 _WORTH_A_THREAD = 0.95  # of one thread's time, for more threads to be taken
-_LARGE_SECONDS = 0.1  # a pass over the products that takes so long is worth all threads there are
+_LARGE_SECONDS = 0.1  # a pass over the products that takes longer uses all threads
 _TURNS = 7
 
 
 def better_core_type(chosen: str, flags: frozenset[str]) -> str | None:
-    """Return the core type to ask OpenBLAS for, or None where the one that it chose is fit.
+    """Return the core type to ask OpenBLAS for, or None where its choice is right.
 
-    It falls back to a lesser one on processors newer than itself: with Haswell's kernels 184 GFLOP/s at
+    It falls back to an older one on processors newer than itself: with Haswell's kernels 184 GFLOP/s at
     1024³ where SkylakeX's gave 383.
 
     Parameters
@@ -56,7 +56,7 @@ def better_core_type(chosen: str, flags: frozenset[str]) -> str | None:
 
 
 def processor_flags() -> frozenset[str]:
-    """Return what the processor can do; nothing where Linux does not tell."""
+    """Return the processor's flags; none where this is not Linux."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -74,7 +74,7 @@ def begin_anew_with(core_type: str) -> None:
 def fastest_threads(
     widths: Sequence[int], batch_size: int, dtype: DTypeLike, memory: Path | None
 ) -> int | None:
-    """Return how many BLAS threads to multiply with, measured once and then remembered.
+    """Return the best number of BLAS threads, measured once and then remembered.
 
     Parameters
     ----------

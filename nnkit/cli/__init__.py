@@ -1,4 +1,4 @@
-"""The command line, a file for each command, which parses, calls and prints; `main` puts them together."""
+"""The command line: `main`, and a file for each command, which parses, calls the library and prints."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# The command, and examples of it, in the groups and the order of the help.
+# Each command with examples, in the groups and the order of the help.
 COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
     "Train": (
         (
@@ -103,7 +103,7 @@ def _program(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends with 2 and a line or two, an interrupt with 130."""
+    """Run the command line; a user's mistake ends with exit code 2, an interrupt with 130."""
     try:
         with shown_work():
             app(prog_name="nnkit", standalone_mode=True)
@@ -111,7 +111,7 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except (MemoryError, ImportError) as error:
-        # A library that finds no room to be loaded is an ImportError, with the words of the dynamic linker.
+        # If there is no memory to load a library, the dynamic linker's message is in an ImportError.
         if isinstance(error, ImportError) and "failed to map segment" not in str(error):
             raise
         typer.echo("error: there is not enough memory; lower training.batch_size or model.hidden", err=True)

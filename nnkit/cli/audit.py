@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nnkit.cli.loading import decision_threshold, load_model, load_rows, no_target
-from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, Threshold, TrueValues
+from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, Threshold, TrueValues, option
 from nnkit.cli.printing import made_table, plain, print_object, print_table
 
 if TYPE_CHECKING:
@@ -18,16 +18,10 @@ if TYPE_CHECKING:
 def audit(
     model: ModelPath,
     data: Data,
-    by: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Group the rows by this column, by name or number.")
-    ],
+    by: Annotated[str, option("Group the rows by this column, by name or number.", metavar="COLUMN")],
     positive: Annotated[
         str | None,
-        typer.Option(
-            metavar="CLASS",
-            help="The class that counts as a yes.",
-            show_default="a binary model's second",
-        ),
+        option("The class that counts as a yes.", metavar="CLASS", default="a binary model's second"),
     ] = None,
     target: TrueValues = None,
     threshold: Threshold = None,

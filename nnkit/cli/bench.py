@@ -16,17 +16,16 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="SECTION...",
-            help="What to measure: kernels, step, epoch, precision, loading, start, memory, growth, predict "
-            "or peers.",
+            help="What to measure: kernels, step, precision, predict or peers.",
             show_default="all",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Take small sizes, for a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure small sizes, in a minute or two.")] = False,
     device: Annotated[
         str, typer.Option(help="The device to measure: cpu, cuda, or auto for all that work.")
     ] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write the results to.", show_default="runs/bench-TIME")
+        Path | None, typer.Option(help="The folder for bench.json.", show_default="runs/bench-TIME")
     ] = None,
     earlier: Annotated[
         Path | None,
@@ -35,12 +34,12 @@ def bench(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure nnkit on this machine.
+    """Measure nnkit's speed on this machine.
 
-    It prints tables and writes bench.json and a page with plots, bench.html.
+    It prints tables and writes bench.json. PyTorch and JAX are measured where they are installed.
     """
     with working("loading nnkit"):
-        from nnkit.benchmarks.command import bench as measure
+        from nnkit.bench.command import bench as measure
 
     if not measure(sections or [], quick, device, out, earlier, as_json, quiet):
         typer.echo("some of it ended in an error and was not measured; see above", err=True)

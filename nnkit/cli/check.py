@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nnkit.cli.loading import training_plan
-from nnkit.cli.options import AsJson, Assignments, Source, Target
+from nnkit.cli.options import AsJson, Assignments, Source, Target, option
 from nnkit.cli.printing import print_columns, print_findings, print_plan
 
 
@@ -15,7 +15,7 @@ def check(
     source: Source = None,
     target: Target = None,
     assignments: Assignments = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if anything is found.")] = False,
+    strict: Annotated[bool, option("Exit with code 1 if anything is found.", "--strict")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong with data and settings before training."""

@@ -1,6 +1,6 @@
-"""Names that an option takes, for its help and for shell completion.
+"""The names that options take, for the help and for shell completion.
 
-The registries that know them take half a second to import, which no help should wait for; a test compares.
+The registries take half a second to import, too long for a help text; a test compares these names with them.
 """
 
 from __future__ import annotations
@@ -11,24 +11,8 @@ __all__ = ["ACTIVATIONS", "LOSSES", "OPTIMIZERS", "PLOTS", "SCHEDULES", "complet
 
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
-SCHEDULES = (
-    "constant",
-    "step",
-    "exponential",
-    "inverse_time",
-    "cosine",
-    "one_cycle",
-    "reduce_on_plateau",
-)
-LOSSES = (
-    "cross_entropy",
-    "binary_cross_entropy",
-    "mse",
-    "mae",
-    "huber",
-    "poisson",
-    "poisson_deviance",
-)
+SCHEDULES = ("constant", "step", "exponential", "inverse_time", "cosine", "one_cycle", "reduce_on_plateau")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "poisson", "poisson_deviance")
 PLOTS = (
     "learning",
     "confusion",
@@ -47,10 +31,10 @@ PLOTS = (
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """Return names as a sentence lists them: a, b or c."""
+    """Return names as in a sentence: a, b or c."""
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def completed(names: tuple[str, ...]) -> Callable[[str], list[str]]:
-    """Return the function that completes the beginning of one of the names in a shell."""
+    """Return the function that completes one of the names in a shell."""
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]

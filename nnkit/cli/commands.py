@@ -1,4 +1,4 @@
-"""What all commands have in common: help in groups, examples, and errors that name options."""
+"""The base of all commands: help in groups, examples, and errors that name options."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from nnkit.cli.notes import printed_notes
-from nnkit.cli.words import DATA_KEYS, with_option_names
+from nnkit.cli.words import DATA_KEYS, printed_notes, with_option_names
 from nnkit.errors import NnkitError
 
 __all__ = ["Command", "CommandGroup", "ModelCommand"]
 
 
 class Command(TyperCommand):
-    """A command whose help has its options in groups, at 80 columns, and its examples as they are typed."""
+    """A command whose help shows its options in groups, and its examples unwrapped."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the options' and the arguments' places in the line of usage."""
+        """Return the words of the line of usage."""
         names = [
             _argument_name(param) if param.required else f"[{_argument_name(param)}]"
             for param in self.get_params(ctx)
@@ -31,7 +30,7 @@ class Command(TyperCommand):
         return ["[OPTIONS]", *names]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, and then the options in the groups that they are declared with."""
+        """Write the arguments, then the options in their groups."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -49,7 +48,7 @@ class Command(TyperCommand):
         _write_examples(self.epilog, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; what is wrong with one is said without the validator's own words."""
+        """Parse the arguments; errors do not quote Typer's validator."""
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -57,7 +56,7 @@ class Command(TyperCommand):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an error of the library names options in place of arguments."""
+        """Run the command; errors of the library name options in place of arguments."""
         try:
             return super().invoke(ctx)
         except NnkitError as error:
@@ -67,17 +66,17 @@ class Command(TyperCommand):
 
 
 class ModelCommand(Command):
-    """A command that gives rows to a model: it tells on standard error what of them did not fit."""
+    """A command that gives rows to a model, and notes on standard error which cells did not fit."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; notes are for predictions and figures alone, warnings for all."""
+        """Run the command; only `predict` and `evaluate` print notes, all print warnings."""
         own = self.name in ("predict", "evaluate") and not ctx.params.get("quiet")
         with printed_notes(False, sys.stderr, logging.INFO if own else logging.WARNING):
             return super().invoke(ctx)
 
 
 class CommandGroup(TyperGroup):
-    """The program, whose help has the commands in groups."""
+    """The program; its help shows the commands in groups."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write each group's commands with the first sentence of their help."""
@@ -102,7 +101,7 @@ class CommandGroup(TyperGroup):
 
 
 def _in_plain_words(message: str) -> str:
-    """Return what is wrong with an option's value without the words of the validator that Typer calls."""
+    """Return an error about an option's value without the phrases of Typer's validator."""
     message = message.removeprefix("Value error, ")
     for kind, words in (("integer", "a whole number"), ("number", "a number")):
         message = re.sub(rf"Input should be a valid {kind}\b.*", f"it must be {words}.", message)
@@ -119,7 +118,7 @@ def _argument_name(param: Any) -> str:
 
 
 def _plain_default(words: str) -> str:
-    """Return an option's help; typer puts a default that is said in words in parentheses."""
+    """Return an option's help without the parentheses that Typer puts around a default in words."""
     return re.sub(r"\[default: \((.*)\)", r"[default: \1", words)
 
 

@@ -19,7 +19,7 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled rows.
 
-    Of a source with a test set of its own, the test set is measured.
+    If the source has a test set, the test set is measured.
     """
     loaded = load_model(model, quiet)
     decision = decision_threshold(loaded, threshold)
@@ -35,10 +35,10 @@ def evaluate(
     weighing = None if examples.weight is None or schema is None else schema.options.weight
     undefined = loaded.undefined_metrics(metrics, examples.target)
     if as_json:
-        told: dict[str, object] = {"undefined": undefined} if undefined else {}
+        extra: dict[str, object] = {"undefined": undefined} if undefined else {}
         if weighing is not None:
-            told["weight"] = weighing
-        print_json({"metrics": metrics, "rows": len(examples), **told, **decision_json(loaded, decision)})
+            extra["weight"] = weighing
+        print_json({"metrics": metrics, "rows": len(examples), **extra, **decision_json(loaded, decision)})
         return
     weighted = "" if weighing is None else f", weighted by {weighing}"
     print_metrics(metrics, f"{len(examples):,} rows of {dataset.name}{weighted}", undefined)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nnkit.cli.loading import load_model, load_rows
-from nnkit.cli.options import AsJson, Data, ModelPath, OnBad
+from nnkit.cli.options import AsJson, Data, ModelPath, OnBad, option
 from nnkit.cli.printing import made_table, plain, print_object, print_table, to_terminal
 from nnkit.working import working
 
@@ -22,30 +24,18 @@ if TYPE_CHECKING:
     from nnkit.model import Model
 
 _MOST_SHOWN, _WORDS_SHOWN = 30, 15
-# Rows at most, unless said otherwise: drawn by the seed. lime fits 5,000 perturbed rows for each.
+# The default maximum number of rows, drawn by the seed. lime fits 5,000 perturbed rows for each.
 _MOST_ROWS = {"permutation": 5000, "gradients": 200, "shap": 50, "lime": 20}
 _MOST_BACKGROUND = 1000
-# Of more columns, only those that gradients of some rows find the most important are shuffled.
+# With more columns, only the most important are shuffled, as the gradients of a few rows find them.
 _MOST_SHUFFLED, _ROWS_OF_CHOICE = 100, 20
-# A word whose contribution is a smaller share of the greatest one's stays without a colour.
+# Words with a smaller share of the greatest contribution stay without a colour.
 _LEAST_TINT = 0.05
 _UP, _DOWN = (0x2E, 0xA0, 0x43), (0xD7, 0x3A, 0x31)
 
 
-class ExplainMethod(StrEnum):
-    """How contributions of columns are found."""
-
-    permutation = "permutation"
-    gradients = "gradients"
-    shap = "shap"
-    lime = "lime"
-
-
-class BaselineName(StrEnum):
-    """Where the path of integrated gradients begins."""
-
-    mean = "mean"
-    zero = "zero"
+ExplainMethod = StrEnum("ExplainMethod", ["permutation", "gradients", "shap", "lime"])
+BaselineName = StrEnum("BaselineName", ["mean", "zero"])
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class _Question:
         return _MOST_ROWS[self.method] if self.rows is None else self.rows
 
     def check(self) -> None:
-        """Raise `ConfigError` where a number is out of its range or two options do not go together."""
+        """Raise `ConfigError` if a number is out of its range or two options exclude each other."""
         from nnkit.checks import Whole
         from nnkit.errors import ConfigError
 
@@ -86,69 +76,51 @@ class _Question:
             Whole(1)("rows", self.rows)
 
 
+_what = partial(option, panel="What is explained")
+_how = partial(option, panel="How")
+
+
 def explain(
+    # Most of the lines are declarations of options.
     model: ModelPath,
     data: Data,
-    row: Annotated[
-        int | None,
-        typer.Option(help="Explain this row, counting from 0.", rich_help_panel="What is explained"),
-    ] = None,
+    row: Annotated[int | None, _what("Explain this row, counting from 0.")] = None,
     label: Annotated[
         str | None,
-        typer.Option(
+        _what(
+            "Explain this class, or this one of several target columns.",
             "--class",
             metavar="NAME",
-            help="Explain this class, or this one of several target columns.",
-            show_default="each row's most probable class",
-            rich_help_panel="What is explained",
+            default="each row's most probable class",
         ),
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(
-            help="Explain at most this many rows, drawn by the seed.",
-            show_default="5000, 200, 50 or 20, by the method",
-            rich_help_panel="What is explained",
+        _what(
+            "Explain at most this many rows, drawn by the seed.", default="5000, 200, 50 or 20, by the method"
         ),
     ] = None,
     method: Annotated[
         ExplainMethod | None,
-        typer.Option(
-            help="How contributions are found.",
-            show_default="gradients for a row, else permutation",
-            rich_help_panel="How",
-        ),
+        _how("How contributions are found.", default="gradients for a row, else permutation"),
     ] = None,
     metric: Annotated[
-        str | None,
-        typer.Option(
-            help="Permutation: the metric whose worsening is measured.",
-            show_default="accuracy or r2",
-            rich_help_panel="How",
-        ),
+        str | None, _how("Permutation: the metric whose worsening is measured.", default="accuracy or r2")
     ] = None,
-    repeats: Annotated[
-        int, typer.Option(help="Permutation: how often each column is shuffled.", rich_help_panel="How")
-    ] = 5,
+    repeats: Annotated[int, _how("Permutation: how often each column is shuffled.")] = 5,
     baseline: Annotated[
-        BaselineName,
-        typer.Option(help="Gradients: the row that contributions are relative to.", rich_help_panel="How"),
+        BaselineName, _how("Gradients: the row that contributions are relative to.")
     ] = BaselineName.mean,
-    seed: Annotated[
-        int, typer.Option(help="The seed of permutations and of the rows drawn.", rich_help_panel="How")
-    ] = 0,
+    seed: Annotated[int, _how("The seed of permutations and of the rows drawn.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Draw the row's contributions as a waterfall: a .png, .svg or .pdf file.",
-            rich_help_panel="Output",
-        ),
+        option("Draw the row's contributions as a waterfall: a .png, .svg or .pdf file.", panel="Output"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell which columns a model's answers come from.
 
-    Without --row it measures by how much a metric over many rows gets worse when a column is shuffled. With
+    Without --row it measures how much worse a metric over many rows gets when a column is shuffled. With
     --row it tells what each column, and each word of a text, contributes to the answer for that row.
     """
     chosen = method.value if method is not None else "permutation" if row is None else "gradients"
@@ -205,7 +177,7 @@ def _importance(model: Model, dataset: Dataset, examples: Examples, asked: _Ques
 
 
 def _most_moving(model: Model, features: Any, asked: _Question) -> list[str] | None:
-    """Return the columns that move the outputs most, by their gradients; None where a model has not many."""
+    """Return the columns that change the outputs most, by their gradients; None for all columns."""
     from nnkit.data.examples import Examples
     from nnkit.insight.attributions import integrated_gradients
     from nnkit.insight.columns import model_columns
@@ -258,7 +230,7 @@ def _explanation(model: Model, dataset: Dataset, examples: Examples, asked: _Que
 
 
 def _values(examples: Examples, row: int) -> dict[str, str]:
-    """Return a row's values in the user's own words."""
+    """Return a row's values as the user wrote them."""
     import numpy as np
 
     from nnkit.data.pictures.columns import Pictures
@@ -284,13 +256,11 @@ def _print_importance(importance: Importance) -> None:
     name = importance.metric.replace("_", " ")
     title = f"permutation importance on {importance.rows:,} rows: by how much {name}, "
     title += f"{importance.baseline:,.4f}, gets worse"
-    table = made_table(title, "column", "importance", "± deviation")
-    order = np.argsort(-importance.mean, kind="stable")
-    for place in order[:_MOST_SHOWN]:
-        mean, deviation = importance.mean[place], importance.deviation[place]
-        table.add_row(plain(importance.columns[place]), f"{mean:,.4f}", f"{deviation:,.4f}")
-    print_table(table)
-    _print_left_out(len(order), _MOST_SHOWN, "columns")
+    rows = [
+        (importance.columns[place], f"{importance.mean[place]:,.4f}", f"{importance.deviation[place]:,.4f}")
+        for place in np.argsort(-importance.mean, kind="stable")
+    ]
+    _print_ranked(title, ("column", "importance", "± deviation"), rows)
 
 
 def _print_sizes(explanation: Explanation) -> None:
@@ -298,12 +268,11 @@ def _print_sizes(explanation: Explanation) -> None:
 
     what = explanation.to_json()
     title = f"{explanation.method} on {what['rows']:,} rows: contributions to {what['output']}"
-    table = made_table(title, "column", "mean size", "mean")
-    for column in what["columns"][:_MOST_SHOWN]:
-        sizes = [number_words(column[key]) for key in ("mean_size", "mean")]
-        table.add_row(plain(column["column"]), *sizes)
-    print_table(table)
-    _print_left_out(len(what["columns"]), _MOST_SHOWN, "columns")
+    rows = [
+        (column["column"], number_words(column["mean_size"]), number_words(column["mean"]))
+        for column in what["columns"]
+    ]
+    _print_ranked(title, ("column", "mean size", "mean"), rows)
 
 
 def _print_row(explanation: Explanation, row: int, values: dict[str, str]) -> None:
@@ -312,37 +281,29 @@ def _print_row(explanation: Explanation, row: int, values: dict[str, str]) -> No
     output, base = number_words(explanation.outputs[0]), number_words(explanation.base[0])
     title = f"row {row}, counting from 0, by {explanation.method}: "
     title += f"{explanation.names[0]} {output}, at the baseline {base}"
-    table = made_table(title, "column", "value", "contribution")
-    ranked = explanation.ranked(0)
-    for name, value in ranked[:_MOST_SHOWN]:
-        table.add_row(plain(name), plain(values.get(name, "")), number_words(value, sign=True))
-    gap = float(explanation.gap[0])
-    if abs(gap) > 0.01 * sum(abs(value) for _, value in ranked):
-        table.add_row("(unexplained)", "", number_words(gap, sign=True))
-    print_table(table)
-    _print_left_out(len(ranked), _MOST_SHOWN, "columns")
+    ranked, gap = explanation.ranked(0), float(explanation.gap[0])
+    rows = [(name, values.get(name, ""), number_words(value, sign=True)) for name, value in ranked]
+    is_exact = abs(gap) <= 0.01 * sum(abs(value) for _, value in ranked)
+    last = () if is_exact else ("(unexplained)", "", number_words(gap, sign=True))
+    _print_ranked(title, ("column", "value", "contribution"), rows, last=last)
     for column, text in (explanation.texts[0] if explanation.texts else {}).items():
         _print_words(column, text)
 
 
 def _print_words(column: str, text: ExplainedText) -> None:
-    """Print the words that contribute the most, below the text in colours where it goes to a terminal."""
+    """Print the words that contribute the most; on a terminal also the text in colours."""
     from nnkit.insight.explanation import number_words
 
-    ranked = text.by_word()
     if to_terminal():
         from rich.console import Console
 
         Console(highlight=False).print(tinted(text), soft_wrap=True)
-    table = made_table(f"the words of {column!r}", "word", "contribution")
-    for word, value in ranked[:_WORDS_SHOWN]:
-        table.add_row(plain(word), number_words(value, sign=True))
-    print_table(table)
-    _print_left_out(len(ranked), _WORDS_SHOWN, "words")
+    rows = [(word, number_words(value, sign=True)) for word, value in text.by_word()]
+    _print_ranked(f"the words of {column!r}", ("word", "contribution"), rows, _WORDS_SHOWN)
 
 
 def tinted(text: ExplainedText) -> Any:
-    """Return a text for Rich: on green what raises the output, on red what lowers it, stronger for more."""
+    """Return a text for Rich: words that raise the output on green, words that lower it on red."""
     from rich.text import Text
 
     found = Text(text.text)
@@ -357,6 +318,17 @@ def tinted(text: ExplainedText) -> Any:
     return found
 
 
-def _print_left_out(count: int, most: int, what: str) -> None:
-    if count > most:
-        typer.echo(f"and {count - most:,} more {what}; --json has all")
+def _print_ranked(
+    title: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    most: int = _MOST_SHOWN,
+    last: Sequence[str] = (),
+) -> None:
+    """Print a table of the first `most` rows and a last one, and how many rows are left out."""
+    table = made_table(title, *heads)
+    for row in [*rows[:most], *([last] if last else [])]:
+        table.add_row(*map(plain, row))
+    print_table(table)
+    if len(rows) > most:
+        typer.echo(f"and {len(rows) - most:,} more {heads[0]}s; --json has all")

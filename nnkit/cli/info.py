@@ -50,7 +50,7 @@ def info(
 
 
 def _model_json(model: Model) -> dict[str, Any]:
-    """Return all that a summary speaks of, whole."""
+    """Return the content of `Model.summary` as JSON."""
     target, names = model.target, model.preprocessor.input_names
     pictures = model.preprocessor.pictures
     return {

@@ -48,7 +48,7 @@ def init(
     named = [] if target is None else [f"data.target={target}"]
     config = Config().with_overrides([*named, *(assignments or [])])
     if source is not None:
-        # Not as an override, which would be made absolute: it stays relative to the file.
+        # An override would become an absolute path; this stays relative to the file.
         config = replace(config, data=config.data.changed(train=source))
     header = _HEADER.format(file=shlex.quote(path.name))
     write_whole(path, (header + config.to_commented_toml()).encode())
@@ -57,7 +57,7 @@ def init(
 
 
 def _config_path(source: str) -> Path:
-    """Return the config's name for data, in the working directory."""
+    """Return the config's path for a source, in the working directory."""
     from nnkit.data.files.text import plain_name
     from nnkit.data.sources.built_in import BUILT_INS
     from nnkit.data.sources.loading import source_not_found

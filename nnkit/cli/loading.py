@@ -1,4 +1,4 @@
-"""What commands load: a config, a model, rows, the plan of a training."""
+"""Loading for the commands: a config, a model, rows, the plan of a training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nnkit.cli.notes import printed_notes
 from nnkit.cli.options import OnBad
+from nnkit.cli.words import printed_notes
 from nnkit.run_folder import model_file
 from nnkit.working import working
 
@@ -33,7 +33,7 @@ def config_from(sources: list[str] | None) -> Config:
 
 
 def load_model(path: Path, quiet: bool = False) -> Model:
-    """Load the model that a path means, and say which where the path is not that of a file or a folder."""
+    """Load the model of a file or a run; print its path if the run was named without its time."""
     file = model_file(path)
     if not quiet and not file.is_relative_to(path):
         typer.echo(f"model    {file}", err=True)
@@ -51,13 +51,13 @@ def load_rows(
     quiet: bool = False,
     target: str | None = None,
 ) -> Dataset:
-    """Load rows to measure a model on, or to predict; `target` names a column other than the model's."""
+    """Load rows for a model to predict or be measured on; `target` names another column than the model's."""
     from nnkit.data.pictures.columns import PictureOptions, PictureSettings
     from nnkit.data.sources.loading import load_dataset
 
     settings = model.preprocessor.pictures
     names = [target] if target is not None else list(model.target.names) or None
-    # A folder's subfolders name the classes, whatever the column was called in training.
+    # In a folder the subfolders are the classes, whatever the target column was called in training.
     folder = isinstance(data, str) and _is_folder_of_examples(Path(data).expanduser())
     options = PictureOptions(settings or PictureSettings(), on_bad.value, expected=settings is not None)
     classes_named = folder or (settings is not None and names == ["class"])
@@ -75,7 +75,7 @@ def load_rows(
     if dataset.schema is not None and dataset.columns:
         from nnkit.data.tables.encoding import check_present
 
-        # The data set has only those that the model knows: a message is to list all.
+        # `dataset.columns` are all columns of the file, so that the error can list them.
         check_present(dataset.columns, model.preprocessor.input_names or ())
     for note in () if quiet else dataset.notes:
         typer.echo(note, err=True)
@@ -83,7 +83,7 @@ def load_rows(
 
 
 def _is_folder_of_examples(path: Path) -> bool:
-    """Tell whether a path is that of a folder other than one of a table's parts."""
+    """Tell whether a path is a folder of pictures or texts, not of a table's parts."""
     if not path.is_dir():
         return False
     from nnkit.data.tables.files import table_parts
@@ -92,7 +92,7 @@ def _is_folder_of_examples(path: Path) -> bool:
 
 
 def no_target(model: Model, data: str) -> DataError:
-    """Return the error for rows without the true values that a model is to be compared with."""
+    """Return the error for rows without a target column."""
     from nnkit.errors import DataError
 
     wanted = f"target column {', '.join(model.target.names)}" if model.target.names else "target column"
@@ -100,7 +100,7 @@ def no_target(model: Model, data: str) -> DataError:
 
 
 def decision_threshold(model: Model, threshold: float | None) -> float:
-    """Return the threshold of the answers, as the user gave it or the default."""
+    """Return the decision threshold: the given one, checked, or 0.5."""
     if threshold is not None:
         model.target.check_threshold(threshold)
     return 0.5 if threshold is None else threshold
@@ -109,7 +109,7 @@ def decision_threshold(model: Model, threshold: float | None) -> float:
 def training_plan(
     source: list[str] | None, target: str | None, assignments: list[str] | None, quiet: bool
 ) -> TrainingPlan:
-    """Prepare a training; what the library logs goes to standard error, or nowhere where `quiet`."""
+    """Prepare a training; print the library's notes unless `quiet`."""
     from nnkit.runs.plan import TrainingPlan
 
     named = [] if target is None else [f"data.target={target}"]

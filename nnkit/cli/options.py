@@ -15,23 +15,23 @@ from nnkit.working import stop_listening
 
 
 def quieten(is_quiet: bool) -> bool:
-    """Keep what the command is doing from being shown."""
+    """Stop showing the progress of the command."""
     if is_quiet:
         stop_listening()
     return is_quiet
 
 
-def of_key(key: str, panel: str, names: tuple[str, ...] = ()) -> Any:
-    """Return the option for a key of a config, with the key's help and default.
+def option(help: str, *flags: str, default: str = "", metavar: str | None = None, panel: str = "") -> Any:
+    """Return an option; `default` is shown in place of its real default, `panel` is its part of the help."""
+    return typer.Option(
+        *flags, help=help, show_default=default or True, metavar=metavar, rich_help_panel=panel or None
+    )
 
-    Parameters
-    ----------
-    key : str
-        Such as ``training.epochs``.
-    panel : str
-        The part of the help that it stands in.
-    names : tuple of str
-        The names it may be, where they are many: they are listed in the help, and completed.
+
+def of_key(key: str, panel: str, names: tuple[str, ...] = ()) -> Any:
+    """Return the option for a config key such as ``training.epochs``, with the key's help and default.
+
+    `names` are the names that it may be: they are listed in the help, and completed in the shell.
     """
     section, _, name = key.partition(".")
     known = settings_of(SECTIONS[section])[name]
@@ -63,18 +63,14 @@ Source = Annotated[
 ]
 Target = Annotated[
     str | None,
-    typer.Option(
-        metavar="COLUMN",
-        help="The column to predict, by name or number; several with commas.",
-        rich_help_panel="Data",
-    ),
+    option("The column to predict, by name or number; several with commas.", metavar="COLUMN", panel="Data"),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "Set any key of the config; nnkit init lists them; may be repeated.",
         "--set",
         metavar="SECTION.KEY=VALUE",
-        help="Set any key of the config; nnkit init lists them; may be repeated.",
     ),
 ]
 ModelPath = Annotated[
@@ -85,24 +81,19 @@ Data = Annotated[
 ]
 TrueValues = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "The column of true values, by name or number.",
         "--target",
         metavar="COLUMN",
-        help="The column of true values, by name or number.",
-        show_default="as in training",
+        default="as in training",
     ),
 ]
-Threshold = Annotated[
-    float | None,
-    typer.Option(help="The probability above which the answer is yes.", show_default="0.5"),
-]
-OnBadPicture = Annotated[
-    OnBad, typer.Option(help="What to do with a picture or a file of text that cannot be read.")
-]
+Threshold = Annotated[float | None, option("The probability above which the answer is yes.", default="0.5")]
+OnBadPicture = Annotated[OnBad, option("What to do with a picture or a file of text that cannot be read.")]
 Quiet = Annotated[
     bool,
     typer.Option(
         "--quiet", "-q", callback=quieten, help="Print nothing but errors and what the command is for."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, option("Print JSON.", "--json")]

@@ -9,7 +9,7 @@ import typer
 
 from nnkit.cli.choices import PLOTS, completed, listed
 from nnkit.cli.loading import load_rows
-from nnkit.cli.options import OnBad
+from nnkit.cli.options import OnBad, option
 from nnkit.run_folder import find_run
 from nnkit.working import working
 
@@ -34,12 +34,12 @@ def plot(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The file: a .png, or a .svg that is light or dark as its reader is.",
-            show_default="PLOT.png in the run's folder, or here for a model file",
+        option(
+            "The file: a .png, or a .svg that adapts to a light or dark page.",
+            default="PLOT.png in the run's folder, or here for a model file",
         ),
     ] = None,
-    dark: Annotated[bool, typer.Option("--dark", help="Draw a .png for a dark background.")] = False,
+    dark: Annotated[bool, option("Draw a .png for a dark background.", "--dark")] = False,
 ) -> None:
     """Draw one plot of a run or of a model."""
     with working(f"drawing {what}"):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnkit.cli.loading import decision_threshold, load_model, load_rows
-from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Quiet, Threshold
+from nnkit.cli.options import ModelPath, OnBad, OnBadPicture, Quiet, Threshold, option
 
 if TYPE_CHECKING:
     from nnkit.data.examples import Dataset, Examples
 
 
 def predict(
+    # Most of the lines are declarations of options.
     model: ModelPath,
     data: Annotated[
         list[str] | None,
@@ -27,20 +28,19 @@ def predict(
     ] = None,
     texts: Annotated[
         list[str] | None,
-        typer.Option("--text", metavar="TEXT", help="Predict this text in place of DATA; may be repeated."),
+        option("Predict this text in place of DATA; may be repeated.", "--text", metavar="TEXT"),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The file to write: .csv, .parquet or .npy.", show_default="CSV is printed"),
+        Path | None, option("The file to write: .csv, .parquet or .npy.", default="CSV is printed")
     ] = None,
     proba: Annotated[
-        bool, typer.Option("--proba", help="Write the probability of each class instead of a label.")
+        bool, option("Write the probability of each class instead of a label.", "--proba")
     ] = False,
     keep: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Write this column of the data, such as an id, beside each prediction; may be repeated.",
             metavar="COLUMN",
-            help="Write this column of the data, such as an id, beside each prediction; may be repeated.",
         ),
     ] = None,
     threshold: Threshold = None,
@@ -83,7 +83,7 @@ def predict(
 
 
 def _kept(dataset: Dataset, examples: Examples, names: list[str], out: Path | None) -> dict[str, Any]:
-    """Return the columns to write beside the predictions: of pictures their paths, else those named."""
+    """Return the columns to write beside the predictions: paths of pictures, else the named columns."""
     from nnkit.data.pictures.columns import Pictures
     from nnkit.errors import ConfigError
 
@@ -102,13 +102,13 @@ def _kept(dataset: Dataset, examples: Examples, names: list[str], out: Path | No
         raise ConfigError(f"--keep takes columns of a table, and {dataset.name} has none by name")
     import pyarrow as pa
 
+    from nnkit.data.examples import RawTable
     from nnkit.data.tables.frames import column_name
     from nnkit.data.tables.inference import infer
     from nnkit.data.tables.options import TableOptions
-    from nnkit.data.tables.raw import RawTable
 
     assert dataset.source is not None
     source = dataset.source.select([column_name(given, dataset.columns) for given in names])
-    # Texts that are plain numbers throughout are written as such, others as they stand.
+    # Columns of plain numbers are written as numbers, others as they stand.
     plain = infer(RawTable(source), TableOptions(), named=source.column_names, strict=False).read
     return {name: plain.get(name, source[name]) for name in source.column_names}

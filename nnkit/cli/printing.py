@@ -1,4 +1,4 @@
-"""What commands print: a training, a model, metrics, findings."""
+"""Printing for the commands: a training, metrics, findings, tables, JSON."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def print_plan(plan: TrainingPlan) -> None:
 
 
 def print_columns(schema: Schema | None, names: Sequence[str] | None = None) -> None:
-    """Print how each column of a table is read, or each named, a line each."""
+    """Print how each column of a table is read, a line each; all columns, or those in `names`."""
     for place, line in enumerate([] if schema is None else schema.lines(names)):
         typer.echo(("columns  " if place == 0 else "         ") + with_option_names(line, DATA_KEYS))
 
@@ -55,7 +55,7 @@ def print_findings(findings: list[Finding]) -> None:
 
 
 def print_metrics(metrics: dict[str, float], what: str, undefined: Mapping[str, str]) -> None:
-    """Print metrics as a table, and below it why those have no meaning that have none."""
+    """Print metrics as a table, and below it why some are undefined."""
     table = made_table(f"on {what}", "metric", "value")
     for name, value in metrics.items():
         table.add_row(name.replace("_", " "), number(value).strip() if math.isfinite(value) else "undefined")
@@ -66,7 +66,7 @@ def print_metrics(metrics: dict[str, float], what: str, undefined: Mapping[str, 
 
 
 def made_table(title: str, *columns: str) -> Table:
-    """Return a table whose first column is of words, and the others of figures."""
+    """Return a table with a first column of text and further columns of numbers."""
     from rich.table import Table
 
     table = Table(title=plain(title), title_justify="left")
@@ -82,19 +82,19 @@ def print_table(table: Table) -> None:
 
 
 def plain(words: str) -> str:
-    """Return words that Rich prints as they are: [brackets] would be markup."""
+    """Return text that Rich prints as it is: [brackets] would be markup."""
     return words.replace("[", r"\[")
 
 
 def to_terminal() -> bool:
-    """Tell whether what is printed goes to a terminal that shows colours."""
+    """Tell whether standard output is a terminal with colours."""
     from rich.console import Console
 
     return Console().is_terminal and Console().color_system is not None
 
 
 def decision_json(model: Model, decision: float) -> dict[str, Any]:
-    """Return which class a binary model's figures are of, and the threshold that was best in validation."""
+    """Return a binary model's positive class, its threshold, and the best threshold in validation."""
     if model.task != "binary":
         return {}
     found = {"positive": model.target.positive, "threshold": decision}
@@ -105,7 +105,7 @@ def decision_json(model: Model, decision: float) -> dict[str, Any]:
 def print_decision(model: Model, decision: float) -> None:
     decided = decision_json(model, decision)
     if decided:
-        typer.echo(f"f1, precision and recall are of {decided['positive']!r}, said above {decision:g}")
+        typer.echo(f"f1, precision and recall are of {decided['positive']!r}, predicted above {decision:g}")
     if "best_threshold" in decided:
         threshold, f1 = (decided["best_threshold"][name] for name in ("threshold", "f1"))
         typer.echo(f"on the validation rows f1 was greatest, {f1:.4f}, with --threshold {threshold:.4g}")
@@ -118,13 +118,13 @@ def print_pairs(rows: dict[str, str]) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-
+    """Print JSON with `metrics` in it; those that are not finite become null."""
     metrics = {name: number if math.isfinite(number) else None for name, number in value["metrics"].items()}
     print_object({**value, "metrics": metrics})
 
 
 def print_object(value: dict[str, Any]) -> None:
-    """Print JSON on one line; a number that JSON lacks is a mistake of ours."""
+    """Print JSON on one line; NaN and infinity raise ValueError."""
     import json
 
     typer.echo(json.dumps(value, allow_nan=False))

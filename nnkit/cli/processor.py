@@ -1,4 +1,4 @@
-"""The BLAS kernels that suit this processor."""
+"""Choosing the BLAS kernels for this processor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def take_the_processors_blas() -> None:
-    """Begin anew where OpenBLAS took kernels for a lesser processor than this one."""
+    """Start this process again if OpenBLAS chose kernels for a lesser processor than this one."""
     if "OPENBLAS_CORETYPE" not in os.environ:
         from nnkit.backends.blas import describe_blas
         from nnkit.backends.tuning import begin_anew_with, better_core_type, processor_flags

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from nnkit.cli.options import Quiet
+from nnkit.cli.options import Quiet, option
 from nnkit.working import working
 
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that a training left.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The file to write.", show_default="RUN/report.html")
-    ] = None,
+    out: Annotated[Path | None, option("The file to write.", default="RUN/report.html")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write one HTML page about a run.

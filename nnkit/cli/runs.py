@@ -13,7 +13,7 @@ from nnkit.terminal import number
 from nnkit.working import working
 
 if TYPE_CHECKING:
-    from nnkit.runs.summary import RunSummary
+    from nnkit.runs.folder import RunSummary
 
 
 def runs(
@@ -24,7 +24,7 @@ def runs(
 ) -> None:
     """List the runs in a folder, the newest first.
 
-    It tells when each began and on what data, where its name does not say so, and what came of it.
+    It shows how each ended and its main metric; when it began and its data, unless the name says so.
     """
     from nnkit.errors import FileError
 
@@ -32,7 +32,7 @@ def runs(
         raise FileError(f"{folder}: there is no such folder; trainings make it, or give the one they are in")
     found = run_folders(folder)
     with working("looking at runs", len(found), "runs") as work:
-        from nnkit.runs.summary import summary_of
+        from nnkit.runs.folder import summary_of
 
         summaries = []
         for path in found:
@@ -50,7 +50,7 @@ def runs(
 
 def _print(summaries: list[RunSummary]) -> None:
     rows = [_row(summary) for summary in summaries]
-    # A column that is empty in every row is left out; the last cell of a row may be wider than its column.
+    # A column that is empty in every row is left out. The last cell of a row does not widen its column.
     columns = [place for place in range(len(rows[0])) if any(row[place] for row in rows)]
     widths = {
         place: max((len(row[place]) for row in rows if any(row[place + 1 :])), default=0) for place in columns

@@ -11,50 +11,45 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nnkit.cli.choices import ACTIVATIONS, LOSSES, OPTIMIZERS, SCHEDULES
-from nnkit.cli.loading import config_from, printed_notes
-from nnkit.cli.options import Assignments, Quiet, Source, Target, of_key
+from nnkit.cli.loading import config_from
+from nnkit.cli.options import Assignments, Quiet, Source, Target, of_key, option
 from nnkit.cli.printing import print_findings, print_metrics, print_plan
 from nnkit.cli.processor import take_the_processors_blas
+from nnkit.cli.words import printed_notes
 from nnkit.errors import AtEnd
 from nnkit.run_folder import CHECKPOINTS, find_run
 from nnkit.working import working
 
 if TYPE_CHECKING:
-    from nnkit.runs.outcome import Outcome
-    from nnkit.runs.run import Run
-    from nnkit.runs.summary import RunSummary
+    from nnkit.runs.folder import RunSummary
+    from nnkit.runs.run import Outcome, Run
 
 
-class Precision(StrEnum):
-    """What a device computes in."""
+Precision = StrEnum("Precision", ["fp32", "fp64", "tf32", "fp16", "bf16"])
 
-    fp32 = "fp32"
-    fp64 = "fp64"
-    tf32 = "tf32"
-    fp16 = "fp16"
-    bf16 = "bf16"
+
+# The keys of the config that have an option, which is called as the key is.
+_KEYS = (
+    *("data.target", "data.validation", "model.hidden", "model.activation", "model.dropout"),
+    *("training.epochs", "training.batch_size", "training.optimizer", "training.learning_rate"),
+    *("training.schedule", "training.loss", "training.weight_decay", "training.l1", "training.l2"),
+    *("training.early_stopping", "run.device", "run.precision", "run.seed", "run.out"),
+)
 
 
 def train(
+    # Most of the lines are declarations of options; the values of `_KEYS` are read from the context.
+    context: typer.Context,
     source: Source = None,
     target: Target = None,
     validation: Annotated[str | None, of_key("data.validation", "Data")] = None,
     hidden: Annotated[
         str | None,
-        typer.Option(
-            help="The widths of the hidden layers, with commas, or none.",
-            show_default="256,128",
-            rich_help_panel="Network",
-        ),
+        option("The widths of the hidden layers, with commas, or none.", default="256,128", panel="Network"),
     ] = None,
     activation: Annotated[str | None, of_key("model.activation", "Network", ACTIVATIONS)] = None,
     dropout: Annotated[
-        float | None,
-        typer.Option(
-            help="The share of hidden units to drop in each step.",
-            show_default="0",
-            rich_help_panel="Network",
-        ),
+        float | None, option("The share of hidden units to drop in each step.", default="0", panel="Network")
     ] = None,
     epochs: Annotated[int | None, of_key("training.epochs", "Training")] = None,
     batch_size: Annotated[int | None, of_key("training.batch_size", "Training")] = None,
@@ -69,26 +64,21 @@ def train(
     device: Annotated[str | None, of_key("run.device", "Run")] = None,
     precision: Annotated[Precision | None, of_key("run.precision", "Run")] = None,
     seed: Annotated[int | None, of_key("run.seed", "Run")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder.", show_default="runs/NAME-TIME", rich_help_panel="Run"),
-    ] = None,
+    out: Annotated[Path | None, option("The run's folder.", default="runs/NAME-TIME", panel="Run")] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Resume the training in this run folder.", rich_help_panel="Run"),
+        Path | None, option("Resume the training in this run folder.", metavar="RUN", panel="Run")
     ] = None,
     track: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Record the training with tensorboard, mlflow or wandb; several with commas.",
             metavar="NAMES",
-            help="Record the training with tensorboard, mlflow or wandb; several with commas.",
-            rich_help_panel="Run",
+            panel="Run",
         ),
     ] = None,
     assignments: Assignments = None,
     overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace the run that is in the folder.", rich_help_panel="Run"),
+        bool, option("Replace the run that is in the folder.", "--overwrite", panel="Run")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -96,27 +86,8 @@ def train(
 
     The folder holds config.toml, metrics.jsonl and model.safetensors.
     """
-    given = {
-        "data.target": target,
-        "model.hidden": hidden,
-        "model.activation": activation,
-        "model.dropout": dropout,
-        "training.loss": loss,
-        "training.optimizer": optimizer,
-        "training.learning_rate": learning_rate,
-        "training.schedule": schedule,
-        "training.weight_decay": weight_decay,
-        "training.l1": l1,
-        "training.l2": l2,
-        "training.epochs": epochs,
-        "training.batch_size": batch_size,
-        "data.validation": validation,
-        "training.early_stopping": early_stopping,
-        "run.device": device,
-        "run.precision": None if precision is None else precision.value,
-        "run.seed": seed,
-        "run.out": None if out is None else str(out),
-    }
+    named = {key: context.params[key.partition(".")[2]] for key in _KEYS}
+    given = {key: value for key, value in named.items() if value is not None}
     _check_resume(source, out, resume, overwrite)
     take_the_processors_blas()
     with printed_notes(quiet):
@@ -143,7 +114,7 @@ def train(
         typer.echo(outcome.model_path)
     else:
         _print_outcome(run, outcome)
-    if ended and run.interrupted:  # what came while a finished training was measured has ended nothing
+    if ended and run.interrupted:  # a signal after the last step interrupts nothing
         name = signal.Signals(ended[0]).name
         how = f"resume with: nnkit train --resume {run.folder}"
         typer.echo(f"stopped by {name}; the model so far is saved; {how}", err=True)
@@ -160,11 +131,11 @@ def _check_resume(source: list[str] | None, out: Path | None, resume: Path | Non
 
 
 def _check_trackers(names: str) -> None:
-    """Raise if a tracker is unknown or its package is missing, before data are read and a folder is made."""
+    """Raise if a tracker is unknown or its package is missing."""
     with working("loading nnkit"):
         from nnkit.training.trackers import trackers_from
 
-        trackers_from(names, "")  # one that is made records nothing yet
+        trackers_from(names, "")  # records nothing yet
 
 
 def _prepared(
@@ -174,15 +145,12 @@ def _prepared(
     assignments: list[str],
     overwrite: bool,
 ) -> Run | None:
-    """Return the training that the options describe; None where it is finished, which is said."""
+    """Return the training that the options describe; None, after a line, if it is finished."""
     with working("loading nnkit"):
-        from nnkit.runs.folder import check_free, resumed_config
+        from nnkit.runs.folder import check_free, resumed_config, summary_of
         from nnkit.runs.run import Run
-        from nnkit.runs.summary import summary_of
 
-    options = {
-        key: (_option_of(key), _value(key, value)) for key, value in given.items() if value is not None
-    }
+    options = {key: (_option_of(key), _value(key, value)) for key, value in given.items()}
     if resume is None:
         config = config_from(source).with_overrides(assignments, options)
         if config.run.out is not None:
@@ -191,7 +159,7 @@ def _prepared(
     folder = find_run(resume)
     resumed_config(folder, assignments, options)
     summary = summary_of(folder)
-    if summary.finished and (given["training.epochs"] or 0) <= summary.epochs:
+    if summary.finished and given.get("training.epochs", 0) <= summary.epochs:
         typer.echo(_nothing_to_resume(summary))
         return None
     return Run.resumed(folder, assignments, options)
@@ -203,9 +171,11 @@ def _option_of(key: str) -> str:
 
 
 def _value(key: str, value: Any) -> Any:
-    """Return an option's value as the config has it."""
+    """Return the value of an option as a config has it."""
     if key == "model.hidden":
         return _widths(value)
+    if isinstance(value, Path | StrEnum):
+        return str(value)
     parsed = ("data.target", "data.validation", "training.loss", "training.optimizer", "training.schedule")
     if key not in parsed:
         return value
@@ -215,7 +185,6 @@ def _value(key: str, value: Any) -> Any:
 
 
 def _widths(text: str) -> list[int]:
-    """Return the widths of the hidden layers."""
     if text.strip() == "none":
         return []
     parts = text.split(",")
@@ -238,9 +207,8 @@ def _nothing_to_resume(summary: RunSummary) -> str:
     )
     if (folder / CHECKPOINTS).is_dir():
         return f"{done}\nTo train on: nnkit train --resume {folder} --epochs {longer}"
-    return (
-        f"{done}\nTo train longer, begin anew: nnkit train {folder}/config.toml --epochs {longer} --overwrite"
-    )
+    again = f"nnkit train {folder}/config.toml --epochs {longer} --overwrite"
+    return f"{done}\nTo train longer, start again: {again}"
 
 
 def _print_outcome(run: Run, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""The line that says what a command is doing: live on a terminal, one line for each work elsewhere."""
+"""The progress line of a command: redrawn on a terminal, one line for each work elsewhere."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nnkit.working import Work, listening
 
 __all__ = ["WorkLine", "shown_work"]
 
-_PATIENCE = 1.0  # seconds before a work is spoken of
+_PATIENCE = 1.0  # seconds before a work is shown
 _REFRESH = 0.1
-# Works of the same words, such as the compiling of one kernel after another, that are shown as one.
+# Works with the same text and a shorter pause between them (s), such as compiling kernels, are shown as one.
 _PAUSE = 0.5
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -25,9 +25,9 @@ _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 class WorkLine:
     """Shows on standard error what takes longer than a second.
 
-    On a terminal it is one line, redrawn ten times a second and taken away when the work is done; elsewhere a
-    line is left for each work when its first second is over. Of works inside one another the outermost is
-    shown, with those of the inner ones that have lasted a second too.
+    On a terminal it is one line, redrawn ten times a second and erased when the work is done; elsewhere a
+    line is printed for each work after its first second. Of nested works the outermost is shown, and the
+    inner ones that have lasted a second too.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class WorkLine:
         self._thread: threading.Thread | None = None
 
     def begin(self, work: Work) -> None:
-        """Begin to count its first second; one that goes on another of the same words goes on counting."""
+        """Start its clock; a work that continues another with the same text keeps that one's clock."""
         with self._changed:
             before, ended = self._ended.pop(work.what, (work, 0.0))
             if before is not work and time.monotonic() - ended < _PAUSE:
@@ -60,19 +60,19 @@ class WorkLine:
             self._changed.notify()
 
     def end(self, work: Work) -> None:
-        """Take the line away."""
+        """Erase the line."""
         with self._changed:
             self._works.remove(work)
             self._ended[work.what] = (work, time.monotonic())
             self._clear()
 
     def hide(self) -> None:
-        """Take the line away, until it is drawn anew."""
+        """Erase the line until the next redraw."""
         with self._changed:
             self._clear()
 
     def close(self) -> None:
-        """Take the line away for good."""
+        """Erase the line for good."""
         with self._changed:
             self._closed = True
             self._works.clear()
@@ -126,7 +126,7 @@ class WorkLine:
             self._file.write(text)
             self._file.flush()
         except (OSError, ValueError):
-            self._closed = True  # nobody reads it any more
+            self._closed = True  # nobody reads standard error any more
 
 
 @contextmanager
@@ -141,14 +141,14 @@ def shown_work() -> Iterator[None]:
 
 
 def _words(work: Work) -> str:
-    """Return what is done, and how much of it."""
+    """Return what is done, and how much of it is finished."""
     if work.total:
         return f"{work.what}, {work.done:,} of {work.total:,} {work.unit}".rstrip()
     return f"{work.what}, {work.done:,} {work.unit}".rstrip() if work.done else work.what
 
 
 def _left(work: Work, elapsed: float) -> str:
-    """Return the time that is left at the speed so far, where it can be told."""
+    """Return the time left at the speed so far, if it is known."""
     if not work.total or not 0 < work.done < work.total:
         return ""
     return f", {duration(elapsed / work.done * (work.total - work.done))} left"

@@ -1,15 +1,35 @@
-"""Read the fields of untrusted JSON: each comes back in its type, or a ModelFileError says what is wrong."""
+"""Read the fields of untrusted JSON: each has the type that is asked for, or raises a ModelFileError."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 from nnkit.checks import Check, Choice, Flag, Number, Refused, Whole
 from nnkit.errors import ModelFileError
 
-__all__ = ["choice", "flag", "mapping", "number", "numbers", "sequence", "text", "texts", "whole", "wholes"]
+__all__ = [
+    "choice",
+    "flag",
+    "mapping",
+    "number",
+    "numbers",
+    "require",
+    "sequence",
+    "text",
+    "texts",
+    "whole",
+    "wholes",
+]
 
 T = TypeVar("T")
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def require(fits: bool, wrong: str) -> None:
+    """Raise a ModelFileError that says what is wrong, unless the data fit."""
+    if not fits:
+        raise ModelFileError(f"the model file is damaged: {wrong}")
 
 
 def _field(data: dict[str, Any], key: str) -> Any:
@@ -23,14 +43,8 @@ def _wrong(key: str, wanted: str) -> ModelFileError:
 
 
 def _is_text(value: Any) -> bool:
-    """Tell whether a value is a text: JSON's strings may hold halves of characters, which no table can."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Tell whether a value is a text without halves of characters, which JSON may hold, and no table."""
+    return isinstance(value, str) and not _HALF.search(value)
 
 
 def mapping(data: Any, what: str) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""How much a file may unpack to, and a picture be made into.
-
-A small file can claim, or hold, more than any machine's memory.
-"""
+"""Limits on the size of an unpacked file, which can be more than any machine's memory, and of pictures."""
 
 from __future__ import annotations
 
@@ -15,21 +12,21 @@ from nnkit.errors import DataError
 __all__ = ["MOST_PICTURE_SIDE", "PICTURE_FITS", "check_size", "memory_limit", "readable"]
 
 MOST_PICTURE_SIDE = 4096
-"""The greatest height and width of what a picture is made into."""
+"""The greatest height and width of a picture after it is resized."""
 PICTURE_FITS = ("crop", "pad", "stretch")
-"""How a picture of another shape is made to fit."""
+"""The ways to make a picture of another shape fit."""
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory_limit() -> int:
-    """Return the most bytes that one file's content may take: half of what this process may have.
+    """Return the most bytes that one file's content may take: half of the memory of this process.
 
-    Windows tells none of the limits that are looked at here: there the address space is the limit.
+    On Windows, which has none of the limits that are checked here, it is half of the address space.
     """
     sizes = [sys.maxsize]
     if hasattr(os, "sysconf"):
         sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with suppress(OSError, ValueError):  # no control group, or one whose limit is the word "max"
+    with suppress(OSError, ValueError):  # no control group, or the limit "max"
         sizes.append(int(_CGROUP.read_text(encoding="ascii")))
     with suppress(ImportError):  # the module is not there on Windows
         import resource
@@ -41,12 +38,12 @@ def memory_limit() -> int:
 
 
 def check_size(size: int, where: str) -> None:
-    """Raise a DataError if so many bytes are more than `memory_limit`."""
+    """Raise a DataError if `size` bytes are more than `memory_limit`."""
     most = memory_limit()
     if size > most:
         raise DataError(
             f"{where}: its content takes {readable(size)} unpacked, and this machine has room for "
-            f"{readable(most)}: if the file is what it should be, give a part of it"
+            f"{readable(most)}: if the file is as it should be, give a part of it"
         )
 
 

@@ -1,18 +1,23 @@
-"""The operations of preprocessing, declared as data: JSON in and out."""
+"""The operations of preprocessing, declared as data: JSON in and out.
+
+Order: operations on a table's columns, on arrays, on pictures, and their JSON.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import Choice, Whole
 from nnkit.data import json_fields
+from nnkit.data.json_fields import require
 from nnkit.data.limits import MOST_PICTURE_SIDE, PICTURE_FITS
 from nnkit.data.text.options import MOST_CHARACTERS, MOST_WORDS
-from nnkit.errors import ModelFileError
+from nnkit.errors import ConfigError
 
 __all__ = [
     "ArrayColumns",
@@ -21,12 +26,24 @@ __all__ = [
     "NumberColumn",
     "Operation",
     "PictureColumns",
+    "PictureSettings",
     "PlainRows",
+    "Rows",
     "TextColumn",
     "operation_from_json",
 ]
 
+Rows = NDArray[np.integer] | None
+"""The numbers of the rows to use; None for all rows."""
 _MOST_COLUMNS = 2**31 - 1
+_DEFAULT_SIDE = 64
+
+
+def _to_json(name: str, record: Any) -> dict[str, Any]:
+    """Return the fields of an operation as JSON values."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    lists = {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
+    return {"operation": name, **values, **lists}
 
 
 @dataclass(frozen=True)
@@ -41,21 +58,14 @@ class NumberColumn:
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""
-        return {
-            "operation": "scale",
-            "column": self.column,
-            "kind": self.kind,
-            "fill": self.fill,
-            "shift": self.shift,
-            "scale": self.scale,
-        }
+        return _to_json("scale", self)
 
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """A column of texts: a place for each value, and the last for the missing and the never seen.
+    """A column of texts: a place for each value, and the last for missing and unseen values.
 
-    The places are one-hot inputs, or if `embedded` the rows of an embedding's table.
+    The places are one-hot inputs, or the rows of an embedding's table if `embedded`.
     """
 
     column: str
@@ -75,32 +85,16 @@ class CategoryColumn:
 
 @dataclass(frozen=True, eq=False)
 class TextColumn:
-    """A column of documents, each a bag of the rows of an embedding's table.
-
-    Parameters
-    ----------
-    column : str
-    word_ngrams : int
-        Up to how many words make a term.
-    char_ngrams : (int, int), optional
-        The shortest and the longest character n-gram; see `nnkit.data.text.terms.find_terms`.
-    terms : tuple of str
-        The vocabulary: term k has row k + 1 of the table, and row 0 is that of words that are not in it.
-    buckets : int
-        In place of a vocabulary: a term has the row that its FNV-1a hash modulo this number says.
-    documents : int
-        With TF-IDF, how many documents were counted.
-    counts : tuple of int
-        With TF-IDF, how many of them hold each row of the table; else empty.
-    """
+    """A column of documents; each document is a bag of rows of an embedding's table."""
 
     column: str
-    word_ngrams: int
-    char_ngrams: tuple[int, int] | None = None
+    word_ngrams: int  # the most words that make a term
+    char_ngrams: tuple[int, int] | None = None  # the shortest and the longest, see `terms.find_terms`
+    # The vocabulary: term k has row k + 1 of the table, and words outside the vocabulary have row 0.
     terms: tuple[str, ...] = ()
-    buckets: int = 0
-    documents: int = 0
-    counts: tuple[int, ...] = ()
+    buckets: int = 0  # in place of a vocabulary: the row of a term is its FNV-1a hash modulo this number
+    documents: int = 0  # with TF-IDF, how many documents were counted
+    counts: tuple[int, ...] = ()  # with TF-IDF, how many of them hold each row of the table
 
     def __str__(self) -> str:
         terms = [f"words, runs of up to {self.word_ngrams}" if self.word_ngrams > 1 else "words"]
@@ -122,7 +116,7 @@ class TextColumn:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """The row of each term."""
+        """The row of each term of the vocabulary."""
         return {term: row for row, term in enumerate(self.terms, 1)}
 
     @cached_property
@@ -134,47 +128,27 @@ class TextColumn:
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""
-        return {
-            "operation": "terms",
-            "column": self.column,
-            "word_ngrams": self.word_ngrams,
-            "char_ngrams": list(self.char_ngrams or ()),
-            "terms": list(self.terms),
-            "buckets": self.buckets,
-            "documents": self.documents,
-            "counts": list(self.counts),
-        }
+        return _to_json("terms", self) | {"char_ngrams": list(self.char_ngrams or ())}
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayColumns:
-    """All columns of an array: ``(value - shift) * scale``.
+    """All columns of an array: ``(value - shift) * scale``, with a number for all columns or for each."""
 
-    Parameters
-    ----------
-    count : int
-        The number of columns.
-    pixels : bool
-        Whether the columns are uint8 and stay so until a batch is gathered.
-    shift, scale : float, or ndarray of shape (count,), float64
-    names : tuple of str
-        The columns' names, by which those of a table are found; empty if the columns have none.
-    """
-
-    count: int
-    pixels: bool
+    count: int  # of columns
+    pixels: bool  # whether they are uint8 and stay so until a batch is gathered
     shift: float | NDArray[np.float64]
     scale: float | NDArray[np.float64]
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # of the columns, by which those of a table are found
 
     @cached_property
     def shift_by_column(self) -> NDArray[np.float64] | None:
-        """The shift of each column, shape (count,); None for 0. Only to be read."""
+        """The shift of each column, shape (count,); None for 0. Read-only."""
         return self._by_column(self.shift, 0.0)
 
     @cached_property
     def scale_by_column(self) -> NDArray[np.float64] | None:
-        """The scale of each column, shape (count,); None for 1. Only to be read."""
+        """The scale of each column, shape (count,); None for 1. Read-only."""
         return self._by_column(self.scale, 1.0)
 
     def _by_column(self, value: float | NDArray[np.float64], neutral: float) -> NDArray[np.float64] | None:
@@ -195,58 +169,70 @@ class ArrayColumns:
 
 
 @dataclass(frozen=True)
-class PictureColumns:
-    """A picture, made to fit, unrolled channel by channel: ``(value - shift) * scale`` of each channel.
+class PictureSettings:
+    """The size and colours that every picture is converted to."""
 
-    Parameters
-    ----------
-    height, width : int
-        In pixels.
-    channels : int
-        3 for red, green and blue; 1 for grey.
-    fit : {"crop", "pad", "stretch"}
-        How one of another shape is made to fit.
-    shift, scale : tuple of float
-        For each channel.
-    depth : int
-        How many of the lower bits are used by pictures with 16 bits.
-    """
+    height: int = _DEFAULT_SIDE  # in pixels
+    width: int = _DEFAULT_SIDE
+    channels: int = 3  # red, green and blue; 1 for grey
+    # How a picture of another shape is made to fit: "crop" cuts off what exceeds its middle left and right
+    # or above and below; "pad" keeps all of it, between black bars; "stretch" distorts it.
+    fit: str = "crop"
+    depth: int = 16  # the lower bits that are used by pictures with 16 bits: the upper 8 of these are kept
 
-    height: int
-    width: int
-    channels: int
-    fit: str
-    shift: tuple[float, ...]
-    scale: tuple[float, ...]
-    depth: int = 16
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            Whole(1, MOST_PICTURE_SIDE)(f"a picture's {name}", getattr(self, name))
+        Choice(PICTURE_FITS)("fit", self.fit)
+        if self.channels not in (1, 3):
+            raise ConfigError(f"pictures have 1 channel or 3, not {self.channels}")
+        Whole(8, 16)("a picture's depth", self.depth)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width): a row is unrolled in this order."""
+        return self.channels, self.height, self.width
 
     @property
     def count(self) -> int:
-        """The number of a row's values."""
+        """The number of values of a row."""
         return self.channels * self.height * self.width
+
+    def __str__(self) -> str:
+        colour = "in colour" if self.channels == 3 else "in grey"
+        fitted = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}[self.fit]
+        depth = f", {self.depth} of 16 bits" if self.depth < 16 else ""
+        return f"{self.height} × {self.width} {colour}, {fitted}{depth}"
+
+
+@dataclass(frozen=True)
+class PictureColumns:
+    """A picture, unrolled channel by channel: ``(value - shift) * scale``, with numbers for each channel."""
+
+    settings: PictureSettings
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of values of a row."""
+        return self.settings.count
 
     @cached_property
     def shift_by_column(self) -> NDArray[np.float64] | None:
-        """The shift of each column, shape (count,); None for 0. Only to be read."""
-        return np.repeat(self.shift, self.height * self.width) if any(self.shift) else None
+        """The shift of each column, shape (count,); None for 0. Read-only."""
+        return np.repeat(self.shift, self.settings.height * self.settings.width) if any(self.shift) else None
 
     @cached_property
     def scale_by_column(self) -> NDArray[np.float64]:
-        """The scale of each column, shape (count,). Only to be read."""
-        return np.repeat(self.scale, self.height * self.width)
+        """The scale of each column, shape (count,). Read-only."""
+        return np.repeat(self.scale, self.settings.height * self.settings.width)
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""
-        return {
-            "operation": "picture",
-            "height": self.height,
-            "width": self.width,
-            "channels": self.channels,
-            "fit": self.fit,
-            "shift": list(self.shift),
-            "scale": list(self.scale),
-            "depth": self.depth,
-        }
+        values = _to_json("picture", self.settings)
+        depth = values.pop("depth")
+        return {**values, "shift": list(self.shift), "scale": list(self.scale), "depth": depth}
 
 
 ColumnOperation = NumberColumn | CategoryColumn | TextColumn
@@ -254,52 +240,41 @@ ColumnOperation = NumberColumn | CategoryColumn | TextColumn
 
 @dataclass(frozen=True)
 class PlainRows:
-    """Rows as `Network.outputs` takes them: uint8 arrays are pixels, all other numbers stay as they are.
+    """Rows as `Network.outputs` takes them: uint8 arrays are pixels, all other numbers stay as they are."""
 
-    Parameters
-    ----------
-    count : int
-        The number of columns.
-    tables : tuple of int
-        The number of rows of each embedding's table, where the rows are `Features` with bags.
-    """
-
-    count: int
-    tables: tuple[int, ...] = ()
+    count: int  # of columns
+    tables: tuple[int, ...] = ()  # the number of rows of each embedding's table, for `Features` with bags
 
 
 Operation = ColumnOperation | ArrayColumns | PictureColumns | PlainRows
 
 
 def operation_from_json(data: Any) -> Operation:
-    """Read one operation; anything else than what `to_json` writes is a ModelFileError."""
+    """Read one operation; anything but what `to_json` writes is a ModelFileError."""
     data = json_fields.mapping(data, "operation")
     kinds = ("scale", "one_hot", "embed", "terms", "scale_array", "picture")
     name = json_fields.choice(data, "operation", kinds)
     if name == "picture":
-        return _picture_from_json(data)
-    if name == "scale":
-        kind = json_fields.choice(data, "kind", ("number", "time"))
-        values = (json_fields.number(data, key) for key in ("fill", "shift", "scale"))
-        return NumberColumn(json_fields.text(data, "column"), kind, *values)
+        return _picture_columns(data)
+    if name == "scale_array":
+        return _array_columns(data)
     if name == "terms":
         return _text_column(data)
-    if name in ("one_hot", "embed"):
-        values_ = json_fields.texts(data, "values", distinct=True)
-        if not values_:
-            raise ModelFileError("the model file is damaged: a category column has no values")
-        return CategoryColumn(json_fields.text(data, "column"), values_, name == "embed")
+    if name == "scale":
+        kind = json_fields.choice(data, "kind", ("number", "time"))
+        numbers = (json_fields.number(data, key) for key in ("fill", "shift", "scale"))
+        return NumberColumn(json_fields.text(data, "column"), kind, *numbers)
+    values = json_fields.texts(data, "values", distinct=True)
+    require(bool(values), "a category column has no values")
+    return CategoryColumn(json_fields.text(data, "column"), values, name == "embed")
+
+
+def _array_columns(data: dict[str, Any]) -> ArrayColumns:
     count = json_fields.whole(data, "columns", 1, _MOST_COLUMNS)
     names = json_fields.texts(data, "names", distinct=True) if "names" in data else ()
-    if len(names) not in (0, count):
-        raise ModelFileError(f"the model file is damaged: {len(names)} names for {count} columns")
-    return ArrayColumns(
-        count,
-        json_fields.flag(data, "pixels"),
-        _per_column(data, "shift", count),
-        _per_column(data, "scale", count),
-        names,
-    )
+    require(len(names) in (0, count), f"{len(names)} names for {count} columns")
+    shift, scale = (_per_column(data, key, count) for key in ("shift", "scale"))
+    return ArrayColumns(count, json_fields.flag(data, "pixels"), shift, scale, names)
 
 
 def _text_column(data: dict[str, Any]) -> TextColumn:
@@ -320,28 +295,25 @@ def _text_column(data: dict[str, Any]) -> TextColumn:
         and bool(column.terms) != bool(column.buckets)
         and len(column.counts) in (0, column.size)
     )
-    if not whole:
-        raise ModelFileError("the model file is damaged: a text column's terms do not agree")
+    require(whole, "a text column's terms do not agree")
     return column
 
 
-def _picture_from_json(data: dict[str, Any]) -> PictureColumns:
+def _picture_columns(data: dict[str, Any]) -> PictureColumns:
     height, width = (json_fields.whole(data, key, 1, MOST_PICTURE_SIDE) for key in ("height", "width"))
     channels = json_fields.whole(data, "channels", 1, 3)
     shift, scale = (tuple(json_fields.numbers(data, key)) for key in ("shift", "scale"))
-    if channels == 2 or not len(shift) == len(scale) == channels:
-        raise ModelFileError("the model file is damaged: its pictures have no channels to be scaled")
+    require(
+        channels != 2 and len(shift) == len(scale) == channels, "its pictures have no channels to be scaled"
+    )
     fit = json_fields.choice(data, "fit", PICTURE_FITS)
-    depth = json_fields.whole(data, "depth", 8, 16) if "depth" in data else 16  # as before it was stored
-    return PictureColumns(height, width, channels, fit, shift, scale, depth)
+    depth = json_fields.whole(data, "depth", 8, 16) if "depth" in data else 16  # of an older file
+    return PictureColumns(PictureSettings(height, width, channels, fit, depth), shift, scale)
 
 
 def _per_column(data: dict[str, Any], key: str, count: int) -> float | NDArray[np.float64]:
     if not isinstance(data.get(key), list):
         return json_fields.number(data, key)
     values = json_fields.numbers(data, key)
-    if len(values) != count:
-        raise ModelFileError(
-            f"the model file is damaged: {key!r} has {len(values)} values for {count} columns"
-        )
+    require(len(values) == count, f"{key!r} has {len(values)} values for {count} columns")
     return np.array(values)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.data.messages import reason
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, DataError
 from nnkit.files import write_whole
@@ -32,35 +33,19 @@ def write_predictions(
     path: Path | None,
     kept: Mapping[str, pa.Array | pa.ChunkedArray] | None = None,
 ) -> int:
-    """Write one row for each prediction.
+    """Write one row for each prediction, and return the number of rows.
 
     Parameters
     ----------
     values : ndarray of shape (samples,) or (samples, columns)
-        Labels, values, or probabilities.
+        Labels, values, or with `proba` probabilities of classes.
     target : TargetEncoder
         Names the columns.
-    proba : bool
-        Whether the values are probabilities of classes.
     path : Path or None
         A .csv, .parquet or .npy file, written whole or not at all; None prints CSV.
     kept : mapping of str to column, optional
-        Columns to write before the predictions by name, such as an id or a picture's path. A prediction whose
-        name is among them becomes ``predicted_NAME``. A .npy file holds the predictions alone.
-
-    Returns
-    -------
-    int
-        The number of rows.
-
-    Raises
-    ------
-    ConfigError
-        If the suffix is none of these, columns are kept in a .npy file, or two would have one name.
-    DataError
-        If a column that is kept has a type that CSV cannot hold.
-    FileError
-        If the file cannot be written.
+        Columns to write before the predictions, such as an id or a picture's path. A prediction with the name
+        of one of them becomes ``predicted_NAME``. A .npy file holds the predictions alone.
     """
     if path is not None:
         check_predictions_file(path)
@@ -82,7 +67,7 @@ def write_predictions(
 
 
 def check_predictions_file(path: Path) -> None:
-    """Raise `ConfigError` where predictions are not written to a file of such a name."""
+    """Raise a ConfigError unless predictions can be written to a file with this suffix."""
     if path.suffix not in _SUFFIXES:
         raise ConfigError(
             f"{path}: predictions are written as {', '.join(_SUFFIXES)}; end the name with one of them"
@@ -92,15 +77,9 @@ def check_predictions_file(path: Path) -> None:
 def prediction_lines(
     values: NDArray, probabilities: NDArray[np.float64] | None, target: TargetEncoder
 ) -> list[str]:
-    """Return a line to read for each prediction: the label and its probability, or a regression's values.
+    """Return a line for each prediction: the label and its probability, or a regression's values.
 
-    Parameters
-    ----------
-    values : ndarray of shape (samples,) or (samples, outputs)
-        Labels or values.
-    probabilities : ndarray of shape (samples, classes) or (samples, labels), or None
-        As `TargetEncoder.probabilities` returns them; None for a regression.
-    target : TargetEncoder
+    The probabilities are those of `TargetEncoder.probabilities`; None for a regression.
     """
     if probabilities is None:
         return [", ".join(f"{value:g}" for value in row) for row in values.reshape(len(values), -1).tolist()]
@@ -125,31 +104,30 @@ def _write_table(table: pa.Table, buffer: io.BytesIO, path: Path | None) -> None
         else:
             csv.write_csv(table, buffer)
     except ArrowException as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"the columns kept cannot be written as CSV: {reason}; write a .parquet") from None
+        why = reason(error)
+        raise DataError(f"the columns kept cannot be written as CSV: {why}; write a .parquet") from None
+
+
+def _names(target: TargetEncoder, proba: bool, count: int) -> list[str]:
+    """Return the names of the columns of predictions."""
+    if proba and target.classes is not None and target.task != "multilabel":
+        return [f"probability_{label}" for label in target.classes.tolist()]
+    if proba and target.labels:
+        return [f"probability_{label}" for label in target.labels]
+    if len(target.names) == count:
+        return [f"probability_{name}" if proba else name for name in target.names]
+    return [f"prediction_{place}" for place in range(count)] if count > 1 else ["prediction"]
 
 
 def _table(
-    values: NDArray,
-    target: TargetEncoder,
-    proba: bool,
-    kept: Mapping[str, pa.Array | pa.ChunkedArray],
+    values: NDArray, target: TargetEncoder, proba: bool, kept: Mapping[str, pa.Array | pa.ChunkedArray]
 ) -> pa.Table:
     from pyarrow import Table, array
 
     from nnkit.data.tables.arrow import arrow_array
 
     columns = values[:, None] if values.ndim == 1 else values
-    if proba and target.classes is not None and target.task != "multilabel":
-        names = [f"probability_{label}" for label in target.classes.tolist()]
-    elif proba and target.labels:
-        names = [f"probability_{label}" for label in target.labels]
-    elif len(target.names) == columns.shape[1]:
-        names = [f"probability_{name}" if proba else name for name in target.names]
-    else:
-        names = (
-            [f"prediction_{i}" for i in range(columns.shape[1])] if columns.shape[1] > 1 else ["prediction"]
-        )
+    names = _names(target, proba, columns.shape[1])
     # Labels may be texts or booleans, which Arrow does not lay out as NumPy does.
     plain = columns.dtype.kind in "iuf"
     arrays = [arrow_array(column) if plain else array(column.tolist()) for column in columns.T]

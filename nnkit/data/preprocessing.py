@@ -1,17 +1,18 @@
-"""Preprocessing: what the training rows say about the columns, and how any rows become a network's inputs."""
+"""Preprocessing: statistics of the training rows' columns, and rows encoded as a network's inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from nnkit.checks import Choice
 from nnkit.data import json_fields
 from nnkit.data.arrays.encoding import encode_array, fit_array
+from nnkit.data.json_fields import require
 from nnkit.data.operations import (
     ArrayColumns,
     CategoryColumn,
@@ -19,12 +20,14 @@ from nnkit.data.operations import (
     NumberColumn,
     Operation,
     PictureColumns,
+    PictureSettings,
     PlainRows,
+    Rows,
     TextColumn,
     operation_from_json,
 )
-from nnkit.data.pictures.columns import Pictures, PictureSettings, encode_pictures, fit_pictures, settings_of
-from nnkit.errors import ConfigError, DataError, ModelFileError
+from nnkit.data.pictures.columns import Pictures, encode_pictures, fit_pictures
+from nnkit.errors import ConfigError, DataError
 from nnkit.feed.features import Features, features_from
 from nnkit.nn.network import PLAIN
 from nnkit.working import working
@@ -41,6 +44,8 @@ __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
 Scaling = Literal["auto", "standardize", "unit", "none"]
 SCALINGS: tuple[Scaling, ...] = ("auto", "standardize", "unit", "none")
 _DTYPES = ("float32", "float64")
+_MOST_NAMED = 10
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +58,13 @@ class Preprocessor:
         A `NumberColumn`, a `CategoryColumn` or a `TextColumn` for each column of a table, in the table's
         order; or one `ArrayColumns`, one `PictureColumns`, or one `PlainRows`.
     dtype : {"float32", "float64"}
-        In which numbers are stored; pixels stay uint8.
+        The type in which numbers are stored; pixels stay uint8.
     notes : tuple of str
-        Words for the user on what was dropped or filled in.
+        Notes for the user on what was dropped or filled in.
     constant : tuple of str
         Columns of a table that were dropped because they have one value; a saved model does not keep them.
     schema : Schema or None
-        How a table's columns are read; without it, as the operations want them.
+        How a table's columns are read; None reads them as the operations need them.
     """
 
     operations: tuple[Operation, ...]
@@ -74,7 +79,7 @@ class Preprocessor:
         cls,
         features: Any,
         *,
-        rows: NDArray[np.integer] | None = None,
+        rows: Rows = None,
         scaling: str = "auto",
         dtype: DTypeLike = np.float32,
         text: TextOptions | None = None,
@@ -85,12 +90,12 @@ class Preprocessor:
         Parameters
         ----------
         features : array of shape (samples, p), or a table (Arrow, pandas, Polars)
-            The numbers of a table are filled in with the median; texts, categories and booleans become codes;
-            empty and constant columns and identifiers are dropped; free text becomes bags of ids if `text`
-            says how. Or `Pictures`.
+            Missing numbers of a table become the median; texts, categories and booleans become codes; empty
+            and constant columns and identifiers are dropped; free text becomes bags of ids if `text` says
+            how. Or `Pictures`.
         rows : ndarray of integers, optional
-            The training rows; without it, all. Cheaper than to take them out first, and mistakes are then
-            reported with their place in the whole.
+            The training rows; without it, all. This is cheaper than to take them out first, and errors name
+            the row in the whole.
         scaling : {"auto", "standardize", "unit", "none"}
             "standardize" to mean 0 and standard deviation 1, "unit" to between 0 and 1, "none" not at all.
             "auto" divides uint8 pixels by 255 (by 16 where none is larger, as in digits; by 1 where all are 0
@@ -98,7 +103,7 @@ class Preprocessor:
         dtype : numpy dtype
             float32 or float64.
         text : TextOptions, optional
-            How free text is learnt from, by a network that begins with an `Embedding` for each such column.
+            How free text is encoded, for a network that begins with an `Embedding` for each such column.
         categories : {"onehot", "embed"}
             Whether categories are one-hot inputs, or rows of an `Embedding` for each such column.
 
@@ -124,25 +129,20 @@ class Preprocessor:
 
     @working("encoding rows")
     def transform(
-        self,
-        features: Any,
-        rows: NDArray[np.integer] | None = None,
-        *,
-        strict: bool = False,
-        quiet: bool = False,
+        self, features: Any, rows: Rows = None, *, strict: bool = False, quiet: bool = False
     ) -> Features:
         """Encode rows.
 
-        A table's cells are read by the schema. What does not fit, and categories not seen in training, are
-        taken as missing and logged, as a warning where they are more than a tenth of a column.
+        A table's cells are read by the schema. Cells that do not fit, and categories that the training had
+        not, are taken as missing and logged, as a warning where they are more than a tenth of a column.
 
         Parameters
         ----------
         features : array of shape (samples, p), or a table
-            A table's columns are matched by name, in any order, and others are ignored. A model that was
-            trained on an array without names takes a table of as many columns of numbers, in their order. One
-            that was trained on pictures takes paths, Pillow's images, and arrays of shape (samples, height,
-            width) or (samples, height, width, channels); one of a single column of text, a list of texts.
+            A table's columns are matched by name, in any order, and others are ignored. A model trained on
+            an array without names takes a table of as many columns of numbers, in their order. A model of
+            pictures takes paths, Pillow's images, and arrays of shape (samples, height, width) or (samples,
+            height, width, channels); a model of a single column of text takes a list of texts.
         rows : ndarray of integers, optional
             The rows to encode; without it, all.
         strict : bool
@@ -157,9 +157,9 @@ class Preprocessor:
         """
         dtype = np.dtype(self.dtype)
         if isinstance(self._first, PictureColumns):
-            from nnkit.data.pictures.inputs import as_pictures
+            from nnkit.data.pictures.sources import as_pictures
 
-            return encode_pictures(as_pictures(features, settings_of(self._first)), self._first, rows)
+            return encode_pictures(as_pictures(features, self._first.settings), self._first, rows)
         if isinstance(features, Pictures):
             raise DataError("the model was not trained on pictures")
         if isinstance(self._first, PlainRows):
@@ -168,19 +168,24 @@ class Preprocessor:
         texts = _texts_of(features)
         if texts is not None:
             features = self.table_of_texts(texts)
-        array = self._array
-        if isinstance(features, np.ndarray):
-            if array is None:
-                wanted = ", ".join(repr(name) for name in (self.input_names or ())[:10])
-                raise DataError(
-                    f"the model was trained on a table with named columns ({wanted}), not on an array"
-                )
-            return encode_array(features, array, rows, dtype)
+        if not isinstance(features, np.ndarray):
+            return self._transform_table(features, rows, dtype, strict, quiet)
+        if self._array is None:
+            wanted = _quoted(self.input_names or ())
+            raise DataError(
+                f"the model was trained on a table with named columns ({wanted}), not on an array"
+            )
+        return encode_array(features, self._array, rows, dtype)
+
+    def _transform_table(
+        self, features: Any, rows: Rows, dtype: np.dtype, strict: bool, quiet: bool
+    ) -> Features:
         from nnkit.data.tables.encoding import check_present, encode_table, table_as_array
         from nnkit.data.tables.frames import as_table
-        from nnkit.data.tables.reading import read_columns, tell, was_read
+        from nnkit.data.tables.reading import read_columns, report_misfits, was_read
 
         table: pa.Table = as_table(features)
+        array = self._array
         if array is not None:
             return encode_array(table_as_array(table, array.count, array.names), array, rows, dtype)
         schema = self.schema or _schema_of(self.operations)
@@ -190,7 +195,7 @@ class Preprocessor:
             table, misfits = read_columns(table, schema, self.input_names or ())
         encoded, unseen = encode_table(table, cast("Sequence[ColumnOperation]", self.operations), rows, dtype)
         if not quiet:
-            tell([*misfits, *unseen], strict)
+            report_misfits([*misfits, *unseen], strict)
         return encoded
 
     @property
@@ -201,26 +206,31 @@ class Preprocessor:
     def _first(self) -> Operation:
         return self.operations[0]
 
+    def _of_kind(self, kind: type[_Kind]) -> tuple[_Kind, ...]:
+        return tuple(operation for operation in self.operations if isinstance(operation, kind))
+
+    @property
+    def _one_hot(self) -> tuple[CategoryColumn, ...]:
+        return tuple(category for category in self._of_kind(CategoryColumn) if not category.embedded)
+
     @property
     def pictures(self) -> PictureSettings | None:
-        """What pictures are made into; None where it does not want pictures."""
-        return settings_of(self._first) if isinstance(self._first, PictureColumns) else None
+        """The settings of pictures; None for a model without pictures."""
+        return self._first.settings if isinstance(self._first, PictureColumns) else None
 
     @property
     def input_names(self) -> tuple[str, ...] | None:
-        """The columns it wants of a table, by name; None where it wants pictures or unnamed columns."""
+        """The names of the columns to take from a table; None for pictures or unnamed columns."""
         if isinstance(self._first, ArrayColumns):
             return self._first.names or None
         if isinstance(self._first, PictureColumns | PlainRows):
             return None
-        return tuple(
-            operation.column for operation in self.operations if isinstance(operation, ColumnOperation)
-        )
+        return _columns_of(self.operations)
 
     @property
     def text_columns(self) -> tuple[TextColumn, ...]:
         """The columns of text."""
-        return tuple(operation for operation in self.operations if isinstance(operation, TextColumn))
+        return self._of_kind(TextColumn)
 
     def table_of_texts(self, texts: Sequence[str]) -> pa.Table:
         """Return texts as the table that a model of one column of text takes.
@@ -228,95 +238,71 @@ class Preprocessor:
         Raises
         ------
         DataError
-            If the model takes other columns too, or none of text.
+            If the model has other columns too, or none of text.
         """
         import pyarrow as pa
 
-        names = self.input_names or ()
-        texts_wanted = ", ".join(repr(column.column) for column in self.text_columns[:10])
-        if not texts_wanted:
+        columns = _columns_of(self.text_columns)
+        if not columns:
             raise DataError("the model has no columns of text: give rows such as it was trained on")
-        if len(self.text_columns) > 1:
-            raise DataError(f"the model has several columns of text ({texts_wanted}): give a table with them")
-        [column] = self.text_columns
+        if len(columns) > 1:
+            raise DataError(
+                f"the model has several columns of text ({_quoted(columns)}): give a table with them"
+            )
+        names = self.input_names or ()
         if len(names) > 1:
-            others = ", ".join(repr(name) for name in names[:10] if name != column.column)
+            others = _quoted([name for name in names[:_MOST_NAMED] if name not in columns])
             raise DataError(f"the model takes other columns beside the text ({others}): give a table of all")
         try:
-            return pa.table({column.column: pa.array(texts, pa.string())})
+            return pa.table({columns[0]: pa.array(texts, pa.string())})
         except UnicodeEncodeError:
-            raise DataError("a text is not UTF-8: mend its bytes, or the terminal's encoding") from None
+            raise DataError("a text is not UTF-8: correct its bytes, or the terminal's encoding") from None
 
     @property
     def embedded(self) -> tuple[TextColumn | CategoryColumn, ...]:
         """The columns that become bags of ids, in the order of their embeddings."""
-        return tuple(
-            operation
-            for operation in self.operations
-            if isinstance(operation, TextColumn)
-            or (isinstance(operation, CategoryColumn) and operation.embedded)
-        )
+        columns = (op for op in self.operations if isinstance(op, TextColumn | CategoryColumn))
+        return tuple(op for op in columns if isinstance(op, TextColumn) or op.embedded)
 
     @property
     def embedding_sizes(self) -> tuple[int, ...]:
         """The number of rows of each embedding's table."""
         if isinstance(self._first, PlainRows):
             return self._first.tables
-        return tuple(
-            operation.size if isinstance(operation, TextColumn) else operation.places
-            for operation in self.embedded
-        )
-
-    @property
-    def _one_hot(self) -> tuple[CategoryColumn, ...]:
-        return tuple(
-            operation
-            for operation in self.operations
-            if isinstance(operation, CategoryColumn) and not operation.embedded
-        )
+        return tuple(op.size if isinstance(op, TextColumn) else op.places for op in self.embedded)
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """The columns that rows are stored in, by name: those of numbers, then those of category codes."""
+        """The names of the columns in which rows are stored: numbers, then category codes."""
         if self.input_names is None:
             return ()
-        numbers = [operation.column for operation in self.operations if isinstance(operation, NumberColumn)]
-        return (*numbers, *(operation.column for operation in self._one_hot))
+        return _columns_of((*self._of_kind(NumberColumn), *self._one_hot))
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """A name for each of the network's inputs, in their order: the numbers, then the one-hot places."""
-        if isinstance(self._first, PlainRows):
-            return tuple(str(column) for column in range(self._first.count))
-        array = self._array
-        if array is not None:
-            return array.names or tuple(str(column) for column in range(array.count))
-        if isinstance(self._first, PictureColumns):
-            channels = ("red", "green", "blue") if self._first.channels == 3 else ("grey",)
-            pixels = [f"{y},{x}" for y, x in np.ndindex(self._first.height, self._first.width)]
+        first = self._first
+        if isinstance(first, PictureColumns):
+            channels = ("red", "green", "blue") if first.settings.channels == 3 else ("grey",)
+            pixels = [f"{y},{x}" for y, x in np.ndindex(first.settings.height, first.settings.width)]
             return tuple(f"{channel} {pixel}" for channel in channels for pixel in pixels)
-        numbers = [operation.column for operation in self.operations if isinstance(operation, NumberColumn)]
-        places = [
-            f"{operation.column}={value}"
-            for operation in self._one_hot
-            for value in (*operation.values, "(other)")
-        ]
-        return (*numbers, *places)
+        if isinstance(first, ArrayColumns | PlainRows):
+            names = first.names if isinstance(first, ArrayColumns) else ()
+            return names or tuple(str(column) for column in range(first.count))
+        places = (f"{op.column}={value}" for op in self._one_hot for value in (*op.values, "(other)"))
+        return (*_columns_of(self._of_kind(NumberColumn)), *places)
 
     @property
     def width(self) -> int:
-        """The number of the network's inputs, without what its embeddings add."""
+        """The number of the network's inputs, without those that its embeddings add."""
         first = self._first
         if isinstance(first, ArrayColumns | PictureColumns | PlainRows):
             return first.count
-        numbers = sum(isinstance(operation, NumberColumn) for operation in self.operations)
-        return numbers + sum(operation.places for operation in self._one_hot)
+        return len(self._of_kind(NumberColumn)) + sum(op.places for op in self._one_hot)
 
     def to_json(self) -> dict[str, Any] | str:
-        """Return all of it as JSON values; plain rows follow from the network."""
-        operations = [
-            operation.to_json() for operation in self.operations if not isinstance(operation, PlainRows)
-        ]
+        """Return all fields as JSON values; plain rows follow from the network."""
+        operations = [op.to_json() for op in self.operations if not isinstance(op, PlainRows)]
         if not operations:
             return PLAIN
         schema = {} if self.schema is None else {"schema": self.schema.to_json()}
@@ -327,32 +313,39 @@ class Preprocessor:
         """Read what `to_json` wrote; anything else is a ModelFileError."""
         data = json_fields.mapping(data, "preprocessing")
         operations = tuple(operation_from_json(item) for item in json_fields.sequence(data, "operations"))
-        columns = [operation.column for operation in operations if isinstance(operation, ColumnOperation)]
-        arrays = len(operations) - len(columns)
-        if not operations or len(set(columns)) < len(columns) or (arrays and len(operations) > 1):
-            raise ModelFileError(
-                "the model file is damaged: its preprocessing names no columns, or one twice"
-            )
+        columns = _columns_of(operations)
+        tabular = len(columns) == len(operations) and len(set(columns)) == len(columns)
+        fits = bool(operations) and (tabular or len(operations) == 1)
+        require(fits, "its preprocessing names no columns, or one twice")
         dtype = json_fields.choice(data, "dtype", _DTYPES)
         schema = _schema_from_json(data, operations) if columns else None
         return cls(operations, dtype, json_fields.texts(data, "notes"), schema=schema)
 
 
+def _columns_of(operations: Sequence[Operation]) -> tuple[str, ...]:
+    """Return the names of the columns of a table that operations take."""
+    return tuple(operation.column for operation in operations if isinstance(operation, ColumnOperation))
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:_MOST_NAMED]))
+
+
 def _schema_from_json(data: dict[str, Any], operations: Sequence[Operation]) -> Schema:
-    """Return the schema; of a model that was written without one, what its operations say."""
+    """Return the schema; for an older model without one, the schema that its operations need."""
     from nnkit.data.tables.schema import Schema
 
     if "schema" not in data:
         return _schema_of(operations)
     schema = Schema.from_json(data["schema"])
-    names = {operation.column for operation in operations if isinstance(operation, ColumnOperation)}
-    if not names <= schema.by_name.keys():
-        raise ModelFileError("the model file is damaged: its schema lacks a column that is encoded")
+    require(
+        set(_columns_of(operations)) <= schema.by_name.keys(), "its schema lacks a column that is encoded"
+    )
     return schema
 
 
 def _schema_of(operations: Sequence[Operation]) -> Schema:
-    """Return how the columns are read that operations want: as whatever they want."""
+    """Return the schema by which columns are read as operations need them."""
     from nnkit.data.tables.dates import ISO
     from nnkit.data.tables.schema import Column, Schema
 
@@ -361,17 +354,20 @@ def _schema_of(operations: Sequence[Operation]) -> Schema:
         if isinstance(operation, NumberColumn):
             is_date = operation.kind == "time"
             columns.append(
-                Column(operation.column, "date" if is_date else "number", pattern=ISO if is_date else "")
+                Column(operation.column, "date", pattern=ISO)
+                if is_date
+                else Column(operation.column, "number")
             )
         elif isinstance(operation, CategoryColumn | TextColumn):
-            kind: Literal["text", "category"] = "text" if isinstance(operation, TextColumn) else "category"
-            columns.append(Column(operation.column, kind))
+            columns.append(
+                Column(operation.column, "text" if isinstance(operation, TextColumn) else "category")
+            )
     # Columns without names were called by their numbers.
     return Schema(tuple(columns), named=not all(column.name.isdigit() for column in columns))
 
 
 def _texts_of(features: Any) -> list[Any] | None:
-    """Return texts that stand by themselves, as a list, a tuple or one column; None where it is not that."""
+    """Return a list, a tuple or one column of texts as a list; None for anything else."""
     if isinstance(features, str):
         raise DataError("a text by itself is not a list of rows: give [text]")
     if getattr(features, "ndim", None) == 1 and hasattr(features, "tolist"):

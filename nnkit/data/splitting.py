@@ -1,4 +1,4 @@
-"""Split rows into a training and a validation share, the same rows for the same seed."""
+"""Split rows into a training and a validation part, the same rows for the same seed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,10 @@ __all__ = ["split_rows"]
 def split_rows(
     count: int, share: float, seed: int, classes: NDArray[np.integer] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw a validation share out of `count` rows.
+    """Draw a validation share, between 0 and 1, of `count` rows; the same seed draws the same rows.
 
-    Parameters
-    ----------
-    count : int
-        The number of rows.
-    share : float
-        The part of them that validates, between 0 and 1, both excluded.
-    seed : int
-        The same seed draws the same rows.
-    classes : ndarray of shape (count,), integer codes, optional
-        Each class is then given its part of the validation rows (to within one row), and keeps at least one
-        row for training.
+    With `classes`, integer codes of shape (count,), each class has its share of the validation rows (to
+    within one row), and keeps at least one row for training.
 
     Returns
     -------
@@ -59,11 +50,11 @@ def split_rows(
 
 
 def _stratified(classes: NDArray, wanted: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Return about `wanted` rows, shared out to the classes by largest remainder."""
+    """Draw about `wanted` rows, distributed over the classes by largest remainder."""
     _, codes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     exact = sizes * (wanted / len(classes))
     quota = np.floor(exact).astype(np.int64)
-    # The random second key keeps equal remainders from always favouring the first classes.
+    # The random second key lets equal remainders not always favour the first classes.
     by_remainder = np.lexsort((generator.random(len(sizes)), quota - exact))
     quota[by_remainder[: wanted - int(quota.sum())]] += 1
     quota = np.minimum(quota, sizes - 1)

@@ -1,7 +1,7 @@
-"""What a training's curves show: a loss that stands still, swings or rises, and what was learnt by heart.
+"""Findings of a training's curves: a loss that is flat, oscillates or diverges, and overfitting.
 
-Order: the baseline that losses are measured against, the checks together, each of them. A loss has no scale
-of its own; what it would be for the best constant prediction gives it one.
+Order: the baseline, all checks together, each check. A loss has no scale of its own: it is measured relative
+to that of the best constant prediction, the baseline.
 """
 
 from __future__ import annotations
@@ -15,42 +15,34 @@ from nnkit.training.history import History
 
 __all__ = ["baseline_loss", "check_curves", "diverging_loss"]
 
-# Curves of fewer epochs, or of fewer updates, have no shape yet.
+# With fewer epochs, or fewer updates, a curve has no shape yet.
 _FEWEST_EPOCHS, _FEWEST_UPDATES = 5, 40
-# How much of the baseline a loss must have lost to have moved at all, and to have learnt something: the share
-# of a regression's variance explained, or McFadden's R² (1974) for classes, whose own mark for a good fit
-# is 0.2.
+# Falls of a loss as shares of the baseline: below the first the loss is flat, below the second nothing was
+# learnt. The share is R² of a regression, or McFadden's R² (1974) of classes; he calls 0.2 a good fit.
 _MOVED, _LEARNT = 0.01, 0.05
-# The last third of a curve that still falls at half of its mean pace has not bent: the rate is too small.
+# A curve that still falls at half of its mean pace in the last third is straight: the rate is too small.
 _STRAIGHT, _LITTLE = 0.5, 0.25
-# A rise from one epoch to the next by so much of the baseline is no noise where the loss is an epoch's mean;
-# one epoch in four that rises is a loss that swings. (Measured on sound trainings: at most one in twenty.)
+# A rise by this share of the baseline from one epoch to the next is no noise in an epoch's mean loss. With
+# one epoch in four that rises, the loss oscillates. (Measured on sound trainings: at most one in twenty.)
 _SWING, _SWINGING = 0.03, 0.25
-# At the end so much of the baseline above the least value seen: the loss goes up, not down.
+# A last loss by this share of the baseline above the lowest has diverged.
 _DIVERGED = 0.25
-# How far validation has risen over its least: Prechelt 1998, "Early stopping — but when?", stops at a
-# generalisation loss of 1 to 5 %, to save time; to say that a training failed takes more, and an amount that
-# matters beside the baseline.
+# The rise of the validation loss over its lowest value. Prechelt 1998, "Early stopping — but when?", stops at
+# a generalisation loss of 1 to 5 %, to save time; a training that failed has more, and a rise that matters
+# beside the baseline.
 _GENERALISATION_LOSS, _RISE = 0.10, 0.05
 _OVERFITTED_EPOCHS = 3
 _MOST_TARGETS = 2_000
-# A loss scale that fits overflows about once in 2000 steps, when it is tried a size larger (Micikevicius et
-# al. 2018, "Mixed precision training", arXiv:1710.03740, section 3.2, and the trainers' rule): one step in a
-# hundred is twenty times as often. The halvings from its beginning, 65536, to 1 are no sign of anything.
+# A good loss scale overflows about once in 2000 steps, when it is doubled (Micikevicius et al. 2018, "Mixed
+# precision training", arXiv:1710.03740, section 3.2, and the trainers' rule): one step in a hundred is twenty
+# times as often. The 16 halvings from its initial 65536 to 1 do not count.
 _SKIPPED, _HALVINGS = 0.01, 16
 
 
 def baseline_loss(loss: Loss, targets: NDArray, weights: NDArray | None = None) -> float:
     """Return the mean loss of the best constant prediction: the classes' entropy, half a variance, ...
 
-    Parameters
-    ----------
-    loss : Loss
-        What is learnt with.
-    targets : ndarray
-        Encoded: (samples,) class indices, or (samples, outputs).
-    weights : ndarray of shape (samples,), optional
-        Of the samples.
+    `targets` are encoded: class indices (samples,), or (samples, outputs); `weights` are the samples'.
     """
     shares = np.ones(len(targets)) if weights is None else weights.astype(np.float64)
     shares = shares / max(float(shares.sum()), 1e-300)
@@ -73,18 +65,17 @@ def baseline_loss(loss: Loss, targets: NDArray, weights: NDArray | None = None) 
 
 
 def _least(loss: Loss, column: NDArray, shares: NDArray) -> float:
-    """Return the mean loss of the best constant output, found by looking between the extremes."""
+    """Return the mean loss of the best constant output, by a search between the extremes."""
     from scipy.optimize import minimize_scalar
 
     rows = np.linspace(0, len(column) - 1, min(len(column), _MOST_TARGETS)).astype(np.int64)
     value = loss.value
     assert value is not None
-    some = list(
-        zip(column[rows].tolist(), shares[rows] / max(float(shares[rows].sum()), 1e-300), strict=True)
-    )
+    sampled = column[rows].tolist(), shares[rows] / max(float(shares[rows].sum()), 1e-300)
 
     def mean(output: float) -> float:
-        return sum(share * value(output, target, **loss.constants) for target, share in some)
+        pairs = zip(*sampled, strict=True)
+        return sum(share * value(output, target, **loss.constants) for target, share in pairs)
 
     low, high = float(column.min()), float(column.max())
     if loss.link == "exp":
@@ -96,19 +87,11 @@ def _least(loss: Loss, column: NDArray, shares: NDArray) -> float:
 def check_curves(
     history: History, baseline: float, learning_rate: float, penalised: bool = False
 ) -> list[Finding]:
-    """Return what the curves show.
+    """Return the findings of a training's history, a row for each epoch.
 
-    Parameters
-    ----------
-    history : History
-        With a row an epoch. Of a training with loss scaling it has the columns "loss_scale", at the end of
-        the epoch, and "skipped_steps", how many were so far.
-    baseline : float
-        See `baseline_loss`.
-    learning_rate : float
-        The optimizer's, as it was set.
-    penalised : bool
-        Whether the training loss holds penalties, which no baseline knows; validation then speaks alone.
+    With loss scaling it has the columns "loss_scale", at the end of the epoch, and "skipped_steps", a running
+    count. A `penalised` training loss contains penalties, which the baseline does not: only the validation
+    loss is then judged.
     """
     thrashing = _thrashes(history, learning_rate)
     shaped = _shapes(history, baseline, learning_rate, penalised)
@@ -116,7 +99,7 @@ def check_curves(
 
 
 def _thrashes(history: History, rate: float) -> Finding | None:
-    """Find a loss scale that finds no value to stay at, or has fallen to where it can do nothing."""
+    """Find a loss scale that overflows often, or has fallen to 1, where it has no effect."""
     if "skipped_steps" not in history or "loss_scale" not in history:
         return None
     skipped, scale = int(np.nanmax(history["skipped_steps"])), history["loss_scale"]
@@ -128,22 +111,20 @@ def _thrashes(history: History, rate: float) -> Finding | None:
         "serious",
         f"{skipped:,} of {steps:,} steps were skipped for an overflow ({skipped / max(steps, 1):.1%}); the "
         f"loss scale went from {scale[0]:g} to {scale[-1]:g}",
-        "A skipped step learns nothing, and where the scale is small, small gradients become zeros: the "
-        "numbers span more than fp16 holds.",
+        "A skipped step learns nothing, and with a small scale small gradients become 0: the numbers span a "
+        "wider range than fp16 has.",
         f'Set run.precision = "bf16", or training.learning_rate = {rate / 10:.2g}.',
     )
 
 
 def _shapes(history: History, baseline: float, learning_rate: float, penalised: bool) -> list[Finding]:
-    """Return what the shapes of the losses show."""
+    """Return the findings of the shapes of the losses."""
     if len(history) < _FEWEST_EPOCHS or "loss" not in history or not baseline > 0:
         return []
     training = history["loss"] / baseline
     validation = history["validation_loss"] / baseline if "validation_loss" in history else None
     judged = validation if penalised and validation is not None else training
-    if not np.isfinite(judged).all():
-        return []
-    if int(history["step"][-1]) < _FEWEST_UPDATES:
+    if not np.isfinite(judged).all() or int(history["step"][-1]) < _FEWEST_UPDATES:
         return []
     too_large = _diverged(judged, baseline, learning_rate) or _swings(judged, learning_rate)
     if too_large is not None:
@@ -155,24 +136,24 @@ def _shapes(history: History, baseline: float, learning_rate: float, penalised: 
 
 def _diverged(loss: NDArray, baseline: float, rate: float) -> Finding | None:
     least = int(np.argmin(loss))
-    # A first loss may be high, from weights as they are drawn, and then falls.
+    # A high loss alone is no divergence, since it may begin high and fall: some rise is required, too.
     worse = loss[-1] > 1 + _DIVERGED and bool(np.any(np.diff(loss) > _SWING))
     if loss[-1] - loss[least] < _DIVERGED and not worse:
         return None
-    fell = f"from {loss[least] * baseline:.4g} in epoch {least + 1}"
-    then = fell if least < len(loss) - 1 else "as high as ever"
+    risen = f"up from {loss[least] * baseline:.4g} in epoch {least + 1}"
+    then = risen if least < len(loss) - 1 else "its lowest value"
     beside = f"; the best constant prediction has {baseline:.4g}" if worse else ""
     seen = f"the training loss is {loss[-1] * baseline:.4g} at the end, {then}{beside}"
     return diverging_loss(seen, rate)
 
 
 def diverging_loss(seen: str, rate: float) -> Finding:
-    """Return the finding that a loss rises, or became infinite, as it was seen."""
+    """Return the finding that a loss rises, or became infinite."""
     return Finding(
         "diverging_loss",
         "serious",
         seen,
-        f"At a rate of {rate:g} each step overshoots and leaves the weights worse than it found them.",
+        f"At a rate of {rate:g} each step overshoots and makes the weights worse.",
         f"Set training.learning_rate = {rate / 10:.2g} (nnkit tune-rate finds one), or "
         "training.clip_norm = 1.0.",
     )
@@ -188,13 +169,13 @@ def _swings(loss: NDArray, rate: float) -> Finding | None:
         "serious",
         f"the training loss rose in {int(rises.sum())} of {len(changes)} epochs, by up to "
         f"{float(changes.max()):.0%} of the best constant prediction's",
-        f"At a rate of {rate:g} steps jump across the valley that they should go down.",
+        f"At a rate of {rate:g} steps jump across the minimum.",
         f"Set training.learning_rate = {rate / 10:.2g}, or a larger training.batch_size.",
     )
 
 
 def _flat(loss: NDArray, baseline: float, rate: float) -> Finding | None:
-    """Find a loss that has not moved, or falls so slowly that it is still a straight line."""
+    """Find a loss that has not moved, or falls slowly in a straight line."""
     fallen = float(loss[0] - loss[-1])
     third = max(1, len(loss) // 3)
     late = float(loss[-1 - third] - loss[-1]) / third
@@ -202,14 +183,12 @@ def _flat(loss: NDArray, baseline: float, rate: float) -> Finding | None:
     high = loss[-1] > 1 - _LITTLE
     if not (high and (fallen < _MOVED or (straight and (fallen < _LITTLE or loss[-1] > 1)))):
         return None
-    beside = f"the best constant prediction has {baseline:.4g}"
-    seen = f"the training loss went from {loss[0] * baseline:.4g} to {loss[-1] * baseline:.4g} in "
     return Finding(
         "flat_loss",
         "serious",
-        f"{seen}{len(loss)} epochs; {beside}",
-        f"Steps at a rate of {rate:g} are too small to get anywhere, or the features hold nothing about "
-        "the target.",
+        f"the training loss went from {loss[0] * baseline:.4g} to {loss[-1] * baseline:.4g} in {len(loss)} "
+        f"epochs; the best constant prediction has {baseline:.4g}",
+        f"Steps at a rate of {rate:g} are too small, or the features carry no information about the target.",
         f"Set training.learning_rate = {rate * 10:.2g} or larger (nnkit tune-rate finds one).",
     )
 
@@ -223,8 +202,8 @@ def _underfitted(loss: NDArray, validation: NDArray | None, baseline: float) -> 
         "serious",
         f"the training loss is {loss[-1] * baseline:.4g}{both} at the end, where the best constant "
         f"prediction has {baseline:.4g}",
-        "The network has learnt next to nothing, on its own rows too: it is too small for the task, was "
-        "not trained long enough, or the features do not tell.",
+        "The network has hardly learnt, on its training rows too: it is too small for the task, was not "
+        "trained long enough, or the features carry no information.",
         "Try model.hidden = [256, 128] or wider, more training.epochs, or other features.",
     )
 
@@ -246,7 +225,7 @@ def _overfitted(training: NDArray, validation: NDArray, history: History, baseli
         "notice",
         f"since epoch {int(history['epoch'][best])} the validation loss has risen by {relative:.0%} "
         f"({values}) while the training loss fell ({falls})",
-        "What is learnt since then is learnt by heart and does not hold for other rows.",
+        "Since then the network memorises its training rows, which does not help with others.",
         f"Set training.early_stopping = {max(3, min(10, since))}, model.dropout = 0.3 or "
         "training.weight_decay = 0.01, or give more rows.",
     )

@@ -1,8 +1,7 @@
-"""What is wrong with the rows: found before training, on a sample of them that is the same each time.
+"""Findings of the rows, before training, on a sample that is the same each time.
 
-Order: the checks together, the sample, the checks of columns, of the classes, of rows in both shares.
-Pictures are not looked at pixel by pixel, nor texts and sparse rows column by column: their rows alone are
-compared.
+Order: the checks together, the sample, the checks of columns, of the classes, of rows in both shares. The
+pixels of pictures, texts and sparse columns are not checked one by one: only whole rows are compared.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from nnkit.feed.features import Features
 
 __all__ = ["check_data", "sample_rows"]
 
-# Of columns a sample of rows is read: so many fix a share to within two percent (binomial, two deviations).
+# The sample of rows: with 2,000 a share is known within two percent (binomial, two standard deviations).
 _SAMPLE = 2_000
-# Rows compared between the shares; the first are held in memory.
+# Rows compared between training and validation; the first are held in memory.
 _MOST_COMPARED, _MOST_HELD_OUT = 20_000, 2_000
 _MOST_BYTES = 2**26  # of rows that may lie on a disk
 _MOST_COLUMNS = 2_000  # looked at one by one; of more, as many evenly spread
@@ -31,15 +30,15 @@ _MOST_NAMED = 3  # in a message
 # features' variances differ (LeCun et al. 1998, "Efficient BackProp", sections 4.3 and 5): two orders of
 # magnitude in scale make that ten thousand.
 _SCALE_RATIO = 100.0
-# Initial weights suit inputs of about unit variance (Glorot and Bengio 2010; He et al. 2015); so much larger
-# ones begin with outputs, and a loss, that many times too large.
+# Initial weights suit inputs of about unit variance (Glorot and Bengio 2010; He et al. 2015); with inputs 100
+# times as large, outputs and loss begin 100 times too large.
 _LARGE_SCALE = 100.0
-# |correlation| of two columns that are the same but for their unit: float32 has seven digits. The closest
-# pair in the built-in data that is not the same, radius and perimeter of breast_cancer, has 0.9979.
+# |correlation| of two columns that differ in their unit only: float32 has seven digits. The closest different
+# pair in the built-in data, radius and perimeter of breast_cancer, has 0.9979.
 _SAME = 1 - 1e-6
-# A feature alone that decides nearly all of the classes, or ranks nearly all of the values: "surprisingly
+# The strength of a feature that alone decides nearly all classes, or ranks nearly all values: "surprisingly
 # strong" single features are how leaks are found (Kaufman et al. 2012, "Leakage in data mining", section
-# 5). The strongest of the sound built-in data: 0.91 in iris, and of regressions 0.68.
+# 5). The strongest in the built-in data, which have no leaks: 0.91 in iris, and of regressions 0.68.
 _LEAK = 0.98
 _LEAK_RANK = 0.998
 _FEWEST_LEAK_ROWS = 40  # two rows in a class tell nothing
@@ -47,12 +46,12 @@ _FEWEST_LEAK_ROWS = 40  # two rows in a class tell nothing
 # (Alcalá-Fdez et al. 2011), and Google's machine-learning guide calls less than 1 % extreme.
 _IMBALANCE, _EXTREME_IMBALANCE = 9.0, 99.0
 _FEWEST_OF_CLASS = 100  # rows; with fewer in all, ratios are chance
-# Where a tenth of CIFAR-100's test pictures had a twin among those to train on, published errors had been
-# 9 to 14 % too low (Barz and Denzler 2020, "Do we train on test data?", arXiv:1902.00423).
+# A tenth of CIFAR-100's test pictures had a duplicate among those to train on, and published errors were 9 to
+# 14 % too low (Barz and Denzler 2020, "Do we train on test data?", arXiv:1902.00423).
 _SHARED = 0.10
-# Rows that come more than once anyway, as short messages do, are so in both shares: what counts is by how
-# much validation rows have twins more often than those to train on, unless there are so many that they must
-# have been copied. (Measured: 14 % in SMS spam, and as many within its training rows.)
+# Rows that repeat anyway, as short messages do, repeat in both shares: what counts is how much more often
+# validation rows have duplicates than training rows, unless there are so many that they must have been
+# copied. (Measured: 14 % in SMS spam, and as many within its training rows.)
 _COPIED = 0.30
 
 
@@ -65,7 +64,7 @@ def check_data(
     classes: Sequence[str] | None = None,
     constant: Sequence[str] = (),
 ) -> list[Finding]:
-    """Return what a sample of the rows shows.
+    """Return the findings of a sample of the rows.
 
     Parameters
     ----------
@@ -74,23 +73,26 @@ def check_data(
     validation : (Features, targets), optional
         Those held out.
     names : sequence of str
-        Of the columns of numbers, then of those of codes.
+        The names of the columns of numbers, then of those of codes.
     scaled : bool
-        Whether features were brought to one scale.
+        Whether the features were scaled.
     classes : sequence of str, optional
-        The labels, in a classification where no class weights were given.
+        The labels, in a classification without class weights.
     constant : sequence of str
-        Columns that have one value, and were left out before.
+        Columns with one value, which the preprocessing has left out.
     """
     rows = sample_rows(len(features), _SAMPLE)
-    found = _left_out(constant, len(features))
-    columns = features.dense.shape[1] > 0 or features.codes is not None
-    if columns and features.picture is None and len(features) > 1:
+    found = []
+    if constant:
+        named, keys = _listed(list(map(repr, constant))), _listed([f'"{name}"' for name in constant], "...")
+        change = f"Set data.drop = [{keys}] if that is intended; else correct the file."
+        found.append(_constant(named, len(constant), len(features), ", and is left out", change))
+    by_column = features.picture is None and len(features) > 1
+    if (features.dense.shape[1] > 0 or features.codes is not None) and (by_column or not scaled):
         table = _Table(features.take(rows), names)
         found += [] if scaled else _scales(table, features)
-        found += [*_constant(table), *_duplicated(table), *_leaks(table, targets[rows])]
-    elif columns and not scaled:
-        found += _scales(_Table(features.take(rows), names), features)
+        if by_column:
+            found += [*_constants(table), *_duplicated(table), *_leaks(table, targets[rows])]
     if classes is not None:
         found += _imbalance(targets, classes)
     if validation is not None:
@@ -102,9 +104,10 @@ def check_data(
 
 
 def sample_rows(count: int, most: int) -> NDArray[np.int64]:
-    """Return up to so many row numbers, ascending: one drawn from each of equal stretches, always the same.
+    """Return at most `most` row numbers, ascending: one from each of equal stretches, always the same.
 
-    Stretches keep a data set sorted by class in proportion, and the draw within them one with a period.
+    With stretches, a data set sorted by class keeps its proportions; with a random row from each, a periodic
+    one does.
     """
     if count <= most:
         return np.arange(count, dtype=np.int64)
@@ -139,16 +142,23 @@ class _Table:
         return name if name.startswith("column ") else repr(name)
 
     def listed(self, columns: Sequence[int]) -> str:
-        shown = ", ".join(self.name(column) for column in columns[:_MOST_NAMED])
-        more = len(columns) - _MOST_NAMED
-        return shown if more <= 0 else f"{shown} and {more} more"
+        return _listed([self.name(column) for column in columns])
+
+
+def _listed(names: Sequence[str], more: str = "") -> str:
+    """Return the first names, and how many more there are."""
+    shown = ", ".join(names[:_MOST_NAMED])
+    rest = len(names) - _MOST_NAMED
+    if rest <= 0:
+        return shown
+    return f"{shown}, {more}" if more else f"{shown} and {rest} more"
 
 
 def _drop(table: _Table, columns: Sequence[int]) -> str:
     """Return the setting that leaves columns out."""
-    keys = [table.name(column).removeprefix("column ") for column in columns[:_MOST_NAMED]]
+    keys = [table.name(column).removeprefix("column ") for column in columns]
     keys = [f'"{key[1:-1]}"' if key[:1] in "'\"" else key for key in keys]
-    return f"data.drop = [{', '.join(keys)}{', ...' if len(columns) > _MOST_NAMED else ''}]"
+    return f"data.drop = [{_listed(keys, '...')}]"
 
 
 # --- columns ---
@@ -178,45 +188,23 @@ def _scales(table: _Table, features: Features) -> list[Finding]:
     return [Finding("unscaled_features", "serious", seen, why, 'Set data.scaling = "standardize".')]
 
 
-def _constant(table: _Table) -> list[Finding]:
+def _constants(table: _Table) -> list[Finding]:
     constant = np.flatnonzero(np.ptp(table.values, axis=0) == 0).tolist() if table.all else []
-    if not constant:
-        return []
-    each = "has one value" if len(constant) == 1 else "have one value each"
-    return [
-        Finding(
-            "constant_features",
-            "notice",
-            f"{table.listed(constant)} {each} in {len(table.values):,} rows",
-            "What never changes cannot tell one row from another.",
-            f"Leave them out: {_drop(table, constant)}.",
-        )
-    ]
+    change = f"Leave them out: {_drop(table, constant)}."
+    named = table.listed(constant)
+    return [_constant(named, len(constant), len(table.values), "", change)] if constant else []
 
 
-def _left_out(columns: Sequence[str], rows: int) -> list[Finding]:
-    """Name columns of a table that have one value, of which its network has heard nothing."""
-    if not columns:
-        return []
-    named = ", ".join(map(repr, columns[:_MOST_NAMED]))
-    more = "" if len(columns) <= _MOST_NAMED else f" and {len(columns) - _MOST_NAMED} more"
-    each = "has one value" if len(columns) == 1 else "have one value each"
-    keys = ", ".join([*(f'"{name}"' for name in columns[:_MOST_NAMED]), *(["..."] if more else [])])
-    return [
-        Finding(
-            "constant_features",
-            "notice",
-            f"{named}{more} {each} in {rows:,} rows",
-            "What never changes cannot tell one row from another, and is left out.",
-            f"Set data.drop = [{keys}] where it is meant to be so; else correct the file.",
-        )
-    ]
+def _constant(named: str, count: int, rows: int, left_out: str, change: str) -> Finding:
+    seen = f"{named} {'has one value' if count == 1 else 'have one value each'} in {rows:,} rows"
+    why = f"A constant cannot tell one row from another{left_out}."
+    return Finding("constant_features", "notice", seen, why, change)
 
 
 def _duplicated(table: _Table) -> list[Finding]:
-    """Find columns that are the same but for shift and scale.
+    """Find columns that differ in shift and scale only.
 
-    Equal columns have equal products with any vector: sorted by their product with one, they are neighbours.
+    Equal columns have equal products with a random vector: sorted by them, they are neighbours.
     """
     centred = table.values - table.values.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=0)
@@ -227,32 +215,29 @@ def _duplicated(table: _Table) -> list[Finding]:
     probe = np.random.Generator(np.random.Philox(1)).standard_normal(len(units))
     order = np.argsort(np.abs(probe @ units), kind="stable")
     alike = np.abs(np.einsum("ij,ij->j", units[:, order[:-1]], units[:, order[1:]]))
-    pairs = [
-        sorted((int(varied[order[i]]), int(varied[order[i + 1]]))) for i in np.flatnonzero(alike > _SAME)
-    ]
+    sorted_columns = varied[order].tolist()
+    pairs = sorted(sorted(sorted_columns[i : i + 2]) for i in np.flatnonzero(alike > _SAME))
     if not pairs:
         return []
-    pairs.sort()
-    told = [f"{table.name(second)} repeats {table.name(first)}" for first, second in pairs[:_MOST_NAMED]]
-    more = f" and {len(pairs) - _MOST_NAMED} more" if len(pairs) > _MOST_NAMED else ""
+    repeats = _listed([f"{table.name(second)} repeats {table.name(first)}" for first, second in pairs])
     copies = sorted({second for _, second in pairs})
     return [
         Finding(
             "duplicated_features",
             "notice",
-            f"{', '.join(told)}{more} in all of {len(units):,} rows",
-            "A copy counts one feature twice, and shares out its importance.",
+            f"{repeats} in all of {len(units):,} rows",
+            "A copy counts one feature twice, and its importance is divided between the two.",
             f"Leave it out: {_drop(table, copies)}.",
         )
     ]
 
 
 def _leaks(table: _Table, targets: NDArray) -> list[Finding]:
-    """Find features that alone give the target away; a single feature is what there is to learn from."""
+    """Find features that alone predict the target; not where there is only one."""
     values = table.values
     if table.all < 2 or len(values) < _FEWEST_LEAK_ROWS:
         return []
-    # Ties are broken by chance, not by the order of the file.
+    # Ties are in random order, not in that of the file.
     shuffled = np.random.Generator(np.random.Philox(2)).permutation(len(values))
     order = np.argsort(values[shuffled], axis=0, kind="stable")
     found = []
@@ -265,15 +250,15 @@ def _leaks(table: _Table, targets: NDArray) -> list[Finding]:
         if leaking:
             best = max(leaking, key=lambda column: strength[column])
             how = "its neighbours by this column have the same class" if few else "rank correlation"
-            seen = f"{table.name(best)} alone gives the target away ({how}: {strength[best]:.4f} of 1)"
+            seen = f"{table.name(best)} alone predicts the target ({how}: {strength[best]:.4f} of 1)"
             others = [column for column in leaking if column != best]
             found.append(
                 Finding(
                     "target_leak",
                     "serious",
                     seen + (f"; so does {table.listed(others)}" if others else ""),
-                    "A column that knows the answer is often made from it, and is not there when the model "
-                    "is used.",
+                    "A column that knows the answer is often derived from it, and missing when the model is "
+                    "used.",
                     f"If it is not known beforehand, leave it out: {_drop(table, leaking)}.",
                 )
             )
@@ -281,14 +266,14 @@ def _leaks(table: _Table, targets: NDArray) -> list[Finding]:
 
 
 def _agreement(labels: NDArray, order: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how often neighbours by a column have one class, (columns,): 0 as by chance, 1 always."""
+    """Return how often neighbours by a column have the same class, (columns,): 0 by chance, 1 always."""
     ordered = labels[order]
     agree = np.mean(ordered[1:] == ordered[:-1], axis=0)
     _, counts = np.unique(labels, return_counts=True)
     chance = float(np.sum((counts / len(labels)) ** 2))
     if chance >= 1:
         return np.zeros(order.shape[1])
-    # A leak still changes from class to class: as often as there are classes, less one.
+    # With a leak, neighbours differ only between classes: once less than there are classes.
     changes = (len(counts) - 1) / (len(labels) - 1)
     return np.minimum((agree + changes - chance) / (1 - chance), 1.0)
 
@@ -346,28 +331,27 @@ def _shared_rows(
     known: Counter[bytes] = Counter(
         _keys(features, targets) if whole else _keys(features.take(compared), targets[compared])
     )
-    twins = sum(key in known for key in _keys(held_out.take(tested), held_targets[tested]))
+    duplicates = sum(key in known for key in _keys(held_out.take(tested), held_targets[tested]))
     among = len(features) / len(compared)
-    share = twins / len(tested) * among
+    share = duplicates / len(tested) * among
     repeated = sum(count for count in known.values() if count > 1) / len(compared) * among
     if share < _COPIED and share - repeated < _SHARED:
         return []
-    looked = "" if whole else f", reckoned from {len(compared):,} of them"
+    looked = "" if whole else f", estimated from {len(compared):,} of them"
     return [
         Finding(
             "rows_in_both_shares",
             "serious",
             f"about {min(share, 1.0):.0%} of the validation rows, their targets included, are also among the "
-            f"rows to train on ({twins:,} of {len(tested):,} looked at{looked})",
-            "What the network has seen says nothing about what it has not: the validation figures are too "
-            "good.",
+            f"rows to train on ({duplicates:,} of {len(tested):,} looked at{looked})",
+            "The validation figures are too good: rows that the network was trained on do not test it.",
             "Remove repeated rows before the split, or give data.validation a file of other rows.",
         )
     ]
 
 
 def _keys(features: Features, targets: NDArray) -> list[bytes]:
-    """Return each row as bytes, bags and sparse numbers as a hash; rows without any input are left out."""
+    """Return each row as bytes, with a hash of bags and sparse numbers; not rows without any input."""
     dense = features.dense if features.rows is None else features.dense[features.rows]
     parts = [dense, targets] if features.codes is None else [dense, features.codes, targets]
     ragged = [(bags.starts, _mixed(bags.ids)) for bags in features.bags]
@@ -393,7 +377,7 @@ def _mixed(numbers: NDArray) -> NDArray[np.uint64]:
 
 
 def _sums(starts: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the sum of each row's hashes, modulo 2⁶⁴: the same in whatever order they stand."""
+    """Return the sum of each row's hashes, modulo 2⁶⁴, which does not depend on their order."""
     running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
     return running[starts[1:]] - running[starts[:-1]]
 

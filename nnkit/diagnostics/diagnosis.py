@@ -1,11 +1,10 @@
-"""A training's diagnosis: looks at the network now and then, and says at the end what was seen."""
+"""The diagnosis of a training: looks at the network at intervals, and findings at the end."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.diagnostics.curves import baseline_loss, check_curves, diverging_loss
@@ -13,31 +12,29 @@ from nnkit.diagnostics.findings import Finding
 from nnkit.diagnostics.network import NetworkFigures, Probe, check_network
 from nnkit.errors import DivergenceError
 from nnkit.feed.features import Features
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.class_weights import class_weights
 
 __all__ = ["Diagnosis"]
 
-# Of a training's time, what its looks may take; and seconds, before the first has shown what one takes.
+# The share of a training's time that its looks may take; and the assumed seconds of the first.
 _SHARE, _FIRST_COST = 0.004, 0.002
-# A unit that is 0 on so many rows is dead but for one row in a hundred (0.99²⁵⁶ = 8 %).
+# A unit that is active on one row in a hundred is 0 on all of 256 with a probability of 8 %.
 _FEWEST_ROWS = 256
 
 
 class Diagnosis(Callback):
-    """Watches a training: its curves, and at the reporting interval what its last step has left behind.
+    """Watches a training's curves, and at the reporting interval the network after its last step.
 
-    A look reads the outputs, gradients and weights that are there: no row is computed twice. It is taken
-    where all looks so far come to under half a percent of the time since the training began; then the next
-    step is run alone, so that its update can be measured. In any case there is a look in the middle, where
-    the updates are typical ones, and at the last steps, as many as hold rows enough.
+    A look reads outputs, gradients and weights in the step's buffers: nothing is computed again. It is due
+    while all looks take less than half a percent of the training's time; then the next step is run alone, so
+    that its update can be measured. In any case there is a look in the middle, where updates are typical, and
+    at the last steps, until they have enough rows.
 
     Parameters
     ----------
-    features : Features
-        The training rows, as the trainer is given them.
-    targets : ndarray
-        Encoded.
+    features, targets : Features, ndarray
+        The training rows, encoded.
 
     Attributes
     ----------
@@ -64,34 +61,34 @@ class Diagnosis(Callback):
 
     @property
     def seconds(self) -> float:
-        """What the looks have taken."""
+        """The time of all looks."""
         return self._spent
 
-    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
-        """Forget the training before."""
+    def on_train_begin(self, trainer: Any, status: TrainingStatus) -> None:
+        """Discard the state of an earlier training."""
         self._forget()
         self._probe = Probe(trainer.step, _FEWEST_ROWS)
         self._last_steps = -(-self._target // trainer.step.batch_size)
 
-    def on_step_end(self, trainer: Any, figures: Figures) -> None:
-        """Measure the update since the last look; look at the step, where it is not too soon."""
+    def on_step_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Measure the update since the last look; look at the step if one is due."""
         assert self._probe is not None
         began = time.perf_counter()
-        left = figures.total_steps - figures.step
-        to_middle = figures.total_steps // 2 - figures.step
+        left = status.total_steps - status.step
+        to_middle = status.total_steps // 2 - status.step
         measured = self._step is not None
         if self._step is not None:
-            self._probe.measure_update(figures.step - self._step)
+            self._probe.measure_update(status.step - self._step)
             self._step = None
         if left < self._last_steps:
             if not self._ending:
                 self._probe.forget(updates=False)
             self._ending = True
             self._probe.look()
-        elif not measured and self._is_due(figures, to_middle):
+        elif not measured and self._is_due(status, to_middle):
             self._half_way = self._half_way or to_middle <= 0
             self._probe.look()
-            self._step = figures.step
+            self._step = status.step
         soon = [left - self._last_steps + 1, *([] if self._half_way else [to_middle])]
         self.within = 1 if self._step is not None else max(1, min(soon))
         took = time.perf_counter() - began
@@ -99,38 +96,34 @@ class Diagnosis(Callback):
         if self._step is not None:
             self._cost = 2 * took
 
-    def _is_due(self, figures: Figures, to_middle: int) -> bool:
-        affordable = self._spent + self._cost <= _SHARE * figures.seconds
+    def _is_due(self, status: TrainingStatus, to_middle: int) -> bool:
+        affordable = self._spent + self._cost <= _SHARE * status.seconds
         return affordable or (to_middle <= 0 and not self._half_way)
 
-    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
-        """Take the figures of the looks, where they were at rows enough."""
+    def on_epoch_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Summarise the measurements if they cover enough rows."""
         assert self._probe is not None
         began = time.perf_counter()
-        last = figures.epoch >= figures.epochs or trainer.state.stopped_early
+        last = status.epoch >= status.epochs or trainer.state.stopped_early
         if last and not self._probe.rows:
             self._probe.look()
         enough = self._probe.rows >= self._target
         if enough or (last and not self.figures):
-            self.figures.append(self._probe.figures(figures.epoch, enough))
+            self.figures.append(self._probe.figures(status.epoch, enough))
         self._spent += time.perf_counter() - began
 
-    def on_train_end(self, trainer: Any, figures: Figures) -> None:
-        """Say what was seen."""
-        rate = trainer.optimizer.learning_rate
-        baseline = baseline_loss(trainer.loss, self._targets, self._weights(trainer))
+    def on_train_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Set the findings."""
+        rate, weights = trainer.optimizer.learning_rate, None
+        if (by_class := trainer.settings.class_weight) is not None:
+            weights = class_weights(by_class, self._targets, trainer.network.output_width)
+        baseline = baseline_loss(trainer.loss, self._targets, weights)
         found = check_curves(trainer.history, baseline, rate, bool(trainer.penalty))
         if self.figures:
             found += check_network(self.figures, rate)
         self.findings = found
 
     def diverged(self, error: DivergenceError, rate: float) -> None:
-        """Add that a training ended with numbers that are not finite."""
-        seen = str(error).split(";")[0]
+        """Add the finding of a training that ended with numbers that are not finite."""
         if not any(finding.name == "diverging_loss" for finding in self.findings):
-            self.findings = [diverging_loss(seen, rate), *self.findings]
-
-    def _weights(self, trainer: Any) -> NDArray[np.float64] | None:
-        if trainer.settings.class_weight is None:
-            return None
-        return class_weights(trainer.settings.class_weight, self._targets, trainer.network.output_width)
+            self.findings = [diverging_loss(str(error).split(";")[0], rate), *self.findings]

@@ -1,7 +1,7 @@
-"""What is wrong with a training: findings, those that the settings alone show, and the file that keeps them.
+"""Findings: what is wrong with a training; those of its settings, and the file of a run's findings.
 
-Order: a finding, the checks of settings, reading and writing. The checks of data, of curves and of the
-network's own figures stand in files of their own beside this one.
+Order: a finding, the checks of settings, reading and writing. Data, curves and the network in training have
+their checks in files beside this one.
 """
 
 from __future__ import annotations
@@ -34,40 +34,26 @@ _LARGEST_FILE = 2**26
 # deep feedforward neural networks", sections 3.1 and 4.2. The guides draw the line at three.
 _DEEP = 3
 
-# What an activation can give at all.
+# The range of an activation's outputs.
 _RANGES: Mapping[str, tuple[float, float]] = {
     "sigmoid": (0.0, 1.0),
     "tanh": (-1.0, 1.0),
     "relu": (0.0, math.inf),
     "softplus": (0.0, math.inf),
 }
-# Further out than this share of a target's values lies more than a single mistyped row.
+# A larger share of targets out of range is more than a single mistyped row.
 _OUTSIDE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that keeps a network from learning, or its figures from being believed.
+    """A reason why a network does not learn, or why its figures mislead."""
 
-    Parameters
-    ----------
-    name : str
-        Of the mistake, such as ``overfitting``.
-    severity : {"serious", "notice"}
-        Serious: the training is likely to fail, or its figures to mislead. A notice: worth a look.
-    seen : str
-        What was seen, with the figure.
-    why : str
-        Why that matters, in one sentence.
-    change : str
-        What to change: a setting and a value.
-    """
-
-    name: str
-    severity: Severity
-    seen: str
-    why: str
-    change: str
+    name: str  # of the mistake, such as "overfitting"
+    severity: Severity  # serious: the training is likely to fail, or its figures to mislead
+    seen: str  # the observation, with its figure
+    why: str  # why that matters, in one sentence
+    change: str  # what to change: a setting and a value
 
     def __str__(self) -> str:
         return f"{self.name.replace('_', ' ')}: {self.seen}\n  {self.why} {self.change}"
@@ -78,31 +64,24 @@ class Finding:
 
     @classmethod
     def from_json(cls, value: Any) -> Finding:
-        """Return the finding that `to_json` wrote; raises `ModelFileError` if it is none."""
+        """Return the finding of a JSON object; raises `ModelFileError` if it is none."""
         fields = ("name", "severity", "seen", "why", "change")
         known = isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in fields)
         if not known or value["severity"] not in get_args(Severity):
             raise ModelFileError(f"not a finding: {shown(value)}")
-        # JSON may hold halves of characters, which cannot be written.
+        # JSON may hold lone surrogates, which cannot be written.
         return cls(**{key: value[key].encode("utf-8", "replace").decode() for key in fields})
 
 
 def check_settings(layers: Sequence[Layer], loss: Loss, targets: NDArray | None = None) -> list[Finding]:
-    """Return what the network and its loss show before any row is trained on.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        Of the network.
-    loss : Loss
-        What it is trained with.
-    targets : ndarray, optional
-        Encoded, as the loss reads them.
-    """
-    shown = [layer.activation if layer.activates else "identity" for layer in all_layers(layers)]
-    *hidden, output = shown
-    found = [_deep(hidden), _doubled(output, loss), _out_of_range(output, loss, targets)]
-    found.append(_unfit(loss, targets))
+    """Return the findings of a network's layers, its loss and the encoded targets, before training."""
+    *hidden, output = (layer.activation if layer.activates else "identity" for layer in all_layers(layers))
+    found = (
+        _deep(hidden),
+        _doubled(output, loss),
+        _out_of_range(output, loss, targets),
+        _unfit(loss, targets),
+    )
     return [finding for finding in found if finding is not None]
 
 
@@ -123,17 +102,17 @@ def _deep(hidden: Sequence[str]) -> Finding | None:
 
 
 def _doubled(output: str, loss: Loss) -> Finding | None:
-    """Find an activation before the loss's own link, which takes logits of any size."""
+    """Find an activation before the loss's own link, which expects logits of any size."""
     if loss.link == "identity" or output == "identity":
         return None
     return Finding(
         "doubled_output",
         "serious",
         f"the output layer's {output} comes before the {loss.link} that is part of {loss.name}",
-        f"The loss takes raw outputs: after {output} they are confined, so that probabilities cannot come "
-        "near 0 and 1 and gradients fade."
+        f"The loss expects raw outputs: {output} limits them, so that probabilities cannot come near 0 and 1 "
+        "and gradients fade."
         if loss.link != "exp"
-        else f"The loss takes the logarithm of the rate, which {output} confines.",
+        else f"The loss expects the logarithm of the rate, which {output} limits.",
         'Set model.output = "auto".',
     )
 
@@ -150,15 +129,15 @@ def _out_of_range(output: str, loss: Loss, targets: NDArray | None) -> Finding |
     return Finding(
         "unreachable_targets",
         "serious",
-        f"{outside:.0%} of the targets, as the network learns them (standardised), lie outside what "
-        f"{output} gives, values {within}",
+        f"{outside:.0%} of the targets, as the network learns them (standardised), lie outside the range of "
+        f"{output}, values {within}",
         "No weights can predict them, and where the output is flat there is no gradient.",
         'Set model.output = "auto", which leaves the outputs as they are.',
     )
 
 
 def _unfit(loss: Loss, targets: NDArray | None) -> Finding | None:
-    """Find a target that the loss was not made for, though it can be computed."""
+    """Find a target for which the loss is not meant, though it can be computed."""
     if targets is None or targets.dtype.kind != "f" or not targets.size:
         return None
     if loss.name.startswith("poisson") and targets.min() < 0:
@@ -170,15 +149,14 @@ def _unfit(loss: Loss, targets: NDArray | None) -> Finding | None:
             "A Poisson rate is never negative, so that no output fits those rows.",
             'Set training.loss = "mse", or "huber" where there are outliers.',
         )
-    if loss.link != "identity" or any(len(np.unique(column)) > 2 for column in targets.T):
-        return None
-    if len(targets) <= 2:
+    two_values = len(targets) > 2 and all(len(np.unique(column)) <= 2 for column in targets.T)
+    if loss.link != "identity" or not two_values:
         return None
     return Finding(
         "unfit_loss",
         "serious",
-        f"the target has two values only, and {loss.name} takes them for quantities",
-        "Its gradient fades where a class is predicted wrongly with confidence, and what comes out is no "
+        f"the target has two values only, and {loss.name} treats them as quantities",
+        "Its gradient fades where a class is predicted wrongly with confidence, and the output is no "
         "probability.",
         'Set data.task = "classification" and training.loss = "auto".',
     )
@@ -190,32 +168,20 @@ def _unfit(loss: Loss, targets: NDArray | None) -> Finding | None:
 def write_findings(
     path: str | os.PathLike[str], findings: Iterable[Finding], figures: Iterable[Mapping[str, Any]] = ()
 ) -> None:
-    """Write findings, and the network's figures that they come from, as JSON, whole or not at all.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    findings : iterable of Finding
-        What was found.
-    figures : iterable of mapping
-        As `NetworkFigures.to_json` returns them, one for each epoch that was looked at.
+    """Write findings, and figures as `NetworkFigures.to_json` returns them, as JSON, whole or not at all.
 
     Raises
     ------
     FileError
         If the file cannot be written.
     """
-    content = {
-        "format": _FORMAT,
-        "findings": [finding.to_json() for finding in findings],
-        "figures": list(figures),
-    }
+    found = [finding.to_json() for finding in findings]
+    content = {"format": _FORMAT, "findings": found, "figures": list(figures)}
     write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_findings(path: str | os.PathLike[str]) -> tuple[list[Finding], list[dict[str, Any]]]:
-    """Read what `write_findings` wrote: the findings, and the network's figures.
+    """Read a file of `write_findings`: the findings, and the network's figures.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What a network's own figures show while it trains: dead and saturated units, gradients, sizes of updates.
+"""Findings of the network in training: dead and saturated units, gradients, sizes of updates.
 
-Order: the figures, the probe that takes them, the checks. A probe reads what the training's last steps have
-left in their buffers and changes none of it: the weights are the same bits with it and without.
+Order: the figures, the probe that takes them, the checks. A probe only reads the buffers of the training's
+last steps: the weights are the same bits with it and without.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from nnkit.engine.step import Step
 
 __all__ = ["LayerFigures", "NetworkFigures", "Probe", "check_network"]
 
-# Weights of a layer that are read: so many fix their norm within a percent or two, and a gradient's, whose
-# rows differ more, well enough for thresholds that are powers of ten.
+# Weights of a layer that are read: enough for their norm within a percent or two. The rows of a gradient
+# differ more; for its thresholds, powers of ten, the number is enough too.
 _MOST_WEIGHTS = 2**14
 # With a rate set too high "as much as 40 % of your network can be dead": Stanford's CS231n, "Neural networks
 # part 1". (Measured on sound trainings: at most a seventh, and a quarter where there are 4 to 20 rows.)
 _DEAD = 0.40
 # |tanh| above this, or a sigmoid below 0.005 or above 0.995: a slope of at most 2 % of the steepest. Glorot
-# and Bengio 2010, section 3, call units at ±1 saturated; a layer half of whose outputs are hardly learns.
+# and Bengio 2010, section 3, call units at ±1 saturated; with half of its outputs there a layer learns
+# little.
 _SATURATED_OUTPUT, _SATURATED = 0.99, 0.50
 # From the last layer to the first the gradient should keep its size (Glorot and Bengio 2010, section 4.2.1).
 # Four layers of sigmoids, whose slope is at most a quarter each, leave 4⁻⁴ of it.
 _VANISHING, _EXPLODING = 4.0**-4, 1e3
 # Where outputs grow from layer to layer too, all gradients are alike, and too large beside the weights: a
-# plain step at the usual rate of 0.01 would rewrite them. (Measured on 40 sound trainings on the built-in
-# data by bench/diagnosis.py: at most 1.5 times, and at least 0.09 of the last layer's left in the first.)
+# plain step at the usual rate of 0.01 would replace them. (Measured on 40 sound trainings on the built-in
+# data by bench/diagnosis.py: at most 1.5 times, and in the first layer at least 0.09 of the last one's.)
 _BESIDE_WEIGHTS = 100.0
 # "This ratio should be somewhere around 1e-3": Stanford's CS231n, "Neural networks part 3", on the norm of
 # an update by that of the weights. A hundred times more or ten thousand times less is no longer around it.
@@ -43,77 +44,43 @@ _LARGE_UPDATE, _SMALL_UPDATE = 0.1, 1e-7
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """One layer with parameters, at one moment.
+    """The figures of one layer with parameters, at one moment.
 
-    Parameters
-    ----------
-    name : str
-        As its parameters begin, such as ``layers.0``.
-    activation : str
-    units : int
-    dead : float or None
-        Of a hidden layer of ReLUs: the share of units that are 0 on every row looked at; None where too few
-        were.
-    saturated : float or None
-        Of a hidden layer of sigmoid or tanh: the share of outputs where the slope is next to nothing.
-    gradient_norm, weight_norm : float
-        Of the weights, Euclidean, reckoned from a sample of their rows where they are many; of gradients the
-        root mean square over the looks.
-    update_ratio : float or None
-        The norm of one update by that of the weights, the mean over the looks.
+    Norms are Euclidean, estimated from a sample of the rows of large matrices.
     """
 
-    name: str
+    name: str  # as its parameters begin, such as "layers.0"
     activation: str
     units: int
-    dead: float | None
-    saturated: float | None
-    gradient_norm: float
+    dead: float | None  # of a hidden layer of ReLUs: the share of units that are 0 on every row, if enough
+    saturated: float | None  # of a hidden layer of sigmoid or tanh: the share of outputs with hardly a slope
+    gradient_norm: float  # of the weights, the root mean square over the looks
     weight_norm: float
-    update_ratio: float | None = None
+    update_ratio: float | None = None  # the norm of an update by that of the weights, the mean over the looks
 
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """All layers over some looks at steps of the training.
+    """The figures of all layers over some looks."""
 
-    Parameters
-    ----------
-    epoch : int
-        In which the last one was, counted from 1.
-    rows : int
-        On how many rows outputs were looked at, over all looks.
-    layers : tuple of LayerFigures
-        From the inputs to the outputs.
-    """
-
-    epoch: int
-    rows: int
-    layers: tuple[LayerFigures, ...]
+    epoch: int  # of the last look, from 1
+    rows: int  # whose outputs were read, over all looks
+    layers: tuple[LayerFigures, ...]  # from the inputs to the outputs
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as a JSON object; what is not finite becomes null."""
-        layers = [
-            {
-                key: None if isinstance(value, float) and not np.isfinite(value) else value
-                for key, value in asdict(layer).items()
-            }
-            for layer in self.layers
-        ]
+        """Return the figures as a JSON object; a number that is not finite becomes null."""
+
+        def shown(value: Any) -> Any:
+            return None if isinstance(value, float) and not np.isfinite(value) else value
+
+        layers = [{key: shown(value) for key, value in asdict(layer).items()} for layer in self.layers]
         return {"epoch": self.epoch, "rows": self.rows, "layers": layers}
 
 
 class Probe:
-    """Reads what the training's own steps leave behind: outputs, gradients, weights. It computes no pass.
+    """Reads outputs, gradients and weights of a training's steps, at most `rows` rows of a batch.
 
-    Looks add up until their figures are taken: a unit is dead that gave 0 on every row of them all.
-
-    Parameters
-    ----------
-    step : Step
-        Of the training.
-    rows : int
-        How many rows of a batch are looked at, at most.
+    Looks add up until their figures are taken: a unit is dead if it was 0 on every row of all of them.
     """
 
     def __init__(self, step: Step, rows: int) -> None:
@@ -125,22 +92,19 @@ class Probe:
             for layer in _activated(step.places)
             if step.arena.segment(layer[0].parameter_name("weight")).trains
         ]
-        # Of a large matrix so many rows stand for all of it.
-        self._sampled = [
-            step.arena.backend.from_host(
-                sample_rows(fan_in, max(1, _MOST_WEIGHTS // width_of(place.outputs)))
-            )
-            for place, fan_in in ((place, self._fan_in(place)) for place, _, _ in self._layers)
-        ]
+        self._sampled = []  # rows of each layer's weights
+        for place, _, _ in self._layers:
+            rows_read = sample_rows(self._fan_in(place), max(1, _MOST_WEIGHTS // width_of(place.outputs)))
+            self._sampled.append(step.arena.backend.from_host(rows_read))
         self._before: list[NDArray[np.float64]] | None = None
         self._window: list[_Window] = []
         self.rows = 0
         self.forget()
 
     def look(self) -> None:
-        """Add what the last step left to the figures, and keep the weights for the next one's update.
+        """Add the last step to the figures, and keep the weights to measure the next update.
 
-        A step that a scaled loss made overflow was left out of the training, and is of these too.
+        A step with an overflow, from a scaled loss, is skipped by the training, and so it is here.
         """
         gradients = [
             self._step.last_gradient(place.parameter_name("weight"), sampled)
@@ -169,15 +133,7 @@ class Probe:
         self._before = None
 
     def figures(self, epoch: int, enough: bool = True) -> NetworkFigures:
-        """Return the figures of the looks since the last call.
-
-        Parameters
-        ----------
-        epoch : int
-            The current one.
-        enough : bool
-            Whether the rows are enough to call a unit dead.
-        """
+        """Return the figures of the looks since the last call; without `enough` rows no unit is dead."""
         layers = tuple(
             LayerFigures(
                 place.name,
@@ -196,11 +152,9 @@ class Probe:
         return found
 
     def forget(self, updates: bool = True) -> None:
-        """Begin the figures anew; those of updates only where they are to be forgotten too."""
-        kept = [] if updates else self._window
-        self._window = [_Window(updates=window.updates) for window in kept] or [
-            _Window() for _ in self._layers
-        ]
+        """Discard the looks so far; with ``updates=False`` keep the sizes of their updates."""
+        kept = [[] for _ in self._layers] if updates else [window.updates for window in self._window]
+        self._window = [_Window(updates=sizes) for sizes in kept]
         self.rows = 0
 
     def _fan_in(self, place: Place) -> int:
@@ -213,7 +167,7 @@ class Probe:
         return weights
 
     def _whole(self, layer: int, sampled: NDArray[np.float64]) -> float:
-        """Return the norm of all rows as that of the sampled ones has it."""
+        """Return the norm of all rows, estimated from the sampled ones."""
         fan_in = self._fan_in(self._layers[layer][0])
         return _norm(sampled) * (fan_in / len(sampled)) ** 0.5
 
@@ -225,7 +179,7 @@ def _norm(values: NDArray[np.float64]) -> float:
 
 @dataclass
 class _Window:
-    """What a layer's looks have come to."""
+    """The looks at a layer so far."""
 
     alive: NDArray[np.bool_] | None = None
     saturated: list[float] = field(default_factory=list)
@@ -234,7 +188,7 @@ class _Window:
     weight_norm: float = 0.0
 
     def add(self, activation: str, outputs: NDArray, kept: NDArray | None, share: float) -> None:
-        """Add a hidden layer's outputs: those that dropout kept, divided by the share of them."""
+        """Add a hidden layer's outputs; dropout has divided those that it kept by their share."""
         if activation == "relu":
             alive = outputs.max(axis=0) > 0
             self.alive = alive if self.alive is None else self.alive | alive
@@ -246,9 +200,9 @@ class _Window:
 
 
 def _activated(places: Sequence[Place]) -> Iterator[tuple[Place, str, Place | None]]:
-    """Yield each layer of weights, its activation, and the layer that has its outputs, None at the end.
+    """Yield each layer of weights, its activation, and the layer with its outputs, None at the end.
 
-    An `Activation` may be a layer of its own, after that of the weights.
+    An activation may be a layer of its own, after that of the weights.
     """
     chain = [place for place in leaves(places) if place.layer.activates]
     weighed = [_has_weights(place) for place in chain]
@@ -264,24 +218,12 @@ def _has_weights(place: Place) -> bool:
 
 
 def check_network(looks: Sequence[NetworkFigures], learning_rate: float) -> list[Finding]:
-    """Return what the figures show: of the last look, and the updates over all of them.
-
-    Parameters
-    ----------
-    looks : sequence of NetworkFigures
-        At least one, in their order.
-    learning_rate : float
-        The optimizer's, as it was set.
-    """
+    """Return the findings of the last figures, and of the updates over all of them, at least one."""
     last = looks[-1]
     if not last.layers:  # all are frozen
         return []
-    found = [
-        _dead_units(last, learning_rate),
-        _saturated_units(last, learning_rate),
-        _gradients(last),
-        _updates(looks, learning_rate),
-    ]
+    units = _dead_units(last, learning_rate), _saturated_units(last, learning_rate)
+    found = (*units, _gradients(last), _updates(looks, learning_rate))
     return [finding for finding in found if finding is not None]
 
 
@@ -297,8 +239,8 @@ def _dead_units(figures: NetworkFigures, rate: float) -> Finding | None:
         "dead_relus",
         "serious",
         f"ReLUs that are 0 on all of {figures.rows:,} rows: {_by_layer(shares)} (epoch {figures.epoch})",
-        "Such a unit gives nothing and receives no gradient: it stays dead, and the network is narrower than "
-        "it looks.",
+        "Such a unit outputs nothing and receives no gradient: it stays dead, and the network is narrower "
+        "than it looks.",
         f'Set training.learning_rate = {rate / 10:.2g}, or model.activation = "leaky_relu".',
     )
 
@@ -311,7 +253,7 @@ def _saturated_units(figures: NetworkFigures, rate: float) -> Finding | None:
         "saturated_units",
         "serious",
         f"outputs at the flat ends of their activation: {_by_layer(shares)} (epoch {figures.epoch})",
-        "There the slope is next to nothing, and so is the gradient of all that comes before.",
+        "There the slope is close to 0, and so is the gradient of all layers before.",
         f'Set model.activation = "relu", training.learning_rate = {rate / 10:.2g}, or data.scaling = '
         '"standardize" where it is off.',
     )
@@ -322,13 +264,13 @@ def _gradients(figures: NetworkFigures) -> Finding | None:
     first, last = norms[0][1], norms[-1][1]
     if len(norms) < 2 or not np.isfinite([first, last]).all() or last == 0:
         return None
-    told = f"norm of the gradient in epoch {figures.epoch} by layer: {_by_layer(norms, '.2g')}"
+    seen = f"norm of the gradient in epoch {figures.epoch} by layer: {_by_layer(norms, '.2g')}"
     if first <= _VANISHING * last:
         return Finding(
             "vanishing_gradients",
             "serious",
-            told,
-            "The gradient is lost on its way down, and the first layers stay as they were drawn.",
+            seen,
+            "The gradient is lost on its way back, and the first layers keep their initial weights.",
             'Set model.activation = "relu" and model.initializer = "auto", or fewer layers in model.hidden.',
         )
     beside = max(layer.gradient_norm / max(layer.weight_norm, 1e-300) for layer in figures.layers)
@@ -337,31 +279,31 @@ def _gradients(figures: NetworkFigures) -> Finding | None:
     return Finding(
         "exploding_gradients",
         "serious",
-        f"{told}, up to {beside:,.2g} times the weights'",
-        "The gradient grows from layer to layer: weights are thrown about by each step.",
+        f"{seen}, up to {beside:,.2g} times the weights'",
+        "The gradient grows from layer to layer: each step changes the weights far too much.",
         'Set training.clip_norm = 1.0, and model.initializer = "auto".',
     )
 
 
 def _updates(looks: Sequence[NetworkFigures], rate: float) -> Finding | None:
-    """Judge by the middle one of the looks, for most schedules end at a rate of nearly nothing."""
+    """Judge by the median of the looks, for most schedules end at a rate of nearly 0."""
     measured = [look for look in looks if all(layer.update_ratio is not None for layer in look.layers)]
     if not measured:
         return None
     ordered = sorted(measured, key=lambda look: max(layer.update_ratio or 0.0 for layer in look.layers))
     figures = ordered[len(ordered) // 2]
     ratios = [(layer.name, layer.update_ratio or 0.0) for layer in figures.layers]
-    greatest = max(ratio for _, ratio in ratios)
-    if _SMALL_UPDATE <= greatest <= _LARGE_UPDATE:
+    largest = max(ratio for _, ratio in ratios)
+    if _SMALL_UPDATE <= largest <= _LARGE_UPDATE:
         return None
-    large = greatest > _LARGE_UPDATE
+    large = largest > _LARGE_UPDATE
     return Finding(
         "large_updates" if large else "small_updates",
         "notice",
         f"an update by the size of the weights: {_by_layer(ratios, '.1g')} (after epoch {figures.epoch}); "
         "about 1e-3 is usual",
-        "Each step rewrites what the ones before have learnt."
+        "Each step undoes the ones before."
         if large
-        else "At this pace the weights stay about as they were drawn.",
+        else "The weights hardly move from their initial values.",
         f"Set training.learning_rate = {rate / 10 if large else rate * 10:.2g} (nnkit tune-rate finds one).",
     )

@@ -1,4 +1,4 @@
-"""The learning-rate range test: some hundred steps at rates that rise, and where the loss falls fastest.
+"""The learning-rate range test: some hundred steps at rising rates, and the rate of the lowest loss.
 
 L. N. Smith 2015, "Cyclical learning rates for training neural networks", arXiv:1506.01186, section 3.3.
 """
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RateCurve", "find_rate"]
 
-# An exponential mean of the steps' losses, corrected for its beginning, as fastai's `Learner.lr_find` has it.
-# It lags by ten steps, of which 200 over seven decades make a third of a decade.
+# An exponential mean of the steps' losses, with a correction of its start, as in fastai's `Learner.lr_find`.
+# It lags by ten steps: with 200 steps over seven decades, by a third of a decade.
 _SMOOTHING = 0.9
 _LAG = 10
-# The test ends where the smoothed loss is four times its least, fastai's rule too; half more, and it rises.
+# The test ends where the smoothed loss is four times its lowest, as in fastai; at 1.5 times it has risen.
 _DIVERGED, _RISEN = 3.0, 0.5
-# At the rate where the loss is least it is about to rise: fastai suggests a tenth of it (`minimum`), which
-# leaves the room that a rate wants over a whole training.
+# At the rate of the lowest loss it is about to rise: fastai suggests a tenth of that rate (`minimum`), which
+# leaves room for a whole training.
 _ROOM = 10.0
 _BINS = 16  # lines of the curve as text
 _BAR = 40
@@ -36,64 +36,48 @@ _BAR = 40
 
 @dataclass(frozen=True, eq=False)
 class RateCurve:
-    """What the losses were as the rate rose.
+    """The losses at rising learning rates, arrays of shape (steps,)."""
 
-    Parameters
-    ----------
-    rates : ndarray of shape (steps,)
-        Each step's learning rate, rising geometrically.
-    losses : ndarray of shape (steps,)
-        Each step's own, on its batch before the update.
-    smoothed : ndarray of shape (steps,)
-        Their exponential mean.
-    """
-
-    rates: NDArray[np.float64]
-    losses: NDArray[np.float64]
-    smoothed: NDArray[np.float64]
+    rates: NDArray[np.float64]  # each step's, rising geometrically
+    losses: NDArray[np.float64]  # each step's, on its batch before the update
+    smoothed: NDArray[np.float64]  # their exponential mean
 
     @property
     def least(self) -> float:
-        """The rate at which the smoothed loss is least."""
+        """The rate of the lowest smoothed loss."""
         return float(self.rates[int(np.argmin(self.smoothed))])
 
     @property
     def steepest(self) -> float:
-        """The rate at which the smoothed loss falls fastest by the logarithm of the rate.
+        """The rate at which the smoothed loss falls fastest, by the logarithm of the rate.
 
-        The first steps' mean is of few of them and is left out, as fastai's plot does, which skips ten.
+        The first ten steps are left out, as in fastai's plot: their mean is of few losses.
         """
         least = int(np.argmin(self.smoothed))
         if least - _LAG < 2:
             return float(self.rates[max(least - 1, 0)])
-        # The fall over as many steps as the mean is of, for single ones are noise.
+        # The fall over as many steps as the mean lags, for that of a single one is noise.
         span = min(_LAG, (least - _LAG) // 2)
         falls = self.smoothed[_LAG : least - span + 1] - self.smoothed[_LAG + span : least + 1]
         return float(self.rates[_LAG + int(np.argmax(falls)) + span // 2])
 
     @property
     def suggested(self) -> float:
-        """A tenth of the rate of least loss, to two digits."""
+        """A tenth of the rate of the lowest loss, to two digits."""
         return float(f"{self.least / _ROOM:.1e}")
 
     @property
     def diverged(self) -> bool:
-        """Whether the rates went far enough to see the loss rise."""
+        """Whether the loss rose at the last rates."""
         least = float(self.smoothed.min())
         return bool(self.smoothed[-1] - least > _RISEN * abs(least))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the curve and what follows from it as a JSON object."""
+        """Return the curve and its rates as a JSON object."""
+        names = ("suggested", "steepest", "least", "diverged")
         losses = [value if math.isfinite(value) else None for value in self.losses.tolist()]
-        return {
-            "suggested": self.suggested,
-            "steepest": self.steepest,
-            "least": self.least,
-            "diverged": self.diverged,
-            "rates": self.rates.tolist(),
-            "losses": losses,
-            "smoothed": self.smoothed.tolist(),
-        }
+        curve = {"rates": self.rates.tolist(), "losses": losses, "smoothed": self.smoothed.tolist()}
+        return {**{name: getattr(self, name) for name in names}, **curve}
 
     def lines(self) -> list[str]:
         """Return the curve as lines of text, the losses as bars, and the suggestion."""
@@ -107,8 +91,8 @@ class RateCurve:
             over = " ↑" if value > top else ""
             lines.append(f"{self.rates[place]:>9.2g}  {value:>9.4g}  {'█' * round(share * _BAR)}{over}")
         lines.append(
-            f"the loss is least at {self.least:.2g} and falls fastest at {self.steepest:.2g}; a tenth of the "
-            "former:"
+            f"the loss is lowest at {self.least:.2g} and falls fastest at {self.steepest:.2g}; a tenth of "
+            "the former:"
         )
         lines.append(f"training.learning_rate = {self.suggested:g}")
         if not self.diverged:
@@ -127,20 +111,20 @@ def find_rate(
     steps: int = 200,
     sample_weight: ArrayLike | None = None,
 ) -> RateCurve:
-    """Train at rates that rise geometrically from step to step; the parameters are put back afterwards.
+    """Train at rates that rise geometrically from step to step; the parameters are restored afterwards.
 
     Parameters
     ----------
     trainer : Trainer
-        Its network, loss and optimizer; its schedule and learning rate play no part.
+        With the network, loss and optimizer; its schedule and learning rate are not used.
     X, y, sample_weight
         As `Trainer.fit` takes them.
     batch_size : int
-        As in the training to come: the right rate depends on it.
+        That of the later training: the right rate depends on it.
     lowest, highest : float
         The first and the last rate.
     steps : int
-        At least 10. It ends before the last where the loss has risen to four times its least.
+        At least 10. The test ends earlier where the loss has risen to four times its lowest.
 
     Raises
     ------
@@ -175,7 +159,7 @@ def find_rate(
 
 
 def smooth(losses: list[float]) -> NDArray[np.float64]:
-    """Return the exponential mean of the losses up to each step, corrected for its beginning at zero."""
+    """Return the exponential mean of the losses up to each step, corrected for its start at 0."""
     mean, smoothed = 0.0, []
     for step, loss in enumerate(losses, start=1):
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
@@ -191,7 +175,7 @@ def _losses(
     rates: NDArray[np.float64],
     sample_weight: ArrayLike | None,
 ) -> list[float]:
-    """Return each step's loss, as far as they stay finite and near the least of them."""
+    """Return each step's loss, until one is not finite or far above the lowest."""
     step, order_of = trainer.prepared_step(X, y, batch_size, sample_weight)
     per_epoch = step.steps_per_epoch
     losses: list[float] = []

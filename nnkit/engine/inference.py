@@ -18,60 +18,51 @@ from nnkit.engine.precision import HalfPrecision
 from nnkit.errors import AtEnd, ConfigError
 from nnkit.feed.batch import Batch, Rows
 from nnkit.feed.features import Features
-from nnkit.feed.source import RowSource
 from nnkit.kernels.layout import BATCH, COUNTERS, LOSS_SUM, LOSS_WEIGHT, SCALARS
 from nnkit.working import Work, working
 
 __all__ = ["Inference", "Predictors"]
 
-# Rows at once: as many as keep a layer's outputs to some megabytes, for each product waits for all threads of
-# the BLAS (20-64-64-1, 10,000 rows: 1.9 ms all at once, 3.4 by 4096), and a few thousand fill wide products.
+# A chunk keeps a layer's outputs to a few megabytes. Up to that, larger is better: each product waits for
+# all BLAS threads (20-64-64-1, 10,000 rows: 1.9 ms in one chunk, 3.4 ms in chunks of 4096).
 _CHUNK_ELEMENTS = 2**20
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
-# The inputs of 1,000 pictures of 64 × 64 take 49 MB, as much as half of the pixels of 8,000: a few hundred of
-# such rows fill a product as well.
+# The inputs of 1,000 pictures of 64 × 64 take 49 MB; a few hundred such rows fill a product as well.
 _WIDE, _WIDE_ELEMENTS, _FEWEST_WIDE_ROWS = 4096, 2**21, 64
-# Rows that need no cast are read where they lie, each stretch by a program of its own (0.2 ms to prepare).
+# Rows that need no cast are read where they lie, by one program for each chunk (0.2 ms to prepare).
 _MOST_READ_IN_PLACE = 64
 _MOST_KEPT = 8
 
 
 class Inference:
-    """A network's outputs, and its loss, on rows that are there.
+    """A network's outputs, and its mean loss, on a data set.
 
     Parameters
     ----------
-    places : sequence of Place
-        The network.
-    arena : Arena
-        Its parameters, read anew at each call.
-    rows : RowSource
-        The data, in the order they lie.
+    places, arena
+        The network and its parameters, which are read at each call.
+    rows : Rows
+        The data, read in storage order.
     loss : LossKernel or None
         What `run` averages over the rows' weights; the rows then need targets.
     half : HalfPrecision, optional
-        What weights and activations are rounded to; the outputs are in the arena's dtype. Where the loss is
-        not finite so, both are computed in that dtype.
+        The 16-bit type of weights and activations; the outputs are in the arena's dtype. If the loss is not
+        finite in 16 bits, everything is computed again in the arena's dtype.
     reproducible : bool
-        Whether a row's outputs have the same bits in any number of rows and at any place of them: the
-        products then add in a fixed order, on one core, where a BLAS's order varies with the number of rows.
-
-    Attributes
-    ----------
-    rows : RowSource
-        As given.
+        Whether a row's outputs have the same bits in any batch and at any position in it. Products then add
+        in a fixed order, on one core; a BLAS changes its order with the number of rows.
 
     Raises
     ------
     ConfigError
-        If `reproducible` is asked of another device than the CPU.
+        If `reproducible` is requested on a device other than the CPU.
     """
 
     def __init__(
         self,
         places: Sequence[Place],
         arena: Arena,
-        rows: RowSource,
+        rows: Rows,
         loss: LossKernel | None = None,
         half: HalfPrecision | None = None,
         reproducible: bool = False,
@@ -79,13 +70,12 @@ class Inference:
         backend = arena.backend
         if reproducible and not backend.shares_host_memory:
             raise ConfigError(
-                f"reproducible = True is for a network on the CPU, and this one is on {backend.name!r}; "
-                "read its model file with nnkit.load, which places it there"
+                f"reproducible = True needs a network on the CPU, and this one is on {backend.name!r}; "
+                "read its model file with nnkit.load, which puts it there"
             )
-        self._reproducible = reproducible
         self.rows = rows
-        self._arena = arena
-        self._count = rows.count
+        self._places, self._arena, self._loss, self._half = places, arena, loss, half
+        self._reproducible = reproducible
         widest = max(width_of(place.outputs) for place in leaves(places))
         fitting = min(max(_CHUNK_ELEMENTS // widest, _FEWEST_ROWS), _MOST_ROWS)
         if rows.width > _WIDE:
@@ -94,9 +84,6 @@ class Inference:
         self._counters = backend.zeros(COUNTERS, np.int64)
         self._scalars = backend.zeros(SCALARS, np.float64)
         self._passes = Passes(places, arena, self._chunk, training=False, half=half)
-        self._loss = loss
-        self._half = half
-        self._places = places
         self._refresh = None if half is None else backend.compile(self._passes.refresh())
         starts = range(0, rows.count, self._chunk)
         whole = rows.whole() if len(starts) <= _MOST_READ_IN_PLACE and half is None else None
@@ -118,12 +105,9 @@ class Inference:
         return self._arena.backend.compile(operations)
 
     def run(self, work: Work | None = None) -> tuple[NDArray, float]:
-        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without one.
+        """Return the outputs, (rows, outputs) on the host, and the mean loss, NaN without a loss.
 
-        Parameters
-        ----------
-        work : Work, optional
-            Counts the rows that are done.
+        `work` counts the finished rows.
         """
         backend = self._arena.backend
         if self._loss is not None:
@@ -148,15 +132,15 @@ class Inference:
         return outputs, loss
 
     def _run_chunk(self, number: int, outputs: NDArray | None) -> NDArray:
-        """Run a chunk and return the outputs so far, its own among them."""
+        """Run one chunk, copy its outputs into `outputs` (allocated if None), and return that array."""
         backend, first = self._arena.backend, number * self._chunk
-        count = min(self._chunk, self._count - first)
+        count = min(self._chunk, self.rows.count - first)
         if len(self._programs) > 1:
             backend.write(self._counters[BATCH : BATCH + 1], number)
         self._programs[number].run()
         part = backend.to_host(self._passes.outputs(count))
         if outputs is None:
-            outputs = np.empty((self._count, part.shape[1]), part.dtype)
+            outputs = np.empty((self.rows.count, part.shape[1]), part.dtype)
         outputs[first : first + count] = part
         return outputs
 
@@ -167,16 +151,9 @@ def _in_fixed_order(product: Product) -> Kernel:
 
 
 class Predictors:
-    """Inferences of few rows that are kept for the next call: preparing one takes 0.5 ms, running it 20 µs.
+    """A cache of inferences for small batches: preparing one takes 0.5 ms, running it 20 µs.
 
-    Safe to use from several threads: who runs one has taken it out.
-
-    Parameters
-    ----------
-    places : sequence of Place
-        The network.
-    arena : Arena
-        Its parameters.
+    Safe to use from several threads: `run` removes an inference from the cache while it uses it.
     """
 
     def __init__(self, places: Sequence[Place], arena: Arena) -> None:
@@ -190,23 +167,20 @@ class Predictors:
         spread = features.bags or any(other is not None for other in others)
         if len(features) > _FEWEST_ROWS or spread:
             with working("predicting", len(features), "rows") as work:
-                return self._inference(self._rows(features), reproducible).run(work)[0]
+                return self._prepared(features, reproducible)[0].run(work)[0]
         scaled = (features.shift is None, features.scale is None)
         key = (len(features), features.dense.dtype, *scaled, reproducible)
-        inference, rows = self._kept.pop(key, (None, None))
-        if inference is None or rows is None:
-            rows = self._rows(replace(features, dense=features.dense.copy()))
-            inference = self._inference(rows, reproducible)
+        found = self._kept.pop(key, None)
+        if found is None:
+            found = self._prepared(replace(features, dense=features.dense.copy()), reproducible)
         else:
-            rows.refill(features)
-        outputs, _ = inference.run()
+            found[1].refill(features)
+        outputs, _ = found[0].run()
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        self._kept[key] = (inference, rows)
+        self._kept[key] = found
         return outputs
 
-    def _rows(self, features: Features) -> Rows:
-        return Rows(self._arena.backend, self._arena.dtype, features)
-
-    def _inference(self, rows: Rows, reproducible: bool) -> Inference:
-        return Inference(self._places, self._arena, rows, reproducible=reproducible)
+    def _prepared(self, features: Features, reproducible: bool) -> tuple[Inference, Rows]:
+        rows = Rows(self._arena.backend, self._arena.dtype, features)
+        return Inference(self._places, self._arena, rows, reproducible=reproducible), rows

@@ -1,9 +1,9 @@
-"""The derivative of a network's outputs by its inputs: the backward pass, carried on to what went in."""
+"""The derivative of a network's outputs with respect to its inputs, by a backward pass down to the inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,70 +18,60 @@ from nnkit.kernels.layout import COUNTERS, SCALARS
 
 __all__ = ["InputGradient"]
 
-# As many rows at once as keep the widest buffer to some megabytes.
+# Rows of a chunk: the widest buffer takes a few megabytes.
 _CHUNK_ELEMENTS, _FEWEST_ROWS, _MOST_ROWS = 2**20, 64, 4096
 
 
 def weighted_output(y, t):  # type: ignore[no-untyped-def]
-    """Return an output times its weight: as a loss, summed over the outputs, what is differentiated."""
     return y * t
 
 
 def weighted_output_derivative(y, t):  # type: ignore[no-untyped-def]
-    """Return its derivative by the output."""
     return t
 
 
-@dataclass(frozen=True)
 class _WeightedOutputs:
     """A loss that is the sum of the outputs times their weights."""
 
-    kernel: str = "elementwise_loss"
-
-    @property
-    def formulas(self) -> dict[str, Callable]:
-        return {"value": weighted_output, "derivative": weighted_output_derivative}
-
-    @property
-    def kernel_constants(self) -> dict[str, bool | float]:
-        return {"SUMMED": True, "CEILED": False}
+    kernel: ClassVar[str] = "elementwise_loss"
+    formulas: ClassVar[dict[str, Callable]] = {
+        "value": weighted_output,
+        "derivative": weighted_output_derivative,
+    }
+    kernel_constants: ClassVar[dict[str, bool | float]] = {"SUMMED": True, "CEILED": False}
 
 
 class InputGradient:
-    """Outputs and their derivatives, as functions of what enters the first layer.
+    """Outputs and their derivatives, as functions of the first layer's inputs.
 
-    Those are the dense inputs, one-hot places among them, and after them what the bags are embedded in.
+    These are the dense inputs, one-hot columns included, followed by the embedded vectors.
 
     Parameters
     ----------
-    places : sequence of Place
-        The network.
-    arena : Arena
-        Its parameters, read anew at each call.
+    places, arena
+        The network and its parameters, which are read at each call.
 
     Attributes
     ----------
-    inputs : int
-        The number of inputs of the first layer.
-    output_count : int
-        The number of the network's outputs.
+    inputs, output_count : int
+        The number of inputs of the first layer, and of the network's outputs.
     epsilon : float
         The rounding of the network's dtype.
     """
 
     def __init__(self, places: Sequence[Place], arena: Arena) -> None:
         backend = arena.backend
-        # What is embedded is given as numbers here, so that a path may lead through them.
+        # Embedded vectors are inputs here, so that a path of integration may lead through them.
         self._places = [place for place in places if not place.layer.bags]
         self._arena = arena
         self.epsilon = float(np.finfo(arena.dtype).eps)
         self.inputs = width_of(self._places[0].inputs)
         widest = max(self.inputs, *(width_of(place.outputs) for place in leaves(self._places)))
         self._chunk = min(max(_CHUNK_ELEMENTS // widest, _FEWEST_ROWS), _MOST_ROWS)
-        outputs = self.output_count = width_of(places[-1].outputs)
+        self.output_count = width_of(places[-1].outputs)
         buffers = {
             "inputs": backend.zeros((self._chunk, self.inputs), arena.dtype),
-            "labels": backend.zeros((self._chunk, outputs), arena.dtype),
+            "labels": backend.zeros((self._chunk, self.output_count), arena.dtype),
         }
         self._batch = Batch(buffers, self._chunk, backend.zeros(1, np.int64))
         counters, self._scalars = backend.zeros(COUNTERS, np.int64), backend.zeros(SCALARS, np.float64)
@@ -90,7 +80,7 @@ class InputGradient:
         self._program = backend.compile(
             [
                 *passes.forward(self._batch, counters, seed=0),
-                # A nominal batch of 1: the gradient of the sum, and not of the mean.
+                # A nominal batch of 1: the gradient of the sum, not of the mean.
                 passes.loss(_WeightedOutputs(), self._batch, self._scalars, 1),
                 *passes.backward(self._gradient),
             ]
@@ -103,17 +93,15 @@ class InputGradient:
         return Inference(self._places, self._arena, rows).run()[0]
 
     def gradients(self, inputs: NDArray, weights: NDArray) -> NDArray:
-        """Return the derivative by each row's inputs of its outputs' weighted sum.
+        """Return the derivative of a weighted sum of each row's outputs with respect to its inputs.
+
+        It has shape (rows, inputs) and the network's dtype.
 
         Parameters
         ----------
         inputs : ndarray of shape (rows, inputs)
         weights : ndarray of shape (rows, outputs)
             One-hot for the derivative of one output.
-
-        Returns
-        -------
-        ndarray of shape (rows, inputs), in the network's dtype
         """
         backend, dtype = self._arena.backend, self._arena.dtype
         found = np.empty((len(inputs), self.inputs), dtype)

@@ -1,39 +1,20 @@
-"""What one layer works on in one pass, and how layers are chained: forward, then backward in reverse."""
+"""The arrays of one layer in one pass, and the chain of layers: forward, then backward in reverse order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from nnkit.backends.operations import Array, Copy, Kernel, Operation
-from nnkit.engine.places import Parameter, Place, Shape, leaves, width_of
+from nnkit.engine.places import Place, Shape, leaves, width_of
 from nnkit.engine.workspace import RowGradient, Workspace
 from nnkit.feed.batch import BagRows, Batch
 
-__all__ = ["Chain", "Layer", "LayerPass", "PassInputs"]
-
-
-class Layer(Protocol):
-    """What the engine asks of a layer."""
-
-    bags: int
-    """How many of a row's bags of ids it reads; such layers stand first."""
-
-    def parameters(self, shape: Shape) -> Mapping[str, Parameter]:
-        """Return its parameters by name, for rows of a shape."""
-
-    def forward(self, at: LayerPass, x: Array) -> tuple[list[Operation], Array]:
-        """Return the operations that compute its outputs from its inputs, and the array of the outputs."""
-
-    def backward(self, at: LayerPass, delta: Array) -> tuple[list[Operation], Array]:
-        """Return the operations from the derivative by its outputs to that by its inputs, and its array.
-
-        They also compute the gradients of its parameters. `delta` may be changed in place and returned.
-        """
+__all__ = ["Chain", "LayerPass", "PassInputs"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +24,13 @@ class PassInputs:
     Parameters
     ----------
     batch : Batch
-        Its rows are the pass's.
+        The rows.
     counters : array
-        The step's counters, which random draws are a function of.
+        The step's counters; random draws are a function of them.
     seed : int
         The key of the draws.
     row_offset : int or None
-        Of a shard: where in the batch its rows begin.
+        For a shard: the position of its first row in the batch.
     """
 
     batch: Batch
@@ -61,7 +42,7 @@ class PassInputs:
 class LayerPass:
     """A layer's part of a pass: the arrays that its operations work on.
 
-    Arrays of rows may have columns of padding, which products take along; `cut` leaves them out.
+    Arrays with a row for each sample may have columns of padding, which products include; `cut` drops them.
 
     Attributes
     ----------
@@ -74,22 +55,22 @@ class LayerPass:
     x : array of shape (rows, columns)
         The layer's inputs, once the forward pass is prepared.
     training, drops : bool
-        Whether a backward pass follows, and whether dropout drops.
+        Whether a backward pass follows, and whether dropout is active.
     is_last : bool
-        Whether the outputs are the network's.
+        Whether the layer's outputs are the network's.
     loss_adds_bias : bool
-        Whether the loss's kernel may add the layer's bias, and sum its gradient, in place of the layer.
+        Whether the layer may leave its bias, and the bias gradient, to the loss's kernel.
     deferred_bias : str or None
-        The name of the bias that it leaves to the loss.
+        The name of the bias that the layer leaves to the loss.
     wanted : bool
-        Whether the derivative by its inputs is wanted. Known backwards.
+        Whether the derivative with respect to the layer's inputs is needed. Set by the backward pass.
     embedded : slice or None
-        The columns of its inputs that bags were embedded in, where the derivative by these alone is wanted.
-        Known backwards.
+        The columns of the inputs that hold embedded vectors, if the derivative is needed for these columns
+        only. Set by the backward pass.
     first_column : int
-        The column of its outputs that the first one of its `delta` stands for. Known backwards.
+        The column of the layer's outputs at which `delta` begins. Set by the backward pass.
     wants_parameters : bool
-        Whether the gradients of its parameters are wanted. Known backwards.
+        Whether the gradients of the layer's parameters are needed. Set by the backward pass.
     """
 
     x: Array
@@ -110,7 +91,7 @@ class LayerPass:
         self.wants_parameters = True
         self.onto: Array | None = None
         self.deferred_bias: str | None = None
-        self._buffers: list[tuple[str, Array]] = []
+        self.buffers: list[tuple[str, Array]] = []  # that `buffer` returned
 
     # Parameters.
 
@@ -124,20 +105,20 @@ class LayerPass:
         return self._workspace.arena.view(self.place.parameter_name(name))
 
     def factor(self, name: str) -> Array:
-        """Return a parameter as products take it: in mixed precision in 16 bits, with padding."""
+        """Return a parameter as an operand of products: in mixed precision in 16 bits, with padding."""
         half = self._workspace.half
         if half is None:
             return self.value(name)
         return self._workspace.arena.in_half(half).view(self.place.parameter_name(name))
 
     def summand(self, name: str, dtype: DTypeLike | None = None) -> Array:
-        """Return a vector in the type of what it is added to, by default that of activations."""
+        """Return a vector in the type of the array it is added to, by default that of activations."""
         if self._workspace.half is None or dtype == self.dtype:
             return self.value(name)
         return self.factor(name)[: self.value(name).shape[0]]
 
     def gradient(self, name: str) -> Array:
-        """Return where the gradient of a parameter goes."""
+        """Return the array for a parameter's gradient."""
         return self._workspace.arena.view(self.place.parameter_name(name), self._workspace.gradients)
 
     def trains(self, name: str) -> bool:
@@ -146,12 +127,12 @@ class LayerPass:
 
     @property
     def trains_any(self) -> bool:
-        """Whether one of its parameters, or of those of the layers in it, is trained."""
+        """Whether any parameter of the layer, or of the layers in it, is trained."""
         names = (name for place in leaves([self.place]) for name in place.parameters)
         return any(self._workspace.arena.segment(name).trains for name in names)
 
     def row_gradient(self, name: str) -> RowGradient:
-        """Return the gradient of those rows of a table that the batch's bag names."""
+        """Return the gradient of the table's rows that the batch looks up."""
         return self._workspace.row_gradient(self.place.parameter_name(name), self.place.first_bag)
 
     # Arrays.
@@ -168,70 +149,59 @@ class LayerPass:
 
     @property
     def capacity(self) -> int:
-        """The nominal batch."""
+        """The nominal batch size."""
         return self._workspace.capacity
 
     def buffer(self, name: str, width: int, dtype: DTypeLike | None = None) -> Array:
-        """Return an array of the layer's own, (rows, width and padding), which lives as long as the pass.
+        """Return the layer's array of this name, (rows, width and padding), the same in both passes.
 
-        Parameters
-        ----------
-        name : str
-            The same name is the same array.
-        width : int
-            The columns without their padding.
-        dtype : dtype, optional
-            By default, what activations are kept in.
+        `dtype` is by default the type of activations.
         """
         space = self._workspace
         kind, padded = space.dtype if dtype is None else dtype, space.half is not None
         whole = space.buffer(self.place.index, name, (space.padded(width),), kind, padded)
-        self._buffers.append((name, whole[: self.rows]))
-        return self._buffers[-1][1]
-
-    def name_of(self, array: Array) -> str | None:
-        """Return the name of one of the arrays that `buffer` returned; None if it is another."""
-        return next((name for name, buffer in self._buffers if buffer is array), None)
+        self.buffers.append((name, whole[: self.rows]))
+        return self.buffers[-1][1]
 
     def exact_buffer(self, name: str, shape: Shape, dtype: DTypeLike) -> Array:
-        """Return an array of the layer's own of shape (rows, *shape), without padding."""
+        """Return the layer's array of this name, (rows, *shape), without padding."""
         return self._workspace.buffer(self.place.index, name, shape, dtype)[: self.rows]
 
     def scratch(self, name: str, shape: int | Shape, dtype: DTypeLike) -> Array:
-        """Return zeros of the layer's own, whatever the rows; the same name is the same array."""
+        """Return the layer's array of this name, initially zero, of a shape independent of the rows."""
         return self._workspace.scratch(self.place.index, name, shape, dtype)
 
     @property
     def output_dtype(self) -> np.dtype:
-        """The type of the layer's outputs: the network's are not rounded to 16 bits."""
+        """The type of the layer's outputs: the network's outputs are not rounded to 16 bits."""
         return self.dtype if self.is_last else self._workspace.dtype
 
     @property
     def width(self) -> int:
-        """The columns of the layer's outputs."""
+        """The number of columns of the layer's outputs."""
         return width_of(self.place.outputs)
 
     def cut(self, array: Array, width: int | None = None) -> Array:
-        """Return an array without its padding; by default one with the columns of the layer's outputs."""
+        """Return an array without its padding; `width` is by default that of the layer's outputs."""
         width = self.width if width is None else width
         return array if array.shape[1] == width else array[:, :width]
 
     def input_gradient(self) -> Array:
-        """Return where the derivative by the layer's inputs may go: all of them, or those `embedded`."""
+        """Return an array for the derivative with respect to the inputs, or to their `embedded` columns."""
         if self.onto is not None:
             return self.onto
         if self.embedded is not None:
-            # Vectors of tables are float32, and so is what their gradient is summed from.
+            # Embedding tables are float32, and so is the array that their gradient is summed from.
             width = self.embedded.stop - self.embedded.start
             return self.exact_buffer("input gradient", (width,), self.dtype)
         return self.take(width_of(self.place.inputs))
 
     def take(self, width: int) -> Array:
-        """Return an array for a derivative, (rows, width and padding), until it is released."""
+        """Return an array for a derivative, (rows, width and padding), reserved until it is released."""
         return self._workspace.take(self.rows, self._workspace.padded(width))
 
     def release(self, array: Array) -> None:
-        """Give back what `take` or `input_gradient` returned."""
+        """Give back an array of `take` or `input_gradient`."""
         self._workspace.release(array)
 
     def kernel(
@@ -246,25 +216,14 @@ class LayerPass:
 
 
 class Chain:
-    """Layers one after the other.
-
-    Parameters
-    ----------
-    workspace : Workspace
-        Their arrays.
-    places : sequence of Place
-        The layers.
-    inputs : PassInputs
-        What all of them read.
-    is_last : bool
-        Whether the outputs are the network's.
+    """Layers that run one after the other.
 
     Attributes
     ----------
     layers : list of LayerPass
-        Their parts of the pass.
+        Each layer's part of the pass.
     home : (int, str) or None
-        Where the inputs are: the index of a layer and the name of its array; None for the batch's.
+        The array that holds the chain's inputs, as a layer's index and a name; None for the batch's inputs.
     """
 
     def __init__(
@@ -284,7 +243,7 @@ class Chain:
             at.x, at.children.home = x, home
             done, x = at.place.layer.forward(at, x)
             operations += done
-            name = at.name_of(x)
+            name = next((name for name, buffer in at.buffers if buffer is x), None)
             if name is None and x is not at.x:
                 kind = type(at.place.layer).__name__
                 raise TypeError(f"{kind}.forward must return its inputs or an array of `at.buffer`")
@@ -295,18 +254,18 @@ class Chain:
     def backward(
         self, delta: Array, everything: bool, by_inputs: Array | None = None, parameters: bool = True
     ) -> tuple[list[Operation], Array]:
-        """Return the operations from the derivative by the outputs down to the inputs, and where that ends.
+        """Return the operations from the outputs' derivative down to the inputs', and the final array.
 
         Parameters
         ----------
         delta : array
-            The derivative by the outputs; it may be changed.
+            The derivative with respect to the outputs; it may be changed.
         everything : bool
-            Whether the derivative by the inputs is wanted.
+            Whether the derivative with respect to the inputs is needed.
         by_inputs : array, optional
-            Where that shall go.
+            The array that shall hold that derivative.
         parameters : bool
-            Whether the gradients of the parameters are wanted.
+            Whether the gradients of the parameters are needed.
         """
         operations: list[Operation] = []
         first_column = 0
@@ -314,7 +273,7 @@ class Chain:
             reversed(self.layers), reversed(self._wanted(everything)), strict=True
         ):
             if not wanted and not at.trains_any and not at.place.layer.bags:
-                break  # nor does anything below
+                break  # nothing below is needed either
             at.wanted, at.embedded = wanted, embedded
             at.first_column, at.wants_parameters = first_column, parameters and at.trains_any
             at.onto = by_inputs if at is self.layers[0] else None
@@ -330,10 +289,10 @@ class Chain:
         return operations, delta
 
     def _wanted(self, everything: bool) -> list[tuple[bool, slice | None]]:
-        """Return for each layer `LayerPass.wanted` and `LayerPass.embedded`."""
+        """Return `LayerPass.wanted` and `LayerPass.embedded` of each layer."""
         wanted: list[tuple[bool, slice | None]] = []
-        embeds = trains = False  # whether anything below does
-        through = True  # whether all layers below only add columns, from their bags
+        embeds = trains = False  # whether a layer below embeds, or trains
+        through = True  # whether all layers below are embeddings, which only fill columns of their inputs
         for at in self.layers:
             if at.place.layer.bags:
                 wanted.append((everything, None))

@@ -1,9 +1,9 @@
-"""A network's loss with its gradient: what a training step and a full-batch optimizer share."""
+"""A network's loss with its gradient: the common part of a training step and of full-batch optimizers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,32 +15,24 @@ from nnkit.engine.passes import LossKernel, Passes
 from nnkit.engine.places import Place
 from nnkit.engine.precision import HalfPrecision, new_scaling
 from nnkit.feed.batch import Batch
-from nnkit.kernels.layout import (
-    COUNTERS,
-    LOSS_SCALE,
-    LOSS_SUM,
-    LOSS_WEIGHT,
-    PENALTY_SUM,
-    SCALARS,
-    SKIPPED_STEPS,
-)
+from nnkit.kernels import layout
 
-__all__ = ["Objective", "Penalty", "StepFigures"]
+__all__ = ["Objective", "Penalty", "StepSums"]
 
 
 @dataclass(frozen=True)
 class Penalty:
     """``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases), added to the batch's loss.
 
-    Of an embedding's table it counts the rows that the batch looks up.
+    For an embedding's table, the sums are over the rows that the batch looks up.
 
     Parameters
     ----------
     l1, l2 : float
         At least 0.
     on : {"mean", "sum"}
-        Whether it is added to the weighted mean of the batch's losses or to their weighted sum, where it
-        counts for less the larger the batch is: scikit-learn's ``alpha``.
+        Whether the penalty is added to the weighted mean of the batch's losses or to their weighted sum; the
+        latter is scikit-learn's ``alpha``, which weakens as batches grow.
     """
 
     l1: float = 0.0
@@ -57,8 +49,8 @@ class Penalty:
 
 
 @dataclass(frozen=True)
-class StepFigures:
-    """What the steps of an epoch have come to so far.
+class StepSums:
+    """The sums over the steps of an epoch so far.
 
     Parameters
     ----------
@@ -69,9 +61,9 @@ class StepFigures:
     weight : float
         Σw.
     loss_scale : float or None
-        What the loss's gradient is multiplied by now; None where it is not scaled.
+        The current factor of the loss's gradient; None if the loss is not scaled.
     skipped_steps : int
-        Updates left out since the training began, because their gradients overflowed.
+        Updates skipped since the training began because their gradients overflowed.
     """
 
     loss_sum: float = 0.0
@@ -87,18 +79,13 @@ class StepFigures:
 
     @property
     def penalty(self) -> float:
-        """The penalties' part of it."""
+        """The penalties' part of `loss`."""
         return self.penalty_sum / self.weight if self.weight > 0 else float("nan")
 
-    def since(self, earlier: StepFigures) -> StepFigures:
-        """Return the figures of the steps after an earlier reading."""
-        return StepFigures(
-            self.loss_sum - earlier.loss_sum,
-            self.penalty_sum - earlier.penalty_sum,
-            self.weight - earlier.weight,
-            self.loss_scale,
-            self.skipped_steps,
-        )
+    def since(self, earlier: StepSums) -> StepSums:
+        """Return the sums over the steps after an earlier reading."""
+        names = ("loss_sum", "penalty_sum", "weight")
+        return replace(self, **{name: getattr(self, name) - getattr(earlier, name) for name in names})
 
 
 class Objective:
@@ -106,31 +93,25 @@ class Objective:
 
     Parameters
     ----------
-    places : sequence of Place
-        The network.
-    arena : Arena
-        Its parameters.
+    places, arena
+        The network and its parameters.
     loss : LossKernel
         Averaged over each batch's sample weights.
     penalty : Penalty
-        Added to it.
+        Added to the loss.
     batch_size : int
-        The nominal batch, by which the backward pass divides.
+        The nominal batch size, by which the backward pass divides.
     seed : int
         The key of the dropout draws, in [0, 2**64).
-    by_rows : bool
-        Whether a batch's mean loss counts by its rows in the epoch's, and not by their weights.
-    most_tokens : sequence of int
-        For each of a row's bags, the maximum number of ids in a batch.
-    half : HalfPrecision, optional
-        What is kept in 16 bits.
-    drops : bool
-        Whether dropout drops.
+    average_rows : bool
+        Whether the epoch's loss weights a batch's mean loss by its number of rows, not by their weights.
+    most_tokens, half, drops
+        As for `Passes`.
 
     Attributes
     ----------
     scaling : array of shape (SCALING,), float64, or None
-        The loss scale's state, where it is scaled.
+        The state of the loss scale, if the loss is scaled.
     """
 
     def __init__(
@@ -141,7 +122,7 @@ class Objective:
         penalty: Penalty,
         batch_size: int,
         seed: int,
-        by_rows: bool = False,
+        average_rows: bool = False,
         most_tokens: Sequence[int] = (),
         half: HalfPrecision | None = None,
         drops: bool = True,
@@ -151,30 +132,30 @@ class Objective:
         self.scaling = new_scaling(backend) if half is not None and half.scales else None
         self.batch_size = batch_size
         self.passes = Passes(places, arena, batch_size, True, drops, most_tokens=most_tokens, half=half)
-        self.counters = backend.zeros(COUNTERS, np.int64)
-        self.scalars = backend.zeros(SCALARS, np.float64)
+        self.counters = backend.zeros(layout.COUNTERS, np.int64)
+        self.scalars = backend.zeros(layout.SCALARS, np.float64)
         self.segments = backend.from_host(arena.table())
         self.places = tuple(places)
-        self.by_rows = by_rows
+        self.average_rows = average_rows
         self._loss = loss
         self._penalty = penalty
         self._seed = seed
 
     def operations(self, batch: Batch) -> list[Operation]:
         """Return the loss of a filled batch and its gradient by every parameter, times Σw / batch_size."""
-        gradient = self.gradient(self.passes, batch, self.counters, self.scalars, self.by_rows)
+        gradient = self.gradient(self.passes, batch, self.counters, self.scalars, self.average_rows)
         return [*gradient, *self.penalise({})]
 
     def gradient(
-        self, passes: Passes, batch: Batch, counters: Array, scalars: Array, by_rows: bool
+        self, passes: Passes, batch: Batch, counters: Array, scalars: Array, average_rows: bool
     ) -> list[Operation]:
         """Return the loss of a filled batch and its gradient, without penalties, over the given arrays."""
         forward = passes.forward(batch, counters, self._seed)
-        loss = passes.loss(self._loss, batch, scalars, self.batch_size, by_rows, self.scaling)
+        loss = passes.loss(self._loss, batch, scalars, self.batch_size, average_rows, self.scaling)
         return [*forward, loss, *passes.backward()]
 
     def penalise(self, given: Mapping[str, Any]) -> list[Operation]:
-        """Return the penalty, if there is one; `given` takes the place of the step's own arrays."""
+        """Return the penalty's operations, if any; arrays in `given` replace the objective's own."""
         if not self._penalty:
             return []
         arguments = {
@@ -188,7 +169,11 @@ class Objective:
             "l2": float(self._penalty.l2),
             **given,
         }
-        constants = {"DIVIDED": self._penalty.on == "sum", "BY_ROWS": self.by_rows, **self.rescaled}
+        constants = {
+            "PENALTY_ON_SUM": self._penalty.on == "sum",
+            "AVERAGE_ROWS": self.average_rows,
+            **self.rescaled,
+        }
         rows = [
             self.kernel("penalise_rows", constants, {**arguments, **gradient.arguments()})
             for gradient in self.passes.row_gradients
@@ -202,14 +187,16 @@ class Objective:
 
     @property
     def rescaled(self) -> dict[str, bool]:
-        """The flag of the kernels that know of the loss scale."""
+        """The flag of the kernels that take the loss scale into account."""
         return {"RESCALED": self.scaling is not None}
 
-    def read(self) -> StepFigures:
-        """Wait for the device and return the sums so far; reading does not disturb them."""
+    def read(self) -> StepSums:
+        """Wait for the device and return the sums so far."""
         scalars = self.arena.backend.to_host(self.scalars)
-        loss, penalty, weight = (float(scalars[place]) for place in (LOSS_SUM, PENALTY_SUM, LOSS_WEIGHT))
+        places = (layout.LOSS_SUM, layout.PENALTY_SUM, layout.LOSS_WEIGHT)
+        loss, penalty, weight = (float(scalars[place]) for place in places)
         if self.scaling is None:
-            return StepFigures(loss, penalty, weight)
+            return StepSums(loss, penalty, weight)
         scaling = self.arena.backend.to_host(self.scaling)
-        return StepFigures(loss, penalty, weight, float(scaling[LOSS_SCALE]), int(scaling[SKIPPED_STEPS]))
+        scale, skipped = float(scaling[layout.LOSS_SCALE]), int(scaling[layout.SKIPPED_STEPS])
+        return StepSums(loss, penalty, weight, scale, skipped)

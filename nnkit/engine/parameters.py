@@ -1,7 +1,7 @@
 """The arena: all parameters in one flat array.
 
-Weights and biases first, then the tables of embeddings, whose gradients are not as long as they are: a flat
-gradient has the first part alone.
+Weights and biases come first, then embedding tables. A flat gradient has the first part only: the gradient of
+a table holds only the rows that a batch looks up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Arena:
     segments : sequence of Segment
         The layout.
     backend : Backend
-        Where they live.
+        The device.
     dtype : dtype
         float32 or float64.
 
@@ -38,7 +38,7 @@ class Arena:
     values : array of shape (size,)
         All parameters; the gaps between segments hold zeros.
     dense_size : int
-        How much of it comes before the tables of embeddings: the length of a gradient.
+        The elements before the embedding tables: the length of a gradient.
     """
 
     def __init__(self, segments: Sequence[Segment], backend: Backend, dtype: DTypeLike) -> None:
@@ -54,7 +54,7 @@ class Arena:
         self._half: dict[HalfPrecision, HalfParameters] = {}
 
     def like_values(self) -> Array:
-        """Return zeros in the arena's layout: a copy, or a slot of optimizer state."""
+        """Return zeros in the arena's layout, such as for a slot of optimizer state."""
         return self.backend.zeros(self.size, self.dtype)
 
     def like_gradients(self) -> Array:
@@ -62,7 +62,7 @@ class Arena:
         return self.backend.zeros(self.dense_size, self.dtype)
 
     def in_half(self, half: HalfPrecision) -> HalfParameters:
-        """Return the parameters in 16 bits, the same arrays to all who ask."""
+        """Return the parameters in 16 bits, the same arrays at each call."""
         if half not in self._half:
             self._half[half] = HalfParameters(self.segments, self.values, half, self.backend)
         return self._half[half]
@@ -82,21 +82,19 @@ class Arena:
         """Return the segment of that name in its logical shape, a view into `flat` (default: the values)."""
         segment = self.segment(name)
         flat = self.values if flat is None else flat
-        stretch = flat[segment.offset : segment.offset + segment.size]
-        rows = stretch.reshape((*segment.shape[:-1], segment.leading_dimension))
-        return rows[..., : segment.shape[-1]]
+        return flat[segment.offset : segment.offset + segment.size].reshape(segment.shape)
 
     @property
     def trained(self) -> list[Segment]:
-        """The segments that the update's kernel goes through: those that train, without tables."""
+        """The segments that the update kernel covers: those that train, without embedding tables."""
         return [segment for segment in self.segments if segment.trains and segment.role != "table"]
 
     def table(self) -> NDArray[np.int64]:
-        """Return the segments of `trained` as the kernels read them, shape (segments, columns)."""
+        """Return the `trained` segments as the kernels read them, shape (segments, SEGMENT_COLUMNS)."""
         return segment_table(self.trained)
 
     def rate_factors(self) -> NDArray[np.float64]:
-        """Return what the learning rate is multiplied by for each segment of `trained`."""
+        """Return the factor of the learning rate for each `trained` segment."""
         return np.array([segment.rate for segment in self.trained], np.float64)
 
     def to_host(self, flat: Array | None = None) -> dict[str, NDArray]:

@@ -11,26 +11,22 @@ from nnkit.engine.parameters import Arena
 from nnkit.engine.places import Place, leaves, width_of
 from nnkit.engine.precision import HalfPrecision
 from nnkit.engine.workspace import Workspace
-from nnkit.feed.batch import Batch
-from nnkit.feed.source import RowSource
+from nnkit.feed.batch import Batch, Rows
 
 __all__ = ["LossKernel", "Passes"]
 
 
 class LossKernel(Protocol):
-    """What the engine asks of a loss."""
+    """The part of a loss's interface that the engine needs; see `nnkit.nn.losses.Loss`."""
 
     @property
-    def kernel(self) -> str:
-        """The name of the fused kernel."""
+    def kernel(self) -> str: ...
 
     @property
-    def formulas(self) -> Mapping[str, Callable]:
-        """What the kernel inlines."""
+    def formulas(self) -> Mapping[str, Callable]: ...
 
     @property
-    def kernel_constants(self) -> Mapping[str, bool | float]:
-        """The kernel's flags and the formulas' further parameters."""
+    def kernel_constants(self) -> Mapping[str, bool | float]: ...
 
 
 class Passes:
@@ -38,34 +34,32 @@ class Passes:
 
     Parameters
     ----------
-    places : sequence of Place
-        The network.
-    arena : Arena
-        Its parameters.
+    places, arena
+        The network and its parameters.
     capacity : int
-        The nominal batch.
+        The nominal batch size.
     training : bool
-        Whether what the backward pass needs is kept.
+        Whether a backward pass follows, for which the layers keep arrays.
     drops : bool, optional
-        Whether dropout drops; by default, where it trains.
+        Whether dropout is active; by default, while training.
     gradients : array of shape (size,), optional
-        Where the gradient goes, in the arena's layout; an array of its own if not given.
+        The array for the gradient, in the arena's layout; allocated if not given.
     row_offset : int, optional
-        Of a shard: where in the batch its rows begin.
+        For a shard: the position of its first row in the batch.
     most_tokens : sequence of int
-        For each of a row's bags, where it trains, the maximum number of ids in a batch.
+        For each of a row's bags, the maximum number of ids in a batch; needed for tables that train.
     half : HalfPrecision, optional
-        What weights, activations and their gradients are kept in, with sums, losses and the outputs in the
-        arena's dtype; all of them in that if not given. Rows are then padded, with zeros that stay.
+        The 16-bit type of weights, activations and their gradients; sums, losses and the network's outputs
+        stay in the arena's dtype. Rows then have padding, which stays zero.
 
     Attributes
     ----------
     gradients : array of shape (size,)
         The gradient in the arena's layout, without tables; while training.
     row_gradients : list of RowGradient
-        The gradients of tables that train, of the rows that the last batch saw.
+        The gradients of the tables that train, for the rows that the last batch looked up.
     input_width : int
-        The columns of the inputs, with what is embedded.
+        The columns of the first layer's inputs, embedded vectors included.
     """
 
     def __init__(
@@ -97,29 +91,27 @@ class Passes:
             half,
         )
         self._last = self._places[-1]
-        tables = [
-            (name, place.first_bag)
+        self.row_gradients = [
+            self._workspace.row_gradient(name, place.first_bag)
             for place in (leaves(places) if training else ())
             for name, parameter in place.parameters.items()
             if parameter.role == "table" and arena.segment(name).trains
         ]
-        self.row_gradients = [self._workspace.row_gradient(*table) for table in tables]
         self.input_width = next(width_of(one.inputs) for one in self._places if not one.layer.bags)
 
     @property
     def activation_bytes(self) -> int:
-        """The memory of what the layers keep for the backward pass."""
+        """The memory of the arrays that the layers keep for the backward pass."""
         return self._workspace.nbytes
 
     def refresh(self) -> list[Operation]:
-        """Return the operations that round the parameters to 16 bits, where products take them so."""
+        """Return the operations that round the parameters to 16 bits; none without mixed precision."""
         return [] if self._half is None else [self._arena.in_half(self._half).refresh()]
 
-    def batch_of(self, rows: RowSource, capacity: int | None = None) -> Batch:
-        """Return an empty batch for rows, with columns for what is embedded beside them and for padding."""
+    def batch_of(self, rows: Rows) -> Batch:
+        """Return an empty batch for rows, with columns for embedded vectors and for padding."""
         space = self._workspace
-        columns = space.padded(self.input_width)
-        return rows.batch(capacity or space.capacity, self.input_width, columns, space.dtype)
+        return rows.batch(space.capacity, self.input_width, space.padded(self.input_width), space.dtype)
 
     def outputs(self, rows: int) -> Array:
         """The network's outputs, (rows, outputs); while training, without the bias that the loss adds."""
@@ -127,9 +119,9 @@ class Passes:
         return outputs
 
     def layer_outputs(self, place: Place, rows: int) -> tuple[Array | None, Array | None]:
-        """Return what a layer's last forward pass left, (rows, units), and which of it dropout kept.
+        """Return a layer's outputs in the last forward pass, (rows, units), and the mask of its dropout.
 
-        None where the layer has no array of its own, or drops nothing.
+        None for outputs that are not kept, and for a layer without dropout.
         """
         space, width = self._workspace, width_of(place.outputs)
         home = space.homes[place.index]
@@ -138,17 +130,7 @@ class Passes:
         return outputs, mask
 
     def forward(self, batch: Batch, counters: Array, seed: int) -> list[Operation]:
-        """Return the forward pass.
-
-        Parameters
-        ----------
-        batch : Batch
-            Its rows are the pass's.
-        counters : array
-            The step's counters, which random draws are a function of.
-        seed : int
-            The key of the draws.
-        """
+        """Return the forward pass over a batch; `counters` and `seed` as in `PassInputs`."""
         inputs = PassInputs(batch, counters, seed, self.row_offset)
         self._chain = Chain(self._workspace, self._places, inputs, is_last=True)
         operations, _ = self._chain.forward(batch.inputs)
@@ -160,25 +142,30 @@ class Passes:
         batch: Batch,
         scalars: Array,
         nominal: int,
-        by_rows: bool = False,
+        average_rows: bool = False,
         scaling: Array | None = None,
     ) -> Operation:
-        """Return the loss of the batch and, when training, its gradient by the outputs.
+        """Return the loss of the batch and, when training, its gradient with respect to the outputs.
 
-        With `scaling`, the loss scale's state, the gradient is multiplied by the scale.
+        With `scaling`, the state of the loss scale, the gradient is multiplied by the scale.
         """
         last, space = self._chain.layers[-1], self._workspace
-        outputs = self.outputs(batch.capacity)
+        outputs, width = self.outputs(batch.capacity), width_of(self._last.outputs)
         bias = last.deferred_bias
         space.release_all()
-        if space.training:
-            self._delta = self._loss_gradient(batch.capacity)
-            gradient = last.cut(self._delta)
-        else:  # the softmax still needs rows to work in
+        if not space.training:  # the softmax still needs rows to work in
             gradient = self._arena.backend.empty(outputs.shape, outputs.dtype)
+        else:
+            if self._half is None:
+                self._delta = space.take(batch.capacity, width)
+            else:  # the loss does not write the padding, which must stay zero
+                name, columns = "loss gradient", (space.padded(width),)
+                whole = space.buffer(self._last.index, name, columns, space.dtype, zeroed=True)
+                self._delta = whole[: batch.capacity]
+            gradient = last.cut(self._delta)
         constants: dict[str, bool | int | float] = {
             "BIAS": bias is not None,
-            "BY_ROWS": by_rows,
+            "AVERAGE_ROWS": average_rows,
             "GRADIENT": space.training,
             "RESCALED": scaling is not None,
             "WEIGHTED": batch.weights is not None,
@@ -200,27 +187,11 @@ class Passes:
         }
         return Kernel(loss.kernel, self._arena.dtype, loss.formulas, constants, arguments)
 
-    def _loss_gradient(self, rows: int) -> Array:
-        """Return where the derivative by the outputs goes.
-
-        The loss fills the columns of its outputs alone: the padding beside them must be zero.
-        """
-        space, width = self._workspace, width_of(self._last.outputs)
-        if self._half is None:
-            return space.take(rows, width)
-        return space.buffer(self._last.index, "loss gradient", (space.padded(width),), space.dtype, True)[
-            :rows
-        ]
-
     def backward(self, by_inputs: Array | None = None) -> list[Operation]:
         """Return the backward pass, from the gradient that `loss` leaves to that of every parameter.
 
-        It follows the last `forward` and `loss`.
-
-        Parameters
-        ----------
-        by_inputs : array of shape (rows, inputs), optional
-            Where the derivative by the inputs goes; it is then wanted in place of the parameters' gradients.
+        It follows the last `forward` and `loss`. With `by_inputs`, an array of shape (rows, inputs), the
+        derivative with respect to the inputs is computed in place of the parameters' gradients.
         """
         operations, _ = self._chain.backward(
             self._delta, by_inputs is not None, by_inputs, parameters=by_inputs is None

@@ -1,4 +1,4 @@
-"""Layers at their places in a network, whatever kind they are."""
+"""Layers at their places in a network: names, shapes and parameters, independent of the kind of layer."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Parameter:
     shape : tuple of int
         Its shape.
     role : {"weight", "bias", "scale", "table"}
-        A matrix of weights, a vector that is added, a vector of factors, or a table that only some rows of
-        are read and trained at a time.
+        A matrix of weights, a vector that is added, a vector of factors, or an embedding table, of which a
+        batch reads and trains some rows.
     decays : bool
-        Whether L1, L2 and weight decay touch it.
+        Whether L1, L2 and weight decay apply.
     trains : bool
-        Whether it is trained; if not, it is frozen: no update, no penalty, no part of the gradient's norm.
+        False for a frozen parameter: no update, no penalty, no part of the gradient's norm.
     rate : float
-        What the learning rate is multiplied by for it.
+        The factor of the learning rate.
     """
 
     shape: Shape
@@ -47,22 +47,22 @@ class Place:
 
     Parameters
     ----------
-    layer : nnkit.engine.layer_pass.Layer
-        The description, with what was fused into it.
+    layer : nnkit.nn.layers.Layer
+        The description, with the layers that were fused into it.
     number : int
-        Its place among the layers that have parameters, in the order in which they run, by which these are
-        named and drawn.
+        Its position among the layers with parameters, in execution order. Names and initial values of
+        parameters depend on it.
     index : int
-        Its place among all layers, once they are fused, which its random draws are a function of; a container
-        comes after its layers. Layers that read bags are counted by themselves, from -1 downwards.
+        Its position among all layers after fusion; its random draws are a function of it. A container comes
+        after its layers. Layers that read bags are counted separately, from -1 downwards.
     inputs, outputs : tuple of int
         The shapes of a row before and after it.
     functions : mapping of str to ActivationFunction
-        What the names of activations mean in this network.
+        The activations of the network, by name.
     first_bag : int
         The first of the bags that it reads.
     children : tuple of Place
-        Of a container: the layers in it.
+        For a container: the layers in it.
     """
 
     layer: Any
@@ -76,33 +76,32 @@ class Place:
 
     @property
     def parameters(self) -> Mapping[str, Parameter]:
-        """The parameters of its own, by their full names."""
+        """The layer's own parameters, by their full names."""
         own = self.layer.parameters(self.inputs)
         return {self.parameter_name(name): parameter for name, parameter in own.items()}
 
     @property
     def name(self) -> str:
-        """What its parameters' names begin with, such as ``layers.0``; of a layer that has some."""
+        """The prefix of its parameters' names, such as ``layers.0``."""
         return f"layers.{self.number}"
 
     def parameter_name(self, name: str) -> str:
         """Return the full name of one of its parameters."""
-        return f"{self.name}.{name}"
+        return parameter_name(self.number, name)
 
 
 def parameter_name(number: int, name: str) -> str:
-    """Return the full name of a parameter, such as ``layers.0.weight``, of a layer of that number."""
-    return Place(None, number, 0, (), ()).parameter_name(name)
+    """Return the full name of a parameter of the layer with that number, such as ``layers.0.weight``."""
+    return f"layers.{number}.{name}"
 
 
 def leaves(places: Sequence[Place]) -> Iterator[Place]:
-    """Yield the layers that compute something themselves, in the order in which they run."""
+    """Yield all layers in execution order: the layers of a container, then the container itself."""
     for place in places:
-        if place.children:
-            yield from leaves(place.children)
+        yield from leaves(place.children)
         yield place
 
 
 def width_of(shape: Shape) -> int:
-    """Return how many numbers a row has."""
+    """Return the number of elements of a row."""
     return prod(shape)

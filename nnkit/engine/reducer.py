@@ -1,18 +1,18 @@
-"""What stands between the backward pass and the update, where several workers share a batch.
+"""The reduction between the backward pass and the update, where several workers share a batch.
 
-One worker reduces nothing. The workers of `Threads` are the processor's cores, each with one-threaded
-products of its own: no core ever waits for another one's part of a product. They meet after the backward
-pass, when each adds up the gradients of its share of the parameters and updates these, and after the update;
-once more in between where a penalty or a norm is of all parameters. On two cores, 784-512-512-10 at batch 128
-takes 2.85 ms so; with two BLAS threads, which spin while one-threaded code runs, 2.92 or, where the machine
-is in its slow mode, 5.7.
+The workers of `Threads` are the processor's cores, each with one-threaded products: no core waits for another
+one's part of a product. They meet after the backward pass, when each adds up the gradients of its share of
+the parameters and updates that share, and after the update; once more in between if a penalty or a norm
+covers all parameters. On two cores, 784-512-512-10 at batch 128 takes 2.85 ms this way. With two BLAS
+threads, which spin while one-threaded code runs, it takes 2.92 ms, or 5.7 ms where the machine is in its slow
+mode.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,81 +21,57 @@ from nnkit.backends.operations import Array, Kernel, Operation, Reduce
 from nnkit.engine.parameters import Arena
 from nnkit.kernels.layout import SCALARS, SEGMENT_START, SEGMENT_STOP
 
-__all__ = ["OneWorker", "Reducer", "Threads"]
+__all__ = ["Reducer", "Threads"]
 
 _ALIGNMENT = 32  # elements, as segments are aligned
 
 
-class Reducer(Protocol):
-    """How the gradients of several workers become one, and who updates what."""
+class Reducer:
+    """The interface of a reduction, and the reduction of one worker, which has nothing to do.
 
-    counts_rows: bool
-    """Whether the reduction, and not the loss's kernel, weighs a batch's mean by its rows."""
-
-    def gradient(self, worker: int) -> Array | None:
-        """Return where a worker's gradient goes, (size,); None for the step's own array."""
-
-    def scalars(self, worker: int) -> Array | None:
-        """Return where a worker's sums go, (SCALARS,); None for the step's own array."""
-
-    def begin(self, worker: int) -> list[Operation]:
-        """Return what comes before a worker's batch."""
-
-    def reduce(self, worker: int, rows: int) -> list[Operation]:
-        """Return what follows a worker's backward pass; its share of the gradient is then of all rows.
-
-        Parameters
-        ----------
-        worker : int
-            From 0.
-        rows : int
-            Of the whole batch.
-        """
-
-    def share(self, worker: int) -> Mapping[str, Any]:
-        """Return the arrays that a worker's penalties and norm are of, by the kernels' names for them."""
-
-    def reduce_norms(self, worker: int) -> list[Operation]:
-        """Return what follows a worker's penalties and norm; its scalars are then of all parameters."""
-
-    def updated(self, worker: int) -> Mapping[str, Any]:
-        """Return the arrays that a worker's update reads and writes, by the kernel's names for them."""
-
-    def gradients(self) -> list[Array]:
-        """Return what adds up to the last batch's gradient, each (size,); none for the step's own array."""
-
-
-class OneWorker:
-    """One worker has all rows: there is nothing to reduce."""
+    Workers are numbered from 0.
+    """
 
     counts_rows = False
+    """Whether the reduction, and not the loss's kernel, weights a batch's mean loss by its rows."""
 
-    def gradient(self, worker: int) -> None:
-        """None: the step's own."""
+    def gradient(self, worker: int) -> Array | None:
+        """Return the array for a worker's gradient, (size,); None for the step's own array."""
+        return None
 
-    def scalars(self, worker: int) -> None:
-        """None: the step's own."""
+    def scalars(self, worker: int) -> Array | None:
+        """Return the array for a worker's sums, (SCALARS,); None for the step's own array."""
+        return None
 
     def begin(self, worker: int) -> list[Operation]:
+        """Return the operations before a worker's batch."""
         return []
 
     def reduce(self, worker: int, rows: int) -> list[Operation]:
+        """Return the operations after a worker's backward pass, for a whole batch of `rows` rows.
+
+        They make the worker's share of the gradient that of all rows.
+        """
         return []
 
     def share(self, worker: int) -> Mapping[str, Any]:
+        """Return the kernel arguments that restrict a worker's penalties and norm to its share."""
         return {}
 
     def reduce_norms(self, worker: int) -> list[Operation]:
+        """Return the operations after a worker's penalties and norm: its scalars then cover all of them."""
         return []
 
     def updated(self, worker: int) -> Mapping[str, Any]:
+        """Return the kernel arguments that restrict a worker's update to its share."""
         return {}
 
     def gradients(self) -> list[Array]:
+        """Return the parts, each (size,), of the last batch's gradient; none for the step's own array."""
         return []
 
 
-class Threads:
+class Threads(Reducer):
     """Workers that share memory: each reduces, and updates, a share of the parameters.
 
     Parameters
@@ -106,20 +82,20 @@ class Threads:
         The number of workers.
     scalars : array of shape (SCALARS,), float64
         The epoch's sums.
-    by_rows : bool
-        Whether a batch's mean loss counts by its rows in the epoch's.
+    average_rows : bool
+        Whether the epoch's loss weights a batch's mean loss by its number of rows.
     plain : bool
-        Whether nothing is done to a batch's gradient before the update, which then adds the last worker's
-        gradient as it goes.
+        Whether nothing happens between the reduction and the update, which then also adds the last worker's
+        gradient.
     """
 
     counts_rows = True
 
-    def __init__(self, arena: Arena, count: int, scalars: Array, by_rows: bool, plain: bool) -> None:
+    def __init__(self, arena: Arena, count: int, scalars: Array, average_rows: bool, plain: bool) -> None:
         backend = arena.backend
         self._dtype = arena.dtype
         self._scalars = scalars
-        self._by_rows = by_rows
+        self._average_rows = average_rows
         self._plain = plain
         self._gradients = backend.zeros((count, arena.size), arena.dtype)
         self._parts = backend.zeros((count, SCALARS), np.float64)
@@ -147,7 +123,7 @@ class Threads:
             "scalars": self._scalars,
             "rows": rows,
         }
-        flags = {"LEAD": worker == 0, "BY_ROWS": self._by_rows, "FOLDED": self._plain}
+        flags = {"LEAD": worker == 0, "AVERAGE_ROWS": self._average_rows, "FOLDED": self._plain}
         return [Reduce(self._kernel("combine", flags, arguments))]
 
     def share(self, worker: int) -> Mapping[str, Any]:
@@ -158,7 +134,7 @@ class Threads:
         if self._plain:
             return []
         arguments = {"figures": self._figures, "own": self._own[worker], "scalars": self._scalars}
-        return [Reduce(self._kernel("settle", {"LEAD": worker == 0}, arguments))]
+        return [Reduce(self._kernel("reduce_norms", {"LEAD": worker == 0}, arguments))]
 
     def updated(self, worker: int) -> Mapping[str, Any]:
         given = {**self.share(worker), "rate_factors": self._rate_factors[worker]}
@@ -174,16 +150,15 @@ class Threads:
 def _shares(
     table: NDArray[np.int64], size: int, count: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Return the segments' table cut into shares of about one length, each at the end of a cache line.
+    """Return the segments' table cut into shares of similar length that end at cache lines.
 
-    With each share, which of the segments have a part in it.
+    Each share comes with a mask of the segments that have a part in it.
     """
     bounds = [size * number // count // _ALIGNMENT * _ALIGNMENT for number in range(count)] + [size]
     shares = []
     for low, high in pairwise(bounds):
         share = table.copy()
-        share[:, SEGMENT_START] = np.clip(share[:, SEGMENT_START], low, high)
-        share[:, SEGMENT_STOP] = np.clip(share[:, SEGMENT_STOP], low, high)
+        share[:, [SEGMENT_START, SEGMENT_STOP]] = share[:, [SEGMENT_START, SEGMENT_STOP]].clip(low, high)
         kept = share[:, SEGMENT_STOP] > share[:, SEGMENT_START]
         shares.append((share[kept], kept))
     return shares

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,52 +17,36 @@ from nnkit.engine.parameters import Arena
 from nnkit.engine.passes import LossKernel, Passes
 from nnkit.engine.places import Place
 from nnkit.engine.precision import HalfPrecision
-from nnkit.engine.reducer import OneWorker, Reducer, Threads
+from nnkit.engine.reducer import Reducer, Threads
 from nnkit.engine.segments import segment_table
-from nnkit.feed.batch import Batch
-from nnkit.feed.source import RowSource
-from nnkit.kernels.layout import (
-    BATCH,
-    COUNTERS,
-    EPOCH,
-    LOSS_SCALE,
-    SCALARS,
-    SKIPPED_STEPS,
-    SQUARED_NORM,
-    STEP,
-    WEIGHT_SUM,
-)
+from nnkit.feed.batch import Batch, Rows
+from nnkit.kernels import layout
 
 __all__ = ["Step", "UpdateRule"]
 
 
 class UpdateRule(Protocol):
-    """What the engine asks of an optimizer."""
+    """The part of an optimizer's interface that the engine needs; see `nnkit.nn.optimizers.Optimizer`."""
 
     @property
-    def weight_decay(self) -> float:
-        """The share that weights shrink by at each step, times the rate."""
+    def weight_decay(self) -> float: ...
 
     @property
-    def state(self) -> tuple[str, ...]:
-        """The names of what it keeps for each parameter."""
+    def state(self) -> tuple[str, ...]: ...
 
     @property
-    def formulas(self) -> Mapping[str, Callable]:
-        """What the update kernel inlines: ``rule`` and, where it needs figures once a step, ``prepare``."""
+    def formulas(self) -> Mapping[str, Callable]: ...
 
     @property
-    def formulas_of_rows(self) -> Mapping[str, Callable]:
-        """The same for rows of a table; ``linger``, where a state shrinks while its row is not seen."""
+    def formulas_of_rows(self) -> Mapping[str, Callable]: ...
 
     @property
-    def constants(self) -> Mapping[str, bool | float]:
-        """The rule's hyperparameters and switches."""
+    def constants(self) -> Mapping[str, bool | float]: ...
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """Who runs some of a batch's rows: its number, the first row, and its arrays."""
+    """A worker that runs part of a batch's rows: its number, its first row, and its arrays."""
 
     number: int
     offset: int
@@ -77,24 +62,24 @@ class Step(Objective):
 
     Parameters
     ----------
-    places, arena, loss, penalty, batch_size, seed, by_rows, half
+    places, arena, loss, penalty, batch_size, seed, average_rows, half
         As for `Objective`.
     optimizer : UpdateRule
-        Its rule and its decay; the rates come with each epoch.
-    rows : RowSource
+        The rule and its weight decay; the learning rates come with each epoch.
+    rows : Rows
         The training data.
     clip_norm : float or None
-        The greatest norm of a batch's gradient over all parameters, penalties included; a longer one is
+        The maximum norm of a batch's gradient over all parameters, penalties included; a longer one is
         scaled down (Pascanu et al. 2013, arXiv:1211.5063).
     state : mapping of str to array of shape (size,), optional
-        The optimizer's state to resume with, in place; zeros if not given.
+        The optimizer's state to resume with, used in place; zeros if not given.
 
     Attributes
     ----------
     state : dict of str to array of shape (size,)
-        The optimizer's state, in the arena's layout; and ``last_seen``, (rows of all tables,) int64, where a
-        state shrinks at each step that does not see its row: after how many updates each was seen last; and
-        ``loss_scaling``, (SCALING,) float64, where the loss is scaled.
+        The optimizer's state, in the arena's layout. With ``decay_unseen`` also ``last_seen``, (rows of all
+        tables,) int64: the number of updates after which each row was last seen. With a scaled loss also
+        ``loss_scaling``, (SCALING,) float64.
     """
 
     def __init__(
@@ -106,75 +91,63 @@ class Step(Objective):
         batch_size: int,
         seed: int,
         optimizer: UpdateRule,
-        rows: RowSource,
+        rows: Rows,
         clip_norm: float | None = None,
         state: Mapping[str, Array] | None = None,
-        by_rows: bool = False,
+        average_rows: bool = False,
         half: HalfPrecision | None = None,
     ) -> None:
         tokens = rows.most_tokens(batch_size)
-        super().__init__(places, arena, loss, penalty, batch_size, seed, by_rows, tokens, half)
+        super().__init__(places, arena, loss, penalty, batch_size, seed, average_rows, tokens, half)
         backend = arena.backend
         self.steps_per_epoch = -(-rows.count // batch_size)
         self.rates = backend.zeros(self.steps_per_epoch, np.float64)
         self.rows = rows
-        self._norm_scalars = backend.zeros(SCALARS, np.float64)
-        self._weight_norm: Program | None = None
         self.rate_factors = backend.from_host(arena.rate_factors())
+        self._norm_scalars = backend.zeros(layout.SCALARS, np.float64)
         self._optimizer = optimizer
         self._clip_norm = clip_norm
         self._half_parameters = None if half is None else arena.in_half(half)
         self._refresh = backend.compile(self.passes.refresh())
         self._full = rows.count // batch_size
         batch = self.passes.batch_of(rows)
-        self._alone = _Worker(0, 0, self.passes, batch, self.counters, self.scalars, OneWorker())
+        self._alone = _Worker(0, 0, self.passes, batch, self.counters, self.scalars, Reducer())
         self._team = self._workers()
-        self._programs: dict[int, Program] = {}
         self._last = 0  # rows of the last batch that was run
         self._full_seen = False
-        self.state = dict(state or self._no_state())
+        self.state = dict(state or {name: arena.like_values() for name in optimizer.state})
+        tables = self.passes.row_gradients
+        if not state and tables and "decay_unseen" in optimizer.formulas_of_rows:
+            self.state["last_seen"] = backend.zeros(sum(table.size for table in tables), np.int64)
         if self.scaling is not None:
             self.scaling = self.state.setdefault("loss_scaling", self.scaling)
-        for count in {batch_size if self._full else 0, rows.count % batch_size} - {0}:
-            self._programs[count] = self._program(count)
+        counts = {batch_size if self._full else 0, rows.count % batch_size} - {0}
+        self._programs = {count: self._program(count) for count in counts}
 
     def _workers(self) -> list[_Worker]:
-        """Return who shares the rows of a batch, where that is worth it; none where one has all of them."""
+        """Return the workers that share a batch's rows; none where one worker is faster."""
         arena, backend = self.arena, self.arena.backend
         work = 6.0 * self.batch_size * arena.size  # two operations, three products a weight
-        # The rows of a table that two workers see are not two workers' rows.
+        # Two workers may look up the same row of a table, whose gradient only one of them can hold.
         apart = self.passes.row_gradients or self._half_parameters is not None
         count = 1 if apart else backend.shards(self.batch_size, work)
         if count == 1:
             return []
-        reducer: Reducer = Threads(arena, count, self.scalars, self.by_rows, self._is_plain)
+        plain = not self._penalty and self._clip_norm is None
+        reducer = Threads(arena, count, self.scalars, self.average_rows, plain)
         capacity = -(-self.batch_size // count)
-        return [
-            _Worker(
-                number,
-                number * capacity,
-                Passes(
-                    self.places, arena, capacity, True,
-                    gradients=reducer.gradient(number), row_offset=number * capacity,
-                ),
-                self.rows.batch(capacity),
-                self.counters if number == 0 else backend.zeros(COUNTERS, np.int64),
-                reducer.scalars(number),
-                reducer,
-            )
-            for number in range(count)
-        ]  # fmt: skip
+        team = []
+        for number in range(count):
+            offset, gradients = number * capacity, reducer.gradient(number)
+            passes = Passes(self.places, arena, capacity, True, gradients=gradients, row_offset=offset)
+            counters = self.counters if number == 0 else backend.zeros(layout.COUNTERS, np.int64)
+            batch, scalars = self.rows.batch(capacity), reducer.scalars(number)
+            team.append(_Worker(number, offset, passes, batch, counters, scalars, reducer))
+        return team
 
     def _sharing(self, rows: int) -> list[_Worker]:
-        """Return who runs batches of so many rows: all workers, or one where another would have no row."""
+        """Return the workers for a batch of `rows` rows: all, or one if another would have no row."""
         return self._team if self._team and rows > self._team[-1].offset else [self._alone]
-
-    def _no_state(self) -> dict[str, Array]:
-        state = {name: self.arena.like_values() for name in self._optimizer.state}
-        if "linger" in self._optimizer.formulas_of_rows and self.passes.row_gradients:
-            rows = sum(gradient.size for gradient in self.passes.row_gradients)
-            state["last_seen"] = self.arena.backend.zeros(rows, np.int64)
-        return state
 
     def _program(self, rows: int) -> Program:
         workers = [self._operations(worker, rows) for worker in self._sharing(rows)]
@@ -182,18 +155,17 @@ class Step(Objective):
         return backend.compile(workers[0]) if len(workers) == 1 else backend.compile_parallel(workers)
 
     def operations_of(self, rows: int) -> list[Operation]:
-        """Return what one worker does for a batch of so many rows, in its order."""
+        """Return the operations of a single worker for a batch of `rows` rows."""
         return self._operations(self._alone, rows)
 
     def _operations(self, worker: _Worker, rows: int) -> list[Operation]:
-        """Return what a worker does for a batch of so many rows."""
         number, reducer, shard = worker.number, worker.reducer, worker.passes.row_offset
         batch = worker.batch.first(min(worker.batch.capacity, rows - worker.offset))
-        by_rows = self.by_rows and not reducer.counts_rows
+        average_rows = self.average_rows and not reducer.counts_rows
         return [
             *reducer.begin(number),
             self.rows.gather(batch, worker.counters, self.batch_size, shard),
-            *self.gradient(worker.passes, batch, worker.counters, worker.scalars, by_rows),
+            *self.gradient(worker.passes, batch, worker.counters, worker.scalars, average_rows),
             *reducer.reduce(number, rows),
             *self.penalise(reducer.share(number)),
             *self._norm(reducer.share(number)),
@@ -203,7 +175,7 @@ class Step(Objective):
         ]
 
     def _norm(self, given: Mapping[str, Any]) -> list[Operation]:
-        # An overflow shows in the norm.
+        # With a scaled loss, the norm shows an overflow.
         if self._clip_norm is None and self.scaling is None:
             return []
         arguments = {**self._update_arguments(), **given}
@@ -213,15 +185,10 @@ class Step(Objective):
         ]
         return [self.kernel("squared_norm", self.rescaled, arguments), *rows]
 
-    @property
-    def _is_plain(self) -> bool:
-        """Whether nothing is done to a batch's gradient before the update."""
-        return not self._penalty and self._clip_norm is None
-
     def _update(self, given: Mapping[str, Any]) -> Kernel:
-        """Return the optimizer's update; `given` takes the place of the step's own arrays.
+        """Return the optimizer's update; arrays in `given` replace the step's own.
 
-        With a `last` gradient among it, that is added to the others'.
+        A gradient named `last` in `given` is added to the others.
         """
         arguments = {**self._update_arguments(), **given}
         constants = {
@@ -244,7 +211,7 @@ class Step(Objective):
         }
 
     def _update_tables(self) -> list[Operation]:
-        """Return the update of the rows of each table that the batch saw."""
+        """Return the update of each table's rows that the batch saw."""
         operations: list[Operation] = []
         first = 0
         for gradient in self.passes.row_gradients:
@@ -254,13 +221,17 @@ class Step(Objective):
                 arguments["weight_decay"] = 0.0
             for slot, name in enumerate(self._optimizer.state):
                 arguments[f"state{slot}"] = self.arena.view(gradient.name, self.state[name])
-            lingers = "last_seen" in self.state
-            if lingers:
+            decays_unseen = "last_seen" in self.state
+            if decays_unseen:
                 arguments["last_seen"] = self.state["last_seen"][first : first + gradient.size]
-            constants = {**self._update_constants(), "LINGERS": lingers, "GROUPED": segment.rate != 1}
+            constants = {
+                **self._update_constants(),
+                "DECAYS_UNSEEN": decays_unseen,
+                "GROUPED": segment.rate != 1,
+            }
             formulas = self._optimizer.formulas_of_rows
             operations.append(Kernel("update_rows", self.arena.dtype, formulas, constants, arguments))
-            operations += [self.kernel("mark_rows", self.rescaled, arguments)] if lingers else []
+            operations += [self.kernel("mark_rows", self.rescaled, arguments)] if decays_unseen else []
             first += gradient.size
         return operations
 
@@ -281,7 +252,7 @@ class Step(Objective):
         }
 
     def begin_epoch(self, epoch: int, order: NDArray[np.int64], rates: NDArray[np.float64]) -> None:
-        """Give the device an epoch's order and learning rates; its sums begin at zero.
+        """Copy an epoch's order and learning rates to the device, and reset its sums.
 
         Parameters
         ----------
@@ -295,29 +266,26 @@ class Step(Objective):
         backend = self.arena.backend
         self.rows.begin(order)
         backend.write(self.rates, rates)
-        backend.write(self.counters[EPOCH : EPOCH + 1], epoch)
+        backend.write(self.counters[layout.EPOCH : layout.EPOCH + 1], epoch)
         backend.write(self.scalars, 0.0)
 
     def begin_counting_skips(self) -> None:
-        """Count the updates that are left out from here on."""
+        """Reset the count of skipped updates."""
         if self.scaling is not None:
-            self.arena.backend.write(self.scaling[SKIPPED_STEPS : SKIPPED_STEPS + 1], 0.0)
+            self.arena.backend.write(self.scaling[layout.SKIPPED_STEPS : layout.SKIPPED_STEPS + 1], 0.0)
 
     def run(self, first: int, count: int) -> None:
         """Train on the batches ``first .. first + count - 1`` of the epoch; the last one may be smaller."""
-        self.arena.backend.write(self.counters[BATCH : BATCH + 1], first)
+        self.arena.backend.write(self.counters[layout.BATCH : layout.BATCH + 1], first)
         if self._half_parameters is not None:
             self._refresh.run()
         for batch, several in self.rows.stretches(first, count, self.batch_size):
-            self._run_placed(batch, several)
-
-    def _run_placed(self, first: int, count: int) -> None:
-        full = max(0, min(first + count, self._full) - first)
-        if full:
-            self._run_program(self.batch_size, full)
-            self._full_seen = True
-        if count > full:
-            self._run_program(self.rows.count % self.batch_size, 1)
+            full = max(0, min(batch + several, self._full) - batch)
+            if full:
+                self._run_program(self.batch_size, full)
+                self._full_seen = True
+            if several > full:
+                self._run_program(self.rows.count % self.batch_size, 1)
 
     def _run_program(self, rows: int, count: int) -> None:
         for worker in self._team[1:]:
@@ -326,21 +294,23 @@ class Step(Objective):
         self._last = rows
 
     def outputs(self, place: Place, most: int) -> tuple[NDArray, NDArray | None] | None:
-        """Return what the last full batch's step left of a layer's outputs, copied to the host.
+        """Return a layer's outputs in the last full batch, copied to the host.
 
         Parameters
         ----------
         place : Place
-            Not the last, whose outputs the loss has changed.
+            Any layer but the last, whose outputs the loss overwrites.
         most : int
-            How many rows are wanted at most.
+            The maximum number of rows.
 
         Returns
         -------
         outputs : ndarray of shape (rows, units)
-            With dropout, where there is any; None for both where no full batch was run yet.
+            After dropout.
         kept : ndarray of shape (rows, units), uint8, or None
-            Which of them dropout kept, where it dropped any.
+            1 for each output that dropout kept; None without dropout.
+
+        None in place of both if no full batch was run yet.
         """
         if not self._full_seen:
             return None
@@ -358,65 +328,59 @@ class Step(Objective):
         return np.concatenate(outputs), np.concatenate(kept) if kept else None
 
     def last_gradient(self, name: str, rows: Array) -> NDArray[np.float64]:
-        """Return rows of a parameter's gradient in the last step, of the batch's mean loss, not clipped.
+        """Return rows, (rows, units), of the last step's gradient of the mean loss, before clipping.
 
-        Where the loss is scaled, it is divided by the scale that followed the step: twice the step's at the
-        one in 2000 that doubles it, and of no matter after one whose gradient is not finite.
+        The gradient of a scaled loss is divided by the scale after the step. That is twice the step's own in
+        the one step of 2000 that doubles it; after an overflow, the gradient is not finite anyway.
 
         Parameters
         ----------
         name : str
-            Of the parameter.
+            The parameter's full name.
         rows : array of shape (rows,), int64
             On the device.
-
-        Returns
-        -------
-        gradient : ndarray of shape (rows, units)
         """
         parts = self._sharing(self._last)[0].reducer.gradients() or [self.passes.gradients]
         host = self.arena.backend.to_host
         total = sum(host(self.arena.view(name, part), rows).astype(np.float64) for part in parts)
-        weight = float(host(self.scalars)[WEIGHT_SUM])
-        scale = weight if self.scaling is None else weight * float(host(self.scaling)[LOSS_SCALE])
+        weight = float(host(self.scalars)[layout.WEIGHT_SUM])
+        scale = weight if self.scaling is None else weight * float(host(self.scaling)[layout.LOSS_SCALE])
         return np.asarray(total) * (self.batch_size / scale if scale > 0 else 0.0)
 
     def arrays(self) -> dict[str, Array]:
-        """Return everything that a further step depends on, by name: what a checkpoint holds of the device.
+        """Return the device arrays of a checkpoint by name: everything that further steps depend on.
 
-        An epoch's order and rates are given by `begin_epoch` and are not among it.
+        The epoch's order and rates are not among them; `begin_epoch` sets them.
         """
-        state = {f"state.{name}": array for name, array in self.state.items()}
         return {
             "values": self.arena.values,
-            **state,
+            **{f"state.{name}": array for name, array in self.state.items()},
             "counters": self.counters,
             "scalars": self.scalars,
         }
 
     def updates(self) -> int:
         """The number of updates done; waits for the device."""
-        return int(self.arena.backend.to_host(self.counters)[STEP])
+        return int(self.arena.backend.to_host(self.counters)[layout.STEP])
 
     def products(self) -> Program:
-        """Return a full batch's matrix products alone, over the same buffers, as a program of their own."""
-        operations = self.operations(self._alone.batch.first(self.batch_size))
+        """Return a program of a full batch's matrix products only, over the same buffers."""
+        operations = self.operations_of(self.batch_size)
         return self.arena.backend.compile([one for one in operations if isinstance(one, Product)])
 
-    def weight_norm(self) -> float:
-        """The Euclidean norm of the parameters, not finite if one of them is not; waits for the device."""
-        if self._weight_norm is None:
-            self._weight_norm = self._norm_program()
-        self._weight_norm.run()
-        return float(self.arena.backend.to_host(self._norm_scalars)[SQUARED_NORM]) ** 0.5
-
-    def _norm_program(self) -> Program:
-        # The sum of squares does not care what it sums.
+    @cached_property
+    def _weight_norm(self) -> Program:
+        # The kernel for the gradient's norm, applied to the values.
         segments = self.arena.backend.from_host(segment_table(self.arena.segments))
         arguments = {"gradients": self.arena.values, "segments": segments, "scalars": self._norm_scalars}
         return self.arena.backend.compile([self.kernel("squared_norm", {}, arguments)])
 
+    def weight_norm(self) -> float:
+        """The Euclidean norm of the parameters, not finite if one of them is not; waits for the device."""
+        self._weight_norm.run()
+        return float(self.arena.backend.to_host(self._norm_scalars)[layout.SQUARED_NORM]) ** 0.5
+
     def gradient_norm(self) -> float:
         """The norm of the last batch's gradient before clipping; waits for the device; needs `clip_norm`."""
         scalars = self.arena.backend.to_host(self.scalars)
-        return float(scalars[SQUARED_NORM] ** 0.5 * self.batch_size / scalars[WEIGHT_SUM])
+        return float(scalars[layout.SQUARED_NORM] ** 0.5 * self.batch_size / scalars[layout.WEIGHT_SUM])

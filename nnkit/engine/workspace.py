@@ -1,4 +1,4 @@
-"""The arrays of a pass: what its layers keep from forward to backward, and derivatives on their way down."""
+"""The arrays of a pass: what layers keep from forward to backward, and the derivatives between layers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["RowGradient", "Workspace"]
 
 
 class RowGradient:
-    """The gradient of those rows of a table that the last batch saw.
+    """The gradient of a table's rows that the last batch looked up.
 
     Attributes
     ----------
     name : str
-        The table's, among the parameters.
+        The table's full name.
     size : int
         The number of rows of the table.
     gradient : array of shape (rows, width)
-        Of the rows seen, in the order in which `rows_seen` names them.
+        A row for each of `rows_seen`.
     rows_seen : array of shape (rows,), int32
-        The rows of the table that the last batch looked up, each once.
+        The table's rows that the last batch looked up, each once.
     seen : array of shape (1,), int64
-        How many those are.
+        The number of valid entries of `rows_seen`.
     """
 
     def __init__(self, arena: Arena, name: str, rows: int) -> None:
@@ -40,7 +40,7 @@ class RowGradient:
         self.gradient = arena.backend.zeros((rows, width), arena.dtype)
 
     def arguments(self) -> Mapping[str, Array]:
-        """Return what the kernels over the rows seen read: the table, its gradient, and which rows."""
+        """Return the arguments of the kernels over these rows."""
         return {
             "table": self._arena.view(self.name),
             "gradient": self.gradient,
@@ -50,9 +50,9 @@ class RowGradient:
 
     def scatter(self, dense: NDArray) -> None:
         """Write the gradient into zeros of the table's shape on the host; waits for the device."""
-        backend = self._arena.backend
-        count = int(backend.to_host(self.seen)[0])
-        dense[backend.to_host(self.rows_seen)[:count]] = backend.to_host(self.gradient)[:count]
+        to_host = self._arena.backend.to_host
+        count = int(to_host(self.seen)[0])
+        dense[to_host(self.rows_seen)[:count]] = to_host(self.gradient)[:count]
 
 
 class Workspace:
@@ -60,31 +60,20 @@ class Workspace:
 
     Parameters
     ----------
-    arena : Arena
-        The parameters.
-    capacity : int
-        The nominal batch.
-    training : bool
-        Whether what the backward pass needs is kept.
-    drops : bool
-        Whether dropout drops.
-    gradients : array of shape (size,) or None
-        Where the gradient goes, in the arena's layout.
+    arena, capacity, training, drops, gradients, most_tokens, half
+        As for `Passes`.
     widest : int
-        The most columns that a derivative has.
-    most_tokens : sequence of int
-        For each of a row's bags, the maximum number of ids in a batch.
-    half : HalfPrecision or None
-        What weights, activations and their gradients are kept in; rows are then padded, with zeros that stay.
+        The maximum number of columns of a derivative.
 
     Attributes
     ----------
     dtype : dtype
-        Of activations and their derivatives.
+        The type of activations and their derivatives.
     row_gradients : dict of str to RowGradient
         By the table's name.
     homes : dict of int to (int, str) or None
-        By a layer's index, where its outputs are: whose array, and its name; None for the batch's inputs.
+        By a layer's index, the array that holds its outputs: the owner's index and the array's name; None for
+        the batch's inputs.
     """
 
     def __init__(
@@ -112,17 +101,17 @@ class Workspace:
         self._buffers: dict[tuple[int, str], Array] = {}
         self._scratch: dict[tuple[int, str], Array] = {}
         self._free: list[Array] = []
-        # Keyed by the view that is out, which stays alive here: an `id` names nothing else meanwhile.
+        # Keyed by the id of the view handed out, which stays alive here: no other array can have that id.
         self._taken: dict[int, tuple[Array, Array]] = {}
 
     def padded(self, width: int) -> int:
-        """Return how many columns are allocated for so many."""
+        """Return the number of allocated columns."""
         return padded(width, self.half)
 
     def buffer(
         self, index: int, name: str, columns: tuple[int, ...], dtype: DTypeLike, zeroed: bool = False
     ) -> Array:
-        """Return the array of that name of a layer, shape (capacity, *columns); the same at each call."""
+        """Return a layer's array of this name, shape (capacity, *columns); the same at each call."""
         key = (index, name)
         if key not in self._buffers:
             allocate = self.arena.backend.zeros if zeroed else self.arena.backend.empty
@@ -130,24 +119,24 @@ class Workspace:
         return self._buffers[key]
 
     def scratch(self, index: int, name: str, shape: int | tuple[int, ...], dtype: DTypeLike) -> Array:
-        """Return zeros of that name of a layer, whatever the rows; the same at each call."""
+        """Return a layer's array of this name and shape, initially zero; the same at each call."""
         key = (index, name)
         if key not in self._scratch:
             self._scratch[key] = self.arena.backend.zeros(shape, dtype)
         return self._scratch[key]
 
     def kept(self, index: int, name: str, rows: int) -> Array | None:
-        """Return the first rows of an array of a layer, None where it has none of that name."""
+        """Return the first rows of a layer's buffer, None if it has none of that name."""
         found = self._buffers.get((index, name))
         return None if found is None else found[:rows]
 
     @property
     def nbytes(self) -> int:
-        """The memory of what the layers keep."""
+        """The memory of the layers' buffers."""
         return sum(int(array.nbytes) for array in self._buffers.values())
 
     def take(self, rows: int, columns: int) -> Array:
-        """Return an array for a derivative, (rows, columns), that nobody else has until it is released."""
+        """Return an array for a derivative, (rows, columns), reserved until it is released."""
         size = self.capacity * max(columns, self._widest)
         fitting = [number for number, array in enumerate(self._free) if array.shape[0] >= rows * columns]
         flat = self._free.pop(fitting[-1]) if fitting else self.arena.backend.empty(size, self.dtype)
@@ -156,20 +145,19 @@ class Workspace:
         return view
 
     def release(self, view: Array) -> None:
-        """Let others have the array, once the operations so far have run."""
+        """Let operations that follow reuse an array of `take`; any other array is ignored."""
         _, flat = self._taken.pop(id(view), (None, None))
         if flat is not None:
             self._free.append(flat)
 
     def release_all(self) -> None:
-        """Let others have all arrays: another program begins."""
+        """Release all arrays: another program begins."""
         for view, _ in list(self._taken.values()):
             self.release(view)
 
     def row_gradient(self, name: str, bag: int) -> RowGradient:
-        """Return the gradient of the table of that name, whose rows a bag of ids names."""
+        """Return the gradient of the table of this name, which is looked up by the ids of a bag."""
         if name not in self.row_gradients:
-            tokens = max(1, self.most_tokens[bag])
-            rows = min(tokens, self.arena.view(name).shape[0])
+            rows = min(max(1, self.most_tokens[bag]), self.arena.view(name).shape[0])
             self.row_gradients[name] = RowGradient(self.arena, name, rows)
         return self.row_gradients[name]

@@ -1,7 +1,7 @@
-"""What the two estimators share: checks of parameters, the data for the trainer, the fitted attributes.
+"""The base of the two estimators: checks of parameters, the data for the trainer, the fitted attributes.
 
-`random_state` is drawn from as scikit-learn draws from it, so that one number gives
-its networks: initial weights, held-out rows, orders.
+Random numbers are drawn from `random_state` in scikit-learn's order: initial weights, held-out rows, orders
+of the rows. So one seed gives scikit-learn's networks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Opt
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from nnkit.data.arrays.device import from_device
+from nnkit.engine.objective import StepSums
 from nnkit.engine.places import parameter_name
 from nnkit.errors import ConfigError, DataError, DivergenceError, shown
 from nnkit.estimators._convergence import Convergence, Progress
@@ -36,20 +37,20 @@ from nnkit.nn.losses import Loss, loss_names
 from nnkit.nn.network import Network
 from nnkit.nn.optimizers import Adam, Momentum, Nesterov, Optimizer, optimizer_from
 from nnkit.nn.targets import loss_targets, loss_weights
-from nnkit.training.callbacks import callbacks_from
+from nnkit.training.callbacks import TrainingStatus, callbacks_from
 from nnkit.training.state import OptimizerState
 from nnkit.training.trainer import Trainer
 
 __all__ = ["_BaseMLP"]
 
-_ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's names of ours
+_ACTIVATIONS = {"logistic": "sigmoid"}  # scikit-learn's name, and ours
 _LOSSES = ("log_loss", "squared_error")
 _AUTO_BATCH = 200
 _FEWEST_HELD_OUT = 2
 
 
 class _Number(Interval):
-    """An interval of numbers, of which True and False are none."""
+    """An interval of numbers, without True and False."""
 
     def is_satisfied_by(self, val: Any) -> bool:
         return not isinstance(val, bool) and super().is_satisfied_by(val)
@@ -57,22 +58,22 @@ class _Number(Interval):
 
 @dataclass(eq=False)
 class _Trained:
-    """What an estimator keeps beside its public attributes: the network on its device, and the optimizer.
+    """The private state of a fitted estimator: the network on its device, and the optimizer.
 
-    `coefs_` and `intercepts_` are what counts. `views` are views into the network's own parameters, in which
-    a change needs no copying; empty where the parameters lie on another device or there is no network yet.
-    `activations` and `loss` are what was registered when the network was made.
+    The estimator predicts with `coefs_` and `intercepts_`, not with the parameters in this network.
     """
 
     network: Network | None = None
+    # Of the network's own parameters, where changes need no copy; empty if they lie on another device.
     views: tuple[NDArray, ...] = ()
     optimizer_state: OptimizerState | None = None
     progress: Progress | None = None
+    # The functions that were registered when the network was made.
     activations: Mapping[str, ActivationFunction] | None = None
     loss: Loss | None = None
 
     def portable(self) -> _Trained:
-        """Return what a pickle takes: nothing that lives on a device."""
+        """Return a copy for a pickle, without anything on a device."""
         state = self.optimizer_state
         if state is not None and self.network is not None:
             to_host = self.network.arena.backend.to_host
@@ -82,7 +83,7 @@ class _Trained:
 
 
 class _BaseMLP(BaseEstimator):
-    """What the classifier and the regressor share."""
+    """The base class of the classifier and the regressor."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "loss": [str, dict, Loss],
@@ -121,23 +122,32 @@ class _BaseMLP(BaseEstimator):
     }
     _score_name: ClassVar[str]
 
-    # --- what a subclass says of its targets ---
+    def _set_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Set the arguments of `__init__`, as `locals` returns them, as attributes of the same names."""
+        for name, value in arguments.items():
+            if name != "self":
+                setattr(self, name, value)
+
+    # --- the targets, by subclass ---
 
     def _encode(self, y: NDArray, first: bool, incremental: bool = False, held_out: bool = False) -> NDArray:
-        """Return the targets as the loss reads them; in a first `fit`, learn what they are."""
+        """Return the targets as the loss reads them; in a first `fit`, learn classes and outputs."""
         raise NotImplementedError
 
     def _loss(self, dtype: np.dtype) -> Loss:
         """Return the loss that the network is trained with."""
         raise NotImplementedError
 
-    def _share_told(self) -> float:
-        """Return what makes the loss that is told of the one that is trained, a sum over outputs."""
+    def _loss_factor(self) -> float:
+        """Return the factor from the trained loss, a sum over outputs, to the reported one."""
         return 1.0
 
     def _class_weights(self, targets: NDArray, incremental: bool) -> NDArray | None:
-        """Return what each sample counts for by its class; None for 1."""
+        """Return the weight of each sample by its class; None for 1."""
         return None
+
+    def _reported_loss(self, status: TrainingStatus | StepSums) -> float:
+        return (status.loss - status.penalty) * self._loss_factor() + status.penalty
 
     # --- training ---
 
@@ -152,9 +162,9 @@ class _BaseMLP(BaseEstimator):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels, or a regression's values.
         sample_weight : array-like of shape (n_samples,), optional
-            What each sample counts for: 2 is as good as having it twice.
+            The weight of each sample: 2 has the effect of giving it twice.
         eval_set : (X, y) or (X, y, sample_weight), optional
-            Scored after each epoch; with `early_stopping` in place of held-out rows.
+            Rows to score after each epoch; `early_stopping` then holds out none.
 
         Returns
         -------
@@ -188,10 +198,10 @@ class _BaseMLP(BaseEstimator):
         elif sizes != [len(intercept) for intercept in self.intercepts_[:-1]]:
             raise ConfigError(
                 f"hidden_layer_sizes = {sizes} are not those of the network to continue with; "
-                "set warm_start=False and call fit to begin anew"
+                "set warm_start=False and call fit to start again"
             )
         if self.solver == "lbfgs" and self.optimizer is None:
-            self._minimise(X, targets, _counting(_times(sample_weight, class_weights)))
+            self._minimise(X, targets, _product(sample_weight, class_weights))
         else:
             self._descend(X, targets, sample_weight, class_weights, held_out, random, callbacks, incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
@@ -235,7 +245,7 @@ class _BaseMLP(BaseEstimator):
         return X, self._encode(y, first=False, held_out=True), weights
 
     def _begin(self, widths: list[int], dtype: np.dtype, random: np.random.RandomState) -> None:
-        """Draw weights as scikit-learn draws them (Glorot and Bengio 2010), and forget what was before."""
+        """Draw initial weights as scikit-learn does (Glorot and Bengio 2010), and forget an earlier fit."""
         self._trained = _Trained()
         self.n_layers_ = len(widths)
         self.n_iter_ = self.t_ = 0
@@ -248,7 +258,7 @@ class _BaseMLP(BaseEstimator):
             self.intercepts_.append(random.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
 
     def _check_names(self) -> None:
-        """Refuse names that are not registered, in scikit-learn's words."""
+        """Raise scikit-learn's error for a name that is not registered."""
         given = self.loss.get("name") if isinstance(self.loss, dict) else self.loss
         for parameter, name, known in (
             ("activation", self.activation, activation_names() + tuple(_ACTIVATIONS)),
@@ -262,7 +272,7 @@ class _BaseMLP(BaseEstimator):
                 )
 
     def _network(self, dropout: bool = True) -> Network:
-        """Return the network, described anew and without parameters."""
+        """Return a new network for the present parameters, without them."""
         activation: str = _ACTIVATIONS.get(self.activation) or self.activation
         layers: list[Layer] = []
         rates = self._dropout_rates(len(self.intercepts_) - 1)
@@ -301,7 +311,7 @@ class _BaseMLP(BaseEstimator):
         return {**named, **{parameter_name(i, "bias"): bias for i, bias in enumerate(self.intercepts_)}}
 
     def _keep(self, network: Network) -> None:
-        """Show the network's parameters as scikit-learn's attributes: on the CPU as views into the arena."""
+        """Set `coefs_` and `intercepts_` from a network: on the CPU as views of its parameters."""
         arena = network.arena
         on_host = isinstance(arena.values, np.ndarray)
         named = {segment.name: arena.view(segment.name) for segment in arena.segments}
@@ -316,7 +326,7 @@ class _BaseMLP(BaseEstimator):
     def _trainer(
         self, X: Any, optimizer: str | Optimizer, random: np.random.RandomState | None = None
     ) -> Trainer:
-        """Return a trainer over the present parameters, put on its device."""
+        """Return a trainer for the present parameters, copied to its device."""
         network = self._network()
         drops = any(layer.dropout for layer in network.layers)
         seed = int(random.randint(2**31)) if drops and random is not None else 0
@@ -325,9 +335,9 @@ class _BaseMLP(BaseEstimator):
             network,
             self._bound_loss(X.dtype),
             optimizer,
-            self.device,
-            precision,
-            seed,
+            device=self.device,
+            precision=precision,
+            seed=seed,
             schedule="constant" if self.schedule is None else self.schedule,
             l2=self.alpha,
             penalty_on="sum",
@@ -350,17 +360,9 @@ class _BaseMLP(BaseEstimator):
             loss_targets(targets, trainer.loss, self.n_outputs_, count, trainer.dtype),
             loss_weights(weights, count, trainer.dtype),
         )
-        found = minimise(
-            network,
-            trainer.loss,
-            trainer.penalty,
-            rows,
-            tolerance=self.tol,
-            iterations=self.max_iter,
-            evaluations=self.max_fun,
-        )
-        figures = found.figures
-        self.loss_ = (figures.loss - figures.penalty) * self._share_told() + figures.penalty
+        limits = {"tolerance": self.tol, "iterations": self.max_iter, "evaluations": self.max_fun}
+        found = minimise(network, trainer.loss, trainer.penalty, rows, **limits)
+        self.loss_ = self._reported_loss(found.figures)
         self.n_iter_ = min(found.iterations, self.max_iter)
         self._keep(network)
         if self.verbose:
@@ -382,14 +384,8 @@ class _BaseMLP(BaseEstimator):
         if self.solver == "sgd":
             kind = Nesterov if self.nesterovs_momentum else Momentum
             return kind(self.learning_rate_init, self.weight_decay, self.momentum, rate_in_velocity=True)
-        return Adam(
-            self.learning_rate_init,
-            self.weight_decay,
-            self.beta_1,
-            self.beta_2,
-            self.epsilon,
-            epsilon_hat=True,
-        )
+        constants = (self.beta_1, self.beta_2, self.epsilon)
+        return Adam(self.learning_rate_init, self.weight_decay, *constants, epsilon_hat=True)
 
     def _descend(
         self,
@@ -402,42 +398,19 @@ class _BaseMLP(BaseEstimator):
         callbacks: tuple[Any, ...],
         incremental: bool,
     ) -> None:
-        trained, optimizer = self._trained, self._optimizer()
-        features = features_from(X, X.dtype)
-        weights = _counting(_times(sample_weight, class_weights))
+        """Train by an optimizer's steps: `max_iter` epochs, or one if `incremental`."""
+        features, weights = features_from(X, X.dtype), _product(sample_weight, class_weights)
         if self.early_stopping and held_out is None:
             kept, held = self._split(targets, random)
-            held_weights, weights = _taken(sample_weight, held), _taken(weights, kept)
-            for part, given in (("held out", held_weights), ("left to train on", weights)):
-                if given is not None and not given.any():
-                    raise DataError(
-                        f"early_stopping: the {len(given)} rows that are {part} all have weight 0; change "
-                        "validation_fraction or random_state, or give eval_set"
-                    )
-            held_out = (features.take(held), targets[held], held_weights)
-            features, targets = features.take(kept), targets[kept]
-        rows, batch_size = len(features), self._batch_size(len(features))
+            held_out = (features.take(held), targets[held], _taken(sample_weight, held))
+            features, targets, weights = features.take(kept), targets[kept], _taken(weights, kept)
+            _check_split(held_out[2], weights)
+        batch_size, optimizer = self._batch_size(len(features)), self._optimizer()
         trainer = self._trainer(X, optimizer, random)
-        if incremental and trained.optimizer_state is not None:
-            trainer.optimizer_state = _on_device(trained.optimizer_state, trainer)
-        progress = trained.progress or Progress()
-        if not incremental:
-            progress.begin_fit()
-        trained.progress = progress
-        share = self._share_told()
-        convergence = Convergence(
-            progress,
-            rows,
-            lambda figures: (figures.loss - figures.penalty) * share + figures.penalty,
-            None if held_out is None else f"validation_{self._score_name}",
-            self.early_stopping,
-            self.tol,
-            self.n_iter_no_change,
-            self.learning_rate if self.solver == "sgd" and self.schedule is None else "constant",
-            optimizer.learning_rate,
-            self.power_t,
-            bool(self.verbose),
-        )
+        state = self._trained.optimizer_state
+        if incremental and state is not None:
+            trainer.optimizer_state = _on_device(state, trainer)
+        convergence = self._convergence(optimizer, len(features), held_out is not None, incremental)
         try:
             trainer.fit(
                 features,
@@ -446,7 +419,7 @@ class _BaseMLP(BaseEstimator):
                 batch_size=batch_size,
                 validation=held_out,
                 sample_weight=weights,
-                shuffle=_orders(rows, random) if self.shuffle else False,
+                shuffle=_orders(len(features), random) if self.shuffle else False,
                 callbacks=[convergence, *callbacks],
                 progress=False,
                 continued=incremental,
@@ -460,17 +433,32 @@ class _BaseMLP(BaseEstimator):
             warnings.warn("Training interrupted by user.", stacklevel=4)
         self._remember(trainer, convergence, incremental)
 
+    def _convergence(self, optimizer: Optimizer, rows: int, scored: bool, incremental: bool) -> Convergence:
+        """Return the callback that ends the training, with the progress of earlier calls."""
+        progress = self._trained.progress = self._trained.progress or Progress()
+        if not incremental:
+            progress.begin_fit()
+        return Convergence(
+            progress,
+            rows,
+            self._reported_loss,
+            f"validation_{self._score_name}" if scored else None,
+            self.early_stopping,
+            self.tol,
+            self.n_iter_no_change,
+            self.learning_rate if self.solver == "sgd" and self.schedule is None else "constant",
+            optimizer.learning_rate,
+            self.power_t,
+            bool(self.verbose),
+        )
+
     def _split(self, targets: NDArray, random: np.random.RandomState) -> tuple[NDArray, NDArray]:
-        """Return the rows to train on and those held out, parted as by scikit-learn: two classes by class."""
+        """Return the rows to train on and those held out: scikit-learn's, for two classes stratified."""
         from sklearn.model_selection import train_test_split
 
         stratify = targets if isinstance(self, ClassifierMixin) and self.n_outputs_ == 1 else None
-        kept, held = train_test_split(
-            np.arange(len(targets)),
-            random_state=random,
-            test_size=self.validation_fraction,
-            stratify=stratify,
-        )
+        options = {"random_state": random, "test_size": self.validation_fraction, "stratify": stratify}
+        kept, held = train_test_split(np.arange(len(targets)), **options)
         if len(held) < _FEWEST_HELD_OUT:
             raise DataError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
@@ -488,7 +476,7 @@ class _BaseMLP(BaseEstimator):
         return int(min(self.batch_size, rows))
 
     def _remember(self, trainer: Trainer, convergence: Convergence, incremental: bool) -> None:
-        """Leave what a fitted estimator has."""
+        """Set the fitted attributes."""
         trained, progress = self._trained, convergence.progress
         trained.optimizer_state = trainer.optimizer_state
         self.stopped_early_ = convergence.stopped and not incremental
@@ -514,7 +502,7 @@ class _BaseMLP(BaseEstimator):
             )
 
     def _check_partial_fit(self) -> None:
-        """Refuse what would compare scores of the calls' different held-out rows, as scikit-learn does."""
+        # Each call would hold out other rows, and their scores cannot be compared.
         if self.early_stopping:
             raise ConfigError(
                 "partial_fit does not support early_stopping=True: set early_stopping=False, or call fit"
@@ -535,12 +523,12 @@ class _BaseMLP(BaseEstimator):
         with _texts_named():
             X = validate_data(self, from_device(X), accept_sparse=["csr", "csc"], reset=False)
         network = self._ready()
-        if X.dtype == np.uint8:  # numbers here, where a network would take them for pixels
+        if X.dtype == np.uint8:  # a network would take them for pixels
             X = X.astype(network.arena.dtype)
         return network.outputs(X)
 
     def _adopt(self, network: Network) -> None:
-        """Take this network as that of a fit; later calls continue from it, with a new optimizer."""
+        """Use this network as that of a fit; later calls continue from it, with a new optimizer."""
         self._trained = _Trained(activations=network.activations)
         self._keep(network)
         if hasattr(self, "loss_curve_"):
@@ -552,7 +540,7 @@ class _BaseMLP(BaseEstimator):
             )
 
     def _ready(self) -> Network:
-        """Return the network with the present `coefs_` and `intercepts_`, which the user may have changed."""
+        """Return the network with `coefs_` and `intercepts_`, which the user may have changed."""
         arrays = (*self.coefs_, *self.intercepts_)
         trained = self._trained
         network = trained.network
@@ -561,7 +549,7 @@ class _BaseMLP(BaseEstimator):
             network.initialize(self.coefs_[0].shape[0], 0, self.coefs_[0].dtype, None, self._parameters())
             trained.network = network
         elif [*map(id, arrays)] != [*map(id, trained.views)]:
-            # Nothing tells whether an array that is not the network's own was changed in place.
+            # An array that is not a view of the network's own may have been changed in place.
             network.set_parameters(self._parameters())
         return network
 
@@ -577,7 +565,7 @@ class _BaseMLP(BaseEstimator):
         return tags
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file that `load` and `nnkit.load` read: safetensors and JSON, nothing of it code.
+        """Write a file that `load` and `nnkit.load` read: safetensors and JSON, no code.
 
         Parameters
         ----------
@@ -589,7 +577,7 @@ class _BaseMLP(BaseEstimator):
         FileError
             If it cannot be written.
         DataError
-            If a label is of a type that the file has no place for.
+            If a label is of a type that the file cannot hold.
         """
         from nnkit.estimators._file import save
 
@@ -613,7 +601,7 @@ class _BaseMLP(BaseEstimator):
 
 
 def _values(name: str, given: Any) -> list[Any]:
-    """Return the values of a parameter that is one value or a sequence of them."""
+    """Return a parameter that is one value or a sequence as a list."""
     if not isinstance(given, Iterable):
         return [given]
     if isinstance(given, np.ndarray) and given.ndim == 0:
@@ -621,17 +609,22 @@ def _values(name: str, given: Any) -> list[Any]:
     return list(given)
 
 
-def _times(weights: NDArray | None, factors: NDArray | None) -> NDArray | None:
-    if weights is None or factors is None:
-        return factors if weights is None else weights
-    return weights * factors
-
-
-def _counting(weights: NDArray | None) -> NDArray | None:
-    """Return the weights, unless every row's is 0; of sample_weight alone it has been said before."""
+def _product(sample_weight: NDArray | None, class_weights: NDArray | None) -> NDArray | None:
+    """Return each row's weight; a DataError if all are 0."""
+    given = [weights for weights in (sample_weight, class_weights) if weights is not None]
+    weights = given[0] * given[1] if len(given) == 2 else given[0] if given else None
     if weights is not None and not weights.any():
         raise DataError("class_weight, times sample_weight where given, is 0 for every row")
     return weights
+
+
+def _check_split(held_out: NDArray | None, kept: NDArray | None) -> None:
+    for part, weights in (("held out", held_out), ("left to train on", kept)):
+        if weights is not None and not weights.any():
+            raise DataError(
+                f"early_stopping: the {len(weights)} rows that are {part} all have weight 0; change "
+                "validation_fraction or random_state, or give eval_set"
+            )
 
 
 def _taken(array: NDArray | None, rows: NDArray) -> NDArray | None:
@@ -639,7 +632,7 @@ def _taken(array: NDArray | None, rows: NDArray) -> NDArray | None:
 
 
 def _orders(count: int, random: np.random.RandomState) -> Any:
-    """Return scikit-learn's orders: each shuffles the one before."""
+    """Return a function that returns scikit-learn's orders: each shuffles the last."""
     order = np.arange(count)
 
     def next_order(epoch: int) -> NDArray[np.int64]:
@@ -653,7 +646,7 @@ def _orders(count: int, random: np.random.RandomState) -> Any:
 
 
 def _on_device(state: OptimizerState, trainer: Trainer) -> OptimizerState | None:
-    """Return an optimizer's state on the trainer's device, if it is one of this optimizer."""
+    """Return an optimizer's state on the trainer's device; None if it is of another optimizer."""
     if set(state.slots) != set(trainer.optimizer.state):
         return None
     backend, slots = trainer.backend, {}
@@ -666,15 +659,15 @@ def _on_device(state: OptimizerState, trainer: Trainer) -> OptimizerState | None
 
 @contextmanager
 def _texts_named() -> Iterator[None]:
-    """Say what to do with texts where scikit-learn's check finds them among numbers."""
+    """Add to scikit-learn's error about texts among numbers what to do with them."""
     try:
         yield
     except ValueError as error:
         if not str(error).startswith("could not convert string to float"):
             raise
         raise DataError(
-            f"{str(error)[:200]}: the estimators take numbers alone, no columns of text: encode them before, "
-            "for example with OneHotEncoder or TfidfVectorizer, or learn from the table with `nnkit train`"
+            f"{str(error)[:200]}: the estimators take numbers alone, no columns of text: encode them first, "
+            "for example with OneHotEncoder or TfidfVectorizer, or train on the table with `nnkit train`"
         ) from None
 
 
@@ -686,6 +679,6 @@ def _not_finite() -> DataError:
 
 
 def named_loss(loss: str | dict[str, Any]) -> dict[str, Any]:
-    """Return a loss that is given by name or as a table as a table that has a name."""
+    """Return a loss, given by name or as a table, as a table with a name."""
     table = {"name": loss} if isinstance(loss, str) else dict(loss)
     return {**table, "name": str(table.get("name", ""))}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 
 __all__ = ["Convergence", "Progress"]
 
@@ -19,125 +19,66 @@ _ADAPTIVE_DIVISOR = 5.0
 
 @dataclass
 class Progress:
-    """What a warm-started `fit` and the calls of `partial_fit` take over from the calls before.
+    """The state that a warm-started `fit` and `partial_fit` take over from the calls before.
 
-    The losses, their minimum and the number of samples are carried over as in scikit-learn. Scores are not
-    compared across fits, since each fit has held-out rows of its own.
-
-    Attributes
-    ----------
-    losses, scores : list of float
-        The training loss and the validation score of each epoch.
-    best_loss : float
-        The lowest training loss that was judged.
-    best_score : float
-        The best score since the last `fit` began; minus infinity before the first.
-    waited : int
-        Epochs in a row without an improvement by the tolerance.
-    samples : int
-        Samples seen.
-    divisor : float
-        What the adaptive policy has divided the learning rate by, with the optimizer at hand.
+    As in scikit-learn these are the losses, their minimum and the number of samples. Scores are not compared
+    across fits, since each fit has held-out rows of its own.
     """
 
-    losses: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # the training loss of each epoch
+    scores: list[float] = field(default_factory=list)  # the validation score of each epoch
     best_loss: float = np.inf
-    best_score: float = -np.inf
-    waited: int = 0
-    samples: int = 0
-    divisor: float = 1.0
+    best_score: float = -np.inf  # since the last `fit` began
+    waited: int = 0  # epochs in a row without an improvement by the tolerance
+    samples: int = 0  # seen
+    divisor: float = 1.0  # of the learning rate by the adaptive policy, with the current optimizer
 
     def begin_fit(self) -> None:
-        """Forget what belongs to the last fit's held-out rows and optimizer."""
+        """Reset the state that depends on the last fit's held-out rows and optimizer."""
         self.best_score, self.divisor = -np.inf, 1.0
 
 
+@dataclass(eq=False)
 class Convergence(Callback):
     """Ends a training that no longer improves, and changes the learning rate between epochs.
 
-    Parameters
-    ----------
-    progress : Progress
-        Changed in place.
-    samples : int
-        Training samples an epoch.
-    loss_of : function of Figures
-        The loss that is reported and judged.
-    score : str or None
-        The metric that is recorded, such as ``validation_accuracy``.
-    early_stopping : bool
-        Whether the score is judged in place of the loss, and the best parameters kept.
-    tolerance : float
-        The smallest change that is an improvement.
-    patience : int or inf
-        The maximum number of epochs in a row without one.
-    policy : {"constant", "invscaling", "adaptive"}
-        The learning rate: constant; divided by (samples seen + 1)^`power` from the second epoch on; divided
-        by 5 each time the training would end.
-    rate : float
-        The initial learning rate.
-    power : float
-        The exponent of ``invscaling``.
-    verbose : bool
-        Whether to print a line each epoch.
-
-    Attributes
-    ----------
-    epochs : int
-        Epochs of this training.
-    best : dict of str to ndarray, or None
-        With `early_stopping`, the parameters at this training's best score.
-    stopped : bool
-        Whether the training ended because it no longer improved.
+    The policy is a constant rate; ``invscaling``, divided by (samples seen + 1)^`power` from the second epoch
+    on; or ``adaptive``, divided by 5 each time the training would end.
     """
 
-    def __init__(
-        self,
-        progress: Progress,
-        samples: int,
-        loss_of: Callable[[Figures], float],
-        score: str | None,
-        early_stopping: bool,
-        tolerance: float,
-        patience: float,
-        policy: str,
-        rate: float,
-        power: float,
-        verbose: bool,
-    ) -> None:
-        self.progress = progress
-        self.epochs = 0
-        self.best: dict[str, NDArray] | None = None
-        self.stopped = False
-        self._samples = samples
-        self._loss_of = loss_of
-        self._score = score
-        self._early_stopping = early_stopping
-        self._tolerance = tolerance
-        self._patience = patience
-        self._policy = policy
-        self._rate = rate
-        self._power = power
-        self._verbose = verbose
+    progress: Progress  # changed in place
+    samples: int  # training samples in an epoch
+    loss_of: Callable[[TrainingStatus], float]  # the loss that is reported and judged
+    score: str | None  # the metric to record, such as "validation_accuracy"
+    early_stopping: bool  # judge the score in place of the loss, and keep the best parameters
+    tolerance: float  # the smallest change that is an improvement
+    patience: float  # the maximum number of epochs in a row without one; may be infinite
+    policy: str
+    rate: float  # the initial learning rate
+    power: float
+    verbose: bool  # print a line each epoch
 
-    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+    epochs: int = 0  # of this training
+    best: dict[str, NDArray] | None = None  # with early stopping, the parameters at the best score
+    stopped: bool = False  # because the training no longer improved
+
+    def on_train_begin(self, trainer: Any, status: TrainingStatus) -> None:
         """Resume the learning rate of an earlier training with the same optimizer."""
         if trainer.optimizer_state is not None:
             self._set_rate(trainer)
 
-    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
-        """Record the epoch, judge it, and set the rate of the next."""
+    def on_epoch_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Record the epoch, judge it, and set the learning rate of the next."""
         progress = self.progress
         self.epochs += 1
-        progress.samples += self._samples
-        progress.losses.append(self._loss_of(figures))
+        progress.samples += self.samples
+        progress.losses.append(self.loss_of(status))
         self._say(f"Iteration {self.epochs}, loss = {progress.losses[-1]:.8f}")
-        if self._score is not None:
-            self._judge_score(trainer, figures.metrics[self._score])
-        if not self._early_stopping:
+        if self.score is not None:
+            self._judge_score(trainer, status.metrics[self.score])
+        if not self.early_stopping:
             self._judge_loss(progress.losses[-1])
-        if progress.waited > self._patience:
+        if progress.waited > self.patience:
             self._end_or_slow_down(trainer)
         self._set_rate(trainer)
 
@@ -145,39 +86,39 @@ class Convergence(Callback):
         progress = self.progress
         progress.scores.append(score)
         self._say(f"Validation score: {score:f}")
-        if self._early_stopping:
-            progress.waited = progress.waited + 1 if score < progress.best_score + self._tolerance else 0
+        if self.early_stopping:
+            progress.waited = progress.waited + 1 if score < progress.best_score + self.tolerance else 0
         if score > progress.best_score:
             progress.best_score = score
-            self.best = trainer.network.parameters() if self._early_stopping else None
+            self.best = trainer.network.parameters() if self.early_stopping else None
 
     def _judge_loss(self, loss: float) -> None:
         progress = self.progress
-        progress.waited = progress.waited + 1 if loss > progress.best_loss - self._tolerance else 0
+        progress.waited = progress.waited + 1 if loss > progress.best_loss - self.tolerance else 0
         progress.best_loss = min(progress.best_loss, loss)
 
     def _end_or_slow_down(self, trainer: Any) -> None:
-        what = "Validation score" if self._early_stopping else "Training loss"
-        told = (
-            f"{what} did not improve more than tol={self._tolerance:f} for {self._patience:d} "
+        judged = "Validation score" if self.early_stopping else "Training loss"
+        reason = (
+            f"{judged} did not improve more than tol={self.tolerance:f} for {self.patience:d} "
             "consecutive epochs."
         )
-        if self._policy == "adaptive" and self._rate / self.progress.divisor > _SMALLEST_RATE:
+        if self.policy == "adaptive" and self.rate / self.progress.divisor > _SMALLEST_RATE:
             self.progress.divisor *= _ADAPTIVE_DIVISOR
             self.progress.waited = 0
-            self._say(f"{told} Setting learning rate to {self._rate / self.progress.divisor:f}")
+            self._say(f"{reason} Setting learning rate to {self.rate / self.progress.divisor:f}")
             return
-        small = " Learning rate too small." if self._policy == "adaptive" else ""
-        self._say(f"{told}{small} Stopping.")
+        small = " Learning rate too small." if self.policy == "adaptive" else ""
+        self._say(f"{reason}{small} Stopping.")
         self.stopped = True
         trainer.stop()
 
     def _set_rate(self, trainer: Any) -> None:
-        if self._policy == "adaptive":
+        if self.policy == "adaptive":
             trainer.scale_learning_rate(1.0 / self.progress.divisor)
-        elif self._policy == "invscaling" and self.progress.samples:
-            trainer.scale_learning_rate((self.progress.samples + 1) ** -self._power)
+        elif self.policy == "invscaling" and self.progress.samples:
+            trainer.scale_learning_rate((self.progress.samples + 1) ** -self.power)
 
     def _say(self, line: str) -> None:
-        if self._verbose:
+        if self.verbose:
             print(line)

@@ -1,4 +1,4 @@
-"""Estimators in model files: what `save` writes is a `Model` to `nnkit.load`, and an estimator to `load`."""
+"""Estimators in model files, which `nnkit.load` reads as a `Model`, and `load` as an estimator."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_number, value))
 
 
-# What a fitted estimator has beside its arrays and classes; which of them, the solver decides.
+# The fitted attributes beside arrays and classes, with a check of each; the solver decides which there are.
 _FITTED: dict[str, Callable[[Any], bool]] = {
     "loss_": _is_number,
     "best_loss_": lambda value: value is None or value == math.inf or _is_number(value),
@@ -56,7 +56,7 @@ _FITTED: dict[str, Callable[[Any], bool]] = {
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator; see `nnkit.estimators._base._BaseMLP.save`.
 
-    Parameters that are no data (callbacks, a RandomState) and the optimizer's state have no place in it.
+    It leaves out parameters that are no data (callbacks, a RandomState) and the optimizer's state.
     """
     fitted = {name: _to_json(getattr(estimator, name)) for name in _FITTED if hasattr(estimator, name)}
     if hasattr(estimator, "feature_names_in_"):
@@ -83,10 +83,10 @@ def _target(estimator: Any) -> TargetEncoder:
         return TargetEncoder("multilabel", outputs, np.array([0, 1]), flat=False)
     classes = estimator.classes_
     if len(classes) < 2:
-        raise DataError(f"a classifier of the one class {classes[0]!r} has nothing that a file could hold")
+        raise DataError(f"a classifier of the one class {classes[0]!r} cannot be saved: it has no model")
     if not all(isinstance(label, str | int | float) for label in classes.tolist()):
         raise DataError(
-            f"labels of dtype {classes.dtype} have no place in a file; train with texts or numbers, or pickle"
+            f"labels of dtype {classes.dtype} cannot be saved: train with texts or numbers, or use pickle"
         )
     return TargetEncoder("binary" if outputs == 1 else "multiclass", outputs, classes)
 
@@ -103,7 +103,7 @@ def load(cls: type, path: str | os.PathLike[str]) -> Any:
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}; nnkit.load reads models") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelFileError(f"{path}: what the file describes is no estimator; train it anew") from error
+        raise ModelFileError(f"{path}: its description of an estimator is damaged; train it again") from error
 
 
 def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
@@ -116,7 +116,7 @@ def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
         if name in fitted:
             value = _from_json(fitted[name])
             if not fits(value):
-                raise ModelFileError(f"{name} of the estimator described has no value of its kind")
+                raise ModelFileError(f"the estimator's {name} has an invalid value")
             setattr(estimator, name, value)
     estimator._adopt(model.only_network("an estimator"))
     if "feature_names_in_" in fitted:
@@ -127,13 +127,13 @@ def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
         estimator._know(classes, multilabel, None)
         estimator._sparse_labels = json_fields.flag(fitted, "sparse_labels")
     if estimator.n_outputs_ != model.target.outputs or estimator.n_features_in_ != model.preprocessor.width:
-        raise ModelFileError("the estimator described is not that of the network")
-    estimator._network()  # the parameters describe one
+        raise ModelFileError("the description of the estimator does not match the network")
+    estimator._network()  # raises if the parameters describe none
     return estimator
 
 
 def _to_json(value: Any) -> Any:
-    """Return a parameter or attribute as JSON; None for what is no data."""
+    """Return a parameter or attribute as JSON; None if it is no data."""
     if isinstance(value, Optimizer | Schedule | Loss):
         return value.to_json()
     if isinstance(value, type | np.dtype):

@@ -1,4 +1,4 @@
-"""L-BFGS: SciPy's minimiser over the arena as one vector; losses and gradients come from the device."""
+"""L-BFGS: SciPy's minimiser over all parameters as one vector, with the device's losses and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.engine.full_batch import FullBatch
-from nnkit.engine.objective import Penalty, StepFigures
+from nnkit.engine.objective import Penalty, StepSums
 from nnkit.feed.batch import Rows
 from nnkit.nn.losses import Loss
 from nnkit.nn.network import Network
@@ -18,24 +18,12 @@ __all__ = ["Minimum", "minimise"]
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where a minimisation ended.
+    """The result of a minimisation."""
 
-    Parameters
-    ----------
-    figures : StepFigures
-        The loss there.
-    iterations : int
-        Of the minimiser.
-    converged : bool
-        Whether it ended for the gradient or the progress being small, and not for a limit.
-    message : str
-        SciPy's words for why it ended.
-    """
-
-    figures: StepFigures
+    figures: StepSums  # with the loss
     iterations: int
-    converged: bool
-    message: str
+    converged: bool  # a small gradient or little progress ended it, not a limit
+    message: str  # SciPy's, on what ended it
 
 
 def minimise(
@@ -50,18 +38,8 @@ def minimise(
 ) -> Minimum:
     """Minimise a network's mean loss over all rows with L-BFGS-B (Byrd et al. 1995), in place.
 
-    Parameters
-    ----------
-    network : Network
-        On its device; its dropout takes no part.
-    loss, penalty
-        As for a training.
-    rows : Rows
-        With targets; weights where they are wanted.
-    tolerance : float
-        The greatest element of the gradient at which it ends.
-    iterations, evaluations : int
-        The most iterations, and the most evaluations of the loss.
+    It ignores dropout. It ends where no element of the gradient is larger than the tolerance, or after the
+    maximum number of iterations or evaluations.
     """
     from scipy.optimize import minimize
 
@@ -77,7 +55,7 @@ def minimise(
     limits = {"maxiter": iterations, "maxfun": evaluations, "gtol": tolerance}
     with np.errstate(all="ignore"):
         found = minimize(value_and_gradient, start, method="L-BFGS-B", jac=True, options=limits)
-        # What it returns need not be the last place that it looked at.
+        # The minimum need not be the point that was evaluated last.
         arena.backend.write(arena.values, found.x.astype(arena.dtype))
         figures, _ = objective.run()
     return Minimum(figures, int(found.nit), found.status == 0, str(found.message))

@@ -1,4 +1,4 @@
-"""MLPClassifier: scikit-learn's classifier over nnkit's trainer, with what that one never got."""
+"""MLPClassifier: scikit-learn's classifier on nnkit's trainer, with more losses and options."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from nnkit.data.arrays.device import from_device, to_device_of
 from nnkit.errors import ConfigError
 from nnkit.estimators._base import _BaseMLP, named_loss
-from nnkit.nn.links import predicted
+from nnkit.nn.links import inverse_link
 from nnkit.nn.losses import Loss, loss_from
 
 __all__ = ["MLPClassifier"]
 
 
 class MLPClassifier(ClassifierMixin, _BaseMLP):
-    """A multi-layer perceptron for classes: scikit-learn's ``MLPClassifier``, and more.
+    """A multi-layer perceptron classifier: scikit-learn's ``MLPClassifier``, and more.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         The widths of the hidden layers.
     activation : str, default "relu"
         Of the hidden layers: ``identity``, ``logistic``, ``tanh``, ``relu``; also ``leaky_relu``, ``elu``,
-        ``gelu``, ``silu``, ``softplus``, or one that was registered.
+        ``gelu``, ``silu``, ``softplus``, or a registered one.
     solver : {"adam", "sgd", "lbfgs"}, default "adam"
-        ``lbfgs`` takes all rows at once and suits small data.
+        ``lbfgs`` uses all rows at each step and suits small data.
     alpha : float, default 1e-4
         ``½ alpha Σw²`` over the weights is added to a batch's summed loss.
     batch_size : int or "auto", default "auto"
@@ -42,19 +42,19 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         Of ``sgd``: constant; ``learning_rate_init / (samples seen + 1)**power_t``; divided by 5 each time the
         training would end.
     learning_rate_init : float, default 1e-3
-        The rate, or the first one.
+        The initial learning rate.
     power_t : float, default 0.5
-        Of ``invscaling``.
+        The exponent of ``invscaling``.
     max_iter : int, default 200
-        The most epochs; the most iterations of ``lbfgs``.
+        The maximum number of epochs, or of iterations of ``lbfgs``.
     shuffle : bool, default True
-        Whether each epoch takes the rows in an order of its own.
+        Whether to shuffle the rows in each epoch.
     random_state : int, RandomState or None
-        Of weights, held-out rows, orders and dropout; drawn from as scikit-learn draws.
+        The seed of weights, held-out rows, orders and dropout; the numbers are drawn in scikit-learn's order.
     tol : float, default 1e-4
-        What an improvement is at least; for ``lbfgs``, the greatest element of the gradient at the end.
+        The smallest improvement that counts; ``lbfgs`` ends where no element of the gradient is larger.
     verbose : bool, default False
-        Whether to print a line an epoch.
+        Whether to print a line each epoch.
     warm_start : bool, default False
         Whether `fit` continues from the weights of the last call, with a new optimizer. The loss to beat and
         the count of epochs without an improvement are carried over, as in scikit-learn; scores on held-out
@@ -62,25 +62,25 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
     momentum : float, default 0.9
         Of ``sgd``, in [0, 1].
     nesterovs_momentum : bool, default True
-        Whether that is Nesterov's.
+        Whether to use Nesterov's momentum.
     early_stopping : bool, default False
         Whether to judge by the score on held-out rows and to keep the best weights of each `fit`. Not for
         `partial_fit`.
     validation_fraction : float, default 0.1
-        The share that is held out.
+        The share of the rows that early stopping holds out.
     beta_1, beta_2, epsilon : float, default 0.9, 0.999, 1e-8
-        Of ``adam``; epsilon stands outside the bias correction.
+        Of ``adam``; epsilon is added after the bias correction of the denominator.
     n_iter_no_change : int, default 10
-        The most epochs in turn without an improvement.
+        The maximum number of epochs in a row without an improvement.
     max_fun : int, default 15000
-        The most evaluations of ``lbfgs``.
+        The maximum number of evaluations of ``lbfgs``.
     loss : str, dict or Loss, default "log_loss"
         ``log_loss``, also called ``cross_entropy``; with ``{"name": "cross_entropy", "label_smoothing":
         0.1}`` smoothed; or a registered loss with the link ``sigmoid``, for two classes and for labels.
     dropout : float or sequence of float, default 0.0
         The share of a hidden layer's outputs dropped in training: one for all layers, or one for each.
     class_weight : dict or "balanced", optional
-        What a sample counts for by its class, times its sample weight.
+        The weight of each class, multiplied with the sample weights.
     optimizer : str, dict or Optimizer, optional
         Any of nnkit's, in place of `solver`.
     schedule : str, dict or Schedule, optional
@@ -88,13 +88,13 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
     weight_decay : float, default 0.0
         Decoupled from the gradient (Loshchilov and Hutter 2017).
     clip_norm : float, optional
-        The greatest norm of a batch's gradient.
+        The maximum norm of a batch's gradient.
     device : str, default "auto"
-        ``auto`` takes CUDA where it works and else the CPU; ``cpu``, ``cuda``, ``cuda:1``.
+        ``auto`` is CUDA where it works and else the CPU; ``cpu``, ``cuda``, ``cuda:1``.
     precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}, optional
-        What the device computes in; if not given, the type of X.
+        The precision of the computation; if not given, that of X.
     dtype : {"float32", "float64"}, optional
-        What X is converted to; if not given, float32 and float64 stay and all else becomes float64.
+        The type to convert X to; if not given, float32 and float64 stay and all else becomes float64.
     callbacks : object or sequence of objects, optional
         Called during training by their ``on_*`` methods, as in `Trainer.fit`.
 
@@ -103,18 +103,18 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     loss_, best_loss_ : float
-        The last loss and the least, penalty included; `best_loss_` is None with `early_stopping`.
+        The last loss and the lowest, penalty included; `best_loss_` is None with `early_stopping`.
     loss_curve_ : list of float
-        Of each epoch.
+        The loss of each epoch.
     validation_scores_ : list of float or None
         The accuracy on the held-out rows after each epoch.
     best_validation_score_ : float or None
-        The best of them since the last `fit` began: each `fit` holds out other rows.
+        The best of them since the last `fit` began; each `fit` holds out other rows.
     t_ : int
         Samples seen.
     coefs_, intercepts_ : list of ndarray
-        Weights of shape (inputs, outputs) and biases of shape (outputs,), layer by layer. What you assign to
-        them, or change in them, is what predicts.
+        Weights of shape (inputs, outputs) and biases of shape (outputs,), layer by layer. They may be
+        assigned and changed: the estimator predicts with them.
     n_features_in_, n_iter_, n_layers_, n_outputs_ : int
         Features, epochs of the last call, layers with the input, outputs of the network.
     feature_names_in_ : ndarray of str
@@ -177,40 +177,8 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         dtype: Any = None,
         callbacks: Any = None,
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.loss = loss
-        self.dropout = dropout
-        self.class_weight = class_weight
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.device = device
-        self.precision = precision
-        self.dtype = dtype
-        self.callbacks = callbacks
+        # Long, for scikit-learn reads the parameters and their defaults from this signature.
+        self._set_arguments(locals())
 
     @available_if(lambda estimator: estimator._is_stochastic())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -227,7 +195,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         X, y, sample_weight, eval_set
             As for `fit`.
         classes : array-like of shape (n_classes,), optional
-            All labels there will be: wanted at the first call, but for multilabel targets.
+            All labels of all calls: required at the first call, but for multilabel targets.
 
         Returns
         -------
@@ -292,30 +260,20 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         return to_device_of(X, self._probabilities(outputs).astype(outputs.dtype))
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return the logarithms of `predict_proba`: minus infinity where it is 0.
-
-        Parameters
-        ----------
-        X : array, data frame or sparse matrix of shape (n_samples, n_features)
-            Rows as in training.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-        """
+        """Return the logarithms of `predict_proba`, of the same shape: minus infinity where it is 0."""
         outputs = self._outputs(X)
         with np.errstate(divide="ignore"):
             return to_device_of(X, np.log(self._probabilities(outputs).astype(outputs.dtype)))
 
     def _probabilities(self, outputs: NDArray) -> NDArray[np.float64]:
         if self.n_outputs_ > 1 and not self._multilabel:
-            return predicted(outputs, "softmax")
-        yes = predicted(outputs, "sigmoid")
+            return inverse_link(outputs, "softmax")
+        yes = inverse_link(outputs, "sigmoid")
         if self._multilabel:
             return yes
         if len(self.classes_) == 1:
             return np.ones_like(yes)
-        return np.hstack([predicted(-outputs, "sigmoid"), yes])
+        return np.hstack([inverse_link(-outputs, "sigmoid"), yes])
 
     def _know(self, classes: NDArray, multilabel: bool, y: Any) -> None:
         self.classes_ = classes
@@ -325,14 +283,14 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
     def _encode(self, y: Any, first: bool, incremental: bool = False, held_out: bool = False) -> NDArray:
         kind = type_of_target(y, input_name="y")
         if kind in ("continuous", "continuous-multioutput", "unknown"):
-            check_classification_targets(y)  # says what it is
+            check_classification_targets(y)  # raises an error that names the kind
         if kind == "multiclass-multioutput":
             raise ValueError("Multioutput target data is not supported with label binarization")
         multilabel = kind == "multilabel-indicator"
         labels = np.arange(y.shape[1]) if multilabel else np.unique(y)
         if labels.dtype.kind in "OUS":
             labels = np.array(labels.tolist())
-        if first and not incremental:  # the first call of `partial_fit` has just been told which there are
+        if first and not incremental:  # the first call of `partial_fit` has set its classes already
             self._know(labels, multilabel, y)
         elif self.warm_start and not first and not held_out and set(labels) != set(self.classes_):
             raise ValueError(
@@ -356,7 +314,9 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         if self.class_weight is None:
             return None
         if self._multilabel:
-            raise ConfigError("class_weight suits classes, not labels of which a sample may have several")
+            raise ConfigError(
+                "class_weight is for classes, not for labels of which a sample may have several"
+            )
         if incremental and self.class_weight == "balanced":
             raise ConfigError(
                 "class_weight='balanced' needs all rows, and partial_fit sees some: give a dict of weights"

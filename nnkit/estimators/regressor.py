@@ -1,4 +1,4 @@
-"""MLPRegressor: scikit-learn's regressor over nnkit's trainer, with what that one never got."""
+"""MLPRegressor: scikit-learn's regressor on nnkit's trainer, with more losses and options."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sklearn.utils.metaestimators import available_if
 from nnkit.data.arrays.device import to_device_of
 from nnkit.errors import ConfigError, DataError
 from nnkit.estimators._base import _BaseMLP, named_loss
-from nnkit.nn.links import predicted
+from nnkit.nn.links import inverse_link
 from nnkit.nn.losses import Loss, loss_from
 
 __all__ = ["MLPRegressor"]
 
-_REGRESSION_LOSSES = {"squared_error": "mse", "poisson": "poisson_deviance"}  # scikit-learn's names of ours
+_REGRESSION_LOSSES = {"squared_error": "mse", "poisson": "poisson_deviance"}  # scikit-learn's name, and ours
 
 
 class MLPRegressor(RegressorMixin, _BaseMLP):
-    """A multi-layer perceptron for numbers: scikit-learn's ``MLPRegressor``, and more.
+    """A multi-layer perceptron regressor: scikit-learn's ``MLPRegressor``, and more.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
     ----------
     loss_, best_loss_, loss_curve_, t_, coefs_, intercepts_, n_features_in_, feature_names_in_, n_iter_, \
     n_layers_, n_outputs_, stopped_early_
-        As for `MLPClassifier`. Of several targets the loss that is told is the mean, but for ``poisson``.
+        As for `MLPClassifier`. With several targets the reported loss is their mean, but for ``poisson``
+        their sum.
     validation_scores_, best_validation_score_ : list of float, float, or None
         R² on the held-out rows after each epoch, and the best of them since the last `fit` began.
     out_activation_ : str
@@ -98,62 +99,13 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
         dtype: Any = None,
         callbacks: Any = None,
     ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.dropout = dropout
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.device = device
-        self.precision = precision
-        self.dtype = dtype
-        self.callbacks = callbacks
+        # Long, for scikit-learn reads the parameters and their defaults from this signature.
+        self._set_arguments(locals())
 
     @available_if(lambda estimator: estimator._is_stochastic())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Any:
-        """Train for one more epoch, over the given rows.
-
-        A `schedule` advances by one epoch with each call, as in a `fit` of `max_iter` epochs; after these a
-        schedule that depends on its length keeps its last learning rate.
-
-        Parameters
-        ----------
-        X, y, sample_weight, eval_set
-            As for `fit`.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ConfigError
-            With ``early_stopping=True``.
-        """
+        """Train for one more epoch, as `MLPClassifier.partial_fit` does."""
         self._check_partial_fit()
         return self._train(X, y, sample_weight, eval_set, incremental=True)
 
@@ -171,7 +123,7 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
         """
         outputs = self._outputs(X)
         if self.out_activation_ == "exp":
-            outputs = predicted(outputs, "exp").astype(outputs.dtype)
+            outputs = inverse_link(outputs, "exp").astype(outputs.dtype)
         return to_device_of(X, outputs[:, 0] if self.n_outputs_ == 1 else outputs)
 
     def _encode(self, y: NDArray, first: bool, incremental: bool = False, held_out: bool = False) -> NDArray:
@@ -190,8 +142,8 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
             table["name"] = _REGRESSION_LOSSES.get(table["name"], table["name"])
         loss = loss_from(table)
         if loss.task(1) != "regression":
-            raise ConfigError(f"loss {loss.name!r} is one of classes; use 'squared_error', or MLPClassifier")
+            raise ConfigError(f"loss {loss.name!r} is for classes; use 'squared_error', or MLPClassifier")
         return replace(loss, reduction="sum")
 
-    def _share_told(self) -> float:
+    def _loss_factor(self) -> float:
         return 1.0 if self.out_activation_ == "exp" else 1.0 / self.n_outputs_

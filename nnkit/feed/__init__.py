@@ -1,1 +1,1 @@
-"""How rows reach a device: features, batches, the ring of slots, the order of an epoch."""
+"""How rows reach a device: features, batches, streaming, and the order of an epoch."""

@@ -1,4 +1,4 @@
-"""How pictures are varied while a network is trained on them; the gather does it, see `nnkit.kernels`."""
+"""The augmentation of training pictures, which the gather kernel applies; see `nnkit.kernels`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["Augmentation", "augmentation_from"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be done to a picture, anew in each epoch, by draws of the seed, the epoch and its row.
+    """Random changes of a picture, drawn in each epoch as a function of the seed, the epoch and the row.
 
-    First it is mirrored, then moved, its edges repeated, then erased in part.
+    The picture is mirrored, then shifted with its edges repeated, then erased in part.
 
     Parameters
     ----------
     shift : float
-        The greatest distance it is moved down or up, and right or left, as a share of its height and width,
-        in [0, 0.5]; every whole number of pixels within it is equally likely.
+        The maximum shift as a fraction of the height and of the width, in [0, 0.5]; every whole number of
+        pixels up to it is equally likely, in either direction.
     flip : bool
-        Whether it is mirrored, left to right, half of the time.
+        Whether it is mirrored, left to right, with probability ½.
     erase : float
-        How probable it is that a rectangle of it is lost, in [0, 1]: each side of any length up to half of
-        the picture's, anywhere in it, 0 as the network sees it (Zhong et al. 2017, arXiv:1708.04896).
+        The probability, in [0, 1], that a rectangle is set to 0 as the network sees it; its position is
+        random and each side has any length up to half of the picture's (Zhong et al. 2017, arXiv:1708.04896).
     """
 
     shift: float = 0.0
@@ -46,7 +46,7 @@ class Augmentation:
         return {"AUGMENTED": bool(self), "FLIP": self.flip, "ERASE": self.erase > 0}
 
     def arguments(self, shape: tuple[int, int, int], seed: int) -> dict[str, int]:
-        """Return what the gather is given, for pictures of (channels, height, width)."""
+        """Return the gather's arguments for pictures of shape (channels, height, width)."""
         _, height, width = shape
         return {
             "height": height,
@@ -64,12 +64,12 @@ class Augmentation:
 
 
 def augmentation_from(value: Mapping[str, Any] | Augmentation | None) -> Augmentation | None:
-    """Return an augmentation given by its settings, as in ``{"shift": 0.1, "flip": True}``; None for none.
+    """Return the augmentation for a table such as ``{"shift": 0.1, "flip": True}``; None if it does nothing.
 
     Raises
     ------
     ConfigError
-        If there is no such setting, or one is out of its range.
+        If a setting is unknown or out of its range.
     """
     if value is None or isinstance(value, Augmentation):
         return value or None

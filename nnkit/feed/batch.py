@@ -1,9 +1,9 @@
-"""The rows a device holds, and the batch they are gathered into."""
+"""A data set on a device, or streamed to it, and the batches that are gathered from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,24 +19,12 @@ from nnkit.feed.ring import Ring, RingRows
 __all__ = ["BagRows", "Batch", "Placement", "Rows", "default_placement", "device_bytes", "streams"]
 
 Placement = Literal["device", "pinned", "pageable"]
-"""On the device, all of it; or a few batches at a time, from pinned or pageable memory of the host."""
+"""All rows on the device; or a few batches at a time, from pinned or pageable memory of the host."""
 
 
 @dataclass(frozen=True)
 class BagRows:
-    """A data set's bags on the device, from which an embedding looks up a batch's.
-
-    Parameters
-    ----------
-    ids : array of shape (tokens,), int32
-        Rows of the table.
-    starts : array of shape (samples + 1,), int64
-        Where each row's ids begin.
-    weights : array of shape (tokens,) or None
-        What each id counts.
-    order : array of shape (samples,), int64, or None
-        The epoch's order of the rows; None where they are taken as they lie.
-    """
+    """The arrays of `Bags` on the device, and the epoch's order, (samples,) int64; None for storage order."""
 
     ids: Array
     starts: Array
@@ -46,31 +34,27 @@ class BagRows:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step reads.
+    """The arrays that a step reads.
 
     Parameters
     ----------
     buffers : mapping of str to array of shape (capacity, ...)
-        ``inputs`` (capacity, width) in the working dtype, or in 16 bits with columns of padding;
-        where there are targets, ``labels``, (capacity,)
-        int32 class indices or (capacity, outputs) numbers; where there are sample weights, ``weights``
-        (capacity,).
+        ``inputs``, (capacity, width) in the working dtype, or in 16 bits with columns of padding; with
+        targets ``labels``, (capacity,) int32 class indices or (capacity, outputs) numbers; with sample
+        weights ``weights``, (capacity,).
     capacity : int
-        The most rows it holds.
+        The maximum number of rows.
     count : array of shape (1,), int64
-        On the device, the rows that it holds now; the loss gives the others no gradient.
-    slot : int
-        Which of several batches in flight this is.
+        On the device, the current number of rows; the loss gives the others no gradient.
     bags : tuple of BagRows
-        Of the data set that its rows come from, one for each embedding.
+        The data set's bags, one for each embedding.
     padding : int
-        How many of the inputs' columns, the last ones, are padding.
+        The number of the inputs' last columns that are padding.
     """
 
     buffers: Mapping[str, Array]
     capacity: int
     count: Array
-    slot: int = 0
     bags: tuple[BagRows, ...] = ()
     padding: int = 0
 
@@ -98,13 +82,13 @@ class Batch:
     def first(self, rows: int) -> Batch:
         """Return the same buffers, cut to a smaller capacity."""
         buffers = {name: buffer[:rows] for name, buffer in self.buffers.items()}
-        return Batch(buffers, rows, self.count, self.slot, self.bags, self.padding)
+        return replace(self, buffers=buffers, capacity=rows)
 
     def part(self, first: int, rows: int) -> Batch:
-        """Return a stretch of at most so many rows of a batch that is filled and stays so."""
+        """Return at most `rows` rows, beginning with `first`, of a batch whose contents do not change."""
         buffers = {name: buffer[first : first + rows] for name, buffer in self.buffers.items()}
         count = min(rows, self.capacity - first)
-        return Batch(buffers, count, np.array([count]), self.slot)
+        return Batch(buffers, count, np.array([count]))
 
 
 def streams(features: Features) -> bool:
@@ -115,10 +99,10 @@ def streams(features: Features) -> bool:
 def device_bytes(
     features: Features, targets: NDArray | None = None, weights: NDArray | None = None, shuffled: bool = False
 ) -> int:
-    """Return what a data set takes on a device that holds all of it.
+    """Return the memory of a data set that lies on a device.
 
-    Counted are the rows' numbers and codes, targets and sample weights, and the epoch's order, 8 bytes a row,
-    where rows are shuffled; but neither sparse numbers nor bags, which lie nowhere else.
+    This includes dense numbers, codes, targets, sample weights and, for shuffled rows, the epoch's order. It
+    excludes sparse numbers and bags, which cannot lie elsewhere.
     """
     beside = sum(array.nbytes for array in (targets, weights) if array is not None)
     order = np.dtype(np.int64).itemsize if shuffled else 0
@@ -126,7 +110,7 @@ def device_bytes(
 
 
 def default_placement(backend: Backend, features: Features, size: int) -> Placement:
-    """Return where rows lie best for one pass over them; on a device they would take so many bytes."""
+    """Return the best placement for one pass over rows that would take `size` bytes on the device."""
     if not features.mapped or not streams(features):
         return "device"
     free = backend.free_memory()
@@ -135,14 +119,8 @@ def default_placement(backend: Backend, features: Features, size: int) -> Placem
     return "device" if size <= free / 2 else "pinned"
 
 
-def _mend(features: Features, ringed: bool) -> str:
-    if streams(features) and not ringed:
-        return "set `data_placement` = 'pinned', which leaves the rows in the host's memory"
-    return "give fewer rows, or set `device` = 'cpu'"
-
-
 class Rows:
-    """A data set on the device, in its smallest type; or on its way there, a few batches at a time.
+    """A data set in its smallest type, on the device or streamed to it a few batches at a time.
 
     Parameters
     ----------
@@ -157,17 +135,24 @@ class Rows:
     weights : ndarray of shape (samples,) or None
         Sample weights.
     shuffled : bool
-        Whether batches follow an order of the epoch (see `order`) or the rows as they lie.
+        Whether batches follow the epoch's order (see `begin`) or the storage order.
     augmentation : Augmentation, optional
-        What is done to the pictures that the rows are, as a batch is filled.
+        Applied to pictures as a batch is filled.
     seed : int
-        The key of its draws.
+        The key of the augmentation's draws.
     placement : {"device", "pinned", "pageable"}, optional
-        Where the rows lie. But for ``device``, a `Ring` brings them from the host, where they may be mapped
-        from a file; neither sparse rows nor bags. By default the device, but for mapped rows that would have
-        to be copied into the host's memory, or that a GPU has no room for.
+        See `Placement`. A `Ring` streams rows that are not on the device; they may be mapped from a file.
+        Sparse rows and bags must be on the device. By default "device", except for mapped rows that would
+        have to be copied into the host's memory, or do not fit into a GPU's.
     readers : int, optional
         As for `Ring`.
+
+    Attributes
+    ----------
+    count : int
+        The number of rows.
+    width : int
+        The columns of a row's inputs, without embedded vectors.
     """
 
     def __init__(
@@ -189,7 +174,6 @@ class Rows:
         self.dtype = np.dtype(dtype)
         self.count = len(features)
         self.width = features.width
-        indices = targets is not None and np.issubdtype(targets.dtype, np.integer) and targets.ndim == 1
         self._arrays: dict[str, Array] = {}
         self._numbers: dict[str, int] = {}
         self._rings: dict[int, Ring] = {}
@@ -205,28 +189,30 @@ class Rows:
             "CODES": features.codes is not None,
             "SPARSE": features.sparse is not None,
             "TARGETS": targets is not None,
-            "INDICES": indices,
+            "INDICES": targets is not None and targets.ndim == 1 and targets.dtype.kind in "iu",
             "WEIGHTED": weights is not None,
         }
         if augmentation:
             if features.picture is None:
-                raise ConfigError("augment is for pictures, and these rows are none")
+                raise ConfigError("augment is for pictures, and these rows are not pictures")
             self._constants |= augmentation.constants()
             self._numbers = augmentation.arguments(features.picture, seed)
         self._bags = features.bags
         try:
             self._place_all(features, targets, weights)
         except DeviceMemoryError as error:
-            raise DeviceMemoryError(error.shortage, _mend(features, self._ringed)) from None
+            advice = "give fewer rows, or set `device` = 'cpu'"
+            if streams(features) and not self._ringed:
+                advice = "set `data_placement` = 'pinned', which leaves the rows in the host's memory"
+            raise DeviceMemoryError(error.shortage, advice) from None
 
     def _place_all(self, features: Features, targets: NDArray | None, weights: NDArray | None) -> None:
-        """Put everything where it belongs."""
         if not self._ringed:
             self._place_source(features)
         elif streams(features):
             self._streamed["source"] = features.dense
         else:
-            raise ConfigError("sparse rows and bags of ids lie on the device: data_placement = 'device'")
+            raise ConfigError("sparse rows and bags of ids must be on the device: data_placement = 'device'")
         columns = features.dense.shape[1]
         if self._constants["SCALED"]:
             self._place("shift", np.zeros(columns) if features.shift is None else features.shift)
@@ -265,7 +251,7 @@ class Rows:
         return tuple(most)
 
     def _place_source(self, features: Features) -> None:
-        """Put the numbers on the device: on the host all of them as they lie, elsewhere the rows alone."""
+        """Put the dense numbers on the device: the whole array without a copy, or only the selected rows."""
         backend, dense = self.backend, features.dense
         if backend.shares_host_memory or (features.rows is None and not features.mapped):
             self._arrays["source"] = backend.from_host(dense)
@@ -281,14 +267,13 @@ class Rows:
         self._arrays[name] = self.backend.from_host(np.ascontiguousarray(array, dtype or self.dtype))
 
     def _place_rows(self, name: str, array: NDArray, dtype: DTypeLike | None = None) -> None:
-        """Put an array with a row for each row where the rows lie."""
+        """Put an array with a row for each sample on the device, or among the streamed arrays."""
         if self._ringed:
             self._streamed[name] = np.ascontiguousarray(array, dtype or self.dtype)
         else:
             self._place(name, array, dtype)
 
     def _ring(self, batch_size: int) -> Ring:
-        """Return the ring that brings batches of so many rows."""
         if batch_size not in self._rings:
             rows = RingRows(self._streamed, self._index, self.count)
             self._rings[batch_size] = Ring(self.backend, rows, batch_size, self._placement, self._readers)
@@ -303,11 +288,11 @@ class Rows:
             ring.begin(order)
 
     def stretches(self, first: int, count: int, batch_size: int) -> Iterable[tuple[int, int]]:
-        """Return (first, count) of batches of the epoch, each on the device until the next is asked for."""
+        """Return (first, count) of runs of batches, each on the device until the next run is requested."""
         return self._ring(batch_size).stretches(first, count) if self._ringed else [(first, count)]
 
     def close(self) -> None:
-        """End what reads ahead, until batches are asked for again."""
+        """End the threads that read ahead, until batches are requested again."""
         errors = FirstError()
         for ring in self._rings.values():
             with errors.kept("closing other rows"):
@@ -315,7 +300,7 @@ class Rows:
         errors.raise_first()
 
     def refill(self, features: Features) -> None:
-        """Take other rows of the same number and kind into the arrays that hold the first ones."""
+        """Replace the rows by others of the same number and kind, in the same arrays."""
         self.backend.write(self._arrays["source"], features.dense)
         for name, values in (("shift", features.shift), ("scale", features.scale)):
             if values is not None:
@@ -323,7 +308,7 @@ class Rows:
 
     @property
     def order(self) -> Array:
-        """The epoch's order, (samples,) int64 on the device; written anew at each epoch."""
+        """The epoch's order, (samples,) int64 on the device."""
         return self._arrays["order"]
 
     def batch(
@@ -338,13 +323,13 @@ class Rows:
         Parameters
         ----------
         capacity : int
-            The most rows that it holds.
+            The maximum number of rows.
         width : int, optional
-            The columns of its inputs: the rows' own, and then those that their bags are embedded in.
+            The columns of its inputs: the rows' own (the default), followed by those of embedded vectors.
         columns : int, optional
-            The columns that are allocated: the last ones are padding, zeros that stay.
+            The allocated columns: those beyond `width` are padding, which stays zero.
         dtype : dtype, optional
-            Of the inputs; by default the working type.
+            The type of the inputs; by default the working type.
         """
         backend = self.backend
         targets = (self._streamed if self._ringed else self._arrays).get("targets")
@@ -356,19 +341,17 @@ class Rows:
             buffers["labels"] = backend.empty((capacity, *targets.shape[1:]), targets.dtype)
         if self._constants["WEIGHTED"]:
             buffers["weights"] = backend.empty(capacity, self.dtype)
-        return Batch(buffers, capacity, backend.zeros(1, np.int64), bags=self.bags, padding=columns - width)
+        return Batch(buffers, capacity, backend.zeros(1, np.int64), self.bags, columns - width)
 
     def whole(self) -> Batch | None:
-        """Return all rows as one batch that needs no filling, or None where they must be cast or spread.
+        """Return all rows as one batch that needs no gather; None if they need a cast or another layout.
 
-        On the host alone: on a GPU a product is planned for an address, and a program captured for each.
+        None on a GPU, where products are planned, and graphs captured, for each address.
         """
-        if not self.backend.shares_host_memory or self._ringed:
+        if not self.backend.shares_host_memory or self._ringed or self.bags:
             return None
-        source = self._arrays["source"]
-        if any(self._constants[name] for name in ("SCALED", "CODES", "SPARSE", "INDEXED")):
-            return None
-        if source.dtype != self.dtype or self.bags:
+        changed = any(self._constants[name] for name in ("SCALED", "CODES", "SPARSE", "INDEXED"))
+        if changed or self._arrays["source"].dtype != self.dtype:
             return None
         names = {"source": "inputs", "targets": "labels", "weights": "weights"}
         buffers = {names[name]: array for name, array in self._arrays.items() if name in names}
@@ -377,7 +360,7 @@ class Rows:
     def gather(
         self, batch: Batch, counters: Array, batch_size: int, row_offset: int | None = None
     ) -> Operation:
-        """Prepare filling `batch` with the rows from ``counters[BATCH] * batch_size + row_offset`` on."""
+        """Return what fills `batch` with the rows from ``counters[BATCH] * batch_size + row_offset`` on."""
         arguments = {
             **self._arrays,
             **(self._ring(batch_size).arrays if self._ringed else {}),

@@ -1,4 +1,4 @@
-"""What a batch is filled from: rows in their smallest type, and the cast that a batch's gather applies."""
+"""Encoded rows in their smallest type, from which the gather fills batches, and rows made from arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIXEL_SCALE = 1 / 255
 
 
 def is_mapped(array: Any) -> bool:
-    """Whether an array, or what it is a view of, is mapped from a file; a copy of a `np.memmap` is not."""
+    """Whether an array, or its base, is mapped from a file; a copy of a `np.memmap` is not."""
     while array is not None and not isinstance(array, mmap):
         array = getattr(array, "base", None)
     return array is not None
@@ -29,16 +29,16 @@ def is_mapped(array: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class SparseRows:
-    """Rows of a sparse matrix: compressed, each row's columns ascending and none twice.
+    """Compressed rows of a sparse matrix (CSR), each row's columns ascending and without duplicates.
 
     Parameters
     ----------
     values : ndarray of shape (numbers,)
         float32 or float64, without NaN.
     columns : ndarray of shape (numbers,), int64
-        Where in its row each number stands.
+        The column of each number.
     starts : ndarray of shape (samples + 1,), int64
-        Row r has the numbers from ``starts[r]`` to ``starts[r + 1]``.
+        Row r has the numbers ``starts[r]:starts[r + 1]``.
     width : int
         The number of columns.
     """
@@ -49,13 +49,13 @@ class SparseRows:
     width: int
 
     def __post_init__(self) -> None:
-        # The gather writes where a column says.
+        # The gather writes at these columns without a check.
         if self.columns.size and (self.columns.min() < 0 or self.columns.max() >= self.width):
             raise DataError("a sparse row has a number outside the matrix's columns")
 
     @classmethod
     def of(cls, matrix: Any, dtype: DTypeLike) -> SparseRows:
-        """Return the rows of a SciPy sparse matrix; numbers are converted to `dtype`."""
+        """Return the rows of a SciPy sparse matrix, its numbers converted to `dtype`."""
         compressed = matrix.tocsr()
         if not compressed.has_canonical_format:
             compressed = compressed.copy()
@@ -80,13 +80,13 @@ class Bags:
     Parameters
     ----------
     ids : ndarray of shape (tokens,), int32
-        Rows of the embedding's table, in [0, size); within a bag in any order, and more than once if need be.
+        Rows of the embedding's table, in [0, size); in any order, with repetitions.
     starts : ndarray of shape (samples + 1,), int64
-        Row r has the ids from ``starts[r]`` to ``starts[r + 1]``; none where the two are equal.
+        Row r has the ids ``starts[r]:starts[r + 1]``.
     size : int
         The number of rows of the table.
     weights : ndarray of shape (tokens,) or None
-        What each id counts; None for 1. float32 or float64, finite.
+        The weight of each id, float32 or float64, finite; None for 1.
     """
 
     ids: NDArray[np.int32]
@@ -95,7 +95,7 @@ class Bags:
     weights: NDArray | None = None
 
     def __post_init__(self) -> None:
-        # The lookup reads where an id and a start say.
+        # The lookup reads at these ids and starts without a check.
         starts = self.starts
         if len(starts) == 0 or starts[0] != 0 or starts[-1] != len(self.ids) or np.any(np.diff(starts) < 0):
             raise DataError("the starts of the bags do not divide their ids")
@@ -117,7 +117,7 @@ class Bags:
 def _taken(
     starts: NDArray[np.int64], rows: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where the given rows' entries stand, one after the other, and where each of the rows begins."""
+    """Return the positions of the given rows' entries, and the rows' starts among these."""
     counts = np.diff(starts)[rows]
     taken = np.concatenate([[0], np.cumsum(counts)])
     return np.arange(taken[-1]) + np.repeat(starts[:-1][rows] - taken[:-1], counts), taken
@@ -127,31 +127,30 @@ def _taken(
 class Features:
     """Encoded rows, ready to be gathered into batches.
 
-    A batch's row is ``(dense - shift) * scale`` followed by one one-hot block for each column of `codes`.
-    Pixels stay uint8 and categories stay codes here; the gather casts them as it fills the batch.
+    A batch's row is ``(dense - shift) * scale`` followed by a one-hot block for each column of `codes`.
+    Pixels stay uint8 and categories stay codes until the gather casts them.
 
     Parameters
     ----------
     dense : ndarray of shape (samples, p), C-contiguous
-        Numbers: uint8 pixels, or float32 (float64 where the training is in float64), without NaN. With
-        `rows` of any length. Mapped from a file they may lie in any way, and be any integers or floats of 4
-        or 8 bytes, in the machine's byte order.
+        Numbers: uint8 pixels, or float32 (float64 for a training in float64), without NaN; of any length with
+        `rows`. Mapped from a file they may have any memory layout, and be integers or floats of 4 or 8 bytes,
+        in the machine's byte order.
     shift, scale : ndarray of shape (p,), float64, or None
-        Applied to each dense column; None stands for 0 and for 1.
+        For each dense column; None for 0 and 1.
     codes : ndarray of shape (samples, k), int32, or None
         Category codes; column j lies in ``[0, cardinalities[j])``.
     cardinalities : tuple of int
         The width of each one-hot block.
     sparse : SparseRows or None
-        All there is, in place of the others: `dense` then has no columns, and the gather spreads a row of it
-        over a batch's row.
+        Replaces dense columns and codes: `dense` then has no columns.
     bags : tuple of Bags
-        One for each `Embedding` the network begins with, in their order; each as many as there are rows.
+        A bag for each row, for each `Embedding` that the network begins with, in their order.
     rows : ndarray of shape (samples,), int64, or None
-        Which of the rows of `dense` these are, where they are not copied out of it: it may be mapped from a
-        file. Everything else has one row for each of them.
+        The selected rows of `dense`, which may be mapped from a file and is not copied. All other arrays have
+        one row for each of them.
     picture : tuple of int, or None
-        (channels, height, width), where the dense columns are a picture unrolled channel by channel.
+        (channels, height, width), if the dense columns are a picture, channel after channel.
     """
 
     dense: NDArray
@@ -165,12 +164,12 @@ class Features:
     picture: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        # The gather reads where a row says.
+        # The gather reads these rows, and writes at these codes, without a check.
         rows = self.rows
         if rows is not None and len(rows) and (rows.min() < 0 or rows.max() >= len(self.dense)):
             raise DataError(f"a row lies outside the {len(self.dense)} rows of numbers")
         if self.picture is not None and math.prod(self.picture) != self.dense.shape[1]:
-            raise DataError(f"{self.dense.shape[1]} columns are no picture of the shape {self.picture}")
+            raise DataError(f"{self.dense.shape[1]} columns are not a picture of shape {self.picture}")
         for bags in self.bags:
             if len(bags) != len(self):
                 raise DataError(f"there are {len(self)} rows of numbers and {len(bags)} bags")
@@ -185,7 +184,6 @@ class Features:
             return
         if len(self.codes) != len(self):
             raise DataError(f"there are {len(self)} rows of numbers and {len(self.codes)} rows of codes")
-        # The gather writes where a code says.
         if np.any(self.codes < 0) or np.any(self.codes >= np.array(self.cardinalities)):
             raise DataError("a category's code lies outside its column's cardinality")
 
@@ -194,7 +192,7 @@ class Features:
 
     @cached_property
     def width(self) -> int:
-        """The number of inputs a row gives the network, without what its bags are embedded in."""
+        """The number of the network's inputs, without embedded vectors."""
         sparse = 0 if self.sparse is None else self.sparse.width
         return int(self.dense.shape[1]) + sum(self.cardinalities) + sparse
 
@@ -205,19 +203,19 @@ class Features:
 
     @property
     def row_bytes(self) -> int:
-        """What a row's numbers and codes take."""
+        """The memory of a row's dense numbers and codes."""
         codes = 0 if self.codes is None else self.codes.shape[1] * self.codes.itemsize
         return int(self.dense.shape[1]) * self.dense.itemsize + codes
 
     def loaded(self) -> Features:
-        """Return the same rows, their numbers in memory and not mapped."""
+        """Return the same rows with their dense numbers copied into memory."""
         dense = np.empty((len(self), self.dense.shape[1]), self.dense.dtype)
         for first, block in self.dense_blocks():
             dense[first : first + len(block)] = block
         return replace(self, dense=dense, rows=None)
 
     def take(self, rows: NDArray[np.integer]) -> Features:
-        """Return the given rows, copied; but for dense ones that are mapped, or that `rows` picks out."""
+        """Return the given rows: copied, except dense numbers that are mapped or selected by `rows`."""
         picked = np.asarray(rows, np.int64) if self.mapped else None
         picked = picked if self.rows is None else self.rows[rows]
         return replace(
@@ -230,7 +228,7 @@ class Features:
         )
 
     def dense_blocks(self) -> Iterator[tuple[int, NDArray]]:
-        """Yield the dense rows in blocks of a megabyte, each with its first row's number."""
+        """Yield the dense rows in blocks of about 1 MiB, each with the number of its first row."""
         step = max(1, _BLOCK_BYTES // max(1, self.dense.itemsize * self.dense.shape[1]))
         for first in range(0, len(self), step):
             place = slice(first, first + step)
@@ -238,30 +236,29 @@ class Features:
 
 
 def can_stay_mapped(dtype: np.dtype) -> bool:
-    """Whether batches can be filled from numbers of this type as they lie in a file."""
+    """Whether the gather can read numbers of this type directly from a file."""
     return dtype.isnative and (dtype.kind in "biu" or dtype in (np.float32, np.float64))
 
 
 def features_from(X: ArrayLike | Features, dtype: DTypeLike, mapped: bool = False) -> Features:
     """Return numbers as features.
 
-    An array of dtype uint8, dense or sparse, holds pixels and is divided by 255. Every other number is taken
-    as it is, and so are the columns of a data frame (pandas, Polars, Arrow), whatever their types.
+    A uint8 array, dense or sparse, holds pixels and is divided by 255. All other numbers are taken unchanged,
+    and so are the columns of a data frame (pandas, Polars, Arrow), whatever their types.
 
     Parameters
     ----------
     X : array_like, SciPy sparse matrix or data frame of shape (samples, features), or Features
         Features are returned as they are.
     dtype : dtype
-        The network's; numbers that are not pixels are converted to it.
+        The network's type; numbers other than pixels are converted to it.
     mapped : bool
-        Whether rows that are mapped from a file stay there, of whatever type they can be read in, and are
-        converted as a batch is filled.
+        Whether an array mapped from a file stays mapped, and is converted as a batch is filled.
 
     Raises
     ------
     DataError
-        If X is not a table of finite numbers, or has no rows.
+        If X is not a two-dimensional array of finite numbers, or has no rows.
     """
     if isinstance(X, Features):
         return X
@@ -289,7 +286,7 @@ def features_from(X: ArrayLike | Features, dtype: DTypeLike, mapped: bool = Fals
 
 
 def _columns_of(frame: Any) -> NDArray:
-    """Return a data frame as an array, where NumPy would make objects of columns of different types."""
+    """Return a data frame as an array of numbers; NumPy makes objects of columns of different types."""
     array = np.asarray(frame)
     if array.dtype != object or array.ndim != 2:
         return array
@@ -301,8 +298,8 @@ def _columns_of(frame: Any) -> NDArray:
 
 
 def _not_numbers(column: NDArray, place: int) -> str:
-    """Return the message for a column of objects that NumPy makes no numbers of."""
-    # A missing value is None, or pandas.NA, which only its type tells without pandas.
+    """Return the message for a column of objects that are not all numbers."""
+    # A missing value is None, or pandas.NA, which is known by its type without importing pandas.
     missing = np.array([value is None or type(value).__name__ == "NAType" for value in column])
     if missing.any() and np.array(column[~missing].tolist()).dtype.kind in "biuf":
         row = int(np.argmax(missing))
@@ -311,7 +308,7 @@ def _not_numbers(column: NDArray, place: int) -> str:
 
 
 def _as_finite(array: NDArray, dtype: DTypeLike, first: int = 0) -> NDArray:
-    """Return numbers in another type; raise if one is not finite in it. `first` is the first row's number."""
+    """Return numbers in another type; raise if one is not finite. `first` is the number of the first row."""
     with np.errstate(over="ignore"):
         dense = np.ascontiguousarray(array, dtype)
     if not np.isfinite(dense.sum()) and not np.isfinite(dense).all():

@@ -1,11 +1,8 @@
-"""A ring of buffers that readers fill with an epoch's next rows while the device trains on the ones before.
+"""A ring of buffers that threads fill with an epoch's next rows while the device trains on the previous ones.
 
-A slot is a stretch of the epoch: some whole batches, their rows one after the other as the epoch takes them.
-It lies in the slot's place of one array for all, so that the step finds a batch by its number alone, modulo
-the ring's length: one prepared step, or captured graph, serves every slot, and nothing is copied on the
-device.
-
-Order: what is read, the readers' threads, the ring.
+A slot is a run of whole batches of the epoch, their rows in the epoch's order. All slots are places in one
+array, so that a step finds a batch by its number modulo the ring's length: one prepared step, or captured
+graph, serves every slot, and nothing is copied on the device.
 """
 
 from __future__ import annotations
@@ -13,9 +10,11 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,26 +25,26 @@ from nnkit.errors import DataError, DeviceError, NnkitError
 __all__ = ["SLOT_BYTES", "Ring", "RingRows"]
 
 SLOT_BYTES = 1 << 22
-"""Of a slot, about."""
-# Batches may be larger than that. Beyond this much in all, fewer slots are filled at once.
+"""Approximate size of a slot."""
+# Batches may be larger than a slot. Above this total, fewer slots are filled at once.
 _MOST_BYTES = 1 << 29
-# Beside one for each reader to fill: one that is computed on; and for a GPU, whose steps and copies run
-# behind the host's calls, one on its way and one that waits for its turn.
+# In addition to one slot for each reader: the slot in use; and for a GPU, which runs behind the host's calls,
+# one slot that is being copied and one that is filled and waits for its copy.
 _SLOTS_ON_HOST, _SLOTS_ON_DEVICE = 1, 3
 
 
 @dataclass(frozen=True)
 class RingRows:
-    """Arrays on the host, a row for each row of a data set.
+    """Arrays on the host with a row for each sample.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray of shape (samples, ...)
         By name; they may be mapped from a file.
     index : ndarray of shape (samples,), int64, or None
-        Which rows of the array named ``source`` these are; it then has any number of them.
+        The selected rows of the array named ``source``, which may then have any number of rows.
     count : int
-        The number of rows.
+        The number of samples.
     """
 
     arrays: Mapping[str, NDArray]
@@ -54,147 +53,95 @@ class RingRows:
 
     @property
     def row_bytes(self) -> int:
-        """What a row takes in all arrays."""
-        return sum(_row_bytes(array) for array in self.arrays.values())
+        """The memory of a sample in all arrays."""
+        return sum(array.itemsize * prod(array.shape[1:]) for array in self.arrays.values())
 
     def read(self, rows: NDArray[np.int64], targets: Mapping[str, NDArray]) -> None:
-        """Copy the given rows of every array to the beginning of the target of its name."""
+        """Copy the given rows of every array to the beginning of the target of the same name."""
         for name, array in self.arrays.items():
             picked = self.index[rows] if name == "source" and self.index is not None else rows
             _copy_rows(array, picked, targets[name])
 
 
-def _row_bytes(array: NDArray) -> int:
-    return array.itemsize * int(np.prod(array.shape[1:]))
-
-
 def _copy_rows(source: NDArray, rows: NDArray[np.int64], target: NDArray) -> None:
-    """Copy rows by a loop that lets go of Python's lock, where they are rows of bytes."""
+    """Copy rows, by a loop that releases Python's lock if each row is contiguous."""
     from nnkit.kernels import host
 
     wide = source.reshape(len(source), -1) if source.ndim != 2 else source
     if 0 in wide.shape:
         return
     if wide.shape[1] > 1 and wide.strides[1] != wide.itemsize:
-        target[: len(rows)] = source[rows]  # columns that lie apart, as Fortran has them
+        target[: len(rows)] = source[rows]  # such as in Fortran order
         return
     entry = host.kernel("copy_rows", np.dtype(np.float64)).entry
-    entry(_bytes_of(wide), rows, _bytes_of(target.reshape(len(target), -1)))
-
-
-def _bytes_of(array: NDArray) -> NDArray[np.uint8]:
-    """Return the same memory as rows of bytes; one type for the loop, whatever the array's."""
-    address, _ = array.__array_interface__["data"]
-    shape, strides = (len(array), array.itemsize * array.shape[1]), (array.strides[0], 1)
-    return np.asarray(_Bytes(array, address, shape, strides))
+    flat = target.reshape(len(target), -1)
+    entry(np.asarray(_Bytes(wide)), rows, np.asarray(_Bytes(flat)))
 
 
 class _Bytes:
-    """Memory as NumPy's array interface gives it, not marked read-only: Numba compiles anew for such."""
+    """The memory of a two-dimensional array as rows of bytes: one type for the loop, whatever the array's.
 
-    def __init__(
-        self, owner: NDArray, address: int, shape: tuple[int, int], strides: tuple[int, int]
-    ) -> None:
-        self._owner = owner
+    It is never marked read-only, because Numba would compile the loop again for such an array.
+    """
+
+    def __init__(self, array: NDArray) -> None:
+        self._owner = array
+        width = array.itemsize * array.shape[1]
         self.__array_interface__ = {
             "version": 3,
-            "data": (address, False),
-            "shape": shape,
-            "strides": None if strides[0] == shape[1] else strides,
+            "data": (array.__array_interface__["data"][0], False),
+            "shape": (len(array), width),
+            "strides": None if array.strides[0] == width else (array.strides[0], 1),
             "typestr": "|u1",
         }
 
 
 class _Readers:
-    """Threads that fill one slot after the other, each as soon as what lay in its place is released.
+    """Threads that call `fill` with the numbers of the slots from `first` to `stop` − 1, in order.
 
-    Parameters
-    ----------
-    fill : function of int
-        Fills the slot of that number; it runs in the threads.
-    first, stop : int
-        The numbers of the first slot and of the one after the last.
-    slots : int
-        How many places there are.
-    threads : int
-        How many fill slots at once.
+    A slot is filled as soon as the one that occupied its place, `slots` before it, is released.
     """
 
     def __init__(self, fill: Callable[[int], None], first: int, stop: int, slots: int, threads: int) -> None:
         self._fill = fill
-        self._next, self._stop = first, stop
-        self._released, self._slots = first, slots
-        self._ready: set[int] = set()
-        self._failed: tuple[int, BaseException] | None = None
-        self._closed = False
-        self._changed = threading.Condition()
-        count = min(threads, stop - first)
-        self._threads = [
-            threading.Thread(target=self._read, name=f"nnkit-reader-{number}", daemon=True)
-            for number in range(count)
-        ]
-        for number, thread in enumerate(self._threads):
-            try:
-                thread.start()
-            except BaseException:
-                del self._threads[number:]
-                self.close()
-                raise
+        self._next, self._stop, self._slots = first, stop, slots
+        self._filled: dict[int, Future[None]] = {}
+        own: set[int] = set()
+        self._own = own
+        self._pool = ThreadPoolExecutor(threads, "nnkit-reader", lambda: own.add(threading.get_ident()))
+        self._fill_before(first + slots)
 
-    def _read(self) -> None:
-        while (number := self._taken()) is not None:
-            try:
-                self._fill(number)
-            except BaseException as error:
-                with self._changed:
-                    if self._failed is None or number < self._failed[0]:
-                        self._failed = number, error
-                    self._changed.notify_all()
-                return
-            with self._changed:
-                self._ready.add(number)
-                self._changed.notify_all()
-
-    def _taken(self) -> int | None:
-        """Wait for a place to fill, and return the slot's number; None when there is nothing left to do."""
-        with self._changed:
-            while True:
-                if self._closed or self._failed is not None or self._next >= self._stop:
-                    return None
-                if self._next < self._released + self._slots:
-                    self._next += 1
-                    return self._next - 1
-                self._changed.wait()
+    def _fill_before(self, upper: int) -> None:
+        try:
+            while self._next < min(upper, self._stop):
+                self._filled[self._next] = self._pool.submit(self._fill, self._next)
+                self._next += 1
+        except BaseException:
+            self.close()
+            raise
+        if self._next == self._stop:
+            self._pool.shutdown(wait=False)  # the threads end after the last slot
 
     def wait_for(self, number: int) -> None:
-        """Wait until a slot is filled; raises what a reader failed with at it or before."""
-        with self._changed:
-            while number not in self._ready:
-                # Slots are taken in order: those before a bad one are filled, or being filled.
-                if self._failed is not None and self._failed[0] <= number:
-                    raise self._failed[1]
-                self._changed.wait()
+        """Wait until a slot is filled, or raise the error of its reader; to be called in order."""
+        error = self._filled[number].exception()
+        if error is not None:
+            self.close()
+            raise error
 
     def release(self, number: int) -> None:
-        """Let a slot's place be filled anew."""
-        with self._changed:
-            self._ready.discard(number)
-            self._released = number + 1
-            self._changed.notify_all()
+        """Let a slot's place be filled again."""
+        self._filled.pop(number, None)
+        self._fill_before(number + 1 + self._slots)
 
     def close(self) -> None:
-        """End the threads, after the slots that they are filling."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        # Python may collect a ring's garbage in a reader, which perhaps holds the lock the others wait for.
-        if threading.current_thread() not in self._threads:
-            for thread in self._threads:
-                thread.join()
+        """End the threads once they have filled their current slots."""
+        # Garbage collection may call this in one of the threads, which cannot wait for itself.
+        self._pool.shutdown(wait=threading.get_ident() not in self._own, cancel_futures=True)
 
 
 class Ring:
-    """Rows that are brought to a device slot by slot, in an epoch's order.
+    """Rows that are streamed to a device slot by slot, in an epoch's order.
 
     Parameters
     ----------
@@ -203,19 +150,19 @@ class Ring:
     rows : RingRows
         The data set.
     batch_size : int
-        Rows of a batch; a slot holds some whole ones, about 4 MiB.
+        Rows of a batch; a slot holds whole batches, about 4 MiB.
     kind : {"pinned", "pageable"}
-        What a GPU's copies come from.
+        The host memory that a GPU's copies come from.
     readers : int, optional
-        Threads that fill slots ahead of the device; with 0 a slot is filled when it is wanted. By default
-        what suits the device.
+        The number of threads that fill slots ahead of the device; 0 fills a slot when it is needed. By
+        default as the device suggests.
 
     Attributes
     ----------
     arrays : dict of str to array of shape (places, ...)
-        On the device, by the names of the rows' arrays: row k of the epoch lies at k modulo their length.
+        On the device, by the names of the rows' arrays: row k of the epoch is at k modulo their length.
     batches : int
-        How many batches a slot holds.
+        The number of batches of a slot.
     """
 
     def __init__(
@@ -227,10 +174,10 @@ class Ring:
         self._device = backend.name
         self._slot_rows = self.batches * batch_size
         self._last = -(-epoch // self.batches)
-        self._readers_wanted = backend.readers() if readers is None else readers
+        self._threads = backend.readers() if readers is None else readers
         more = _SLOTS_ON_HOST if backend.free_memory() is None else _SLOTS_ON_DEVICE
         affordable = max(more + 1, _MOST_BYTES // max(1, rows.row_bytes * self._slot_rows))
-        self._slots = min(more + self._readers_wanted, self._last, affordable) if self._readers_wanted else 1
+        self._slots = min(more + self._threads, self._last, affordable) if self._threads else 1
         self._uploads = backend.uploads(self._slots, kind)
         places = self._slots * self._slot_rows
         self.arrays: dict[str, Array] = {}
@@ -246,12 +193,12 @@ class Ring:
         self._end: weakref.finalize | None = None
 
     def begin(self, order: NDArray[np.int64] | None) -> None:
-        """Take the rows in this order from now on; None for that in which they lie."""
+        """Take the rows in this order from now on; None keeps the storage order."""
         self.close()
         self._order = order
 
     def stretches(self, first: int, count: int) -> Iterator[tuple[int, int]]:
-        """Yield (first, count) of batches in one slot each, which is there until the next is asked for."""
+        """Yield the first and the number of a slot's batches, valid until the next pair is requested."""
         batch, stop = first, first + count
         while batch < stop:
             number = batch // self.batches
@@ -265,9 +212,9 @@ class Ring:
     def _take(self, number: int) -> None:
         if number == self._taken:
             return
-        if self._taken is not None:  # left before its end
+        if self._taken is not None:  # the caller left it before its end
             self._release(self._taken)
-        if self._readers_wanted == 0:
+        if self._threads == 0:
             self._filler()(number)
         else:
             if self._readers is None or number != self._next:
@@ -278,16 +225,32 @@ class Ring:
         self._uploads.receive(number % self._slots)
 
     def _filler(self) -> Callable[[int], None]:
-        # It must not hold the ring, for the threads hold it.
-        shape = (self._slot_rows, self._slots)
-        arrays = self._host, self.arrays
-        return partial(_fill, self._rows, self._order, *shape, *arrays, self._uploads, self._device)
+        """Return what reads a slot and sends it; the threads hold it, so it must not hold the ring."""
+        rows, order, slot_rows, slots = self._rows, self._order, self._slot_rows, self._slots
+        host, device, uploads = self._host, self.arrays, self._uploads
+        reading = partial(_raising, DataError, "the rows could not be read while training")
+        failure = f"device {self._device}: rows could not be copied while training"
+        sending = partial(_raising, DeviceError, failure)
+
+        def fill(number: int) -> None:
+            slot, first = number % slots, number * slot_rows
+            stop = min(first + slot_rows, rows.count)
+            picked = np.arange(first, stop) if order is None else order[first:stop]
+            place = slice(slot * slot_rows, slot * slot_rows + stop - first)
+            with sending():
+                uploads.prepare(slot)
+            with reading():
+                rows.read(picked, {name: buffer[place] for name, buffer in host.items()})
+            with sending():
+                uploads.send(slot, [(host[name][place], device[name][place]) for name in host])
+
+        return fill
 
     def _begin_at(self, number: int) -> None:
         self.close()
         self._next = number
-        self._readers = _Readers(self._filler(), number, self._last, self._slots, self._readers_wanted)
-        # A ring that nobody holds any more leaves no thread behind, nor a copy into memory it gives back.
+        self._readers = _Readers(self._filler(), number, self._last, self._slots, self._threads)
+        # When the ring is collected, its threads end, and no copy into freed memory is left under way.
         self._end = weakref.finalize(self, _end, self._readers, self._uploads)
 
     def _release(self, number: int) -> None:
@@ -297,9 +260,9 @@ class Ring:
             self._readers.release(number)
 
     def close(self) -> None:
-        """End the readers and wait for their last copies; the ring can be begun anew."""
+        """End the readers and wait for their last copies; the ring can begin again."""
         end, taken = self._end, self._taken
-        # Forgotten first: where the device has failed, everything below fails too, and will again.
+        # Reset first: if the device has failed, every call below fails, now and at the next close.
         self._readers = self._end = self._taken = None
         if end is not None:
             end()
@@ -309,40 +272,13 @@ class Ring:
 
 
 def _end(readers: _Readers, uploads: Uploads) -> None:
-    """End the readers and wait for their last copies."""
     readers.close()
     uploads.synchronize()
 
 
-def _fill(
-    rows: RingRows,
-    order: NDArray[np.int64] | None,
-    slot_rows: int,
-    slots: int,
-    host: Mapping[str, NDArray],
-    device: Mapping[str, Array],
-    uploads: Uploads,
-    device_name: str,
-    number: int,
-) -> None:
-    """Read the slot of that number and send it."""
-    reading = partial(_raising, DataError, "the rows could not be read while training")
-    sending = partial(_raising, DeviceError, f"device {device_name}: rows could not be copied while training")
-    slot, first = number % slots, number * slot_rows
-    stop = min(first + slot_rows, rows.count)
-    picked = np.arange(first, stop) if order is None else order[first:stop]
-    place = slice(slot * slot_rows, slot * slot_rows + stop - first)
-    with sending():
-        uploads.prepare(slot)
-    with reading():
-        rows.read(picked, {name: buffer[place] for name, buffer in host.items()})
-    with sending():
-        uploads.send(slot, [(host[name][place], device[name][place]) for name in host])
-
-
 @contextmanager
 def _raising(kind: type[NnkitError], what: str) -> Iterator[None]:
-    """Raise an error of this kind in the place of others, but for ours and for a lack of memory."""
+    """Turn exceptions into an error of this kind, except nnkit's own and a lack of memory."""
     try:
         yield
     except (NnkitError, MemoryError):

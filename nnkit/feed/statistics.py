@@ -1,43 +1,29 @@
-"""Statistics of the training rows, which a layer may be prepared with before its parameters are drawn."""
+"""Statistics of the training rows, which a layer may use before its parameters are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.feed.features import Features
 
-__all__ = ["RowStatistics", "Statistics"]
-
-
-class Statistics(Protocol):
-    """What is known of the columns of numbers, scaled as the network sees them; a sketch may fill it."""
-
-    @property
-    def count(self) -> int:
-        """The number of rows."""
-
-    @property
-    def columns(self) -> int:
-        """The number of columns of numbers: the first of a row's inputs."""
-
-    def quantiles(self, column: int, probabilities: Sequence[float]) -> NDArray[np.float64]:
-        """Return a column's quantiles, interpolated linearly; 0.5 is the median."""
-
-    def distinct(self, column: int, most: int) -> NDArray[np.float64] | None:
-        """Return a column's values, each once and sorted; None where there are more than `most`."""
+__all__ = ["RowStatistics"]
 
 
 class RowStatistics:
-    """Statistics of rows in memory, computed when they are asked for.
+    """Statistics of the columns of numbers, scaled as the network sees them; computed on request.
 
     Parameters
     ----------
     features : Features
         The rows; a sparse matrix has no columns of numbers.
+
+    Attributes
+    ----------
+    count, columns : int
+        The number of rows, and of columns of numbers: the first of a row's inputs.
     """
 
     def __init__(self, features: Features) -> None:
@@ -50,7 +36,7 @@ class RowStatistics:
         return np.quantile(self._column(column), probabilities)
 
     def distinct(self, column: int, most: int) -> NDArray[np.float64] | None:
-        """Return a column's values, each once and sorted; None where there are more than `most`."""
+        """Return a column's distinct values, sorted; None if there are more than `most`."""
         values = np.unique(self._column(column))
         return values if len(values) <= most else None
 

@@ -1,10 +1,10 @@
-"""A model's figures group by group: whether it serves some worse, or says yes to some more often."""
+"""A model's figures group by group: whether it is less accurate, or more often positive, for some."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,9 @@ __all__ = [
     "audit",
     "difference_interval",
     "grouping",
-    "wilson_interval",
 ]
 
-_Z = 1.959963984540054  # of the standard normal distribution, 97.5 % lie below
-# Below 30 rows a rate's interval is some 36 points wide, at one half; of fewer than 10 of a kind, over 50.
+# Below 30 rows the interval of a rate of one half is about 36 points wide; below 10 it is over 50.
 _FEW_ROWS, _FEW_OF_A_KIND = 30, 10
 _MOST_GROUPS = 100
 _MISSING = "(missing)"
@@ -39,13 +37,7 @@ _MOST_VALUES = 20  # a column of numbers with more is cut at its quartiles
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of counted rows, with Wilson's 95 % interval; all NaN where there are none.
-
-    Parameters
-    ----------
-    hits, rows : int
-        So many, of so many.
-    """
+    """The share `hits` of `rows`, with its 95 % interval; all NaN where there are no rows."""
 
     hits: int
     rows: int
@@ -57,86 +49,84 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """From where to where it may well lie."""
-        return wilson_interval(self.hits, self.rows)
+        """The 95 % score interval of Wilson 1927."""
+        from scipy.stats import binomtest
+
+        if not self.rows:
+            return math.nan, math.nan
+        found = binomtest(self.hits, self.rows).proportion_ci(0.95, "wilson")
+        return float(found.low), float(found.high)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        low, high = self.interval
-        shown = [None if math.isnan(number) else number for number in (self.value, low, high)]
-        return {"value": shown[0], "low": shown[1], "high": shown[2], "hits": self.hits, "rows": self.rows}
+        value, low, high = map(_or_none, (self.value, *self.interval))
+        return {"value": value, "low": low, "high": high, "hits": self.hits, "rows": self.rows}
 
 
 @dataclass(frozen=True)
 class GroupFigures:
     """The figures of one group.
 
-    Parameters
-    ----------
-    name : str
-        The value that its rows share.
-    rows : int
-        How many those are.
-    rates : dict of str to Rate
-        ``accuracy``; of a decision also ``selection_rate``, ``true_positive_rate``, ``false_positive_rate``.
-        None for a regression.
-    metrics : dict of str to float
-        All that apply to the task.
-    few : str
-        Why the group is too small to be judged by its figures; empty where it is not.
+    The rates are ``accuracy``, and where there is a positive class ``selection_rate``, ``true_positive_rate``
+    and ``false_positive_rate``; a regression has none.
     """
 
-    name: str
+    name: str  # the value that its rows share
     rows: int
     rates: dict[str, Rate]
-    metrics: dict[str, float]
-    few: str = ""
+    metrics: dict[str, float]  # all that apply to the task
+    few: str = ""  # why the group is too small to judge; empty where it is not
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON values."""
+        return {
+            "group": self.name,
+            "rows": self.rows,
+            "rates": {name: rate.to_json() for name, rate in self.rates.items()},
+            "metrics": {name: _or_none(value) for name, value in self.metrics.items()},
+            "small": self.few or None,
+        }
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The greatest difference of a rate between two groups.
+    """The largest difference of a rate between two groups, with its 95 % interval.
 
-    Parameters
-    ----------
-    value : float
-        NaN where fewer than two groups have the rate.
-    rate : str
-        Which rate.
-    most, least : str
-        The groups.
-    low, high : float
-        The 95 % interval of the difference of these two; since they were picked as the extremes, it is too
-        narrow where there are many groups.
+    The groups were picked as the extremes: where there are many groups, the interval is too narrow.
     """
 
-    value: float
-    rate: str
-    most: str
-    least: str
+    value: float  # NaN where fewer than two groups have the rate
     low: float
     high: float
+    rate: str  # its name
+    most: str  # the group with the highest rate
+    least: str  # the group with the lowest
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        found = asdict(self)
+        return {**found, **{name: _or_none(found[name]) for name in ("value", "low", "high")}}
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What `audit` found.
+    """The result of `audit`.
 
     Parameters
     ----------
     by : str
         The column.
     positive : object
-        The class that counts as a yes; None where nothing is decided.
+        The positive class; None where there is none.
     groups : list of GroupFigures
     overall : GroupFigures
         Of all rows.
     differences : dict of str to Difference
         ``demographic_parity_difference``, ``equalized_odds_difference`` and ``accuracy_difference``.
     without_few : dict of str to Difference
-        The same without the groups that are too small; empty where none is.
+        The same without the groups that are too small; empty where no group is.
     notes : tuple of str
-        Words for the user.
+        Notes for the user.
     """
 
     by: str
@@ -148,58 +138,26 @@ class Audit:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values; what is not a number is null."""
+        """Return all of it as JSON values; a number that is not finite is null."""
         return {
             "by": self.by,
             "positive": self.positive,
-            "groups": [_group_json(group) for group in self.groups],
-            "overall": _group_json(self.overall),
-            "differences": {name: _difference_json(found) for name, found in self.differences.items()},
+            "groups": [group.to_json() for group in self.groups],
+            "overall": self.overall.to_json(),
+            "differences": {name: found.to_json() for name, found in self.differences.items()},
             "differences_without_small_groups": {
-                name: _difference_json(found) for name, found in self.without_few.items()
+                name: found.to_json() for name, found in self.without_few.items()
             },
             "notes": list(self.notes),
         }
-
-
-def _group_json(group: GroupFigures) -> dict[str, Any]:
-    return {
-        "group": group.name,
-        "rows": group.rows,
-        "rates": {name: rate.to_json() for name, rate in group.rates.items()},
-        "metrics": {name: _or_none(value) for name, value in group.metrics.items()},
-        "small": group.few or None,
-    }
-
-
-def _difference_json(found: Difference) -> dict[str, Any]:
-    numbers = {"value": found.value, "low": found.low, "high": found.high}
-    words = {"rate": found.rate, "most": found.most, "least": found.least}
-    return {**{name: _or_none(number) for name, number in numbers.items()}, **words}
 
 
 def _or_none(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def wilson_interval(hits: int, rows: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share; NaN and NaN of no rows.
-
-    References
-    ----------
-    Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    if rows == 0:
-        return math.nan, math.nan
-    share, z = hits / rows, _Z
-    middle = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    reach = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    # At no hits and at nothing but hits rounding would leave the bounds a hair off 0 and 1.
-    return (0.0 if hits == 0 else middle - reach), (1.0 if hits == rows else middle + reach)
-
-
 def difference_interval(first: Rate, second: Rate) -> tuple[float, float]:
-    """Return the 95 % interval of the difference between two independent shares, the first less the second.
+    """Return the 95 % interval of the first share less the second, of independent samples.
 
     References
     ----------
@@ -216,23 +174,12 @@ def difference_interval(first: Rate, second: Rate) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """The group of each row.
+    """The group of each row."""
 
-    Parameters
-    ----------
-    by : str
-        What they are grouped by, in words.
-    groups : ndarray of str, shape (samples,)
-    order : list of str
-        The groups, in the order to show them.
-    notes : tuple of str
-        Words for the user on how the groups were made.
-    """
-
-    by: str
-    groups: NDArray
-    order: list[str]
-    notes: tuple[str, ...] = ()
+    by: str  # the column's name
+    groups: NDArray  # texts, shape (samples,)
+    order: list[str]  # the groups, in the order to show them
+    notes: tuple[str, ...] = ()  # for the user, on how the groups were made
 
 
 def audit(
@@ -249,18 +196,15 @@ def audit(
     Parameters
     ----------
     model : Model
-        A trained one.
-    X : array or table
-        As `Model.predict` takes it.
-    y : array_like
-        The truth, as `Model.evaluate` takes it.
+    X, y : array or table, array_like
+        Rows and their true targets, as `Model.evaluate` takes them.
     groups : Grouping, or array_like of shape (samples,)
         The group of each row.
     positive : str, optional
-        The class that counts as a yes: of a binary task the second one if not given. With more classes there
-        are rates of yes and no only if it is given.
+        The positive class: the second of a binary task if not given. With more classes there are rates of
+        positives only if it is given.
     threshold : float
-        The probability above which a binary model says yes.
+        The probability above which a binary model predicts the positive class.
 
     Raises
     ------
@@ -274,60 +218,53 @@ def audit(
     Hardt, Price and Srebro 2016, "Equality of Opportunity in Supervised Learning", arXiv:1610.02413. The
     differences are those of fairlearn's functions of the same names.
     """
+    # Long for its documentation.
     if not isinstance(groups, Grouping):
         given = np.asarray(groups).astype(str)
         groups = Grouping("group", given, sorted(set(given.tolist())))
-    names, distinct, by = groups.groups, groups.order, groups.by
-    truth = np.asarray(y)
-    if len(names) != len(truth):
-        raise DataError(f"there are {len(truth)} targets and {len(names)} rows with a group")
-    if len(distinct) > _MOST_GROUPS:
-        raise DataError(
-            f"{by!r} has {len(distinct):,} different values, and at most {_MOST_GROUPS} groups are compared: "
-            "group it first"
-        )
+    names, truth = groups.groups, np.asarray(y)
+    _check_groups(groups, len(truth))
     yes = _positive(model, positive)
     outputs = model.outputs(X)
-    said = asked = None
-    if yes is not None:
-        labels = model.target.predict(outputs, threshold)
-        said, asked = labels == yes, _decoded(model, truth) == yes
-    right = None
-    if model.task in ("binary", "multiclass"):
-        right = model.target.predict(outputs, threshold) == _decoded(model, truth)
+    marks = _marks(model, outputs, truth, yes, threshold)
 
     def figures(name: str, rows: NDArray[np.bool_]) -> GroupFigures:
-        rates = _rates(rows, right, said, asked)
+        rates = _rates(rows, *marks)
         metrics = model.measure(outputs[rows], truth[rows], threshold=threshold)
         return GroupFigures(name, int(rows.sum()), rates, metrics, _few(int(rows.sum()), rates))
 
-    found = [figures(name, names == name) for name in distinct]
+    found = [figures(name, names == name) for name in groups.order]
     overall = figures("(all)", np.ones(len(names), bool))
     large = [group for group in found if not group.few]
-    some = len(large) < len(found)
-    alone: tuple[str, ...] = ()
+    without_few = _differences(large) if len(large) < len(found) else {}
+    notes = groups.notes
     if len(found) == 1:
-        alone = (f"all rows have one {by}, {distinct[0]!r}: there is no other group to compare it with",)
-    return Audit(
-        by,
-        None if yes is None else (yes.item() if hasattr(yes, "item") else yes),
-        found,
-        overall,
-        _differences(found),
-        _differences(large) if some else {},
-        (*groups.notes, *alone),
-    )
+        notes += (
+            f"all rows have one {groups.by}, {found[0].name!r}: there is no other group to compare it with",
+        )
+    yes = yes.item() if hasattr(yes, "item") else yes
+    return Audit(groups.by, yes, found, overall, _differences(found), without_few, notes)
+
+
+def _check_groups(groups: Grouping, targets: int) -> None:
+    if len(groups.groups) != targets:
+        raise DataError(f"there are {targets} targets and {len(groups.groups)} rows with a group")
+    if len(groups.order) > _MOST_GROUPS:
+        raise DataError(
+            f"{groups.by!r} has {len(groups.order):,} different values, and at most {_MOST_GROUPS} groups "
+            "are compared: group it first"
+        )
 
 
 def _positive(model: Model, positive: str | None) -> Any:
-    """Return the class that counts as a yes, or None."""
+    """Return the positive class, or None."""
     if model.task not in ("binary", "multiclass"):
         if positive is not None:
-            raise ConfigError(f"a {model.task} model gives no classes: leave out `positive`")
+            raise ConfigError(f"a {model.task} model has no classes: leave out `positive`")
         return None
-    assert model.classes is not None
     if positive is None:
         return model.target.positive
+    assert model.classes is not None
     labels = model.classes.tolist()
     known = [str(label) for label in labels]
     if positive not in known:
@@ -335,41 +272,45 @@ def _positive(model: Model, positive: str | None) -> Any:
     return labels[known.index(positive)]
 
 
-def _decoded(model: Model, truth: NDArray) -> NDArray:
-    """Return the truth in the model's own labels: a file may hold as numbers what another holds as text."""
-    assert model.classes is not None
-    return model.classes[model.target.codes(truth)]
+def _marks(
+    model: Model, outputs: NDArray, truth: NDArray, yes: Any, threshold: float
+) -> tuple[NDArray[np.bool_] | None, ...]:
+    """Return which rows are predicted right, predicted as `yes`, and truly `yes`; None if undefined."""
+    if model.classes is None or model.task not in ("binary", "multiclass"):
+        return None, None, None
+    # In the model's own labels: a file may hold as numbers what another holds as text.
+    predicted, decoded = model.target.predict(outputs, threshold), model.classes[model.target.codes(truth)]
+    return predicted == decoded, *((None, None) if yes is None else (predicted == yes, decoded == yes))
 
 
 def _rates(
     rows: NDArray[np.bool_],
     right: NDArray[np.bool_] | None,
-    said: NDArray[np.bool_] | None,
-    asked: NDArray[np.bool_] | None,
+    selected: NDArray[np.bool_] | None,
+    true: NDArray[np.bool_] | None,
 ) -> dict[str, Rate]:
+    """Return the rates of some rows: of right predictions, and of positive ones."""
     rates: dict[str, Rate] = {}
-    count = int(rows.sum())
     if right is not None:
-        rates["accuracy"] = Rate(int(right[rows].sum()), count)
-    if said is not None and asked is not None:
-        yes, no = rows & asked, rows & ~asked
-        rates["selection_rate"] = Rate(int(said[rows].sum()), count)
-        rates["true_positive_rate"] = Rate(int(said[yes].sum()), int(yes.sum()))
-        rates["false_positive_rate"] = Rate(int(said[no].sum()), int(no.sum()))
+        rates["accuracy"] = Rate(int(right[rows].sum()), int(rows.sum()))
+    if selected is not None and true is not None:
+        among = {"selection": rows, "true_positive": rows & true, "false_positive": rows & ~true}
+        for name, part in among.items():
+            rates[f"{name}_rate"] = Rate(int(selected[part].sum()), int(part.sum()))
     return rates
 
 
 def _few(rows: int, rates: Mapping[str, Rate]) -> str:
+    """Return why a group is too small to judge."""
     if rows < _FEW_ROWS:
         return f"fewer than {_FEW_ROWS} rows"
-    for name, kind in (("true_positive_rate", "yes"), ("false_positive_rate", "no")):
+    for name, kind in (("true_positive_rate", "positive"), ("false_positive_rate", "negative")):
         if name in rates and rates[name].rows < _FEW_OF_A_KIND:
-            return f"fewer than {_FEW_OF_A_KIND} rows whose truth is {kind}"
+            return f"fewer than {_FEW_OF_A_KIND} {kind} rows"
     return ""
 
 
 def _differences(groups: list[GroupFigures]) -> dict[str, Difference]:
-    """Return the differences there are between groups."""
     if len(groups) < 2 or not groups[0].rates:
         return {}
     found = {"accuracy_difference": _difference(groups, "accuracy")}
@@ -382,25 +323,24 @@ def _differences(groups: list[GroupFigures]) -> dict[str, Difference]:
 
 
 def _difference(groups: list[GroupFigures], name: str) -> Difference:
-    having = [group for group in groups if group.rates[name].rows]
-    if len(having) < 2:
-        return Difference(math.nan, name, "", "", math.nan, math.nan)
-    most = max(having, key=lambda group: group.rates[name].value)
-    least = min(having, key=lambda group: group.rates[name].value)
-    low, high = difference_interval(most.rates[name], least.rates[name])
-    value = most.rates[name].value - least.rates[name].value
-    return Difference(value, name, most.name, least.name, low, high)
+    rates = {group.name: group.rates[name] for group in groups if group.rates[name].rows}
+    if len(rates) < 2:
+        return Difference(math.nan, math.nan, math.nan, name, "", "")
+    most = max(rates, key=lambda group: rates[group].value)
+    least = min(rates, key=lambda group: rates[group].value)
+    interval = difference_interval(rates[most], rates[least])
+    return Difference(rates[most].value - rates[least].value, *interval, name, most, least)
 
 
 def grouping(features: pa.Table | NDArray, by: str) -> Grouping:
-    """Return the groups that a column parts the rows in; many different numbers are cut at their quartiles.
+    """Return the groups of a column's values; more than 20 different numbers are cut at their quartiles.
 
     Parameters
     ----------
     features : pyarrow.Table or ndarray of shape (samples, columns)
-        Rows as a source has them, columns that the model does not take among them.
+        Rows as a source has them, with the columns that the model does not use.
     by : str
-        A name, or a number.
+        A column's name, or its number.
 
     Raises
     ------
@@ -437,8 +377,8 @@ def _numeric_groups(values: NDArray[np.float64], name: str) -> Grouping:
         if len(set(edges)) < len(edges):
             edges = [f"{cut:.17g}" for cut in cuts]
         words = [f"up to {edges[0]}", *(f"{a} to {b}" for a, b in pairwise(edges)), f"above {edges[-1]}"]
-        places = np.searchsorted(cuts, values, side="left")  # an equal value is of the lower group
-        notes = (f"{name!r} has {len(distinct):,} different numbers: its quarters are compared",)
+        places = np.searchsorted(cuts, values, side="left")  # an equal value is in the lower group
+        notes = (f"{name!r} has {len(distinct):,} different numbers: its four quarters are compared",)
     words.append(_MISSING)
     places[missing] = len(words) - 1
     groups = np.array(words, dtype=object)[places]

@@ -1,4 +1,4 @@
-"""A model's input columns as the user has them, and where each went among the network's inputs."""
+"""A model's input columns as the user has them, and the place of each among the network's inputs."""
 
 from __future__ import annotations
 
@@ -26,25 +26,18 @@ __all__ = ["Column", "embedded_terms", "model_columns", "permuted", "spread", "t
 
 @dataclass(frozen=True)
 class Column:
-    """One of the columns that a model was trained on.
+    """One of the columns that a model was trained on."""
 
-    Parameters
-    ----------
-    name : str
-        A table's; an array's number; a picture's channel and pixel.
-    part : {"dense", "codes", "bags"}
-        The part of the encoded `Features` that holds it.
-    place : int
-        Which column of it, or which of the bags.
-    first, width : int
-        Its places among the inputs of the network's first layer.
-    """
-
-    name: str
-    part: Literal["dense", "codes", "bags"]
-    place: int
-    first: int
+    name: str  # a table's; an array's number; a picture's channel and pixel
+    part: Literal["dense", "codes", "bags"]  # the part of the encoded `Features` that holds it
+    place: int  # its column there, or its place among the bags
+    first: int  # its first place among the inputs of the network's first layer
     width: int
+
+    @property
+    def inputs(self) -> slice:
+        """Its places among the inputs of the network's first layer."""
+        return slice(self.first, self.first + self.width)
 
 
 def model_columns(model: Model) -> tuple[Column, ...]:
@@ -72,23 +65,15 @@ def model_columns(model: Model) -> tuple[Column, ...]:
 
 
 def spread(model: Model, features: Features) -> NDArray[np.float64]:
-    """Return rows as they enter the network's first layer: scaled numbers, one-hot places, embedded bags.
+    """Return encoded rows as they enter the network's first layer, shape (rows, inputs).
 
-    Parameters
-    ----------
-    model : Model
-        With the tables of its embeddings.
-    features : Features
-        As its preprocessing encodes them.
-
-    Returns
-    -------
-    ndarray of shape (rows, inputs), float64
+    These are the scaled numbers, one-hot categories and embedded bags.
     """
-    dense = features.dense if features.rows is None else features.dense[features.rows]
-    blocks = [_scaled(dense, features)]
     if features.sparse is not None:
         raise DataError("rows of a sparse matrix are not explained: give them as an array")
+    dense = (features.dense if features.rows is None else features.dense[features.rows]).astype(np.float64)
+    dense = dense if features.shift is None else dense - features.shift
+    blocks = [dense if features.scale is None else dense * features.scale]
     if features.codes is not None:
         for codes, places in zip(features.codes.T, features.cardinalities, strict=True):
             blocks.append((codes[:, None] == np.arange(places)).astype(np.float64))
@@ -98,26 +83,19 @@ def spread(model: Model, features: Features) -> NDArray[np.float64]:
     return np.concatenate(blocks, axis=1)
 
 
-def _scaled(dense: NDArray, features: Features) -> NDArray[np.float64]:
-    values = dense.astype(np.float64)
-    if features.shift is not None:
-        values -= features.shift
-    return values if features.scale is None else values * features.scale
-
-
 def _embedded(bags: Bags, table: NDArray, reduce: str) -> NDArray[np.float64]:
     """Return each bag's vector, as the network's lookup makes it."""
     vectors = np.zeros((len(bags), table.shape[1]))
     for row in range(len(bags)):
-        ids, shares = _shares(bags, row, reduce)
+        ids, weights = _weights(bags, row, reduce)
         if len(ids):
             found = table[ids].astype(np.float64)
-            vectors[row] = found.max(axis=0) if reduce == "max" else shares @ found
+            vectors[row] = found.max(axis=0) if reduce == "max" else weights @ found
     return vectors
 
 
-def _shares(bags: Bags, row: int, reduce: str) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Return the ids of a row's bag, and what each counts in its vector."""
+def _weights(bags: Bags, row: int, reduce: str) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the ids of a row's bag, and the weight of each in its vector."""
     place = slice(bags.starts[row], bags.starts[row + 1])
     ids = bags.ids[place]
     weights = np.ones(len(ids)) if bags.weights is None else bags.weights[place].astype(np.float64)
@@ -128,7 +106,7 @@ def _shares(bags: Bags, row: int, reduce: str) -> tuple[NDArray[np.int32], NDArr
 
 
 def embedded_terms(bags: Bags, table: NDArray, reduce: str, row: int, slopes: NDArray) -> dict[int, float]:
-    """Return what each id of a row's bag contributes through the bag's vector, on a path from an empty bag.
+    """Return the contribution of each id of a row's bag through the bag's vector, from an empty bag on.
 
     Parameters
     ----------
@@ -138,54 +116,38 @@ def embedded_terms(bags: Bags, table: NDArray, reduce: str, row: int, slopes: ND
     reduce : {"mean", "sum", "max"}
     row : int
     slopes : ndarray of shape (width,)
-        What one unit of each element of the vector adds to the output, averaged along the path.
-
-    Returns
-    -------
-    dict of int to float
-        By id, together what the vector contributes; empty where the bag is.
+        The gradient of the output by the vector, averaged along the path.
     """
-    ids, shares = _shares(bags, row, reduce)
+    ids, weights = _weights(bags, row, reduce)
     found: dict[int, float] = {}
     if not len(ids):
         return found
     vectors = table[ids].astype(np.float64)
     if reduce == "max":
-        # Each element of the vector is that of one id, the first that has the greatest.
+        # Each element of the vector is that of one id, the first that has the maximum.
         chosen = vectors.argmax(axis=0)
         vectors = np.where(np.arange(len(ids))[:, None] == chosen, vectors, 0.0)
-        shares = np.ones(len(ids))
-    each = shares * (vectors @ slopes)
-    for key, value in zip(ids.tolist(), each.tolist(), strict=True):
+        weights = np.ones(len(ids))
+    for key, value in zip(ids.tolist(), (weights * (vectors @ slopes)).tolist(), strict=True):
         found[key] = found.get(key, 0.0) + value
     return found
 
 
 def term_name(operation: TextColumn | CategoryColumn, row: int) -> str:
-    """Return what a row of an embedding's table stands for."""
+    """Return the term or category that a row of an embedding's table stands for."""
     if isinstance(operation, CategoryColumn):
         return operation.values[row] if row < len(operation.values) else "(other)"
     if operation.buckets:
         return f"bucket {row}"
     if row == 0:
         return "(unknown words)"
-    # A run of characters is told from a word of the same letters by a space before it.
+    # A character n-gram begins with a space, unlike a word of the same letters.
     term = operation.terms[row - 1]
     return f"{term[1:]} (characters)" if term.startswith(" ") else term
 
 
 def permuted(features: Features, columns: Sequence[Column], order: NDArray[np.integer]) -> Features:
-    """Return the rows with the values of some columns taken from other rows.
-
-    Parameters
-    ----------
-    features : Features
-        Encoded rows; left as they are.
-    columns : sequence of Column
-        Which columns change.
-    order : ndarray of shape (rows,), integers
-        The row that each row takes them from.
-    """
+    """Return a copy of the rows in which some columns have the values of the rows in `order`."""
     dense, codes, bags = features.dense, features.codes, list(features.bags)
     numbers = [column.place for column in columns if column.part == "dense"]
     categories = [column.place for column in columns if column.part == "codes"]

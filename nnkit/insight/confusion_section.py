@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.insight.class_plots import confusion_plot
-from nnkit.insight.evaluated_model import EvaluatedRun
-from nnkit.insight.evaluation import confusion_matrix
-from nnkit.insight.examples import picture_url, words_of
+from nnkit.insight.evaluated_model import EvaluatedRun, picture_url, row_text
 from nnkit.insight.html import figure
 
 __all__ = ["CELLS_SCRIPT", "CELLS_STYLE", "confusion_section"]
@@ -29,42 +27,27 @@ _EXAMPLE_BYTES = 2**20  # of all examples: the page stays one that can be mailed
 
 @dataclass(frozen=True, eq=False)
 class _Matrix:
-    """What is true against what is said, of the classes or of one label.
+    """The confusion matrix of the classes, or of one label."""
 
-    Parameters
-    ----------
-    key : str
-        What the names of its cells begin with.
-    title : str
-        The label; empty where there is one matrix.
-    heads : list of str
-        What stands beside its rows and above its columns.
-    names : list of str
-        The same, as a text says it.
-    truth, predicted : ndarray of shape (samples,), int64
-        Places in `names`.
-    said : ndarray of shape (samples,)
-        The probability of what is predicted.
-    shown : ndarray of int64
-        The places that the table has.
-    """
-
-    key: str
-    title: str
-    heads: list[str]
-    names: list[str]
-    truth: NDArray[np.int64]
+    key: str  # what the names of its cells begin with
+    title: str  # the label; empty for the classes
+    heads: list[str]  # beside its rows and above its columns
+    names: list[str]  # the same, as a text names them
+    truth: NDArray[np.int64]  # places in `names`, shape (samples,)
     predicted: NDArray[np.int64]
-    said: NDArray[np.float64]
-    shown: NDArray[np.int64]
+    confidence: NDArray[np.float64]  # the probability of what is predicted
+    shown: list[int]  # the places that the table has
 
-    def cell(self, row: int, column: int) -> str:
-        """Return the name of a cell."""
-        return f"{self.key}{row}-{column}"
+    def cells(self) -> Iterator[tuple[str, int, int, NDArray[np.int64]]]:
+        """Yield each cell's name, its row and column, and its samples."""
+        for row in self.shown:
+            for column in self.shown:
+                inside = np.flatnonzero((self.truth == row) & (self.predicted == column))
+                yield f"{self.key}{row}-{column}", row, column, inside
 
 
 def confusion_section(evaluated: EvaluatedRun) -> Iterator[str]:
-    """Return the section's parts; there are none for a regression."""
+    """Yield the section's parts; there are none for a regression."""
     if evaluated.task == "regression":
         return
     several = evaluated.task == "multilabel"
@@ -74,120 +57,100 @@ def confusion_section(evaluated: EvaluatedRun) -> Iterator[str]:
     shown, every = len(matrices) if several else len(matrices[0].shown), len(evaluated.labels)
     if shown < every:
         kind = "labels" if several else "classes"
-        yield (
-            f"<p>To pick from are the {shown} of {every} {kind} with the most mistakes; the picture's "
-            "numbers are of all.</p>"
-        )
+        most = f"the {shown} of {every} {kind} with the most mistakes"
+        yield f"<p>The table below has {most}, the numbers of the picture all of them.</p>"
         yield f'<div class="plots">\n{figure(plot)}\n</div>'
     else:
         yield f"<p>{escape(plot.description)}</p>"
     tables = "\n".join(map(_table, matrices))
     yield f'<div class="labels">\n{tables}\n</div>' if several else tables
-    lines = "A line for what is true, a column for what is predicted." if several else _OF_CLASSES
+    kind = "value" if several else "class"
     yield (
-        f'<p class="soft">{lines} Pick a cell to see its rows, each with the probability of what is said: of '
-        "the mistakes the surest first, of what is right the least sure.</p>"
+        f'<p class="soft">Rows are the true {kind}, columns the predicted one. Pick a cell to see its '
+        "examples with the probability of the prediction: the most confident mistakes first, the least "
+        "confident of the right predictions first.</p>"
     )
     yield '<div id="examples" aria-live="polite"></div>'
     data = json.dumps(_examples(evaluated, matrices), ensure_ascii=True).replace("<", "\\u003c")
     yield f'<script type="application/json" id="cells">{data}</script>'
 
 
-_OF_CLASSES = "A line for each true class, a column for each predicted one."
-
-
 def _of_classes(evaluated: EvaluatedRun) -> _Matrix:
     truth, predicted, labels = evaluated.truth, evaluated.predicted, evaluated.labels
-    counts = confusion_matrix(truth, predicted, len(labels))
-    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
-    said = np.take_along_axis(evaluated.probabilities, predicted[:, None], axis=1)[:, 0]
-    return _Matrix("", "", labels, labels, truth, predicted, said, _worst(wrong))
+    wrong = np.concatenate([truth[truth != predicted], predicted[truth != predicted]])
+    shown = _worst(np.bincount(wrong, minlength=len(labels)))
+    return _Matrix("", "", labels, labels, truth, predicted, evaluated.confidence, shown)
 
 
 def _of_labels(evaluated: EvaluatedRun) -> list[_Matrix]:
-    truth, predicted, labels = evaluated.truth, evaluated.predicted, evaluated.labels
-    said = np.where(predicted == 1, evaluated.probabilities, 1 - evaluated.probabilities)
-    return [
-        _Matrix(
-            f"{k}-",
-            labels[k],
-            ["no", "yes"],
-            [f"not {labels[k]}", labels[k]],
-            truth[:, k],
-            predicted[:, k],
-            said[:, k],
-            np.arange(2),
-        )
-        for k in _worst((truth != predicted).sum(axis=0)).tolist()
-    ]
+    truth, predicted, heads = evaluated.truth, evaluated.predicted, ["no", "yes"]
+    matrices = []
+    for k in _worst((truth != predicted).sum(axis=0)):
+        label = evaluated.labels[k]
+        of_label = (truth[:, k], predicted[:, k], evaluated.confidence[:, k])
+        matrices.append(_Matrix(f"{k}-", label, heads, [f"not {label}", label], *of_label, [0, 1]))
+    return matrices
 
 
-def _worst(wrong: NDArray[np.int64]) -> NDArray[np.int64]:
+def _worst(wrong: NDArray[np.int64]) -> list[int]:
     """Return the places with the most mistakes, in their order."""
-    return np.sort(np.argsort(-wrong, kind="stable")[:_MOST_CLASSES])
+    return np.sort(np.argsort(-wrong, kind="stable")[:_MOST_CLASSES]).tolist()
 
 
 def _table(matrix: _Matrix) -> str:
-    counts = confusion_matrix(matrix.truth, matrix.predicted, len(matrix.names))
+    totals = np.bincount(matrix.truth, minlength=len(matrix.names))
     heads = [escape(matrix.heads[place]) for place in matrix.shown]
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    lines = []
-    for row, name in zip(matrix.shown.tolist(), heads, strict=True):
-        total = max(int(counts[row].sum()), 1)
-        cells = "".join(
-            _cell(matrix, row, column, int(counts[row, column]), total) for column in matrix.shown.tolist()
-        )
-        lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
+    cells = [
+        _cell(matrix, name, row, column, len(inside), int(totals[row]))
+        for name, row, column, inside in matrix.cells()
+    ]
+    width = len(heads)
+    lines = [
+        f'<tr><th scope="row">{name}</th>{"".join(cells[line * width : (line + 1) * width])}</tr>'
+        for line, name in enumerate(heads)
+    ]
     of = f"{matrix.title}. " if matrix.title else ""
-    corner = "<td>true \\ said</td>" if matrix.title else "<td></td>"
+    words = escape(f"{of}Rows: true. Columns: predicted.")
+    corner = "<td>true \\ predicted</td>" if matrix.title else "<td></td>"
     caption = f"<caption>{escape(matrix.title)}</caption>\n" if matrix.title else ""
-    words = escape(f"{of}Rows: what is true. Columns: what is predicted.")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return (
         f'<div class="wide"><table class="confusion" aria-label="{words}">\n{caption}'
         f"<thead><tr>{corner}{head}</tr></thead>\n<tbody>\n" + "\n".join(lines)
     ) + "\n</tbody></table></div>"
 
 
-def _cell(matrix: _Matrix, row: int, column: int, count: int, total: int) -> str:
+def _cell(matrix: _Matrix, name: str, row: int, column: int, count: int, total: int) -> str:
     if not count:
         return '<td class="soft">0</td>'
     words = escape(f"true {matrix.names[row]}, predicted {matrix.names[column]}: {count:,} rows")
     return (
-        f'<td><button type="button" data-cell="{matrix.cell(row, column)}" aria-pressed="false" '
+        f'<td><button type="button" data-cell="{name}" aria-pressed="false" '
         f'aria-label="{words}" style="--share: {0.6 * count / total:.3f}">{count:,}</button></td>'
     )
 
 
 def _examples(evaluated: EvaluatedRun, matrices: Sequence[_Matrix]) -> dict[str, Any]:
-    """Return the rows of each cell that the page shows; the first of every cell before the second of any."""
-    chosen: dict[str, tuple[_Matrix, NDArray[np.int64]]] = {}
+    """Return the samples that the page shows by cell; the first of every cell before the second of any."""
     cells: dict[str, Any] = {}
+    chosen: list[tuple[str, int, float, int]] = []
     for matrix in matrices:
-        for row in matrix.shown.tolist():
-            for column in matrix.shown.tolist():
-                inside = np.flatnonzero((matrix.truth == row) & (matrix.predicted == column))
-                if not len(inside):
-                    continue
-                surest = matrix.said[inside] if row == column else -matrix.said[inside]
-                order = np.argsort(surest, kind="stable")[:_EXAMPLES_A_CELL]
-                chosen[matrix.cell(row, column)] = matrix, inside[order]
-                title = f"True {matrix.names[row]}, predicted {matrix.names[column]}"
-                cells[matrix.cell(row, column)] = {"title": title, "rows": []}
+        for name, row, column, inside in matrix.cells():
+            if not len(inside):
+                continue
+            cells[name] = {"title": f"True {matrix.names[row]}, predicted {matrix.names[column]}", "rows": []}
+            confidence = matrix.confidence[inside]
+            order = np.argsort(confidence if row == column else -confidence, kind="stable")[:_EXAMPLES_A_CELL]
+            chosen += [(name, rank, confidence[k], int(inside[k])) for rank, k in enumerate(order.tolist())]
     left = _EXAMPLE_BYTES
-    for rank in range(_EXAMPLES_A_CELL):
-        for name, (matrix, rows) in chosen.items():
-            if rank < len(rows) and left > 0:
-                item = _example(evaluated, int(rows[rank]), float(matrix.said[rows[rank]]))
-                left -= sum(map(len, item))
-                cells[name]["rows"].append(item)
+    for name, _, probability, sample in sorted(chosen, key=lambda example: example[1]):
+        if left <= 0:
+            break
+        url = picture_url(evaluated, sample) if evaluated.pictures else ""
+        example = [f"row {evaluated.numbers[sample]:,}, {probability:.4f}", row_text(evaluated, sample), url]
+        left -= sum(map(len, example))
+        cells[name]["rows"].append(example)
     return cells
-
-
-def _example(evaluated: EvaluatedRun, row: int, said: float) -> list[str]:
-    """Return a caption, what there is to read, and the picture's URL, if the inputs are pictures."""
-    caption = f"row {evaluated.numbers[row]:,}, {said:.4f}"
-    url = picture_url(evaluated, row) if evaluated.pictures else ""
-    return [caption, words_of(evaluated, row), url]
 
 
 CELLS_STYLE = """
@@ -205,7 +168,7 @@ CELLS_STYLE = """
 @media (max-width: 30rem) { .confusion button { font-size: 0.6875rem; min-width: 1.75rem; padding: 0; }
   .confusion th, .confusion td { font-size: 0.6875rem; padding: 1px; } }
 """
-# Plain JavaScript: one table and one list want no library, and none need be trusted or kept up to date.
+# Plain JavaScript: one table and one list need no library.
 CELLS_SCRIPT = """
 const data = document.getElementById("cells");
 if (data) {

@@ -1,4 +1,7 @@
-"""How plots are drawn: by matplotlib, as SVG in a page's own colours, or as a file of PNG or SVG."""
+"""How plots are drawn: by matplotlib, as SVG in a page's own colours, or as a file of PNG or SVG.
+
+Order: colours, a plot, its drawing, SVG that a style sheet colours.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ __all__ = [
     "check_matplotlib",
     "check_picture",
     "colours",
+    "grid_of",
     "have_matplotlib",
     "literal",
     "number_text",
@@ -46,21 +51,13 @@ _POSITIVE, _NEGATIVE = (0.18, 0.50, 0.86), (0.87, 0.42, 0.12)
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours by their role.
+    """Colours by their role."""
 
-    Parameters
-    ----------
-    ink, soft, grid, back : str
-        Of text and axes, of what stands back, of lines of a grid, of the surface.
-    series : tuple of str
-        Of what is told apart; from the ninth on they come again, with another line.
-    """
-
-    ink: str
-    soft: str
+    ink: str  # of text and axes
+    soft: str  # of less important text and lines
     grid: str
     back: str
-    series: tuple[str, ...]
+    series: tuple[str, ...]  # eight to tell curves apart; the ninth curve has the first again, dashed
 
     def by_role(self) -> dict[str, str]:
         """Return each colour by the name of its variable in a style sheet."""
@@ -68,7 +65,7 @@ class Palette:
         return {"--back": self.back, "--ink": self.ink, "--soft": self.soft, "--grid": self.grid, **series}
 
     def line(self, number: int) -> dict[str, str]:
-        """Return how the line of that number looks, also to those who do not tell the colours apart."""
+        """Return matplotlib's colour and line style for a curve by its number."""
         turn, place = divmod(number, len(self.series))
         return {"color": self.series[place], "linestyle": ("-", "--", ":", "-.")[turn % 4]}
 
@@ -95,43 +92,29 @@ _STAND_IN = Palette(
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture and what it says to those who do not see it.
+    """A picture, with a description and a table for those who do not see it."""
 
-    Parameters
-    ----------
-    key : str
-        Its name, for what refers to it.
-    title, description : str
-        What is drawn, and what is to be seen in it.
-    headers, rows : list
-        The numbers that are drawn.
-    draw : function of a figure and a Palette
-        Draws it with matplotlib.
-    size : (float, float)
-        Width and height in inches.
-    """
-
-    key: str
+    key: str  # its name in a page
     title: str
     description: str
     headers: list[str]
     rows: list[list[str]]
-    draw: Callable[[Any, Palette], None] = field(repr=False)
-    size: tuple[float, float] = (4.8, 3.4)
+    draw: Callable[[Any, Palette], None] = field(repr=False)  # draws on a matplotlib figure
+    size: tuple[float, float] = (4.8, 3.4)  # width and height in inches
 
 
 def literal(text: str) -> str:
-    """Return a text from outside as matplotlib is given it: between two dollars it would read mathematics."""
+    """Return a text for matplotlib, which reads mathematics between two dollar signs."""
     return text.replace("$", r"\$")
 
 
 def number_text(value: float) -> str:
-    """Return a figure to four digits, a large one whole."""
+    """Return a number with four digits, or without decimals from 10,000 on."""
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def tinted(shares: NDArray) -> NDArray:
-    """Return colours for shares, or for numbers of both signs up to 1: clear at 0, on any surface."""
+    """Return RGBA colours for numbers from −1 to 1: clear at 0, blue above, orange below."""
     colours = np.empty((*shares.shape, 4))
     colours[..., :3] = np.where((shares < 0)[..., None], _NEGATIVE, _POSITIVE)
     colours[..., 3] = np.minimum(np.abs(shares), 1)
@@ -140,36 +123,22 @@ def tinted(shares: NDArray) -> NDArray:
 
 def have_matplotlib() -> bool:
     """Tell whether plots can be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def page_svg(plot: Plot) -> str:
-    """Return a plot as an ``svg`` element that takes its colours from the page; empty without matplotlib.
-
-    Its role names ``KEY-title`` and ``KEY-description``, which the page holds.
-    """
-    if not have_matplotlib():
-        return ""
-    return _for_page(_svg(plot, _STAND_IN, opaque=False), plot.key)
-
-
-def check_picture(path: Path) -> None:
-    """Raise `ConfigError` where `write_plot` would: before something is computed that it is to draw."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"{path}: plots are written as .png or .svg; end the name with one of them")
-    check_matplotlib()
+    return find_spec("matplotlib") is not None
 
 
 def check_matplotlib() -> None:
-    """Raise `ConfigError` where plots cannot be drawn."""
+    """Raise `ConfigError` if plots cannot be drawn."""
     if not have_matplotlib():
         raise ConfigError(
             f"plots are drawn by matplotlib, which is not installed: {install_command('matplotlib')}"
         )
+
+
+def check_picture(path: Path) -> None:
+    """Raise the `ConfigError` of `write_plot`, before anything is computed."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"{path}: plots are written as .png or .svg; end the name with one of them")
+    check_matplotlib()
 
 
 def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:
@@ -191,10 +160,7 @@ def write_plot(plot: Plot, path: Path, dark: bool = False) -> None:
         If the file cannot be written.
     """
     check_picture(path)
-    if path.suffix.lower() == ".svg":
-        write_whole(path, _alone(_svg(plot, _STAND_IN, opaque=True), plot).encode())
-        return
-    write_whole(path, png_of(plot, dark))
+    write_whole(path, _svg_file(plot).encode() if path.suffix.lower() == ".svg" else png_of(plot, dark))
 
 
 def png_of(plot: Plot, dark: bool = False) -> bytes:
@@ -202,26 +168,33 @@ def png_of(plot: Plot, dark: bool = False) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     picture = io.BytesIO()
+    metadata = {"Software": None, "Description": plot.description}
     with _drawn(plot, DARK if dark else LIGHT, opaque=True) as figure:
-        FigureCanvasAgg(figure).print_png(
-            picture, metadata={"Software": None, "Description": plot.description}
-        )
+        FigureCanvasAgg(figure).print_png(picture, metadata=metadata)
     return picture.getvalue()
 
 
+def grid_of(figure: Any, lines: int, columns: int, count: int, sharex: bool = False) -> list[Any]:
+    """Return the first `count` axes of a grid; the others are hidden."""
+    grid = list(figure.subplots(lines, columns, squeeze=False, sharex=sharex).flat)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return grid[:count]
+
+
 def together(plots: Sequence[Plot], key: str, title: str, columns: int = 1) -> Plot:
-    """Return plots as one: one below the other, or several in a line."""
+    """Return several plots as one, in a grid with this many columns."""
     if len(plots) == 1:
         return plots[0]
     columns = min(columns, len(plots))
     lines = -(-len(plots) // columns)
 
     def draw(figure: Any, palette: Palette) -> None:
-        parts = figure.subfigures(lines, columns, squeeze=False).flat
-        for part, plot in zip_longest(parts, plots):
+        parts = figure.subfigures(lines, columns, squeeze=False).flatten()
+        for part in parts:
             part.patch.set_alpha(0)
-            if plot is not None:
-                plot.draw(part, palette)
+        for part, plot in zip(parts, plots, strict=False):
+            plot.draw(part, palette)
 
     width = columns * max(plot.size[0] for plot in plots)
     height = 0.85 * lines * max(plot.size[1] for plot in plots)
@@ -231,7 +204,7 @@ def together(plots: Sequence[Plot], key: str, title: str, columns: int = 1) -> P
 
 @contextmanager
 def _drawn(plot: Plot, palette: Palette, opaque: bool) -> Iterator[Any]:
-    """Give a figure with the plot on it, as long as the style that it was drawn in holds."""
+    """Yield a figure with the plot on it, in a context with its style."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -266,11 +239,12 @@ def _style(key: str, palette: Palette) -> dict[Any, Any]:
     }
 
 
-def _svg(plot: Plot, palette: Palette, opaque: bool) -> str:
+def _svg(plot: Plot, opaque: bool) -> str:
+    """Return a plot as an ``svg`` element in the variables of a style sheet."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     text = io.StringIO()
-    with _drawn(plot, palette, opaque) as figure:
+    with _drawn(plot, _STAND_IN, opaque) as figure:
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
     drawn = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL).strip()
@@ -279,31 +253,34 @@ def _svg(plot: Plot, palette: Palette, opaque: bool) -> str:
     return svg
 
 
-def _for_page(svg: str, key: str) -> str:
-    """Return the element with names unlike those of other plots."""
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+def page_svg(plot: Plot) -> str:
+    """Return a plot as an ``svg`` element for a page that has `colours`; empty without matplotlib.
+
+    The page holds its title and description as ``KEY-title`` and ``KEY-description``. Ids begin with the
+    key, unlike those of the page's other plots.
+    """
+    if not have_matplotlib():
+        return ""
+    key = plot.key
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", _svg(plot, opaque=False)).replace("xlink:href", "href")
     svg = re.sub(r'\bid="', f'id="{key}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{key}-", svg)
     names = f'role="img" aria-labelledby="{key}-title {key}-description"'
     return svg.replace("<svg", f"<svg {names}", 1)
 
 
-def _alone(svg: str, plot: Plot) -> str:
-    """Return the element as a file: with its colours, and its words for those who do not see it."""
-    from html import escape
-
+def _svg_file(plot: Plot) -> str:
+    """Return a plot as an SVG file that holds its colours, title and description."""
     words = f"<title>{escape(plot.title)}</title><desc>{escape(plot.description)}</desc>"
-    head, inside = re.split(r"(?<=>)", svg, maxsplit=1)
+    head, inside = re.split(r"(?<=>)", _svg(plot, opaque=True), maxsplit=1)
     head = head.replace("<svg", '<svg role="img"', 1)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{words}<style>{colours()}</style>{inside}\n'
 
 
 def colours() -> str:
-    """Return the rules of a style sheet that give each role its colour, light and dark."""
-
-    def rules(palette: Palette) -> str:
-        return " ".join(f"{role}: {colour};" for role, colour in palette.by_role().items())
-
-    return (
-        f":root {{ {rules(LIGHT)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {rules(DARK)} }} }}\n"
+    """Return a style sheet's variables for each role's colour, light and dark."""
+    light, dark = (
+        " ".join(f"{role}: {colour};" for role, colour in palette.by_role().items())
+        for palette in (LIGHT, DARK)
     )
+    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"

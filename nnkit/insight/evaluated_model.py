@@ -1,7 +1,12 @@
-"""A trained model with the rows it is evaluated on, and with the record of its training."""
+"""A trained model with the rows it is evaluated on, and with the record of its training.
+
+Order: the model, the run, rows as a person looks at them.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +19,7 @@ from nnkit.data.examples import Dataset, Examples
 from nnkit.data.pictures.columns import Pictures
 from nnkit.diagnostics.findings import Finding, read_findings
 from nnkit.errors import DataError
-from nnkit.insight.evaluation import confident_mistakes, greatest_residuals
+from nnkit.insight.explanation import output_labels
 from nnkit.model import Model, load
 from nnkit.run_folder import FINDINGS_FILE, HISTORY_FILE, find_run
 from nnkit.runs.config import Config
@@ -29,34 +34,33 @@ __all__ = [
     "drawn_examples",
     "evaluated_run",
     "is_picture_shape",
+    "picture_of",
+    "picture_url",
+    "row_text",
 ]
+
+_LONGEST_TEXT = 160
+_MOST_VALUES = 8
+_LARGEST_SIDE = 96  # of a picture in a page
+_LOSSLESS_PIXELS = 32 * 32  # a larger picture is a photograph, a tenth as many bytes as a JPEG
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
     """A trained model and rows with their true targets, on which it is evaluated.
 
-    Parameters
-    ----------
-    model : Model
-    examples : Examples
-        With a target.
-    kind : str
-        What the rows are, such as ``validation``.
-    numbers : ndarray of shape (samples,), int64
-        Their places in the source, counted from 0.
-    source : str
-        Where they are from.
-    image_shape : tuple of int, or None
-        (height, width) or (channels, height, width) where the rows are flattened images.
+    Raises
+    ------
+    DataError
+        If the examples have no target.
     """
 
     model: Model
     examples: Examples
-    kind: str
-    numbers: NDArray[np.int64]
+    kind: str  # of rows, such as "validation"
+    numbers: NDArray[np.int64]  # the rows' places in the source, from 0, shape (samples,)
     source: str
-    image_shape: tuple[int, ...] | None = None
+    image_shape: tuple[int, ...] | None = None  # where the rows are flattened images: see `as_picture`
 
     def __post_init__(self) -> None:
         if self.examples.target is None:
@@ -64,12 +68,10 @@ class EvaluatedModel:
             raise DataError(f"{self.source}: there is no column {wanted} to compare with")
 
     @classmethod
-    def of_dataset(cls, model: Model, dataset: Dataset, kind: str = "") -> EvaluatedModel:
+    def of_dataset(cls, model: Model, dataset: Dataset) -> EvaluatedModel:
         """Return a model with a source's test set where it has one, else with all of its rows."""
-        test = dataset.test is not None
-        examples = dataset.train if dataset.test is None else dataset.test
-        numbers = np.arange(len(examples))
-        return cls(model, examples, "test" if test else "given", numbers, dataset.name, dataset.image_shape)
+        kind, examples = ("given", dataset.train) if dataset.test is None else ("test", dataset.test)
+        return cls(model, examples, kind, np.arange(len(examples)), dataset.name, dataset.image_shape)
 
     @property
     def task(self) -> str:
@@ -79,10 +81,7 @@ class EvaluatedModel:
     @property
     def labels(self) -> list[str]:
         """The name of each class; of each label for multilabel; of each output for a regression."""
-        target = self.model.target
-        if self.task in ("binary", "multiclass") and target.classes is not None:
-            return [str(label) for label in target.classes.tolist()]
-        return list(target.output_names) or [f"output {place}" for place in range(target.outputs)]
+        return output_labels(self.model)
 
     @cached_property
     def outputs(self) -> NDArray:
@@ -106,8 +105,13 @@ class EvaluatedModel:
 
     @cached_property
     def values(self) -> NDArray[np.float64]:
-        """What a regression predicts, in the target's units, shape (samples, outputs)."""
+        """A regression's predictions in the target's units, shape (samples, outputs)."""
         return self.model.decoded(self.outputs).reshape(len(self.examples), -1)
+
+    @cached_property
+    def residuals(self) -> NDArray[np.float64]:
+        """True less predicted values of a regression, in the target's units, shape (samples, outputs)."""
+        return self.truth - self.values
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
@@ -115,6 +119,13 @@ class EvaluatedModel:
         if self.task == "multilabel":
             return (self.probabilities > 0.5).astype(np.int64)
         return self.model.target.codes(self.model.decoded(self.outputs)).astype(np.int64)
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of what is predicted, of a class (samples,) or of each label (samples, k)."""
+        if self.task == "multilabel":
+            return np.where(self.predicted == 1, self.probabilities, 1 - self.probabilities)
+        return np.take_along_axis(self.probabilities, self.predicted[:, None], axis=1)[:, 0]
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -135,12 +146,19 @@ class EvaluatedModel:
         return min(0.0, float(pixels.min())), float(pixels.max())
 
     def worst(self, count: int) -> NDArray[np.int64]:
-        """Return the most confident mistakes, or a regression's greatest residuals, the worst first."""
+        """Return the rows of the `count` most confident mistakes or largest residuals, the worst first.
+
+        Of several outputs the sum of the absolute residuals decides, each divided by its column's largest.
+        """
         if self.task == "regression":
-            return greatest_residuals(self.truth, self.values, count)
-        if self.task == "multilabel":
-            return _worst_labels(self.truth, self.predicted, self.probabilities, count)
-        return confident_mistakes(self.truth, self.predicted, self.probabilities, count)
+            sizes = np.abs(self.residuals)
+            largest = sizes.max(axis=0)
+            shares = np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
+            return np.argsort(-shares.sum(axis=1), kind="stable")[:count]
+        wrong = (self.truth != self.predicted).reshape(len(self.truth), -1)
+        confidence = np.where(wrong, self.confidence.reshape(wrong.shape), 0.0).max(axis=1)
+        rows = np.flatnonzero(wrong.any(axis=1))
+        return rows[np.argsort(-confidence[rows], kind="stable")][:count]
 
     def _given(self) -> NDArray:
         assert self.examples.target is not None
@@ -149,46 +167,28 @@ class EvaluatedModel:
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedRun(EvaluatedModel):
-    """The model of a run, with the rows it was measured on and what else the run's folder holds.
-
-    Parameters
-    ----------
-    folder : Path
-    config : Config
-        As the training was.
-    history : History
-        Of its epochs.
-    findings : tuple of Finding
-        What a diagnosis found in it.
-    """
+    """The model of a run, with the rows it was measured on and what else the run's folder holds."""
 
     folder: Path = Path()
     config: Config = field(default_factory=Config)
     history: History = field(default_factory=History)
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()  # of a diagnosis, the serious ones first
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know: that the data are no longer those of the training."""
+        """A warning where the data are no longer those of the training."""
         then = self.model.details.get("metrics", {}).get(self.kind, {})
         now = self.metrics
         names = [name for name in then if name in now and not np.isclose(then[name], now[name], 1e-3, 1e-6)]
-        if not names:
-            return []
-        name = names[0]
         return [
             f"At the end of the training {name.replace('_', ' ')} was {then[name]:.4g} on the {self.kind} "
             f"rows, and is {now[name]:.4g} now: the data have changed since."
+            for name in names[:1]
         ]
 
 
 def evaluated_run(folder: Path) -> EvaluatedRun:
     """Read a run folder, its data, and the rows that its model was measured on.
-
-    Parameters
-    ----------
-    folder : Path
-        What `nnkit train` left.
 
     Raises
     ------
@@ -203,29 +203,14 @@ def evaluated_run(folder: Path) -> EvaluatedRun:
     history = History.from_jsonl(folder / HISTORY_FILE)
     data = RunData(config)
     rows = data.measured_rows()
-    return EvaluatedRun(
-        model,
-        rows.examples,
-        rows.kind,
-        rows.numbers,
-        data.dataset.name,
-        data.dataset.image_shape,
-        folder,
-        config,
-        history,
-        _findings(folder),
-    )
-
-
-def _findings(folder: Path) -> tuple[Finding, ...]:
-    """Return what a diagnosis left in a run's folder, the serious ones first."""
-    path = folder / FINDINGS_FILE
-    found, _ = read_findings(path) if path.is_file() else ([], [])
-    return tuple(sorted(found, key=lambda finding: finding.severity != "serious"))
+    findings = read_findings(folder / FINDINGS_FILE)[0] if (folder / FINDINGS_FILE).is_file() else []
+    findings.sort(key=lambda finding: finding.severity != "serious")
+    measured = (rows.examples, rows.kind, rows.numbers, data.dataset.name, data.dataset.image_shape)
+    return EvaluatedRun(model, *measured, folder, config, history, tuple(findings))
 
 
 def drawn_examples(examples: Examples, most: int, seed: int) -> Examples:
-    """Return at most so many examples, drawn by the seed, in their order."""
+    """Return at most `most` examples, drawn by the seed, in their order."""
     if len(examples) <= most:
         return examples
     rows = np.random.default_rng(seed).choice(len(examples), most, replace=False)
@@ -240,14 +225,10 @@ def is_picture_shape(shape: Sequence[int] | None) -> bool:
 
 
 def as_picture(values: NDArray, shape: Sequence[int]) -> NDArray:
-    """Return a flattened row as (height, width), or in colour as (height, width, 3).
+    """Return a flattened row, shape (pixels,), as (height, width), or in colour as (height, width, 3).
 
-    Parameters
-    ----------
-    values : ndarray of shape (pixels,)
-    shape : sequence of int
-        One that `is_picture_shape`: (height, width), (channels, height, width) as pictures have it, or
-        (height, width, channels) as arrays may.
+    `shape` is (height, width), (channels, height, width) as pictures have it, or (height, width, channels)
+    as arrays may.
     """
     picture = values.reshape(tuple(shape))
     if picture.ndim == 2:
@@ -256,10 +237,49 @@ def as_picture(values: NDArray, shape: Sequence[int]) -> NDArray:
     return picture if picture.shape[2] == 3 else picture[..., 0]
 
 
-def _worst_labels(
-    truth: NDArray, predicted: NDArray, probabilities: NDArray, count: int
-) -> NDArray[np.int64]:
-    said = np.where(predicted == 1, probabilities, 1 - probabilities)
-    worst = np.max(np.where(truth != predicted, said, 0.0), axis=1)
-    wrong = np.flatnonzero(worst > 0)
-    return wrong[np.argsort(-worst[wrong], kind="stable")][:count]
+def picture_of(evaluated: EvaluatedModel, row: int) -> NDArray[np.uint8]:
+    """Return a row as a picture, shape (height, width) or (height, width, 3)."""
+    features = evaluated.examples.features
+    if isinstance(features, Pictures):
+        return as_picture(features.pixels[features.rows[row]], features.settings.shape)
+    assert isinstance(features, np.ndarray)
+    assert evaluated.image_shape is not None
+    low, high = evaluated.pixel_range
+    scaled = (np.asarray(features[row], np.float64) - low) / max(high - low, 1e-30) * 255
+    return as_picture(np.clip(scaled, 0, 255).astype(np.uint8), evaluated.image_shape)
+
+
+def picture_url(evaluated: EvaluatedModel, row: int) -> str:
+    """Return a row's picture as a ``data:`` URL."""
+    from PIL import Image
+
+    image = Image.fromarray(picture_of(evaluated, row))
+    image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    kind = "png" if image.width * image.height <= _LOSSLESS_PIXELS else "jpeg"
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=80)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def row_text(evaluated: EvaluatedModel, row: int) -> str:
+    """Return a row's first values by column, long texts cut short; the name of a picture's file."""
+    features = evaluated.examples.features
+    if isinstance(features, Pictures):
+        return features.names[row] if features.paths else ""
+    if isinstance(features, np.ndarray):
+        if evaluated.pictures:
+            return ""
+        count, separator = features.shape[1], ", "
+        cells = [f"{value:.4g}" for value in features[row][:_MOST_VALUES].tolist()]
+    else:
+        names, separator = features.column_names, "; "
+        count = len(names)
+        cells = [f"{name} {_cut(features[name][row].as_py())}" for name in names[:_MOST_VALUES]]
+        if count == 1:
+            return _cut(features[names[0]][row].as_py())
+    return separator.join(cells) + (f" … ({count:,} columns)" if count > _MOST_VALUES else "")
+
+
+def _cut(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"

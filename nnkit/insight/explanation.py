@@ -1,7 +1,8 @@
-"""What contributes to a model's outputs, column by column, and which output is explained in what unit."""
+"""An explanation: the contribution of each column to a model's outputs, and which output in what unit."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.errors import ConfigError, unknown_name
+from nnkit.insight.columns import Column
 from nnkit.model import Model
 
 if TYPE_CHECKING:
     from nnkit.insight.words import ExplainedText
 
-__all__ = ["Explanation", "chosen_outputs", "in_units", "number_words", "output_name"]
+__all__ = ["Explanation", "chosen_outputs", "explained", "number_words", "output_labels", "output_units"]
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Contributions of a model's own input columns to one output of each row.
 
-    ``base + contributions.sum(axis=1)`` is the output, as far as the method promises it; `gap` is what is
-    missing.
+    ``base + contributions.sum(axis=1)`` approximates the output, as closely as the method allows.
 
     Parameters
     ----------
@@ -31,16 +32,17 @@ class Explanation:
     columns : tuple of str
     contributions : ndarray of shape (rows, columns), float64
     base : ndarray of shape (rows,)
-        The output where nothing is known of a row.
+        The output at the baseline, from which contributions are counted.
     outputs : ndarray of shape (rows,)
         The output explained: log-odds or a logit of a class, or a value in its own unit.
     names : tuple of str
-        What that output is, for each row.
+        The name of that output, for each row.
     terms : tuple of dict
-        For each row, by a text column's name, its terms and their contributions, the greatest first; empty
-        where the method does not tell them.
+        For each row, by text column, its terms and their contributions, the largest first; empty if the
+        method has none.
     texts : tuple of dict
-        For each row, by a text column's name, the text and what its words contribute; empty as `terms` is.
+        For each row, by text column, the text and the contributions of its words; empty if the method has
+        none.
     """
 
     method: str
@@ -54,16 +56,16 @@ class Explanation:
 
     @property
     def gap(self) -> NDArray[np.float64]:
-        """What the contributions leave unexplained, shape (rows,)."""
+        """The output less base and contributions, shape (rows,)."""
         return self.outputs - self.base - self.contributions.sum(axis=1)
 
     @property
     def mean_size(self) -> NDArray[np.float64]:
-        """The mean over the rows of each contribution's size, shape (columns,)."""
+        """The mean absolute contribution of each column, shape (columns,)."""
         return np.abs(self.contributions).mean(axis=0)
 
     def ranked(self, row: int) -> list[tuple[str, float]]:
-        """Return a row's columns and contributions, the greatest in size first."""
+        """Return a row's columns and contributions, the largest absolute ones first."""
         order = np.argsort(-np.abs(self.contributions[row]), kind="stable")
         return [(self.columns[place], float(self.contributions[row, place])) for place in order]
 
@@ -87,11 +89,12 @@ class Explanation:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Return the columns by the mean size of their contributions, as JSON values."""
+        """Return the columns by their mean absolute contribution, as JSON values."""
         order = np.argsort(-self.mean_size, kind="stable")
+        names = sorted(set(self.names))
         return {
             "method": self.method,
-            "output": " or ".join(sorted(set(self.names))) if len(set(self.names)) <= 3 else "each row's own",
+            "output": " or ".join(names) if len(names) <= 3 else "each row's own",
             "rows": len(self.outputs),
             "columns": [
                 {
@@ -105,22 +108,16 @@ class Explanation:
 
 
 def number_words(value: float, sign: bool = False) -> str:
-    """Return a number as a person reads it: four digits, or whole with its thousands apart."""
+    """Return a number with four digits, or without decimals from 1,000 on; `sign` shows a plus too."""
     plus = "+" if sign else ""
     return f"{value:{plus},.0f}" if 1000 <= abs(value) < 1e15 else f"{value:{plus}.4g}"
 
 
 def chosen_outputs(model: Model, outputs: NDArray, label: str | None) -> NDArray[np.int64]:
-    """Return which output of each row is explained, shape (rows,).
+    """Return the place of the output to explain, for each row of the outputs (rows, outputs).
 
-    Parameters
-    ----------
-    model : Model
-    outputs : ndarray of shape (rows, outputs)
-        The network's.
-    label : str, optional
-        A class, or a target column where there are several. Where it is not given, a row's most probable
-        class, or the first output of a regression.
+    `label` is a class, or a target column where there are several; if not given, it is each row's most
+    probable class, or the first output of a regression.
 
     Raises
     ------
@@ -140,25 +137,23 @@ def chosen_outputs(model: Model, outputs: NDArray, label: str | None) -> NDArray
                 "the other class are the opposite: leave out `label`"
             )
         return np.zeros(rows, np.int64)
-    known = _labels(model)
+    known = output_labels(model)
     if label not in known:
         raise unknown_name("class" if model.task == "multiclass" else "target column", label, known)
     return np.full(rows, known.index(label), np.int64)
 
 
-def _labels(model: Model) -> list[str]:
-    """Return what each output is of."""
-    if model.task == "multiclass":
-        assert model.classes is not None
+def output_labels(model: Model) -> list[str]:
+    """Return the name of each class; of each label for multilabel; of each output for a regression."""
+    if model.task in ("binary", "multiclass") and model.classes is not None:
         return [str(label) for label in model.classes.tolist()]
     return list(model.target.output_names) or [f"output {place}" for place in range(model.target.outputs)]
 
 
-def output_name(model: Model, output: int) -> str:
-    """Return in words what an output says."""
+def _output_name(model: Model, output: int) -> str:
     if model.task == "binary":
         return f"log-odds of {model.target.positive!r}"
-    label = _labels(model)[output]
+    label = output_labels(model)[output]
     if model.task == "multiclass":
         return f"logit of {label!r}"
     if model.task == "multilabel":
@@ -166,8 +161,29 @@ def output_name(model: Model, output: int) -> str:
     return f"logarithm of {label!r}" if model.loss.link == "exp" else label
 
 
-def in_units(model: Model, chosen: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return by what each row's chosen output is multiplied, and what is added, to be in its own unit."""
+def explained(
+    model: Model,
+    method: str,
+    columns: Sequence[Column],
+    chosen: NDArray[np.int64],
+    contributions: NDArray[np.float64],
+    base: NDArray[np.float64],
+    outputs: NDArray[np.float64],
+) -> Explanation:
+    """Return an explanation of the chosen outputs; a regression's in its own unit, not as it is scaled."""
+    scale, mean = output_units(model, chosen)
+    return Explanation(
+        method,
+        tuple(column.name for column in columns),
+        contributions * scale[:, None],
+        base * scale + mean,
+        outputs * scale + mean,
+        tuple(_output_name(model, output) for output in chosen.tolist()),
+    )
+
+
+def output_units(model: Model, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scale and mean of each row's chosen output: ``output * scale + mean`` is in its own unit."""
     if model.task != "regression" or model.loss.link == "exp":
         return np.ones(len(chosen)), np.zeros(len(chosen))
     assert model.target.scale is not None

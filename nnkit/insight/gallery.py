@@ -1,4 +1,4 @@
-"""The plots by the names that `nnkit plot` knows them by, and what each is drawn from."""
+"""The plots by their names in `nnkit plot`, and what each is drawn from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnkit.errors import ConfigError, unknown_name
 from nnkit.insight import class_plots, picture_plots, surfaces, value_plots
 from nnkit.insight.drawing import Plot, together
 from nnkit.insight.evaluated_model import EvaluatedModel, EvaluatedRun, evaluated_run
-from nnkit.insight.importance_plot import importance_plot
+from nnkit.insight.importance import importance_plot
 from nnkit.insight.learning_plots import learning_plots
 from nnkit.model import Model, load
 from nnkit.run_folder import HISTORY_FILE, MODEL_FILE, find_run
@@ -33,7 +33,6 @@ _OF_ROWS: dict[str, Callable[[EvaluatedModel], Plot]] = {
         evaluated.model, surfaces.loss_surface(evaluated.model, evaluated.examples), evaluated.kind
     ),
 }
-_OF_PROBABILITIES = ("roc", "precision-recall", "calibration")
 PLOTS = ("learning", *_OF_ROWS, "weights", "activations")
 
 
@@ -45,23 +44,26 @@ def plot_of(what: str, path: Path | None, data: str | None, dataset: Callable[[M
     what : str
         One of `PLOTS`.
     path : Path or None
-        A run folder or a model file; activations want none.
+        A run folder or a model file; activations need none.
     data : str or None
-        Rows to measure on; without them, those that the run's own model was measured on.
+        The source of the rows to evaluate on; those of the run if not given.
     dataset : function of a model and a source
         Loads a source for a model.
 
     Raises
     ------
     ConfigError
-        If the name is unknown, or what it is drawn from is not given.
+        If the name is unknown, or the path or the rows are missing.
     NnkitError
-        If that cannot be read, or makes no such plot.
+        If a file cannot be read, or makes no such plot.
     """
     if what not in PLOTS:
         raise unknown_name("plot", what, PLOTS)
     if what == "activations":
-        return surfaces.activations_plot(None if path is None else _activations(load(path)))
+        if path is None:
+            return surfaces.activations_plot()
+        layers = [place.layer for place in leaves(load(path).network.places)]
+        return surfaces.activations_plot(list(dict.fromkeys(x.activation for x in layers if x.activates)))
     if path is None:
         raise ConfigError(f"{what} is drawn from a run or a model: give `path`")
     if what == "learning":
@@ -70,7 +72,7 @@ def plot_of(what: str, path: Path | None, data: str | None, dataset: Callable[[M
         model = load(path)
         return picture_plots.weights_plot(model, _image_shape(model))
     evaluated = _evaluated(what, path, data, dataset)
-    if what in _OF_PROBABILITIES and evaluated.task == "regression":
+    if what in ("roc", "precision-recall", "calibration") and evaluated.task == "regression":
         raise ConfigError(
             f"{what} is drawn from probabilities, and a regression has none: draw predicted or residuals"
         )
@@ -86,7 +88,7 @@ def _evaluated(
     path = find_run(path)
     if not path.is_dir():
         raise ConfigError(
-            f"{what} is drawn from rows, which a model alone has not: give `data` too, or the run's folder"
+            f"{what} is drawn from rows, and a model has none: give `data` too, or the run's folder"
         )
     return evaluated_run(path)
 
@@ -100,14 +102,6 @@ def _learning(folder: Path) -> Plot:
     loss = "" if model is None else model.loss.name
     units = "" if model is None else ", ".join(model.target.names)
     return together(learning_plots(history, loss, units), "learning", "Learning curves")
-
-
-def _activations(model: Model) -> list[str]:
-    return list(
-        dict.fromkeys(
-            place.layer.activation for place in leaves(model.network.places) if place.layer.activates
-        )
-    )
 
 
 def _image_shape(model: Model) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""Pages of one file each that need nothing but themselves: their shell, style, tables and figures."""
+"""Self-contained HTML pages: the document, its style, tables and figures."""
 
 from __future__ import annotations
 
@@ -38,16 +38,8 @@ th { color: var(--soft); font-weight: 600; }
 def document(title: str, body: str, style: str = "", script: str = "") -> str:
     """Return a whole page, light or dark as its reader prefers.
 
-    Parameters
-    ----------
-    title : str
-        Plain text.
-    body : str
-        HTML.
-    style : str
-        Rules beside those that all pages share.
-    script : str
-        JavaScript that runs when the body is there.
+    The title is plain text, the body HTML; `style` are rules beside those of all pages, `script` JavaScript
+    that runs at the end of the body.
     """
     script = f"<script>{script}</script>\n" if script else ""
     return (
@@ -62,7 +54,7 @@ def document(title: str, body: str, style: str = "", script: str = "") -> str:
 def figure(plot: Plot) -> str:
     """Return a plot with its title, its description and its numbers.
 
-    The names that the picture's role refers to stand here: a title inside of SVG would be a tooltip, too.
+    The picture refers to title and description by their ids: a title inside the SVG would be a tooltip too.
     """
     numbers = ""
     if plot.rows:
@@ -75,7 +67,7 @@ def figure(plot: Plot) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts; the last text of a row that is too short spans what is left."""
+    """Return a table of texts; the last cell of a row that is too short spans the other columns."""
     width = len(headers)
     head = "".join(f'<th scope="col">{escape(header)}</th>' for header in headers)
     lines = []

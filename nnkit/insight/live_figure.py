@@ -1,4 +1,4 @@
-"""A figure in a notebook that follows a training: its learning curves, drawn anew as epochs end."""
+"""A figure in a notebook that follows a training: its learning curves, updated as epochs end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from nnkit.errors import ConfigError
-from nnkit.insight.drawing import Plot, check_matplotlib, png_of, together
+from nnkit.insight.drawing import check_matplotlib, png_of, together
 from nnkit.insight.learning_plots import learning_plots
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 
 __all__ = ["LiveFigure"]
 
@@ -19,13 +19,13 @@ _INCH = 96  # pixels of a style sheet
 class LiveFigure(Callback):
     """Draw the learning curves in a notebook, in one figure below the cell that trains.
 
-    It is drawn anew at the ends of epochs, and once more at the end of the training. A copy in a process
+    It is updated at the ends of epochs, and once more at the end of the training. A copy in a process
     without a notebook, such as a worker of ``cross_val_score(n_jobs=2)``, draws nothing.
 
     Parameters
     ----------
     seconds : float
-        It is not drawn more often than this, nor so often that drawing takes a twentieth of the time.
+        The least time between two updates, which take at most a twentieth of the training's time.
 
     Raises
     ------
@@ -44,23 +44,23 @@ class LiveFigure(Callback):
         self._handle: Any = None
         self._due = -math.inf
 
-    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
-        """Begin a figure of its own for this training."""
+    def on_train_begin(self, trainer: Any, status: TrainingStatus) -> None:
+        """Begin a new figure."""
         self._handle = None
         self._due = -math.inf
 
-    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
-        """Draw what there is, unless it was drawn just now."""
+    def on_epoch_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Update the figure, unless that was done just now."""
         if time.monotonic() >= self._due:
             self._draw(trainer)
 
-    def on_train_end(self, trainer: Any, figures: Figures) -> None:
-        """Draw the whole training."""
+    def on_train_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Draw the curves of the whole training."""
         self._draw(trainer)
         self._handle = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the figure of the training under way."""
+        """Leave out the figure of the current training."""
         return {**self.__dict__, "_handle": None}
 
     def _draw(self, trainer: Any) -> None:
@@ -69,9 +69,12 @@ class LiveFigure(Callback):
 
         if not len(trainer.history) or get_ipython() is None:
             return
-
         began = time.monotonic()
-        plot = _curves(trainer)
+        # Two in a line; the learning rate is left out.
+        plots = learning_plots(trainer.history, trainer.loss.name)
+        curves = [plot for plot in plots if "rate" not in plot.key.split("-")]
+        title = f"After epoch {int(trainer.history['epoch'][-1])}"
+        plot = together(curves, "learning", title, columns=2)
         picture = Image(data=png_of(plot), width=round(_INCH * plot.size[0]), alt=plot.description)
         if self._handle is None:
             self._handle = _display()(picture, display_id=True)
@@ -79,16 +82,6 @@ class LiveFigure(Callback):
             self._handle.update(picture)
         now = time.monotonic()
         self._due = now + max(self.seconds, 20 * (now - began))
-
-
-def _curves(trainer: Any) -> Plot:
-    """Return the curves of the loss and of each metric, two in a line."""
-    plots = [
-        plot
-        for plot in learning_plots(trainer.history, trainer.loss.name)
-        if "rate" not in plot.key.split("-")
-    ]
-    return together(plots, "learning", f"After epoch {int(trainer.history['epoch'][-1])}", columns=2)
 
 
 def _display() -> Any:

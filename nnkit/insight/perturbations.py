@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,8 @@ from nnkit.checks import Whole
 from nnkit.errors import DataError
 from nnkit.extras import extra_module
 from nnkit.feed.features import Bags, Features
-from nnkit.insight.columns import Column, model_columns
-from nnkit.insight.explanation import Explanation, chosen_outputs, in_units, output_name
+from nnkit.insight.columns import model_columns
+from nnkit.insight.explanation import Explanation, chosen_outputs, explained
 from nnkit.model import Model
 
 __all__ = ["ColumnMatrix", "lime_values", "shap_values"]
@@ -27,17 +26,10 @@ _LIME_SAMPLES = 5000
 
 
 class ColumnMatrix:
-    """Rows as a matrix with a number for each of the user's columns, which SHAP and LIME perturb.
+    """Rows and background as matrices with a number for each input column, which SHAP and LIME perturb.
 
-    A number is as it is scaled, a category its code; of what is embedded, it says which row's bag.
-
-    Parameters
-    ----------
-    model : Model
-    rows : array or table
-        What is explained.
-    background : array or table
-        What the perturbed values are taken from.
+    A number is as it is scaled, a category its code, an embedded text or category the place of its bag among
+    those of background and rows.
 
     Attributes
     ----------
@@ -58,47 +50,34 @@ class ColumnMatrix:
 
     def _matrix(self, features: Features, first: int) -> NDArray[np.float64]:
         dense = features.dense if features.rows is None else features.dense[features.rows]
-        matrix = np.empty((len(features), len(self.columns)))
-        for place, column in enumerate(self.columns):
-            if column.part == "dense":
-                matrix[:, place] = dense[:, column.place]
-            elif column.part == "codes":
-                assert features.codes is not None
-                matrix[:, place] = features.codes[:, column.place]
-            else:
-                matrix[:, place] = first + np.arange(len(features))
-        return matrix
+        values = {"dense": dense.T, "codes": () if features.codes is None else features.codes.T}
+        bags = first + np.arange(len(features))
+        columns = [bags if c.part == "bags" else values[c.part][c.place] for c in self.columns]
+        return np.column_stack(columns).astype(np.float64)
 
     def outputs(self, matrix: NDArray) -> NDArray[np.float64]:
         """Return the network's outputs, shape (rows, outputs), for rows of such a matrix."""
         by_part: dict[str, list[NDArray]] = {"dense": [], "codes": [], "bags": []}
-        for place, column in enumerate(self.columns):
-            by_part[column.part].append(matrix[:, place])
-        like, count = self._like, len(matrix)
+        for column, values in zip(self.columns, matrix.T, strict=True):
+            by_part[column.part].append(
+                values if column.part == "dense" else np.rint(values).astype(np.int32)
+            )
+        like = self._like
         # Pixels are no whole numbers any more once they are perturbed: they are scaled here.
-        dense = np.empty((count, 0)) if not by_part["dense"] else np.column_stack(by_part["dense"])
-        shift, scale = like.shift, like.scale
-        dense = dense if shift is None else dense - shift
-        dense = dense if scale is None else dense * scale
-        codes = None
-        if by_part["codes"]:
-            codes = np.ascontiguousarray(np.rint(np.column_stack(by_part["codes"])), np.int32)
-        bags = tuple(
-            pool.take(np.rint(rows).astype(np.int64))
-            for pool, rows in zip(self._pools, by_part["bags"], strict=True)
-        )
-        dtype = np.dtype(self._model.preprocessor.dtype)
-        taken = replace(
+        dense = np.column_stack(by_part["dense"]) if by_part["dense"] else np.empty((len(matrix), 0))
+        dense = dense if like.shift is None else dense - like.shift
+        dense = dense if like.scale is None else dense * like.scale
+        features = replace(
             like,
-            dense=np.ascontiguousarray(dense, dtype),
+            dense=np.ascontiguousarray(dense, np.dtype(self._model.preprocessor.dtype)),
             shift=None,
             scale=None,
-            codes=codes,
-            bags=bags,
+            codes=np.column_stack(by_part["codes"]) if by_part["codes"] else None,
+            bags=tuple(pool.take(rows) for pool, rows in zip(self._pools, by_part["bags"], strict=True)),
             rows=None,
             picture=None,
         )
-        return self._model.encoded_outputs(taken).astype(np.float64)
+        return self._model.encoded_outputs(features).astype(np.float64)
 
 
 def _joined(first: Bags, second: Bags) -> Bags:
@@ -119,7 +98,7 @@ def shap_values(
     seed: int = 0,
     most_background: int = _MOST_BACKGROUND,
 ) -> Explanation:
-    """Explain an output of each row by Shapley values of the user's columns, through the package shap.
+    """Explain an output of each row by Shapley values of the input columns, through the package shap.
 
     A column that is left out takes its values from the background's rows, independently of the others. Up to
     10 columns the values are exact for that background, and beyond estimated from permutations.
@@ -127,7 +106,6 @@ def shap_values(
     Parameters
     ----------
     model : Model
-        A trained one.
     X : array or table
         Rows as `Model.predict` takes them.
     background : array or table, optional
@@ -135,9 +113,9 @@ def shap_values(
     label : str, optional
         The class, or the target column, whose output is explained; see `chosen_outputs`.
     seed : int
-        Of the permutations, and of the background's rows where there are more than are taken.
+        Of the permutations, and of the sample of the background.
     most_background : int
-        How many rows of the background are taken at most.
+        The number of rows to which the background is sampled.
 
     Raises
     ------
@@ -153,7 +131,9 @@ def shap_values(
     shap = extra_module("shap")
     Whole(0, 2**32 - 1)("seed", seed)
     matrix = ColumnMatrix(model, X, X if background is None else background)
-    taken = _some(matrix.background, Whole(1)("most_background", most_background), seed)
+    taken, most = matrix.background, Whole(1)("most_background", most_background)
+    if len(taken) > most:
+        taken = taken[np.sort(np.random.default_rng(seed).choice(len(taken), most, replace=False))]
     masker = shap.maskers.Independent(taken, max_samples=len(taken))
     count = len(matrix.columns)
     if count <= _MOST_EXACT:
@@ -161,20 +141,11 @@ def shap_values(
     else:
         explainer = shap.explainers.Permutation(matrix.outputs, masker, seed=seed)
         found = explainer(matrix.rows, max_evals=_ROUNDS * (2 * count + 1), silent=True)
-    outputs = matrix.outputs(matrix.rows)
+    outputs, rows = matrix.outputs(matrix.rows), np.arange(len(matrix.rows))
     chosen = chosen_outputs(model, outputs, label)
-    values = np.asarray(found.values).reshape(len(outputs), count, -1)
-    bases = np.asarray(found.base_values).reshape(len(outputs), -1)
-    rows = np.arange(len(outputs))
-    return _explained(
-        model,
-        "shap",
-        matrix.columns,
-        chosen,
-        values[rows, :, chosen],
-        bases[rows, chosen],
-        outputs[rows, chosen],
-    )
+    values = np.asarray(found.values).reshape(len(outputs), count, -1)[rows, :, chosen]
+    base = np.asarray(found.base_values).reshape(len(outputs), -1)[rows, chosen]
+    return explained(model, "shap", matrix.columns, chosen, values, base, outputs[rows, chosen])
 
 
 def lime_values(
@@ -188,24 +159,17 @@ def lime_values(
 ) -> Explanation:
     """Explain an output of each row by a linear model fitted around it, through the package lime.
 
-    Numbers are cut at the background's quartiles: a contribution is that of a number's lying in the row's own
-    quarter, or of a category's being the row's own. It approximates, and `Explanation.gap` says how far off
-    it is at the row.
+    Numbers are cut at the background's quartiles: a contribution is that of the row's own quarter, or of its
+    own category. It approximates, and `Explanation.gap` is the error at the row.
 
     Parameters
     ----------
-    model : Model
-        A trained one.
-    X : array or table
-        Rows as `Model.predict` takes them.
-    background : array or table, optional
-        `X` if not given.
-    label : str, optional
-        The class, or the target column, whose output is explained; see `chosen_outputs`.
+    model, X, background, label
+        As for `shap_values`.
     seed : int
         Of the perturbed rows.
     samples : int
-        How many there are for each row.
+        The number of perturbed rows for each row.
 
     Raises
     ------
@@ -220,59 +184,25 @@ def lime_values(
     """
     tabular = extra_module("lime.lime_tabular")
     Whole(0, 2**32 - 1)("seed", seed)
+    samples = Whole(2)("samples", samples)
     matrix = ColumnMatrix(model, X, X if background is None else background)
     outputs = matrix.outputs(matrix.rows)
     chosen = chosen_outputs(model, outputs, label)
+    categories = [k for k, column in enumerate(matrix.columns) if column.part != "dense"]
     explainer = tabular.LimeTabularExplainer(
-        matrix.background,
-        mode="regression",
-        feature_names=[column.name for column in matrix.columns],
-        categorical_features=[k for k, column in enumerate(matrix.columns) if column.part != "dense"],
-        random_state=seed,
+        matrix.background, mode="regression", categorical_features=categories, random_state=seed
     )
-    contributions = np.zeros(matrix.rows.shape)
-    base = np.empty(len(outputs))
+    contributions, base = np.zeros(matrix.rows.shape), np.empty(len(outputs))
     for row, output in enumerate(chosen.tolist()):
         found = explainer.explain_instance(
             matrix.rows[row],
-            _one_of(matrix.outputs, output),
+            lambda perturbed, output=output: matrix.outputs(perturbed)[:, output],
             num_features=len(matrix.columns),
-            num_samples=Whole(2)("samples", samples),
+            num_samples=samples,
         )
         # lime keeps a regression's explanation under 1, and its opposite under 0.
         for place, value in found.local_exp[1]:
             contributions[row, place] = value
         base[row] = found.intercept[1]
-    rows = np.arange(len(outputs))
-    return _explained(model, "lime", matrix.columns, chosen, contributions, base, outputs[rows, chosen])
-
-
-def _one_of(outputs: Callable[[NDArray], NDArray], place: int) -> Callable[[NDArray], NDArray]:
-    return lambda matrix: outputs(matrix)[:, place]
-
-
-def _some(matrix: NDArray, most: int, seed: int) -> NDArray:
-    """Return at most so many rows, drawn without putting back."""
-    if len(matrix) <= most:
-        return matrix
-    return matrix[np.sort(np.random.default_rng(seed).choice(len(matrix), most, replace=False))]
-
-
-def _explained(
-    model: Model,
-    method: str,
-    columns: tuple[Column, ...],
-    chosen: NDArray[np.int64],
-    contributions: NDArray[np.float64],
-    base: NDArray[np.float64],
-    values: NDArray[np.float64],
-) -> Explanation:
-    scale, shift = in_units(model, chosen)
-    return Explanation(
-        method,
-        tuple(column.name for column in columns),
-        contributions * scale[:, None],
-        base * scale + shift,
-        values * scale + shift,
-        tuple(output_name(model, output) for output in chosen.tolist()),
-    )
+    values = outputs[np.arange(len(outputs)), chosen]
+    return explained(model, "lime", matrix.columns, chosen, contributions, base, values)

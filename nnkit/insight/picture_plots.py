@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.errors import DataError
-from nnkit.insight.drawing import Palette, Plot, literal, number_text, tinted
-from nnkit.insight.evaluated_model import EvaluatedModel, as_picture, is_picture_shape
-from nnkit.insight.evaluation import residuals
-from nnkit.insight.examples import picture_of
+from nnkit.insight.drawing import Palette, Plot, grid_of, literal, number_text, tinted
+from nnkit.insight.evaluated_model import EvaluatedModel, as_picture, is_picture_shape, picture_of
 from nnkit.model import Model
 
 __all__ = ["mistake_row", "mistakes_plot", "weights_plot"]
@@ -38,50 +36,37 @@ def mistakes_plot(evaluated: EvaluatedModel, count: int = 20) -> Plot:
     lines = -(-len(worst) // columns)
 
     def draw(figure: Any, palette: Palette) -> None:
-        for axes in np.ravel(figure.subplots(lines, columns, squeeze=False))[len(worst) :]:
-            axes.set_visible(False)
-        for axes, row, cells in zip(figure.axes, worst, rows, strict=False):
+        grid = grid_of(figure, lines, columns, len(worst))
+        for axes, row, (_, true, predicted, confidence) in zip(grid, worst, rows, strict=True):
             axes.imshow(picture_of(evaluated, row), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_title(literal(f"{cells[1]}, said {cells[2]}\n{cells[3]}"), fontsize=7)
+            axes.set_title(literal(f"{true} → {predicted}\n{confidence}"), fontsize=7)
             axes.set_axis_off()
 
-    words = "The rows that are predicted wrong, the surest first: what is true, what is said, how surely."
-    headers = ["row", "true", "said", "probability"]
+    words = (
+        "The rows with a wrong prediction (true → predicted) and its probability, the most confident first."
+    )
+    headers = ["row", "true", "predicted", "probability"]
     return Plot("mistakes", "The most confident mistakes", words, headers, rows, draw, (5.0, 1.25 * lines))
 
 
 def mistake_row(evaluated: EvaluatedModel, row: int) -> list[str]:
-    """Return a row's number in its source, its truth, what is said of it, and how surely or how far off."""
-    number = f"{evaluated.numbers[row]:,}"
+    """Return a row's number in its source, its truth, its prediction, and the probability or the residual."""
+    number, truth = f"{evaluated.numbers[row]:,}", evaluated.truth[row]
     if evaluated.task == "regression":
-        off = residuals(evaluated.truth, evaluated.values)[row]
-        return [
-            number,
-            *(
-                ", ".join(map(number_text, part))
-                for part in (evaluated.truth[row], evaluated.values[row], off)
-            ),
-        ]
-    labels, probabilities = evaluated.labels, evaluated.probabilities[row]
-    if evaluated.task == "multilabel":
-        named = [
-            [labels[k] for k in np.flatnonzero(of[row])] for of in (evaluated.truth, evaluated.predicted)
-        ]
-        wrong = np.flatnonzero(evaluated.truth[row] != evaluated.predicted[row])
-        said = ", ".join(f"{labels[k]} {probabilities[k]:.4f}" for k in wrong)
-        return [number, *(", ".join(names) or "none" for names in named), said]
-    answer = int(evaluated.predicted[row])
-    return [number, labels[evaluated.truth[row]], labels[answer], f"{probabilities[answer]:.4f}"]
+        parts = (truth, evaluated.values[row], evaluated.residuals[row])
+        return [number, *(", ".join(map(number_text, part)) for part in parts)]
+    labels, predicted, confidence = evaluated.labels, evaluated.predicted[row], evaluated.confidence[row]
+    if evaluated.task == "multiclass" or evaluated.task == "binary":
+        return [number, labels[truth], labels[predicted], f"{confidence:.4f}"]
+    named = [", ".join(labels[k] for k in np.flatnonzero(part)) or "none" for part in (truth, predicted)]
+    wrong = np.flatnonzero(truth != predicted)
+    return [number, *named, ", ".join(f"{labels[k]} {evaluated.probabilities[row][k]:.4f}" for k in wrong)]
 
 
 def weights_plot(model: Model, image_shape: Sequence[int] | None) -> Plot:
-    """Return the weights into each unit of the first layer as a picture, where the inputs are pictures.
+    """Return the weights into each unit of the first layer as a picture.
 
-    Parameters
-    ----------
-    model : Model
-    image_shape : sequence of int, or None
-        (height, width) or (channels, height, width).
+    `image_shape` is that of the inputs: (height, width) or (channels, height, width).
 
     Raises
     ------
@@ -100,31 +85,23 @@ def weights_plot(model: Model, image_shape: Sequence[int] | None) -> Plot:
     pictures = [_weight_picture(weights[:, unit], shape) for unit in units]
 
     def draw(figure: Any, palette: Palette) -> None:
-        grid = np.ravel(figure.subplots(lines, side, squeeze=False))
+        grid = grid_of(figure, lines, side, len(pictures))
         figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-        for axes in grid:
+        for axes, picture in zip(grid, pictures, strict=True):
             axes.set_axis_off()
-        for axes, picture in zip(grid, pictures, strict=False):
             axes.imshow(picture, interpolation="nearest")
 
     colour = "blue is positive, orange negative, clear is 0"
     if pictures[0].shape[-1] == 3:
         colour = "each channel in its colour, grey is 0"
     words = (
-        f"The weights from each pixel into a unit of the first layer: {colour}, each unit by its own largest."
+        f"The weights from each pixel into a unit of the first layer: {colour}, scaled by the unit's largest."
     )
     if len(units) < weights.shape[1]:
         words += f" Shown are {len(units)} of {weights.shape[1]:,} units, those with the largest norms."
     rows = [[str(unit), number_text(norms[unit])] for unit in units]
-    return Plot(
-        "weights",
-        "First-layer weights",
-        words,
-        ["unit", "norm of its weights"],
-        rows,
-        draw,
-        (5.0, 5.0 * lines / side),
-    )
+    headers, size = ["unit", "norm of its weights"], (5.0, 5.0 * lines / side)
+    return Plot("weights", "First-layer weights", words, headers, rows, draw, size)
 
 
 def _weight_picture(weights: NDArray, shape: tuple[int, ...]) -> NDArray:

@@ -13,24 +13,24 @@ import numpy as np
 
 from nnkit.errors import DataError
 from nnkit.files import write_whole
-from nnkit.insight.class_plots import (
-    calibration_of,
-    calibration_plot,
-    precision_recall_plot,
-    roc_plot,
-)
+from nnkit.insight.class_plots import calibration_of, calibration_plot, precision_recall_plot, roc_plot
 from nnkit.insight.columns import model_columns
 from nnkit.insight.confusion_section import CELLS_SCRIPT, CELLS_STYLE, confusion_section
 from nnkit.insight.drawing import Plot, have_matplotlib
-from nnkit.insight.evaluated_model import EvaluatedModel, EvaluatedRun, evaluated_run
-from nnkit.insight.examples import picture_url, words_of
+from nnkit.insight.evaluated_model import (
+    EvaluatedModel,
+    EvaluatedRun,
+    evaluated_run,
+    picture_url,
+    row_text,
+)
 from nnkit.insight.html import NO_PLOTS, document, figure, table
-from nnkit.insight.importance_plot import MOST_COLUMNS, importance_plot
+from nnkit.insight.importance import MOST_COLUMNS, importance_plot
 from nnkit.insight.learning_plots import learning_plots
 from nnkit.insight.picture_plots import mistake_row, weights_plot
 from nnkit.insight.value_plots import predicted_plot, residuals_plot
 from nnkit.machine import describe_machine
-from nnkit.nn.metrics import METRICS
+from nnkit.nn.metrics import get_metric
 from nnkit.run_folder import REPORT_FILE, find_run
 from nnkit.versions import nnkit_version
 from nnkit.working import working
@@ -41,14 +41,14 @@ _MISTAKES = 24
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of a run, whole or not at all, and return where it is.
+    """Write the report of a run, whole or not at all, and return the file's path.
 
     Parameters
     ----------
     folder : Path
-        What `nnkit train` left.
+        The run's folder, which `nnkit train` wrote.
     out : Path, optional
-        The file; ``report.html`` in the folder, where not given.
+        The file; ``report.html`` in the folder if not given.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def report(evaluated: EvaluatedRun) -> str:
     """Return the HTML of a run's report."""
     sections: list[Callable[[EvaluatedRun], Iterator[str]]] = [
         *(_head, _metrics, _findings, _learning, confusion_section),
-        *(_answers, _mistakes, _importance, _weights, _settings),
+        *(_predictions, _mistakes, _importance, _weights, _settings),
     ]
     parts: list[str] = []
     with working("writing the report", len(sections), "sections") as work:
@@ -81,19 +81,15 @@ def report(evaluated: EvaluatedRun) -> str:
 def _head(evaluated: EvaluatedRun) -> Iterator[str]:
     model, history = evaluated.model, evaluated.history
     yield f"<h1>{escape(evaluated.folder.resolve().name)}</h1>"
-    kind = (
-        evaluated.task
-        if evaluated.task == "regression"
-        else f"{evaluated.task}, {len(evaluated.labels)} classes"
-    )
-    if evaluated.task == "multilabel":
-        kind = f"multilabel, {len(evaluated.labels)} labels"
+    kind = evaluated.task
+    if kind != "regression":
+        kind += f", {len(evaluated.labels)} {'labels' if kind == 'multilabel' else 'classes'}"
     trained = model.details.get("trained_rows")
     on = f" on {trained:,} rows" if isinstance(trained, int) else ""
     yield (
         f"<p>{escape(evaluated.source)} ({escape(kind)}), a network of {model.parameter_count:,} parameters "
-        f"trained for {len(history)} epochs{on}. All below is measured on the {len(evaluated.examples):,} "
-        f"{evaluated.kind} rows, unless it says otherwise; rows are numbered from 0.</p>"
+        f"trained for {len(history)} epochs{on}. All figures are of the {len(evaluated.examples):,} "
+        f"{evaluated.kind} rows unless noted otherwise; rows are numbered from 0.</p>"
     )
     for note in evaluated.notes:
         yield f'<p class="worse">{escape(note)}</p>'
@@ -104,17 +100,16 @@ def _head(evaluated: EvaluatedRun) -> Iterator[str]:
 def _metrics(evaluated: EvaluatedRun) -> Iterator[str]:
     yield '<h2 id="metrics">Metrics</h2>'
     rows = [
-        [name.replace("_", " "), _measured(value), "more" if METRICS[name].greater_is_better else "less"]
+        [
+            name.replace("_", " "),
+            f"{value:,.4f}" if np.isfinite(value) else "not defined on these rows",
+            "higher" if get_metric(name).greater_is_better else "lower",
+        ]
         for name, value in evaluated.metrics.items()
     ]
     if evaluated.task != "regression":
-        rows.append(["expected calibration error", f"{calibration_of(evaluated)[0].error:.4f}", "less"])
-    yield table(["metric", f"on the {evaluated.kind} rows", "better is"], rows)
-
-
-def _measured(value: float) -> str:
-    """Return a figure; it is none where a class has no rows, or all are of one."""
-    return f"{value:,.4f}" if np.isfinite(value) else "not defined on these rows"
+        rows.append(["expected calibration error", f"{calibration_of(evaluated)[0].error:.4f}", "lower"])
+    yield table(["metric", f"on the {evaluated.kind} rows", "better if"], rows)
 
 
 def _findings(evaluated: EvaluatedRun) -> Iterator[str]:
@@ -139,18 +134,13 @@ def _learning(evaluated: EvaluatedRun) -> Iterator[str]:
     yield _figures(learning_plots(evaluated.history, evaluated.model.loss.name, units))
 
 
-def _answers(evaluated: EvaluatedRun) -> Iterator[str]:
-    """What the probabilities are worth, or how far off the values are."""
+def _predictions(evaluated: EvaluatedRun) -> Iterator[str]:
     makers: Sequence[tuple[str, Callable[[EvaluatedModel], Plot]]]
     if evaluated.task == "regression":
         title, makers = "Values", [("predicted", predicted_plot), ("residuals", residuals_plot)]
     else:
-        title = "Probabilities"
-        makers = [
-            ("ROC curve", roc_plot),
-            ("precision and recall", precision_recall_plot),
-            ("calibration", calibration_plot),
-        ]
+        curves = [("ROC curve", roc_plot), ("precision and recall", precision_recall_plot)]
+        title, makers = "Probabilities", [*curves, ("calibration", calibration_plot)]
     plots, missing = [], []
     for name, make in makers:
         try:
@@ -164,29 +154,26 @@ def _answers(evaluated: EvaluatedRun) -> Iterator[str]:
 
 def _mistakes(evaluated: EvaluatedRun) -> Iterator[str]:
     regression = evaluated.task == "regression"
-    title = "The greatest residuals" if regression else "The most confident mistakes"
+    title = "The largest residuals" if regression else "The most confident mistakes"
     yield f'<h2 id="mistakes">{title}</h2>'
     worst = evaluated.worst(_MISTAKES)
     if not len(worst):
         yield f"<p>There is none among the {len(evaluated.examples):,} {evaluated.kind} rows.</p>"
         return
-    headers = ["row", "true", "said", "true − said" if regression else "probability"]
+    headers = ["row", "true", "predicted", "residual" if regression else "probability"]
     rows = [mistake_row(evaluated, row) for row in worst]
     if evaluated.pictures:
         yield '<ul class="pictures">'
-        for row, (number, true, said, surely) in zip(worst, rows, strict=True):
-            words = f"row {number}: true {true}, said {said} ({surely})"
-            yield _picture(picture_url(evaluated, row), words, words_of(evaluated, row))
+        for row, (number, true, predicted, confidence) in zip(worst, rows, strict=True):
+            words = escape(f"row {number}: true {true}, predicted {predicted} ({confidence})")
+            name = row_text(evaluated, row)
+            title = f' title="{escape(name)}"' if name else ""
+            url = picture_url(evaluated, row)
+            yield f'<li{title}><img src="{url}" alt="{words}"><span>{words}</span></li>'
         yield "</ul>"
         return
-    given = [words_of(evaluated, row) for row in worst]
-    mistakes = table([*headers, "features"], [[*row, words] for row, words in zip(rows, given, strict=True)])
-    yield f'<div class="mistakes">{mistakes}</div>'
-
-
-def _picture(url: str, words: str, path: str) -> str:
-    title = f' title="{escape(path)}"' if path else ""
-    return f'<li{title}><img src="{url}" alt="{escape(words)}"><span>{escape(words)}</span></li>'
+    lines = [[*cells, row_text(evaluated, row)] for row, cells in zip(worst, rows, strict=True)]
+    yield f'<div class="mistakes">{table([*headers, "features"], lines)}</div>'
 
 
 def _importance(evaluated: EvaluatedRun) -> Iterator[str]:
@@ -196,10 +183,9 @@ def _importance(evaluated: EvaluatedRun) -> Iterator[str]:
 
 
 def _weights(evaluated: EvaluatedRun) -> Iterator[str]:
-    if not evaluated.pictures:
-        return
-    yield '<h2 id="first-layer">First layer</h2>'
-    yield _figures([weights_plot(evaluated.model, evaluated.image_shape)])
+    if evaluated.pictures:
+        yield '<h2 id="first-layer">First layer</h2>'
+        yield _figures([weights_plot(evaluated.model, evaluated.image_shape)])
 
 
 def _settings(evaluated: EvaluatedRun) -> Iterator[str]:
@@ -209,10 +195,12 @@ def _settings(evaluated: EvaluatedRun) -> Iterator[str]:
     yield '<h2 id="configuration">Configuration</h2>'
     yield f'<div class="wide"><pre>{escape(evaluated.config.to_toml())}</pre></div>'
     yield '<h2 id="machine">Machine</h2>'
-    plain = {
-        name: value for name, value in evaluated.model.details.items() if isinstance(value, str | int | float)
-    }
-    trained = [[name.replace("_", " "), str(value)] for name, value in plain.items()]
+    details = evaluated.model.details
+    trained = [
+        [name.replace("_", " "), str(value)]
+        for name, value in details.items()
+        if isinstance(value, str | int | float)
+    ]
     yield "<h3>Where it was trained</h3>"
     yield table(["what", "value"], trained)
     yield "<h3>Where this page was made</h3>"
@@ -233,6 +221,6 @@ pre { font-size: 0.8125rem; margin: 0; }
 .pictures li { font-size: 0.8125rem; }
 .pictures img { display: block; height: auto; image-rendering: pixelated; max-width: 100%; width: 5.25rem; }
 th, td { white-space: normal; }
-/* On a phone a column of many words would be as high as a house: it is scrolled to instead. */
+/* On a phone a narrow column of many words would be very high: the table scrolls sideways instead. */
 .mistakes td:nth-child(5) { min-width: 20rem; }
 """

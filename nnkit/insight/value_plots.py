@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.errors import DataError
-from nnkit.insight.drawing import Palette, Plot, literal, number_text
+from nnkit.insight.drawing import Palette, Plot, grid_of, literal, number_text
 from nnkit.insight.evaluated_model import EvaluatedModel
-from nnkit.insight.evaluation import residuals
 
 __all__ = ["predicted_plot", "residuals_plot"]
 
@@ -23,110 +23,86 @@ def predicted_plot(evaluated: EvaluatedModel) -> Plot:
     Raises
     ------
     DataError
-        If the model is none.
+        If the model is a classifier.
     """
-    _check_regression(evaluated)
-    truth, values, labels = evaluated.truth, evaluated.values, evaluated.labels
-    chosen = _sample(len(truth))
 
-    def draw(figure: Any, palette: Palette) -> None:
-        for place, axes in enumerate(_panels(figure, len(labels))):
-            pair = truth[chosen, place], values[chosen, place]
-            ends = [min(map(np.min, pair)), max(map(np.max, pair))]
-            axes.plot(ends, ends, color=palette.soft, linewidth=0.8, linestyle=":")
-            axes.scatter(*pair, s=6, alpha=0.5, linewidths=0, color=palette.series[0])
-            _engineering(axes)
-            axes.set_xlabel(f"true {literal(labels[place])}")
-            axes.set_ylabel(f"predicted {literal(labels[place])}")
-            axes.grid()
+    def draw(axes: Any, output: int, rows: NDArray[np.int64], palette: Palette) -> None:
+        pair = evaluated.truth[rows, output], evaluated.values[rows, output]
+        ends = [min(map(np.min, pair)), max(map(np.max, pair))]
+        axes.plot(ends, ends, color=palette.soft, linewidth=0.8, linestyle=":")
+        axes.scatter(*pair, s=6, alpha=0.5, linewidths=0, color=palette.series[0])
+        axes.set_xlabel(f"true {literal(evaluated.labels[output])}")
+        axes.set_ylabel(f"predicted {literal(evaluated.labels[output])}")
 
-    words = f"On the dotted line both are equal. {_spread(evaluated)}{_sampled(len(truth), len(chosen))}"
-    headers, rows = ["output", "mean residual", "spread of residuals"], _moments(evaluated)
-    size = (4.8, 3.4 * len(labels) if len(labels) <= 3 else 10)
-    return Plot("predicted", "Predicted against true", words, headers, rows, draw, size)
+    words = "On the dotted line both are equal."
+    return _by_output(evaluated, "predicted", "Predicted against true", words, draw)
 
 
 def residuals_plot(evaluated: EvaluatedModel) -> Plot:
-    """Return a regression's residuals by what is predicted, and how they are spread.
+    """Return a regression's residuals by the predicted values, and their histogram.
 
     Raises
     ------
     DataError
-        If the model is none.
+        If the model is a classifier.
     """
-    _check_regression(evaluated)
-    found, values, labels = residuals(evaluated.truth, evaluated.values), evaluated.values, evaluated.labels
-    chosen = _sample(len(found))
 
-    def draw(figure: Any, palette: Palette) -> None:
-        for place, axes in enumerate(_panels(figure, len(labels))):
-            axes.axhline(0, color=palette.soft, linewidth=0.8, linestyle=":")
-            axes.scatter(
-                values[chosen, place],
-                found[chosen, place],
-                s=6,
-                alpha=0.5,
-                linewidths=0,
-                color=palette.series[0],
-            )
-            side = axes.inset_axes((1.02, 0, 0.18, 1), sharey=axes)
-            side.hist(found[:, place], bins=40, orientation="horizontal", color=palette.series[0])
-            side.tick_params(labelleft=False)
-            side.set_xlabel("rows", fontsize=8)
-            _engineering(axes)
-            axes.set_xlabel(f"predicted {literal(labels[place])}")
-            axes.set_ylabel(f"true − predicted {literal(labels[place])}")
-            axes.grid()
+    def draw(axes: Any, output: int, rows: NDArray[np.int64], palette: Palette) -> None:
+        pair = evaluated.values[rows, output], evaluated.residuals[rows, output]
+        axes.axhline(0, color=palette.soft, linewidth=0.8, linestyle=":")
+        axes.scatter(*pair, s=6, alpha=0.5, linewidths=0, color=palette.series[0])
+        side = axes.inset_axes((1.02, 0, 0.18, 1), sharey=axes)
+        side.hist(evaluated.residuals[:, output], bins=40, orientation="horizontal", color=palette.series[0])
+        side.tick_params(labelleft=False)
+        side.set_xlabel("rows", fontsize=8)
+        axes.set_xlabel(f"predicted {literal(evaluated.labels[output])}")
+        axes.set_ylabel(f"true − predicted {literal(evaluated.labels[output])}")
 
-    words = f"Above the dotted line the prediction is too low. {_spread(evaluated)}"
-    words += _sampled(len(found), len(chosen))
-    headers, rows = ["output", "mean residual", "spread of residuals"], _moments(evaluated)
-    size = (4.8, 3.4 * len(labels) if len(labels) <= 3 else 10)
-    return Plot("residuals", "Residuals", words, headers, rows, draw, size)
+    words = "Above the dotted line the prediction is too low."
+    return _by_output(evaluated, "residuals", "Residuals", words, draw)
 
 
-def _check_regression(evaluated: EvaluatedModel) -> None:
+def _by_output(
+    evaluated: EvaluatedModel,
+    key: str,
+    title: str,
+    words: str,
+    draw_output: Callable[[Any, int, NDArray[np.int64], Palette], None],
+) -> Plot:
+    """Return a plot of a panel for each output, which `draw_output` fills with a sample of the rows."""
     if evaluated.task != "regression":
         raise DataError(f"this plot is of a regression's values, and this is a {evaluated.task} model")
+    count, labels = len(evaluated.truth), evaluated.labels
+    rows = np.arange(count)
+    if count > _MOST_POINTS:
+        rows = np.sort(np.random.default_rng(0).choice(count, _MOST_POINTS, replace=False))
 
+    def draw(figure: Any, palette: Palette) -> None:
+        from matplotlib.ticker import FuncFormatter
 
-def _moments(evaluated: EvaluatedModel) -> list[list[str]]:
-    found = residuals(evaluated.truth, evaluated.values)
-    return [
+        for output, axes in enumerate(grid_of(figure, len(labels), 1, len(labels))):
+            draw_output(axes, output, rows, palette)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, position: _short(value)))
+            axes.grid()
+
+    found = evaluated.residuals
+    moments = [
         [label, number_text(mean), number_text(spread)]
-        for label, mean, spread in zip(evaluated.labels, found.mean(axis=0), found.std(axis=0), strict=True)
+        for label, mean, spread in zip(labels, found.mean(axis=0), found.std(axis=0), strict=True)
     ]
-
-
-def _spread(evaluated: EvaluatedModel) -> str:
-    parts = [f"of {label} {mean} in the mean, spread {spread}" for label, mean, spread in _moments(evaluated)]
-    return f"Residuals (true − predicted): {'; '.join(parts[:3])}, in its units."
-
-
-def _sample(count: int) -> NDArray[np.int64]:
-    """Return the rows to draw, the same each time."""
-    if count <= _MOST_POINTS:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, _MOST_POINTS, replace=False))
-
-
-def _sampled(count: int, drawn: int) -> str:
-    return f" Drawn are {drawn:,} of {count:,} rows, by chance." if drawn < count else ""
-
-
-def _panels(figure: Any, count: int) -> list[Any]:
-    return list(np.atleast_1d(figure.subplots(count, 1)))
-
-
-def _engineering(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, position: _short(value)))
+    parts = [f"{label}: mean {mean}, standard deviation {spread}" for label, mean, spread in moments[:3]]
+    words += f" Residuals (true − predicted), in the target's units: {'; '.join(parts)}."
+    if len(rows) < count:
+        words += f" Drawn are {len(rows):,} of {count:,} rows, sampled at random."
+    headers = ["output", "mean residual", "spread of residuals"]
+    return Plot(
+        key, title, words, headers, moments, draw, (4.8, 3.4 * len(labels) if len(labels) <= 3 else 10)
+    )
 
 
 def _short(value: float) -> str:
-    for size, sign in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
+    for size, unit, sign in ((1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k")):
         if abs(value) >= size:
-            return f"{value / (1e3 if sign == ' k' else size):g}{sign}"
+            return f"{value / unit:g}{sign}"
     return f"{value:g}"

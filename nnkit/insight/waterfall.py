@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nnkit.errors import ConfigError
 from nnkit.extras import extra_module
 from nnkit.files import write_whole
+from nnkit.insight.drawing import literal
 from nnkit.insight.explanation import Explanation, number_words
 
 __all__ = ["write_waterfall"]
 
 _FORMATS = (".png", ".svg", ".pdf")
 _MOST_BARS = 15
-# Okabe and Ito's vermilion and blue, told apart by the colour-blind too; hatched against print in grey.
-_UP, _DOWN, _INK = "#d55e00", "#0072b2", "#333333"
+# Okabe and Ito's vermilion and blue, which the colour-blind can tell apart; one is hatched for print in grey.
+_UP, _DOWN, _INK = {"color": "#d55e00"}, {"color": "#0072b2", "hatch": "//"}, "#333333"
+_LABEL = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
 def write_waterfall(
@@ -28,18 +31,18 @@ def write_waterfall(
     ----------
     explanation : Explanation
     row : int
-        Which of its rows.
+        The place of the row in it.
     path : Path
         A .png, .svg or .pdf file.
     title : str
         Above the picture.
     values : mapping of str to str, optional
-        The row's own values by column, told beside its name.
+        The row's own values by column, shown beside the column's name.
 
     Raises
     ------
     ConfigError
-        If matplotlib is not installed, or the file's kind is none of those.
+        If matplotlib is not installed, or the file's suffix is another.
     FileError
         If the file cannot be written.
     """
@@ -48,62 +51,49 @@ def write_waterfall(
     extra_module("matplotlib")
     from matplotlib.figure import Figure
 
-    steps = _steps(explanation, row)
+    steps, name = _steps(explanation, row), explanation.names[row]
+    base, output = float(explanation.base[row]), float(explanation.outputs[row])
     figure = Figure(figsize=(7.5, 1.3 + 0.36 * len(steps)), layout="constrained")
     axes = figure.add_subplot()
-    at = float(explanation.base[row])
-    for place, (_, value) in enumerate(steps):
-        up = value >= 0
-        axes.barh(
-            place,
-            value,
-            left=at,
-            color=_UP if up else _DOWN,
-            hatch="" if up else "//",
-            edgecolor="white",
-            height=0.7,
-        )
-        axes.annotate(
-            number_words(value, sign=True),
-            (max(at, at + value), place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            color=_INK,
-            fontsize=9,
-            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-        )
-        at += value
-        if place + 1 < len(steps):
-            axes.plot([at, at], [place - 0.35, place + 1.35], color=_INK, linewidth=0.6)
-    base, output = float(explanation.base[row]), float(explanation.outputs[row])
+    _draw_bars(axes, base, [value for _, value in steps])
     axes.axvline(base, color=_INK, linewidth=0.8, linestyle=":")
     axes.axvline(output, color=_INK, linewidth=0.8, linestyle="--")
-    told = {name: f"{name} = {value}" for name, value in (values or {}).items()}
-    # A dollar sign would begin a formula.
-    axes.set_yticks(range(len(steps)), [told.get(name, name).replace("$", r"\$") for name, _ in steps])
+    shown = {column: f"{column} = {value}" for column, value in (values or {}).items()}
+    axes.set_yticks(range(len(steps)), [literal(shown.get(column, column)) for column, _ in steps])
     axes.invert_yaxis()
     axes.use_sticky_edges = False
     axes.margins(x=0.12, y=0.02)
-    axes.set_xlabel(explanation.names[row].replace("$", r"\$"))
+    axes.set_xlabel(literal(name))
     axes.xaxis.set_major_formatter(lambda number, _: number_words(number))
-    title = title or f"what contributes to {explanation.names[row]} ({explanation.method})"
+    title = title or f"what contributes to {name} ({explanation.method})"
     ends = f"from {number_words(base)} at the baseline (dotted) to {number_words(output)} (dashed)"
-    axes.set_title(f"{title}\n{ends}".replace("$", r"\$"), fontsize=11)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.set_title(literal(f"{title}\n{ends}"), fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
     stream = io.BytesIO()
     figure.savefig(stream, format=path.suffix.lower()[1:], dpi=150)
     write_whole(path, stream.getvalue())
 
 
+def _draw_bars(axes: Any, at: float, values: list[float]) -> None:
+    """Draw a bar for each value, which begins where the one above it ends."""
+    for place, value in enumerate(values):
+        style: dict[str, Any] = _UP if value >= 0 else _DOWN
+        axes.barh(place, value, left=at, edgecolor="white", height=0.7, **style)
+        offset = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        end = (max(at, at + value), place)
+        axes.annotate(number_words(value, sign=True), end, color=_INK, bbox=_LABEL, **offset)
+        at += value
+        if place + 1 < len(values):
+            axes.plot([at, at], [place - 0.35, place + 1.35], color=_INK, linewidth=0.6)
+
+
 def _steps(explanation: Explanation, row: int) -> list[tuple[str, float]]:
-    """Return the bars: the greatest contributions, the others together, and what none explains."""
+    """Return the bars: the largest contributions, the sum of the others, and the unexplained gap."""
     ranked = explanation.ranked(row)
     steps = ranked if len(ranked) <= _MOST_BARS else ranked[: _MOST_BARS - 1]
-    rest = sum(value for _, value in ranked[len(steps) :])
-    if len(steps) < len(ranked):
-        steps = [*steps, (f"{len(ranked) - len(steps)} others", rest)]
+    others = ranked[len(steps) :]
+    if others:
+        steps = [*steps, (f"{len(others)} others", sum(value for _, value in others))]
     gap = float(explanation.gap[row])
-    sizes = sum(abs(value) for _, value in ranked)
-    return [*steps, ("(unexplained)", gap)] if abs(gap) > 0.01 * sizes else steps
+    size = sum(abs(value) for _, value in ranked)
+    return [*steps, ("(unexplained)", gap)] if abs(gap) > 0.01 * size else steps

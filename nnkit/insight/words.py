@@ -1,4 +1,4 @@
-"""What the words of a text contribute: the contributions of its terms, each dealt to the words it covers."""
+"""The contribution of each word of a text: each of its terms' is divided among the words it covers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,10 @@ __all__ = ["ExplainedText", "Word", "explained_text"]
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a text, or a sign, and what it contributes.
-
-    Parameters
-    ----------
-    text : str
-        As it is written.
-    start : int
-        Where it begins in the text.
-    contribution : float
-    """
+    """A word or sign of a text, and its contribution."""
 
     text: str
-    start: int
+    start: int  # its place in the text
     contribution: float
 
 
@@ -41,7 +32,7 @@ class ExplainedText:
     words: tuple[Word, ...]
 
     def by_word(self) -> list[tuple[str, float]]:
-        """Return each distinct word, in lower case, with its contributions added up, the greatest first."""
+        """Return each distinct word, in lower case, with its summed contribution, the largest first."""
         sums: dict[str, float] = {}
         for word in self.words:
             name = word.text.lower()
@@ -54,18 +45,12 @@ class ExplainedText:
 
 
 def explained_text(operation: TextColumn, text: str, contributions: Mapping[int, float]) -> ExplainedText:
-    """Return what each word of a text contributes.
+    """Return the contribution of each word of a text.
 
     A term's contribution is divided equally among its occurrences in the text, and that of an occurrence
-    among the words it covers: a character n-gram is of one word, a word bigram of two.
+    among the words it covers: a character n-gram covers one word, a word bigram two.
 
-    Parameters
-    ----------
-    operation : TextColumn
-        How the text becomes terms.
-    text : str
-    contributions : mapping of int to float
-        By the term's row of the embedding's table, as `nnkit.insight.columns.embedded_terms` returns them.
+    `contributions` are by the term's row of the embedding's table, as `embedded_terms` returns them.
     """
     stretches = located_tokens(text)
     tokens = [token for group, _, _ in stretches for token in group]
@@ -74,13 +59,11 @@ def explained_text(operation: TextColumn, text: str, contributions: Mapping[int,
     occurrences = Counter(rows)
     values = [0.0] * len(tokens)
     for row, (_, first, count) in zip(rows, terms, strict=True):
-        if row in contributions:
-            for place in range(first, first + count):
-                values[place] += contributions[row] / (occurrences[row] * count)
+        for place in range(first, first + count):
+            values[place] += contributions.get(row, 0.0) / (occurrences[row] * count)
     words, place = [], 0
     for group, start, end in stretches:
-        value = sum(values[place : place + len(group)])
-        place += len(group)
         if group:
-            words.append(Word(text[start:end], start, value))
+            words.append(Word(text[start:end], start, sum(values[place : place + len(group)])))
+        place += len(group)
     return ExplainedText(text, tuple(words))

@@ -1,4 +1,4 @@
-"""The activation functions by name, and the registry a user adds their own to."""
+"""The activation functions by name, and the registry for a user's own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ActivationFunction:
     Parameters
     ----------
     name : str
-        What a layer calls it.
+        The name in the registry.
     value : function of z
-        The activation of one pre-activation.
+        The activation as a function of the pre-activation.
     derivative : function of z or of a
-        Its derivative, computed from the pre-activation if its parameter is named ``z`` and from the
-        activation if it is named ``a``; the latter spares keeping z.
+        Its derivative as a function of the pre-activation, if its parameter is named ``z``, or of the
+        activation, if it is named ``a``; z is then not kept for the backward pass.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ActivationFunction:
         return next(iter(signature(self.derivative).parameters)) == "z"
 
     def __reduce__(self) -> tuple[Callable, tuple[str]]:
-        """Pickle the name: a registered activation must be registered again where it is unpickled."""
+        """Pickle the name: a user's activation must be registered again before unpickling."""
         return activation_function, (self.name,)
 
     def __copy__(self) -> ActivationFunction:
@@ -52,27 +52,27 @@ class ActivationFunction:
 
 _REGISTRY: dict[str, ActivationFunction] = {}
 _BUILT_IN: frozenset[str] = frozenset()
-# On both sides of 0, and none where a kink may be expected.
+# Where derivatives are checked: on both sides of 0, away from likely kinks.
 _POINTS = (-4.37, -2.61, -1.293, -0.538, -0.1173, 0.0831, 0.4137, 0.967, 1.834, 3.192, 5.319)
 
 
 def register_activation(
     name: str, value: Callable, derivative: Callable, *, check: bool = True
 ) -> ActivationFunction:
-    """Add an activation; its two scalar functions are fused into the kernels as nnkit's own are.
+    """Add an activation; its two scalar functions are fused into the kernels like nnkit's own.
 
-    A network keeps the functions that its activations have when it is made: registering the name again, as
-    when a notebook's cell is run a second time, changes the networks that are made from then on.
+    A network keeps the functions that its activations had when it was created: registering the name again, as
+    when a notebook's cell is run a second time, affects only later networks.
 
     Parameters
     ----------
     name : str
-        The name that layers give, an identifier.
+        The name for layers, an identifier.
     value : function
-        ``value(z)``, straight-line Python over a float (2.0, not 2) with one ``return`` at its end, written
-        with `def`. It may call functions of `math`, and others that are written like it.
+        ``value(z)``, straight-line Python over a float (2.0, not 2) with one ``return`` at the end, written
+        with `def`. It may call functions of `math`, and other functions of this kind.
     derivative : function
-        ``derivative(z)`` or ``derivative(a)``, of the value before the activation or after it.
+        ``derivative(z)`` or ``derivative(a)``, of the value before or after the activation.
     check : bool
         Whether to compare the derivative with differences of the value; False for one that differs on
         purpose, such as a straight-through estimator's.
@@ -80,8 +80,8 @@ def register_activation(
     Raises
     ------
     ConfigError
-        If the name is nnkit's own or no identifier, no kernel can be made of a function, the derivative's
-        parameter is named neither z nor a, or the derivative is wrong.
+        If the name is nnkit's own or not an identifier, a kernel cannot be made from a function, the
+        derivative's parameter is named neither z nor a, or the derivative is wrong.
 
     Warns
     -----
@@ -104,7 +104,7 @@ def register_activation(
     parameters = list(signature(derivative).parameters)
     if parameters not in (["z"], ["a"]):
         raise ConfigError(
-            f"the derivative of activation {name!r} takes ({', '.join(parameters)}); name its one "
+            f"the derivative of activation {name!r} takes ({', '.join(parameters)}); name its only "
             "parameter z, the value before the activation, or a, the value after it"
         )
     registered = ActivationFunction(name, value, derivative)
@@ -117,7 +117,7 @@ def register_activation(
 
 
 def activation_function(name: str) -> ActivationFunction:
-    """Return the activation of that name, or raise `ConfigError` with the names there are."""
+    """Return the activation of that name, or raise `ConfigError`."""
     if name not in _REGISTRY:
         raise unknown_name("activation", name, _REGISTRY)
     return _REGISTRY[name]

@@ -1,8 +1,8 @@
-"""The check of a registered formula's derivative: against differences of its value, at a few points.
+"""The check of a registered formula's derivative against differences of its value, at a few points.
 
-It finds what is plainly wrong, such as 3 z for the derivative of z²; a thousandth is tolerated, since a
-formula may approximate a function by a polynomial. Where a function has a kink between a point and its
-neighbours, differences to either side or of two steps do not agree; such a point is left out.
+It finds plain mistakes, such as 3 z for the derivative of z². It tolerates an error of 0.1 %, because a
+formula may approximate a function by a polynomial. A point near a kink, where the differences on both sides
+or with two step sizes disagree, is skipped.
 """
 
 from __future__ import annotations
@@ -22,23 +22,12 @@ __all__ = ["Sample", "check_derivative", "check_function", "check_name"]
 
 _STEP = 1e-3
 _TOLERANCE = 1e-3  # of the derivative
-_FLOOR = 1e-5  # of the function, where the derivative is less than it
+_FLOOR = 1e-5  # of the function, where its derivative is small
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A point at which a derivative is looked at.
-
-    Parameters
-    ----------
-    x : float
-        What is differentiated by.
-    value : function of x
-    derivative : function of x
-        What was given for the derivative of `value`.
-    words : str
-        The point, as a message calls it.
-    """
+    """A point at which a derivative is compared with differences of the value; `words` are for messages."""
 
     x: float
     value: Callable[[float], float]
@@ -47,38 +36,33 @@ class Sample:
 
 
 def check_name(kind: str, name: object, built_in: Collection[str]) -> None:
-    """Raise `ConfigError` unless a function of this kind can be registered under the name."""
+    """Raise `ConfigError` unless the name is an identifier and not built in."""
     if not isinstance(name, str) or not name.isidentifier():
-        raise ConfigError(f"the name of the {kind}, {shown(name)}, must be a text such as 'my_{kind}'")
+        raise ConfigError(f"the name of the {kind}, {shown(name)}, must be an identifier such as 'my_{kind}'")
     if name in built_in:
         raise ConfigError(f"the {kind} {name!r} is nnkit's own; choose another name")
 
 
 def check_function(function: object, what: str, of: str) -> None:
-    """Raise `ConfigError` unless a function's parameters can be given by position."""
+    """Raise `ConfigError` unless a function has plain parameters only."""
     if not isinstance(function, FunctionType):
         raise ConfigError(f"the {what} of {of} must be a Python function, not {shown(function)}")
     for parameter in signature(function).parameters.values():
         if parameter.kind is not Parameter.POSITIONAL_OR_KEYWORD:
-            raise ConfigError(f"the {what} of {of} takes {parameter}: a formula takes plain parameters alone")
+            raise ConfigError(f"the {what} of {of} takes {parameter}: a formula takes plain parameters only")
 
 
 def check_derivative(name: str, samples: Iterable[Sample]) -> None:
     """Compare derivatives with central differences; warn if none could be computed.
 
-    Parameters
-    ----------
-    name : str
-        What a message calls the function, such as "the activation 'square'".
-    samples : iterable of Sample
-        Points in general position: none where a kink is to be expected.
+    `name` is for messages, such as "the activation 'square'"; the samples should be away from likely kinks.
 
     Raises
     ------
     ConfigError
-        If a derivative is wrong; it names the point where it is furthest off.
+        If a derivative is wrong; the message names the point with the largest error.
     """
-    wrong, checked, reason = [], 0, "it is finite at none of the points that were tried"
+    wrong, checked, reason = [], 0, "it is not finite at any of the checked points"
     with np.errstate(all="ignore"):
         for sample in samples:
             try:
@@ -104,12 +88,12 @@ def check_derivative(name: str, samples: Iterable[Sample]) -> None:
 
 
 def _slope(value: Callable[[float], float], x: float) -> tuple[float | None, float]:
-    """Return a derivative by differences, None near a kink; and the error to tolerate where it is small."""
+    """Return the derivative by differences, None near a kink, and the absolute error to tolerate."""
     h = np.float64(_STEP * max(1.0, abs(x)))
     here, *sides = (float(value(x + k * h)) for k in (0, -1e-2, 1e-2, -0.5, 0.5, -1, 1, -2, 2))
     before, after, left1, right1, left2, right2, left4, right4 = sides
     left, right = (here - before) / (1e-2 * float(h)), (after - here) / (1e-2 * float(h))
-    # Central differences, extrapolated once: an error of the fourth order.
+    # Central differences with one Richardson extrapolation: fourth order.
     near = (8.0 * (right1 - left1) - (right2 - left2)) / (6.0 * float(h))
     far = (8.0 * (right2 - left2) - (right4 - left4)) / (12.0 * float(h))
     floor = _FLOOR * max(abs(here), abs(near))

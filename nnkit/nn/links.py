@@ -1,4 +1,4 @@
-"""What a network's outputs predict, and what several networks' predict on average: stable, on the host."""
+"""Predictions from a network's outputs, and the average of several networks, without overflow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from nnkit.nn.losses import Link
 
-__all__ = ["averaged_outputs", "predicted"]
+__all__ = ["averaged_outputs", "inverse_link"]
 
 
-def predicted(outputs: NDArray, link: Link) -> NDArray[np.float64]:
+def inverse_link(outputs: NDArray, link: Link) -> NDArray[np.float64]:
     """Return probabilities or values for raw outputs.
 
     Parameters
@@ -20,13 +20,13 @@ def predicted(outputs: NDArray, link: Link) -> NDArray[np.float64]:
     outputs : ndarray of shape (samples, outputs)
         Logits, or a regression's outputs.
     link : {"identity", "sigmoid", "softmax", "exp"}
-        The loss's.
+        The link of the loss.
 
     Returns
     -------
     ndarray of the same shape, float64
-        Of logits that are infinite, the limit: one that is infinite has probability 1. Not a number where
-        there is no limit, as where several are.
+        For infinite logits, the limit if there is one: a class with the only infinite logit has probability
+        1. NaN if there is none.
     """
     z = outputs.astype(np.float64)
     if link == "softmax":
@@ -49,26 +49,22 @@ def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def averaged_outputs(outputs: Sequence[NDArray], link: Link) -> NDArray[np.float64]:
-    """Return the raw outputs whose predictions are the mean of several networks' predictions.
+    """Return raw outputs, (samples, outputs), that predict the mean of several networks' predictions.
 
-    Computed from logarithms of the probabilities, which do not underflow.
+    They are computed from logarithms of the probabilities, which do not underflow.
 
     Parameters
     ----------
     outputs : sequence of ndarray of shape (samples, outputs)
-        Each network's raw outputs, for the same rows.
+        Each network's raw outputs for the same rows.
     link : {"identity", "sigmoid", "softmax", "exp"}
-        The loss's.
-
-    Returns
-    -------
-    ndarray of shape (samples, outputs), float64
+        The link of the loss.
     """
     z = np.stack(outputs).astype(np.float64)
     if link == "identity":
         return z.mean(axis=0)
     if link == "sigmoid":
-        # The logarithms of p and of 1 − p are −log(1 + exp(−z)) and −log(1 + exp(z)).
+        # log p = −log(1 + exp(−z)), log(1 − p) = −log(1 + exp(z))
         return np.logaddexp.reduce(-np.logaddexp(0, -z)) - np.logaddexp.reduce(-np.logaddexp(0, z))
     if link == "softmax":
         z = z - np.logaddexp.reduce(z, axis=2, keepdims=True)

@@ -1,4 +1,4 @@
-"""The losses by name: each a scalar formula, averaged over the outputs and the batch's sample weights."""
+"""The losses by name: scalar formulas, averaged over the outputs and the batch's sample weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nnkit.errors import ConfigError, unknown_name
 from nnkit.kernels import formulas
 from nnkit.kernels.plain import plain_function
 from nnkit.nn.derivatives import Sample, check_derivative, check_function, check_name
+from nnkit.nn.options import check_parameters, named_options
 
 __all__ = ["Link", "Loss", "Task", "loss_for_task", "loss_from", "loss_names", "register_loss"]
 
@@ -22,23 +23,23 @@ Task = Literal["binary", "multiclass", "multilabel", "regression"]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and what a prediction is under it.
+    """A loss, and the link from a network's outputs to its predictions.
 
     Parameters
     ----------
     name : str
-        What the user calls it.
+        The name in the registry.
     link : {"identity", "sigmoid", "softmax", "exp"}
-        What turns the network's outputs into predicted values or probabilities.
+        The function from the network's outputs to predicted values or probabilities.
     value, derivative : function or None
-        ``value(y, t)`` and its derivative by the output y; None for the softmax cross-entropy, a loss of
-        whole rows.
+        ``value(y, t)`` and its derivative with respect to the output y; None for the softmax cross-entropy, a
+        loss of whole rows.
     constants : mapping of str to float
         The formulas' further parameters, such as Huber's delta: arguments of the kernels.
     reduction : {"mean", "sum"}
-        Over a sample's outputs; a softmax cross-entropy is one loss.
+        Over a sample's outputs; not applicable to a softmax cross-entropy.
     ceiling : float, optional
-        What a single probability adds to a cross-entropy at most; the gradient does not know of it.
+        The maximum contribution of a single probability to a cross-entropy; the gradient ignores it.
         scikit-learn's clipping of probabilities at ε is a ceiling of −log ε.
     """
 
@@ -57,7 +58,7 @@ class Loss:
 
     @property
     def formulas(self) -> dict[str, Callable]:
-        """What the kernel inlines."""
+        """The functions that are inlined into the kernel."""
         if self.value is None or self.derivative is None:
             return {}
         value = self.value if self.ceiling is None else formulas.ceiled_binary_cross_entropy
@@ -71,7 +72,7 @@ class Loss:
         return {**flags, **self.constants, **ceiling}
 
     def task(self, outputs: int) -> Task:
-        """What is learnt when a network of so many outputs is trained with this loss."""
+        """Return the task of a network with this number of outputs that is trained with this loss."""
         if self.link == "softmax":
             return "multiclass"
         if self.link == "sigmoid":
@@ -79,13 +80,16 @@ class Loss:
         return "regression"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the name and constants, as `loss_from` takes them."""
+        """Return the table that `loss_from` reads."""
         reduction = {} if self.reduction == "mean" else {"reduction": self.reduction}
         ceiling = {} if self.ceiling is None else {"ceiling": self.ceiling}
         return {"name": self.name, **self.constants, **reduction, **ceiling}
 
     def bound_to(self, other: Loss) -> Loss:
-        """Return this loss with the functions of another of its name, as they were when that was made."""
+        """Return this loss with the functions and link of an `other` one of the same name.
+
+        They may differ when the name was registered again in between.
+        """
         if other.name != self.name:
             return self
         constants = {key: self.constants.get(key, number) for key, number in other.constants.items()}
@@ -94,7 +98,7 @@ class Loss:
         )
 
     def __reduce__(self) -> Any:
-        """Pickle the name, where it is registered: it must be registered again where it is unpickled."""
+        """Pickle a registered loss by its table: it must be registered again before unpickling."""
         return (loss_from, (self.to_json(),)) if self.name in _REGISTRY else super().__reduce__()
 
     def __copy__(self) -> Loss:
@@ -107,15 +111,14 @@ class Loss:
 _REGISTRY: dict[str, Loss] = {}
 _BUILT_IN: frozenset[str] = frozenset()
 _CEILED = ("cross_entropy", "binary_cross_entropy")
-# What each loss has of its own, and what `register_loss` takes: a formula's parameters are called otherwise.
+# Keys of a loss's table and arguments of `register_loss`: no formula's parameter may have these names.
 _RESERVED = ("name", "reduction", "ceiling", "value", "derivative", "link", "check")
-# What targets are under each link, and outputs in general position.
+# Where derivatives are checked: targets for each link, and outputs away from likely kinks.
 _TARGETS: Mapping[str, tuple[float, ...]] = {
     "identity": (-1.7, 0.4, 2.3),
     "sigmoid": (0.0, 1.0, 0.3),
     "exp": (0.0, 1.0, 2.7),
 }
-_LINKS = tuple(_TARGETS)
 _OUTPUTS = (-3.817, -1.283, -0.271, 0.163, 0.739, 1.951, 4.117)
 _RANGES = {"delta": Number(above=0), "label_smoothing": Number(0, below=1)}
 
@@ -129,32 +132,32 @@ def register_loss(
     check: bool = True,
     **constants: float,
 ) -> Loss:
-    """Add a loss of single outputs; its scalar functions are fused into the kernels as nnkit's own are.
+    """Add a loss of single outputs; its scalar functions are fused into the kernels like nnkit's own.
 
-    A trainer, a fitted estimator and a model keep the functions that their loss has when they are made:
-    registering the name again changes those that are made from then on.
+    A trainer, a fitted estimator and a model keep the functions that their loss had when they were created:
+    registering the name again affects only later ones.
 
     Parameters
     ----------
     name : str
-        The name that `Trainer` is given, an identifier.
+        The name for `Trainer`, an identifier.
     value, derivative : function
-        ``value(y, t, ...)`` and its derivative by y: straight-line Python over floats (2.0, not 2) with one
-        ``return`` at its end, written with `def`.
+        ``value(y, t, ...)`` and its derivative with respect to y: straight-line Python over floats (2.0, not
+        2) with one ``return`` at the end, written with `def`.
     link : {"identity", "sigmoid", "exp"}
-        What makes predictions of outputs.
+        The function from outputs to predictions.
     check : bool
         Whether to compare the derivative with differences of the value; False for one that differs on
-        purpose, such as one that is clipped.
+        purpose, such as a clipped one.
     **constants : float
-        Defaults of the functions' further parameters, which are arguments of the kernels: no value of them is
-        compiled anew.
+        Defaults of the functions' further parameters. They are arguments of the kernels, which are not
+        compiled again for another value.
 
     Raises
     ------
     ConfigError
-        If the name is nnkit's own or no identifier, a function is none that a kernel can be made of or has
-        other parameters than the constants, a constant is no finite number, the link is unknown, or the
+        If the name is nnkit's own or not an identifier, a kernel cannot be made from a function, a function's
+        parameters are not the constants, a constant is not a finite number, the link is unknown, or the
         derivative is wrong.
 
     Warns
@@ -163,22 +166,11 @@ def register_loss(
         If the functions cannot be computed in Python, so that the derivative is not checked.
     """
     check_name("loss", name, _BUILT_IN)
-    if link not in _LINKS:
-        raise unknown_name("link", str(link), _LINKS, f"of the loss {name}")
+    if link not in _TARGETS:
+        raise unknown_name("link", str(link), _TARGETS, f"of the loss {name}")
     words = f"the loss {name!r}"
     for function, what in ((value, "value"), (derivative, "derivative")):
-        check_function(function, what, words)
-        first, further = list(signature(function).parameters)[:2], list(signature(function).parameters)[2:]
-        if len(first) < 2:
-            raise ConfigError(f"the {what} of {words} takes ({', '.join(first)}); it must take (y, t, ...)")
-        for key in further:
-            if key in _RESERVED:
-                raise ConfigError(f"{words} has a parameter {key!r}, a reserved name; give it another name")
-        if set(further) != set(constants):
-            raise ConfigError(
-                f"the loss function {function.__name__!r} takes {further} besides the output and the target; "
-                f"give each a default as a keyword of register_loss (given: {list(constants)})"
-            )
+        _check_parameters(function, what, words, constants)
     numbers = {key: Number()(f"{words}: {key}", number) for key, number in constants.items()}
     registered = Loss(name, link, value, derivative, numbers)
     if check:
@@ -187,8 +179,24 @@ def register_loss(
     return registered
 
 
+def _check_parameters(function: Callable, what: str, words: str, constants: Mapping[str, float]) -> None:
+    """Raise `ConfigError` unless a function's parameters are (y, t) and the constants."""
+    check_function(function, what, words)
+    first, further = list(signature(function).parameters)[:2], list(signature(function).parameters)[2:]
+    if len(first) < 2:
+        raise ConfigError(f"the {what} of {words} takes ({', '.join(first)}); it must take (y, t, ...)")
+    for key in further:
+        if key in _RESERVED:
+            raise ConfigError(f"{words} has a parameter {key!r}, a reserved name; give it another name")
+    if set(further) != set(constants):
+        raise ConfigError(
+            f"the loss function {function.__name__!r} takes {further} besides the output and the target; "
+            f"give each a default as a keyword of register_loss (given: {list(constants)})"
+        )
+
+
 def _samples(loss: Loss) -> Iterator[Sample]:
-    """Yield points at which to look at a loss's derivative: with its constants, and with others."""
+    """Yield points for the check of a loss's derivative, with its constants and with others."""
     assert loss.value is not None
     assert loss.derivative is not None
     others = {key: 0.73 * number or 0.073 for key, number in loss.constants.items()}
@@ -205,7 +213,9 @@ def _samples(loss: Loss) -> Iterator[Sample]:
 
 
 def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
-    """Return the loss for a name, for a table such as ``{"name": "huber", "delta": 0.5}``, or as it is.
+    """Return the loss for a name or a table such as ``{"name": "huber", "delta": 0.5}``.
+
+    A `Loss` is returned unchanged.
 
     Raises
     ------
@@ -214,28 +224,21 @@ def loss_from(value: str | Mapping[str, Any] | Loss) -> Loss:
     """
     if isinstance(value, Loss):
         return value
-    if not isinstance(value, str | Mapping):
-        raise ConfigError(f"a loss is a name, a table or a Loss, not {value!r}")
-    table = {"name": value} if isinstance(value, str) else dict(value)
-    name = str(table.pop("name", ""))
-    if name not in _REGISTRY:
-        raise unknown_name("loss", name, _REGISTRY)
+    name, table = named_options("loss", value, _REGISTRY, '{"name": "huber", "delta": 0.5}')
     loss = _REGISTRY[name]
     reduction: Any = table.pop("reduction", loss.reduction)
     Choice(("mean", "sum"))(f"loss {name}: reduction", reduction)
     ceiling = table.pop("ceiling", loss.ceiling) if name in _CEILED else loss.ceiling
     if ceiling is not None:
         ceiling = Number(above=0)(f"loss {name}: ceiling", ceiling)
-    constants = dict(loss.constants)
-    for key, number in table.items():
-        if key not in loss.constants:
-            raise unknown_name("parameter", key, loss.constants, f"of the loss {name}")
-        constants[key] = _RANGES.get(key, Number())(f"loss {name}: {key}", number)
+    check_parameters("loss", name, table, loss.constants)
+    given = {key: _RANGES.get(key, Number())(f"loss {name}: {key}", number) for key, number in table.items()}
+    constants = {**loss.constants, **given}
     return replace(loss, constants=constants, reduction=reduction, ceiling=ceiling)
 
 
 def loss_for_task(task: Task) -> Loss:
-    """Return the loss that ``auto`` stands for."""
+    """Return the loss that the setting ``auto`` selects for a task."""
     names = {"multiclass": "cross_entropy", "regression": "mse"}
     return _REGISTRY[names.get(task, "binary_cross_entropy")]
 

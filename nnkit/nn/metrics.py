@@ -1,9 +1,9 @@
-"""The figures a model is judged by: functions over host arrays, and which of them suits which task.
+"""The metrics: functions over host arrays, and a registry with the tasks that they apply to.
 
-Order: the cheap ones, fit for every epoch; those of classes and rankings, for a training's end; the registry;
-evaluation by name. Every function takes `sample_weight`, shape (samples,), and gives NaN where it is
-undefined (no samples, no weight, a class that is missing). All are ours: importing scikit-learn's took a
-training from the shell over a second and 100 MB.
+Order: the cheap ones, for every epoch; those of classes and rankings, for the end of a training; the
+registry; evaluation by name. Every function takes `sample_weight`, shape (samples,), and returns NaN where it
+is undefined (no samples, no weight, a missing class). They are written here because importing scikit-learn's
+takes over a second and 100 MB.
 """
 
 from __future__ import annotations
@@ -41,18 +41,16 @@ __all__ = [
     "undefined_metrics",
 ]
 
-
 Weights = NDArray[np.floating] | None
 
 
 def accuracy(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> float:
-    """Return the share of samples predicted right; of several labels, all must be.
+    """Return the fraction of samples predicted correctly; with several labels, all must be correct.
 
     Parameters
     ----------
     y_true, y_pred : ndarray of shape (samples,) or (samples, labels)
         Encoded classes, or 0 and 1 for each label.
-    sample_weight : ndarray of shape (samples,), optional
     """
     right = y_true == y_pred
     return _mean(right if right.ndim == 1 else right.all(axis=1), sample_weight)
@@ -61,35 +59,32 @@ def accuracy(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) ->
 def top_k_accuracy(
     y_true: NDArray, probabilities: NDArray, sample_weight: Weights = None, *, k: int = 5
 ) -> float:
-    """Return the share of samples whose class is among the `k` most probable.
+    """Return the fraction of samples with their class among the `k` most probable ones.
 
-    Of equal probabilities the later class counts as the greater, as in scikit-learn.
+    Of equal probabilities, the later class ranks higher, as in scikit-learn.
 
     Parameters
     ----------
     y_true : ndarray of shape (samples,), int
     probabilities : ndarray of shape (samples, classes)
-    sample_weight : ndarray of shape (samples,), optional
-    k : int
     """
     true = np.take_along_axis(probabilities, y_true[:, None], axis=1)
     later = np.arange(probabilities.shape[1]) > y_true[:, None]
     ahead = np.sum((probabilities > true) | (later & (probabilities == true)), axis=1)
-    # Nothing compares greater than NaN: a diverged network would be right always.
+    # Nothing compares greater than NaN: without this, a diverged network would always be correct.
     return _mean((ahead < k) & np.isfinite(true[:, 0]), sample_weight)
 
 
 def log_loss(y_true: NDArray, probabilities: NDArray, sample_weight: Weights = None) -> float:
-    """Return the mean negative logarithm of the probability given to the truth, in nats.
+    """Return the mean negative logarithm of the probability of the true class, in nats.
 
-    Probabilities are kept a rounding error of their dtype away from 0 and 1. Of several labels, the mean.
+    Probabilities are clipped at a rounding error of their dtype from 0 and 1. Several labels are averaged.
 
     Parameters
     ----------
     y_true : ndarray of shape (samples,) or (samples, labels), int
     probabilities : ndarray of shape (samples,), (samples, classes) or (samples, labels)
-        Of class 1; of each class; of each label.
-    sample_weight : ndarray of shape (samples,), optional
+        Of class 1, of each class, or of each label.
     """
     epsilon = np.finfo(probabilities.dtype).eps
     if y_true.ndim == 1 and probabilities.ndim == 2:
@@ -101,15 +96,14 @@ def log_loss(y_true: NDArray, probabilities: NDArray, sample_weight: Weights = N
 
 
 def r2(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> float:
-    """Return the share of the variance that is explained, averaged over the outputs.
+    """Return the coefficient of determination, averaged over the outputs.
 
-    A constant target counts as 1 where it is predicted exactly and else as 0; fewer than two samples give
-    NaN.
+    A constant target counts as 1 if it is predicted exactly and as 0 otherwise; NaN for fewer than two
+    samples.
 
     Parameters
     ----------
     y_true, y_pred : ndarray of shape (samples, outputs)
-    sample_weight : ndarray of shape (samples,), optional
     """
     if len(y_true) < 2 or not _has_weight(y_true, sample_weight):
         return float("nan")
@@ -117,7 +111,7 @@ def r2(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> float
     mean = np.average(y_true, axis=0, weights=sample_weight)
     residual = np.average((y_true - y_pred) ** 2, axis=0, weights=sample_weight)
     variance = np.average((y_true - mean) ** 2, axis=0, weights=sample_weight)
-    # The mean of equal numbers is rounded, so a constant target is known by its range.
+    # The mean of equal numbers is rounded; their range is not.
     counted = y_true if sample_weight is None else y_true[np.asarray(sample_weight) > 0]
     varies = np.ptp(counted, axis=0) > 0
     constant = np.where(residual == 0, 1.0, np.where(np.isnan(residual), np.nan, 0.0))
@@ -126,13 +120,13 @@ def r2(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> float
 
 
 def mae(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> float:
-    """Return the mean absolute error, averaged over the outputs. Arguments as for `r2`."""
+    """Return the mean absolute error, averaged over the outputs; parameters as for `r2`."""
     errors = np.abs(np.asarray(y_true, dtype=np.float64) - y_pred)
     return _mean(errors if errors.ndim == 1 else errors.mean(axis=1), sample_weight)
 
 
 def rmse(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> float:
-    """Return the root of the mean squared error of each output, averaged over them. Arguments as for `r2`."""
+    """Return the root mean squared error, averaged over the outputs; parameters as for `r2`."""
     if not _has_weight(y_true, sample_weight):
         return float("nan")
     squares = (np.asarray(y_true, dtype=np.float64) - y_pred) ** 2
@@ -142,17 +136,16 @@ def rmse(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> flo
 def best_f1_threshold(
     y_true: NDArray, probabilities: NDArray, sample_weight: Weights = None
 ) -> tuple[float, float]:
-    """Return the threshold above which answering yes gives the greatest F1 of class 1, and that F1.
+    """Return the threshold on the probability that maximises the F1 of class 1, and that F1.
 
-    It lies midway between two neighbouring probabilities (or one and 0), of thresholds that are as good
-    nearest to 0.5. NaN and NaN where class 1 has no samples, or a probability is not finite.
+    It lies midway between two neighbouring probabilities (or one and 0). Of equally good thresholds, the
+    nearest to 0.5 is returned. NaN and NaN if class 1 has no samples, or a probability is not finite.
 
     Parameters
     ----------
     y_true : ndarray of shape (samples,), 0 and 1
     probabilities : ndarray of shape (samples,)
         Of class 1.
-    sample_weight : ndarray of shape (samples,), optional
     """
     weights = np.ones(len(y_true)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     total = float(weights[y_true == 1].sum())
@@ -160,12 +153,12 @@ def best_f1_threshold(
         return float("nan"), float("nan")
     order = np.argsort(-probabilities, kind="stable")
     ranked = np.asarray(probabilities, np.float64)[order]
-    said = np.cumsum(weights[order])
+    predicted = np.cumsum(weights[order])
     right = np.cumsum(weights[order] * (y_true[order] == 1))
     below = np.append(ranked[1:], 0.0)
-    # Of samples with one probability all are yes or none; a probability of 0 is never above a threshold.
+    # Samples of equal probability are all above a threshold or none; 0 is never above a threshold.
     ends = np.flatnonzero(ranked > below)
-    f1 = 2 * right[ends] / (said[ends] + total)
+    f1 = 2 * right[ends] / (predicted[ends] + total)
     middles = (ranked[ends] + below[ends]) / 2
     middles = np.where(middles < ranked[ends], middles, below[ends])  # there may be no number between them
     if len(ends) == 0:
@@ -176,7 +169,7 @@ def best_f1_threshold(
 
 
 def _mean(values: NDArray, sample_weight: Weights) -> float:
-    """Return the weighted mean over samples, NaN where there is nothing to average."""
+    """Return the weighted mean over samples, NaN if there is nothing to average."""
     if not _has_weight(values, sample_weight):
         return float("nan")
     return float(np.average(np.asarray(values, dtype=np.float64), weights=sample_weight))
@@ -187,13 +180,12 @@ def _has_weight(values: NDArray, sample_weight: Weights) -> bool:
 
 
 def balanced_accuracy(y_true: NDArray, y_pred: NDArray, sample_weight: Weights = None) -> float:
-    """Return the mean over the classes that occur of the share of their samples predicted right.
+    """Return the mean recall over the classes that occur in `y_true`.
 
     Parameters
     ----------
     y_true, y_pred : ndarray of shape (samples,), int
         Encoded classes.
-    sample_weight : ndarray of shape (samples,), optional
     """
     counts = _Counts.of(y_true, y_pred, sample_weight)
     occurring = counts.true > 0
@@ -202,7 +194,7 @@ def balanced_accuracy(y_true: NDArray, y_pred: NDArray, sample_weight: Weights =
 
 @dataclass(frozen=True)
 class _Counts:
-    """By class or label, the weight of the samples that are predicted right, are of it, are predicted it."""
+    """For each class or label, the weight of its correct predictions, of its samples, of its predictions."""
 
     right: NDArray[np.float64]
     true: NDArray[np.float64]
@@ -221,19 +213,19 @@ class _Counts:
         return cls(*(np.bincount(of, by, classes).astype(np.float64) for of, by in counted))
 
     def precision(self) -> NDArray[np.float64]:
-        """Of what is predicted the class, the share that is of it; 0 where nothing is."""
-        return _share(self.right, self.predicted)
+        """The fraction of a class's predictions that are correct; 0 without predictions."""
+        return _ratio(self.right, self.predicted)
 
     def recall(self) -> NDArray[np.float64]:
-        """Of the class, the share that is predicted it; 0 where it does not occur."""
-        return _share(self.right, self.true)
+        """The fraction of a class's samples that are predicted correctly; 0 without samples."""
+        return _ratio(self.right, self.true)
 
     def f1(self) -> NDArray[np.float64]:
-        """The harmonic mean of the two."""
-        return _share(2 * self.right, self.true + self.predicted)
+        """The harmonic mean of precision and recall."""
+        return _ratio(2 * self.right, self.true + self.predicted)
 
 
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
@@ -242,14 +234,14 @@ def _over_classes(
     y_pred: NDArray,
     sample_weight: Weights = None,
     *,
-    figure: Callable[[_Counts], NDArray[np.float64]],
+    score: Callable[[_Counts], NDArray[np.float64]],
     task: Task,
 ) -> float:
-    """Return a figure of class 1 in a binary task, else its mean over the classes that occur, or labels."""
+    """Return a score of class 1 in a binary task, else its mean over the occurring classes or the labels."""
     if not _has_weight(y_true, sample_weight):
         return math.nan
     counts = _Counts.of(y_true, y_pred, sample_weight)
-    values = figure(counts)
+    values = score(counts)
     if task == "binary":
         return float(values[1]) if len(values) > 1 else 0.0
     if task == "multiclass":
@@ -260,7 +252,7 @@ def _over_classes(
 
 
 def _roc_auc(y_true: NDArray, probabilities: NDArray, sample_weight: Weights = None, *, task: Task) -> float:
-    """Return the area under the ROC curve: of more classes, the mean of each against the rest."""
+    """Return the area under the ROC curve: for several classes, the mean of each against the rest."""
     if not _has_weight(y_true, sample_weight) or not np.all(np.isfinite(probabilities)):
         return math.nan
     if task == "multiclass":
@@ -275,21 +267,21 @@ def _roc_auc(y_true: NDArray, probabilities: NDArray, sample_weight: Weights = N
 def ranked_counts(
     truth: NDArray, scores: NDArray, weight: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Count who is said yes to as the threshold falls from above all scores to the least of them.
+    """Return the cumulative false and true positives by decreasing threshold.
 
     Parameters
     ----------
     truth : ndarray of shape (samples,), bool
     scores : ndarray of shape (samples,)
-        Finite; higher for a surer yes.
+        Finite.
     weight : ndarray of shape (samples,)
 
     Returns
     -------
     wrong, right : ndarray of shape (distinct scores + 1,)
-        The weight of those said yes to whose truth is no, and is yes.
+        The weight of the false and of the true positives.
     thresholds : ndarray of the same shape
-        Yes is said to a score of at least so much; infinite at first.
+        Scores of at least the threshold are positive; the first is infinite.
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each score
@@ -299,7 +291,7 @@ def ranked_counts(
 
 
 def _area(truth: NDArray, scores: NDArray, weight: NDArray[np.float64]) -> float:
-    """Return the area under one curve, by trapezoids between the distinct scores; NaN without both kinds.
+    """Return the area under one ROC curve, by trapezoids; NaN unless both classes occur.
 
     Reference: Fawcett 2006, "An introduction to ROC analysis", algorithm 3.
     """
@@ -312,21 +304,21 @@ def _area(truth: NDArray, scores: NDArray, weight: NDArray[np.float64]) -> float
 
 @dataclass(frozen=True)
 class Metric:
-    """What is known of a metric.
+    """A metric and how it is used.
 
     Parameters
     ----------
     name : str
-        What it is asked for by.
+        The name in the registry.
     function : callable
-        ``function(y_true, outputs, sample_weight)``, a float; given ``task=`` too where `takes_task`.
+        ``function(y_true, outputs, sample_weight)``, which returns a float; with ``task=`` if `takes_task`.
     tasks : tuple of Task
-        The tasks it applies to.
+        The tasks that it applies to.
     consumes : {"labels", "probabilities", "values"}
-        What `outputs` is: predicted classes, probabilities of classes, or a regression's values.
+        The kind of `outputs`: predicted classes, probabilities of classes, or a regression's values.
     greater_is_better : bool
     cheap : bool
-        Whether it is fit for every epoch; else it is for the end of a training.
+        Whether it may be evaluated in every epoch, not only at the end of a training.
     takes_task : bool
     """
 
@@ -342,6 +334,7 @@ class Metric:
 _CLASSES: tuple[Task, ...] = ("binary", "multiclass")
 _LABELS: tuple[Task, ...] = ("binary", "multiclass", "multilabel")
 _VALUES: tuple[Task, ...] = ("regression",)
+_SCORES = {"f1": _Counts.f1, "precision": _Counts.precision, "recall": _Counts.recall}
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -354,49 +347,23 @@ METRICS: dict[str, Metric] = {
         Metric("mae", mae, _VALUES, "values", greater_is_better=False),
         Metric("balanced_accuracy", balanced_accuracy, _CLASSES, "labels", cheap=False),
         *(
-            Metric(
-                name, partial(_over_classes, figure=figure), _LABELS, "labels", cheap=False, takes_task=True
-            )
-            for name, figure in (
-                ("f1", _Counts.f1),
-                ("precision", _Counts.precision),
-                ("recall", _Counts.recall),
-            )
+            Metric(name, partial(_over_classes, score=score), _LABELS, "labels", cheap=False, takes_task=True)
+            for name, score in _SCORES.items()
         ),
         Metric("roc_auc", _roc_auc, _LABELS, "probabilities", cheap=False, takes_task=True),
     )
 }
 
-_DEFAULTS: dict[Task, tuple[str, ...]] = {
-    # Their loss, unless it is another one, is the log loss already.
-    "binary": ("accuracy",),
-    "multiclass": ("accuracy",),
-    "multilabel": ("accuracy",),
-    "regression": ("r2", "rmse", "mae"),
-}
-
 
 def register_metric(metric: Metric) -> None:
-    """Make a metric known by its name.
-
-    Raises
-    ------
-    ConfigError
-        If the name is taken by another.
-    """
+    """Register a metric by its name, or raise `ConfigError` if another metric has that name."""
     if METRICS.get(metric.name, metric) != metric:
         raise ConfigError(f"the metric name {metric.name!r} is taken; choose another")
     METRICS[metric.name] = metric
 
 
 def get_metric(name: str) -> Metric:
-    """Return the metric of that name; "top_3_accuracy" and its like are known for every k.
-
-    Raises
-    ------
-    ConfigError
-        If there is none.
-    """
+    """Return the metric of that name, or raise `ConfigError`; "top_k_accuracy" exists for every whole k."""
     if name in METRICS:
         return METRICS[name]
     top = re.fullmatch(r"top_([1-9][0-9]{0,8})_accuracy", name, re.ASCII)
@@ -405,16 +372,15 @@ def get_metric(name: str) -> Metric:
     return Metric(name, partial(top_k_accuracy, k=int(top[1])), ("multiclass",), "probabilities")
 
 
-def metrics_for(task: Task, *, cheap_only: bool = False) -> tuple[str, ...]:
+def metrics_for(task: Task) -> tuple[str, ...]:
     """Return the names of the metrics that apply to a task."""
-    return tuple(
-        name for name, metric in METRICS.items() if task in metric.tasks and (metric.cheap or not cheap_only)
-    )
+    return tuple(name for name, metric in METRICS.items() if task in metric.tasks)
 
 
 def default_metrics(task: Task) -> tuple[str, ...]:
-    """Return the names of the metrics reported where none were asked for: all are cheap."""
-    return _DEFAULTS[task]
+    """Return the names of the metrics that are reported by default: all are cheap."""
+    # The log loss of a classification is by default its loss already.
+    return ("r2", "rmse", "mae") if task == "regression" else ("accuracy",)
 
 
 def evaluate_metrics(
@@ -425,12 +391,11 @@ def evaluate_metrics(
     sample_weight: ArrayLike | None = None,
     threshold: float = 0.5,
 ) -> dict[str, float]:
-    """Evaluate metrics by name.
+    """Return metrics by name, in the order of `names`.
 
     Parameters
     ----------
     names : iterable of str
-        Which; see `metrics_for`.
     task : {"binary", "multiclass", "multilabel", "regression"}
     y_true : array_like, encoded
         Binary: 0 and 1, shape (samples,) or (samples, 1). Multiclass: class indices, (samples,). Multilabel:
@@ -440,21 +405,22 @@ def evaluate_metrics(
         (samples, labels). Values, shaped as `y_true`, for a regression.
     sample_weight : array_like of shape (samples,), optional
     threshold : float
-        The probability above which binary and multilabel answer yes.
-
-    Returns
-    -------
-    dict of str to float
-        In the order asked for.
+        The probability above which a binary or multilabel prediction is 1.
 
     Raises
     ------
     ConfigError
         If a metric is unknown or does not apply to the task.
     DataError
-        If the shapes do not fit one another.
+        If the shapes do not match.
     """
-    metrics = [_fitting(name, task) for name in names]
+    metrics = [get_metric(name) for name in names]
+    for metric in metrics:
+        if task not in metric.tasks:
+            known = ", ".join(metrics_for(task))
+            raise ConfigError(
+                f"the metric {metric.name!r} does not apply to a {task} task; these do: {known}"
+            )
     truth, given = _shaped(task, np.asarray(y_true), np.asarray(outputs))
     weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if weight is not None and weight.shape != truth.shape[:1]:
@@ -474,22 +440,16 @@ def evaluate_metrics(
 def undefined_metrics(
     measured: Mapping[str, float], task: Task, y_true: ArrayLike, labels: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Return why metrics have no meaning on these rows: those that are NaN, or 0 or 1 by convention.
+    """Return why metrics are undefined on these rows, by name: those that are NaN, or 0 or 1 by convention.
 
     Parameters
     ----------
     measured : mapping of str to float
-        As `evaluate_metrics` returns them.
-    task : {"binary", "multiclass", "multilabel", "regression"}
-    y_true : array_like, encoded
-        As `evaluate_metrics` takes it.
+        The result of `evaluate_metrics`.
+    task, y_true
+        As for `evaluate_metrics`.
     labels : sequence of str
-        The names of the classes, of several labels, or of a regression's outputs.
-
-    Returns
-    -------
-    dict of str to str
-        By the metric's name; empty where all are defined.
+        The names of the classes, of the labels, or of a regression's outputs.
     """
     truth = np.asarray(y_true)
     if len(truth) == 0:
@@ -509,7 +469,7 @@ def undefined_metrics(
 
 
 def _missing_kinds(task: Task, truth: NDArray, labels: Sequence[str]) -> str:
-    """Return which classes have no row, or which targets do not vary; empty where none."""
+    """Return in words which classes have no row, or which targets do not vary; "" if there are none."""
     columns = truth.reshape(len(truth), -1)
     if task in ("binary", "multiclass"):
         count = len(labels) or 2
@@ -530,21 +490,11 @@ def _label(labels: Sequence[str], place: int) -> str:
     return labels[place] if place < len(labels) else str(place)
 
 
-def _fitting(name: str, task: Task) -> Metric:
-    """Return the metric of that name, or say which ones the task has."""
-    metric = get_metric(name)
-    if task not in metric.tasks:
-        raise ConfigError(
-            f"the metric {name!r} does not apply to a {task} task; these do: {', '.join(metrics_for(task))}"
-        )
-    return metric
-
-
 def _shaped(task: Task, truth: NDArray, given: NDArray) -> tuple[NDArray, NDArray]:
-    """Return y_true and the outputs in the one shape that the metrics of a task take."""
+    """Return y_true and the outputs in the shapes that the metrics of a task take."""
     shapes = f"y_true has shape {truth.shape} and the outputs {given.shape}"
     if truth.ndim not in (1, 2) or given.ndim not in (1, 2) or len(truth) != len(given):
-        raise DataError(f"{shapes}: both want one row for each sample")
+        raise DataError(f"{shapes}: both need one row for each sample")
     if not np.issubdtype(given.dtype, np.floating):
         given = given.astype(np.float64)
     elif given.dtype == np.float16:
@@ -552,7 +502,7 @@ def _shaped(task: Task, truth: NDArray, given: NDArray) -> tuple[NDArray, NDArra
     if task in ("binary", "multiclass"):
         if truth.ndim == 2:
             if truth.shape[1] != 1:
-                raise DataError(f"{shapes}: a {task} task wants one class index a sample")
+                raise DataError(f"{shapes}: a {task} task needs one class index for each sample")
             truth = truth[:, 0]
         truth = truth.astype(np.int64)
     if task == "binary":
@@ -560,7 +510,7 @@ def _shaped(task: Task, truth: NDArray, given: NDArray) -> tuple[NDArray, NDArra
             given = given[:, -1]
     elif task == "multiclass":
         if given.ndim != 2 or (len(truth) and not 0 <= truth.min() <= truth.max() < given.shape[1]):
-            raise DataError(f"{shapes}: a multiclass task wants a probability for each class of y_true")
+            raise DataError(f"{shapes}: a multiclass task needs a probability for each class of y_true")
     else:
         truth, given = (array[:, None] if array.ndim == 1 else array for array in (truth, given))
         if truth.shape != given.shape:

@@ -20,7 +20,7 @@ from nnkit.engine.segments import segments_for
 from nnkit.errors import ConfigError, DataError, ModelFileError
 from nnkit.feed.batch import Rows
 from nnkit.feed.features import Features, features_from
-from nnkit.feed.statistics import Statistics
+from nnkit.feed.statistics import RowStatistics
 from nnkit.nn.activations import ActivationFunction
 from nnkit.nn.layers import (
     Layer,
@@ -39,7 +39,7 @@ __all__ = ["MODEL_KIND", "MODEL_VERSION", "PLAIN", "Network"]
 
 MODEL_KIND = "nnkit.model"
 MODEL_VERSION = 1
-PLAIN = "plain"  # in a model file, in place of a preprocessing and of a target
+PLAIN = "plain"  # in a model file: no preprocessing, or no encoding of the target
 
 
 class Network:
@@ -51,25 +51,25 @@ class Network:
         From the inputs to the outputs, embeddings first. The outputs are raw: softmax and sigmoid belong to
         the loss.
     inputs : int, optional
-        The number of inputs, without what is embedded: with an embedding it may be 0. Where it is not given,
-        training finds it from the data.
+        The number of inputs, without embedded vectors: with an embedding it may be 0. By default, it is taken
+        from the data at the first training.
     seed : int
-        Draws the initial weights, which then begin to exist if `inputs` is given.
+        The seed of the initial weights, which are drawn now if `inputs` is given.
     activations : mapping of str to ActivationFunction, optional
-        What the layers' activations mean, such as another network's `activations`. A name that is not among
-        them means what is registered when the network is made, and keeps that meaning.
+        The layers' activations by name, such as another network's `activations`. Any other name refers to the
+        function that is registered when the network is created, and keeps it.
 
     Attributes
     ----------
     layers : tuple of Layer
         As given.
     activations : dict of str to ActivationFunction
-        What the layers' activations mean. A pickle holds their names, a deep copy the functions.
+        The layers' activations by name. A pickle holds their names, a deep copy the functions.
 
     Raises
     ------
     ConfigError
-        If there is no layer with weights, or an `Embedding` does not stand first.
+        If there is no layer with weights, or an `Embedding` follows another layer.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class Network:
         if not any(parameter.role == "weight" for parameter in parameters):
             raise ConfigError("a network needs at least one layer with a matrix of weights, such as Dense")
         if any(layer.bags for layer in self.layers[len(self.embeddings) :]):
-            raise ConfigError("embeddings look up what the data hold: they stand first in a network")
+            raise ConfigError("embeddings read the data's ids: they must come first in a network")
         self._inputs: int | None = None
         self._places: tuple[Place, ...] = ()
         self._arena: Arena | None = None
@@ -102,7 +102,7 @@ class Network:
             self.initialize(inputs, seed)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_predictors": None}  # compiled programs, made anew when they are wanted
+        return {**self.__dict__, "_predictors": None}  # compiled programs, prepared again on demand
 
     def __repr__(self) -> str:
         inputs = "" if self._inputs is None else f", inputs={self._inputs}"
@@ -122,7 +122,7 @@ class Network:
 
     @property
     def inputs(self) -> int | None:
-        """The number of inputs without what is embedded, or None before it is known."""
+        """The number of inputs without embedded vectors, or None before it is known."""
         return self._inputs
 
     @property
@@ -130,9 +130,7 @@ class Network:
         """The number of outputs."""
         width = width_of(self._places[-1].outputs) if self._places else known_width(self.layers)
         if width is None:
-            raise ConfigError(
-                "the number of outputs depends on that of inputs: give the network its `inputs`"
-            )
+            raise ConfigError("the number of outputs depends on the inputs: give the network its `inputs`")
         return width
 
     @property
@@ -142,7 +140,7 @@ class Network:
 
     @property
     def arena(self) -> Arena:
-        """The parameters where they live; raises `ConfigError` before they exist."""
+        """The parameters on their device; raises `ConfigError` before they exist."""
         if self._arena is None:
             raise ConfigError("the network has no parameters yet: train it, or call net.initialize(inputs)")
         return self._arena
@@ -155,24 +153,24 @@ class Network:
         backend: Backend | None = None,
         values: Mapping[str, ArrayLike] | None = None,
     ) -> None:
-        """Draw new weights, in float64 on the host, and put them on a device; biases begin at zero.
+        """Draw new weights and put them on a device; biases begin at zero.
 
         Parameters
         ----------
         inputs : int
-            The number of inputs, without what is embedded.
+            The number of inputs, without embedded vectors.
         seed : int
             In [0, 2**64).
         dtype : dtype
             float32 or float64.
         backend : Backend, optional
-            The device; the CPU if not given.
+            The device; by default the CPU.
         values : mapping of str to array_like, optional
-            Parameters by name, to begin with in place of any that are drawn; those not named begin at zero.
+            Initial parameters by name, in place of random ones; all others begin at zero.
         """
         self._inputs = inputs
         self._places = place_layers(self.layers, inputs, self.activations)
-        # The whole arena first: a network that does not fit fails here, before any weight is drawn.
+        # Allocated first: a network that does not fit into memory fails before any weight is drawn.
         self._create({}, dtype, backend)
         if values is not None:
             self.set_parameters(values)
@@ -182,8 +180,8 @@ class Network:
                 whole = self.arena.view(place.parameter_name(name))
                 self.arena.backend.write(whole[first : first + len(values)], values)
 
-    def prepare(self, statistics: Statistics) -> None:
-        """Let each layer adapt to statistics of the training rows; before its parameters are drawn."""
+    def prepare(self, statistics: RowStatistics) -> None:
+        """Let each layer adapt to statistics of the training rows, before its parameters are drawn."""
         self.layers = tuple(layer.prepared(statistics) for layer in self.layers)
 
     def place(self, backend: Backend, dtype: DTypeLike) -> None:
@@ -192,13 +190,11 @@ class Network:
         if arena.backend.name != backend.name or arena.dtype != np.dtype(dtype):
             self._create(arena.to_host(), dtype, backend)
         else:
-            arena.backend = backend  # the same device, though perhaps its products in another precision
+            arena.backend = backend  # the same device, perhaps with another precision of products
             self._predictors = None
 
     def _create(self, values: Mapping[str, NDArray], dtype: DTypeLike, backend: Backend | None) -> None:
-        if backend is None:
-            backend = select("cpu").backend
-        self._arena = Arena(segments_for(self._places), backend, dtype)
+        self._arena = Arena(segments_for(self._places), backend or select("cpu").backend, dtype)
         self._predictors = None
         self._write(values)
 
@@ -211,7 +207,7 @@ class Network:
         return self.arena.to_host()
 
     def set_parameters(self, values: Mapping[str, ArrayLike]) -> None:
-        """Copy values into parameters, by name; those not named stay.
+        """Copy values into parameters by name; all others stay.
 
         Raises
         ------
@@ -228,30 +224,25 @@ class Network:
         self._write(arrays)
 
     def outputs(self, X: ArrayLike | Features, *, reproducible: bool = False) -> NDArray:
-        """Return the raw outputs (logits).
+        """Return the raw outputs (logits), shape (samples, outputs), in the network's dtype.
 
         Parameters
         ----------
         X : array_like, SciPy sparse matrix or data frame of shape (samples, inputs), or Features
-            As in training: an array of dtype uint8 holds pixels and is divided by 255. A network with
-            embeddings takes Features, for the bags.
+            As in training: a uint8 array holds pixels and is divided by 255. A network with embeddings takes
+            Features with bags.
         reproducible : bool
-            Whether a row's outputs have the same bits alone and in any batch, at any place of it and with any
-            number of BLAS threads; without it they agree to rounding. On the CPU alone. Products are then
-            computed by a loop on one core: as fast as the BLAS for ten rows, but for a thousand it takes
-            1.3 to 4 times as long as the BLAS on one core, and the BLAS may use more.
-
-        Returns
-        -------
-        ndarray of shape (samples, outputs)
-            In the network's dtype.
+            Whether a row's outputs have the same bits in any batch, at any position in it, and with any
+            number of BLAS threads; otherwise they agree to rounding. Only on the CPU. Products are then
+            computed by a loop on one core: as fast as the BLAS for ten rows; for a thousand rows it takes 1.3
+            to 4 times as long as the BLAS on one core.
 
         Raises
         ------
         ConfigError
-            If the network has no parameters yet, or `reproducible` is asked of a network on a GPU.
+            If the network has no parameters yet, or `reproducible` is requested on a GPU.
         DataError
-            If the rows do not fit the network.
+            If the rows do not match the network.
         """
         arena = self.arena
         features = features_from(X, arena.dtype)
@@ -272,7 +263,7 @@ class Network:
         l1: float = 0.0,
         l2: float = 0.0,
     ) -> dict[str, NDArray]:
-        """Return the gradient of the mean loss over all rows by every parameter, without dropout.
+        """Return the gradient of the mean loss over all rows, without dropout, in the form of `parameters`.
 
         Parameters
         ----------
@@ -281,16 +272,11 @@ class Network:
         y : array_like
             Class indices of shape (samples,), or targets of shape (samples,) or (samples, outputs).
         loss : str, mapping or Loss
-            As `Trainer` takes it.
+            As for `Trainer`.
         sample_weight : array_like of shape (samples,), optional
             The weights of the mean.
         l1, l2 : float
-            Penalties, as `Trainer` takes them.
-
-        Returns
-        -------
-        dict of str to ndarray
-            With the names and shapes of `parameters`.
+            Penalties, as for `Trainer`.
         """
         arena = self.arena
         features = features_from(X, arena.dtype)
@@ -306,7 +292,7 @@ class Network:
         }
 
     def check_width(self, features: Features) -> None:
-        """Raise `DataError` unless the features have the network's number of inputs, and bags for it."""
+        """Raise `DataError` unless the features have the inputs and bags that the network reads."""
         bags, embeddings = features.bags, self.embeddings
         if len(bags) != len(embeddings):
             raise DataError(
@@ -324,18 +310,18 @@ class Network:
         loss: str | Mapping[str, Any] | Loss,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a model file, which `nnkit.load` reads: one safetensors file, nothing of it code.
+        """Write a model file for `nnkit.load`: one safetensors file without code.
 
-        The model takes rows as `outputs` does, and its targets are class indices or plain values.
+        The model takes rows like `outputs`, and its targets are class indices or plain values.
 
         Parameters
         ----------
         path : path-like
             The file, written whole or not at all.
         loss : str, mapping or Loss
-            What the network was trained with: the task, and what `Model.predict` returns, follow from it.
+            The loss of the training, which determines the task and the results of `Model.predict`.
         details : mapping, optional
-            JSON values for the reader.
+            Further JSON values.
 
         Raises
         ------
@@ -355,7 +341,7 @@ class Network:
         write_tensors(path, MODEL_KIND, MODEL_VERSION, self.parameters(), metadata)
 
     def summary(self) -> str:
-        """Return a table of the layers: their shapes, as far as they are known, and numbers of parameters."""
+        """Return a table of the layers with their shapes, as far as known, and numbers of parameters."""
         return layers_table(self.layers, self._inputs, "" if self._arena is None else self._arena.dtype.name)
 
     def to_json(self) -> dict[str, Any]:
@@ -372,15 +358,13 @@ class Network:
         if network._inputs < 0:
             raise ModelFileError(f"the model has {network._inputs} inputs")
         network._places = place_layers(network.layers, network._inputs, network.activations)
-        # Before anything is allocated: the layers may claim more than the parameters, or any machine, hold.
+        # Checked before allocating: the layers in a hostile file may claim more memory than any machine has.
         segments = segments_for(network._places)
         described = {segment.name: (segment.shape, np.dtype(dtype)) for segment in segments}
         found = {name: (array.shape, array.dtype) for name, array in parameters.items()}
         names = {*described, *found}
         differing = sorted(name for name in names if described.get(name) != found.get(name))
         if differing:
-            raise ModelFileError(
-                f"the parameters are not those of the layers described: {', '.join(differing)}"
-            )
+            raise ModelFileError(f"the parameters do not match the layers: {', '.join(differing)}")
         network._create(parameters, dtype, None)
         return network

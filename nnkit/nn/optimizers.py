@@ -1,4 +1,4 @@
-"""The optimizers, from plain descent to Adam: each a rule of `formulas`, its state, its hyperparameters."""
+"""The optimizers, from gradient descent to Adam: a rule of `formulas`, its state and its hyperparameters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from nnkit.checks import Check, Flag, Number
-from nnkit.errors import ConfigError, unknown_name
 from nnkit.kernels import formulas
+from nnkit.nn.options import check_parameters, named_options
 
 __all__ = [
     "SGD",
@@ -23,9 +23,8 @@ __all__ = [
     "optimizer_names",
 ]
 
-
 _SHARE = Number(0, below=1)
-# What the fields may be: all others, a number of at least 0.
+# Checks of the fields; all others must be at least 0.
 _CHECKS: Mapping[str, Check] = {
     "learning_rate": Number(above=0),
     "momentum": Number(0, 1),
@@ -39,19 +38,19 @@ _CHECKS: Mapping[str, Check] = {
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What all optimizers share.
+    """Base class of the optimizers.
 
-    Of an `Embedding`'s table, a step updates the rows that its batch looks up. Each optimizer says whether
-    that is what an update of the whole table would do; `weight_decay` and penalties never are, for they would
-    shrink rows unseen, too.
+    A step updates only those rows of an `Embedding`'s table that its batch looks up. Each optimizer says
+    whether an update of the whole table would do the same; `weight_decay` and penalties would not, because
+    they would also shrink the rows that are not looked up.
 
     Parameters
     ----------
     learning_rate : float
         The base rate, which the schedule multiplies.
     weight_decay : float
-        Decoupled decay: weights (not biases) shrink by ``learning_rate * weight_decay`` of themselves at each
-        step, apart from the gradient (Loshchilov and Hutter 2017, arXiv:1711.05101).
+        Decoupled decay: each step multiplies weights (not biases) by ``1 − learning_rate · weight_decay``
+        (Loshchilov and Hutter 2017, arXiv:1711.05101).
     """
 
     learning_rate: float = 1e-3
@@ -60,9 +59,11 @@ class Optimizer:
     name: ClassVar[str] = ""
     rule: ClassVar[Callable]
     prepare: ClassVar[Callable | None] = None
-    left: ClassVar[Callable | None] = None
-    """What is left of a state after steps without a gradient, which move no weight; None if all of it is."""
+    """Computes values for `rule` once a step, such as bias corrections."""
+    decay_unseen: ClassVar[Callable | None] = None
+    """The decay of a state over steps without a gradient, which move no weight; None if it stays."""
     state: ClassVar[tuple[str, ...]] = ()
+    """The names of the state arrays, each with one element for each parameter."""
 
     def __post_init__(self) -> None:
         for key, value in asdict(self).items():
@@ -77,24 +78,24 @@ class Optimizer:
 
     @property
     def formulas(self) -> dict[str, Callable]:
-        """What the update kernel inlines."""
+        """The functions that are inlined into the update kernel."""
         prepare = type(self).prepare
         return {"rule": type(self).rule} | ({} if prepare is None else {"prepare": prepare})
 
     @property
     def formulas_of_rows(self) -> dict[str, Callable]:
-        """What the update of an embedding's rows inlines: what is left of a state, too."""
-        left = type(self).left
-        return self.formulas | ({} if left is None else {"linger": left})
+        """The functions that are inlined into the update of an embedding's rows."""
+        decay = type(self).decay_unseen
+        return self.formulas | ({} if decay is None else {"decay_unseen": decay})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the name and fields, as `optimizer_from` takes them."""
+        """Return the table that `optimizer_from` reads."""
         return {"name": self.name, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent: w ← w − η g. Rows of an embedding that a batch does not see would stay, and do."""
+    """Gradient descent: w ← w − η g. The same for an embedding as an update of the whole table."""
 
     learning_rate: float = 1e-2
     name: ClassVar[str] = "sgd"
@@ -105,9 +106,9 @@ class SGD(Optimizer):
 class Momentum(Optimizer):
     """Gradient descent with momentum: v ← μ v + g, w ← w − η v.
 
-    With `rate_in_velocity` the velocity contains the rate, as scikit-learn's does: v ← μ v + η g, w ← w − v.
-    The two differ where the rate changes. The velocity of an embedding's row decays, and moves the row, at
-    the steps that see it alone; a dense update would do both at each step.
+    With `rate_in_velocity` the velocity contains the rate, as in scikit-learn: v ← μ v + η g, w ← w − v. The
+    two differ when the rate changes. The velocity of an embedding's row decays, and moves the row, only in
+    steps that look up the row; an update of the whole table would do both in each step.
     """
 
     learning_rate: float = 1e-2
@@ -130,7 +131,7 @@ class Nesterov(Momentum):
 class AdaGrad(Optimizer):
     """Duchi et al. 2011: s ← s + g², w ← w − η g / (√s + ε).
 
-    Rows of an embedding that a batch does not see would stay, and do.
+    The same for an embedding as an update of the whole table.
     """
 
     learning_rate: float = 1e-2
@@ -144,15 +145,15 @@ class AdaGrad(Optimizer):
 class RMSprop(Optimizer):
     """Tieleman and Hinton 2012: s ← ρ s + (1 − ρ) g², w ← w − η g / (√s + ε).
 
-    Where k steps have not seen a row of an embedding, its s becomes ρᵏ s when it is seen again, which is what
-    a dense update comes to.
+    When a row of an embedding is looked up after k steps that did not, its s first becomes ρᵏ s: the same as
+    with an update of the whole table.
     """
 
     decay: float = 0.9
     epsilon: float = 1e-8
     name: ClassVar[str] = "rmsprop"
     rule: ClassVar[Callable] = formulas.rmsprop
-    left: ClassVar[Callable | None] = formulas.rmsprop_left
+    decay_unseen: ClassVar[Callable | None] = formulas.rmsprop_decay_unseen
     state: ClassVar[tuple[str, ...]] = ("squares",)
 
 
@@ -160,9 +161,10 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1.
 
-    With `epsilon_hat`, ε stands outside the bias correction, as in the form at the end of their section 2
-    and in scikit-learn. The moments of an embedding's row decay, and move the row, at the steps that see it
-    alone, as in PyTorch's SparseAdam; a dense update would do both at each step. t counts all steps.
+    With `epsilon_hat`, ε is outside the bias correction, as in the form at the end of their section 2 and in
+    scikit-learn. The moments of an embedding's row decay, and move the row, only in steps that look up the
+    row, as in PyTorch's SparseAdam; an update of the whole table would do both in each step. t counts all
+    steps.
     """
 
     beta1: float = 0.9
@@ -189,14 +191,14 @@ _REGISTRY: Mapping[str, type[Optimizer]] = {
 
 
 def optimizer_from(value: str | Mapping[str, Any] | Optimizer, **overrides: float | None) -> Optimizer:
-    """Return the optimizer for a name, for a table such as ``{"name": "adam", "beta1": 0.8}``, or as it is.
+    """Return the optimizer for a name or a table such as ``{"name": "adam", "beta1": 0.8}``.
 
     Parameters
     ----------
     value : str, mapping or Optimizer
-        What the user wrote.
+        An instance is returned with the overrides applied.
     **overrides : float or None
-        Fields given elsewhere, such as ``learning_rate``; None leaves the default.
+        Fields that replace those in `value`, such as ``learning_rate``; None changes nothing.
 
     Raises
     ------
@@ -206,18 +208,10 @@ def optimizer_from(value: str | Mapping[str, Any] | Optimizer, **overrides: floa
     given = {key: number for key, number in overrides.items() if number is not None}
     if isinstance(value, Optimizer):
         return replace(value, **given)
-    if not isinstance(value, str | Mapping):
-        raise ConfigError(f"an optimizer is a name, a table or an instance such as Adam(1e-3), not {value!r}")
-    table: dict[str, Any] = ({"name": value} if isinstance(value, str) else dict(value)) | given
-    name = str(table.pop("name", ""))
-    if name not in _REGISTRY:
-        raise unknown_name("optimizer", name, _REGISTRY)
+    name, table = named_options("optimizer", value, _REGISTRY, '{"name": "adam", "beta1": 0.8}')
     kind = _REGISTRY[name]
-    known = [field.name for field in fields(kind)]
-    for key in table:
-        if key not in known:
-            raise unknown_name("parameter", key, known, f"of the optimizer {name}")
-    return kind(**table)
+    check_parameters("optimizer", name, table | given, [field.name for field in fields(kind)])
+    return kind(**table | given)
 
 
 def optimizer_names() -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """Learning-rate schedules: frozen descriptions that turn step numbers into multipliers of the base rate.
 
-Order: the base class with the warm-up, the schedules from simple to involved, then names, JSON and mistakes.
-A schedule holds no state, so the trainer uploads one table of multipliers an epoch; what `ReduceOnPlateau`
-must remember stands in a `PlateauState` that a checkpoint stores.
+A schedule has no state, so that the trainer uploads one table of multipliers an epoch. The state of
+`ReduceOnPlateau` is a separate record, `PlateauState`, which a checkpoint stores.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import Check, Number, Whole
-from nnkit.errors import ConfigError, unknown_name
+from nnkit.errors import ConfigError
+from nnkit.nn.options import check_parameters, named_options
 
 __all__ = [
     "SCHEDULES",
@@ -32,15 +32,16 @@ __all__ = [
     "schedule_from",
 ]
 
-_MOST = 2**53  # steps and epochs: a count that a float holds exactly
+_MOST = 2**53  # steps and epochs: a float holds every smaller count exactly
+Steps = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all schedules share: a linear warm-up, after which the schedule itself begins at its first step.
+    """Base class of the schedules, with a linear warm-up before the schedule's first step.
 
-    With a warm-up of w steps, step s is multiplied by (s + 1) / (w + 1) until s = w, where the schedule
-    begins; its epochs count from there. Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2
+    With a warm-up of w steps, the multiplier of step s < w is (s + 1) / (w + 1). The schedule's steps and
+    epochs count from s = w. Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2
     (https://arxiv.org/abs/1706.02677).
 
     Parameters
@@ -48,7 +49,7 @@ class Schedule:
     warmup : int, keyword only
         The warm-up's length in steps.
     warmup_epochs : float, keyword only
-        Its length in epochs; give one of the two.
+        Its length in epochs; give only one of the two.
     """
 
     warmup: int = field(default=0, kw_only=True)
@@ -56,7 +57,7 @@ class Schedule:
 
     name: ClassVar[str] = ""
     checks: ClassVar[Mapping[str, Check]] = {}
-    """What a schedule's own fields may be."""
+    """The checks of a schedule's own fields."""
 
     def __post_init__(self) -> None:
         for key, check in {"warmup": Whole(0, _MOST), "warmup_epochs": Number(0), **self.checks}.items():
@@ -64,26 +65,20 @@ class Schedule:
         if self.warmup and self.warmup_epochs:
             raise ConfigError(f"schedule {self.name}: give warmup (steps) or warmup_epochs, not both")
 
-    def factors(
-        self, first_step: int, count: int, total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
-        """Return the multipliers of the base learning rate for a stretch of steps.
+    def factors(self, first_step: int, count: int, total_steps: int, steps_per_epoch: int) -> Steps:
+        """Return the multipliers of the base learning rate for some steps, shape (count,).
 
         Parameters
         ----------
         first_step : int
-            The stretch's first step, counted from 0 over the whole training.
+            Counted from 0 over the whole training.
         count : int
-            How many steps.
+            The number of steps.
         total_steps : int
-            The whole training's steps. Steps beyond it keep the last one's multiplier, or go on if
-            the schedule does not depend on its length.
+            The steps of the whole training. A schedule that depends on it keeps its last multiplier beyond
+            it.
         steps_per_epoch : int
             Batches in an epoch.
-
-        Returns
-        -------
-        ndarray of shape (count,), float64
         """
         warmup = self.warmup or round(self.warmup_epochs * steps_per_epoch)
         steps = np.arange(first_step, first_step + count, dtype=np.float64)
@@ -91,14 +86,12 @@ class Schedule:
         since = np.maximum(steps - warmup, 0.0)
         return ramp * self._decay(since, max(total_steps - warmup, 1), max(steps_per_epoch, 1))
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
-        """Return the multipliers of steps counted from the end of the warm-up."""
-        raise NotImplementedError
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
+        """Return the multipliers for steps that are counted from the end of the warm-up: by default 1."""
+        return np.ones_like(steps)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the schedule as a JSON object, which `schedule_from` reads back."""
+        """Return the table that `schedule_from` reads."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -108,11 +101,6 @@ class Constant(Schedule):
 
     name: ClassVar[str] = "constant"
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
-        return np.ones_like(steps)
-
 
 @dataclass(frozen=True)
 class StepDecay(Schedule):
@@ -121,9 +109,9 @@ class StepDecay(Schedule):
     Parameters
     ----------
     every : int
-        Epochs between two steps down.
+        Epochs between reductions.
     factor : float
-        What each multiplies the learning rate by.
+        The factor of each reduction.
     """
 
     every: int = 10
@@ -132,9 +120,7 @@ class StepDecay(Schedule):
     name: ClassVar[str] = "step"
     checks: ClassVar[Mapping[str, Check]] = {"every": Whole(1, _MOST), "factor": Number(above=0)}
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
         return self.factor ** (steps // (self.every * steps_per_epoch))
 
 
@@ -145,7 +131,7 @@ class Exponential(Schedule):
     Parameters
     ----------
     rate : float
-        What an epoch multiplies the learning rate by.
+        The factor of an epoch.
     """
 
     rate: float = 0.95
@@ -153,9 +139,7 @@ class Exponential(Schedule):
     name: ClassVar[str] = "exponential"
     checks: ClassVar[Mapping[str, Check]] = {"rate": Number(above=0)}
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
         return self.rate ** (steps / steps_per_epoch)
 
 
@@ -166,7 +150,7 @@ class InverseTime(Schedule):
     Parameters
     ----------
     decay : float
-        After 1 / decay epochs the learning rate has halved.
+        The learning rate is halved after 1 / decay epochs.
     """
 
     decay: float = 0.1
@@ -174,9 +158,7 @@ class InverseTime(Schedule):
     name: ClassVar[str] = "inverse_time"
     checks: ClassVar[Mapping[str, Check]] = {"decay": Number(0)}
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
         return 1.0 / (1.0 + self.decay * (steps / steps_per_epoch))
 
 
@@ -184,14 +166,14 @@ class InverseTime(Schedule):
 class Cosine(Schedule):
     """Half a cosine from 1 down to `minimum` over the training.
 
-    ``minimum + (1 - minimum) · ½(1 + cos(π t / T))``, where the training's T steps are t = 0 … T − 1.
+    ``minimum + (1 - minimum) · ½(1 + cos(π t / T))``, for the steps t = 0 … T − 1.
     Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5
     (https://arxiv.org/abs/1608.03983).
 
     Parameters
     ----------
     minimum : float
-        The share of the base learning rate that it ends at.
+        The final multiplier.
     """
 
     minimum: float = 0.0
@@ -199,9 +181,7 @@ class Cosine(Schedule):
     name: ClassVar[str] = "cosine"
     checks: ClassVar[Mapping[str, Check]] = {"minimum": Number(0, 1)}
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
         return _cosine(1.0, self.minimum, np.minimum(steps, total_steps - 1) / total_steps)
 
 
@@ -209,18 +189,16 @@ class Cosine(Schedule):
 class OneCycle(Schedule):
     """Up to the base learning rate and down again, both along half a cosine: PyTorch's OneCycleLR.
 
-    Smith and Topin, "Super-convergence", 2017 (https://arxiv.org/abs/1708.07120). It begins at 1 /
-    div_factor, is at 1 at step ``pct_start * total - 1`` and ends at 1 / (div_factor · final_div_factor) with
-    the last step.
+    Smith and Topin, "Super-convergence", 2017 (https://arxiv.org/abs/1708.07120).
 
     Parameters
     ----------
     pct_start : float
-        The share of the steps on the way up.
+        The fraction of the steps on the way up: the multiplier is 1 at step ``pct_start * total - 1``.
     div_factor : float
-        How many times smaller the first learning rate is than the greatest.
+        The first multiplier is 1 / div_factor.
     final_div_factor : float
-        How many times smaller the last learning rate is than the first.
+        The last multiplier is 1 / (div_factor · final_div_factor).
     """
 
     pct_start: float = 0.3
@@ -234,9 +212,7 @@ class OneCycle(Schedule):
         "final_div_factor": Number(1),
     }
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
         first = 1.0 / self.div_factor
         last = first / self.final_div_factor
         end = total_steps - 1.0
@@ -248,16 +224,16 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class PlateauState:
-    """What `ReduceOnPlateau` remembers between epochs; ``PlateauState(**state.to_json())`` is the same again.
+    """The state of `ReduceOnPlateau` between epochs; ``PlateauState(**state.to_json())`` restores it.
 
     Parameters
     ----------
     factor : float
-        The multiplier of the learning rate that holds now.
+        The current multiplier of the learning rate.
     best : float or None
-        The best value seen, None before the first.
+        The best value so far, None before the first.
     waited : int
-        Epochs since it, or since the last reduction.
+        Epochs since the best value, or since the last reduction.
     """
 
     factor: float = 1.0
@@ -271,21 +247,21 @@ class PlateauState:
 
 @dataclass(frozen=True)
 class ReduceOnPlateau(Schedule):
-    """Multiply the learning rate by `factor` when `patience` epochs in a row bring no improvement.
+    """Multiply the learning rate by `factor` after `patience` epochs without an improvement, as in Keras.
 
-    Keras's rule of the same name. `factors` gives the warm-up alone; the trainer multiplies it by the
-    ``factor`` of the state, which it passes through `observe` once an epoch.
+    `factors` returns only the warm-up. The trainer multiplies it by the ``factor`` of the state, which it
+    updates by `observe` once an epoch.
 
     Parameters
     ----------
     factor : float
-        What a reduction multiplies the learning rate by.
+        The factor of a reduction.
     patience : int
         Epochs to wait.
     min_delta : float
-        An improvement is a change by more than this.
+        The smallest change that counts as an improvement is greater than this.
     minimum : float
-        The share of the base learning rate below which it is not reduced.
+        The smallest multiplier.
     """
 
     factor: float = 0.5
@@ -301,22 +277,17 @@ class ReduceOnPlateau(Schedule):
         "minimum": Number(0, 1),
     }
 
-    def _decay(
-        self, steps: NDArray[np.float64], total_steps: int, steps_per_epoch: int
-    ) -> NDArray[np.float64]:
-        return np.ones_like(steps)
-
     def observe(self, state: PlateauState, value: float, mode: Literal["min", "max"] = "min") -> PlateauState:
         """Return the state after an epoch that ended with `value`.
 
         Parameters
         ----------
         state : PlateauState
-            The state before it; ``PlateauState()`` at the start.
+            The previous state; ``PlateauState()`` at the start.
         value : float
-            The epoch's validation loss or score. One that is not finite is no improvement.
+            The epoch's validation loss or score. A value that is not finite is no improvement.
         mode : {"min", "max"}
-            Whether a smaller or a greater value is better.
+            Whether lower or higher is better.
         """
         gain = None if state.best is None else (state.best - value if mode == "min" else value - state.best)
         if math.isfinite(value) and (gain is None or gain > self.min_delta):
@@ -324,7 +295,7 @@ class ReduceOnPlateau(Schedule):
         waited = state.waited + 1
         if waited < self.patience:
             return PlateauState(state.factor, state.best, waited)
-        # A factor that is already below the minimum stays where it is.
+        # A factor that is already below the minimum stays.
         reduced = min(state.factor, max(state.factor * self.factor, self.minimum))
         return PlateauState(reduced, state.best, 0)
 
@@ -336,7 +307,9 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def schedule_from(value: str | Mapping[str, Any] | Schedule) -> Schedule:
-    """Return the schedule for a name, for a table such as ``{"name": "step", "every": 10}``, or as given.
+    """Return the schedule for a name or a table such as ``{"name": "step", "every": 10}``.
+
+    A `Schedule` is returned unchanged.
 
     Raises
     ------
@@ -345,19 +318,11 @@ def schedule_from(value: str | Mapping[str, Any] | Schedule) -> Schedule:
     """
     if isinstance(value, Schedule):
         return value
-    options = {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError('a schedule is a name or a table with one, such as {"name": "step", "every": 10}')
-    if name not in SCHEDULES:
-        raise unknown_name("schedule", name, SCHEDULES)
-    known = [item.name for item in fields(SCHEDULES[name])]
-    for key in options:
-        if key not in known:
-            raise unknown_name("parameter", key, known, f"of the schedule {name}")
+    name, options = named_options("schedule", value, SCHEDULES, '{"name": "step", "every": 10}')
+    check_parameters("schedule", name, options, [item.name for item in fields(SCHEDULES[name])])
     return SCHEDULES[name](**options)
 
 
-def _cosine(start: float, end: float, share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the way from `start` to `end` along half a cosine, at a share in [0, 1] of it."""
-    return end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * share))
+def _cosine(start: float, end: float, progress: Steps) -> Steps:
+    """Interpolate from `start` to `end` along half a cosine; `progress` lies in [0, 1]."""
+    return end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * progress))

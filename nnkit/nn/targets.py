@@ -1,4 +1,4 @@
-"""Check targets against a loss and a network, and shape them as the loss kernels read them."""
+"""Targets and sample weights, checked and shaped for the loss kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ __all__ = ["loss_targets", "loss_weights"]
 
 
 def loss_targets(y: ArrayLike, loss: Loss, outputs: int, count: int, dtype: DTypeLike) -> NDArray:
-    """Return targets as a loss kernel reads them.
+    """Return targets in the shape and type of the loss kernels.
+
+    These are class indices, (samples,) int32, or numbers, (samples, outputs) in `dtype`.
 
     Parameters
     ----------
@@ -21,22 +23,16 @@ def loss_targets(y: ArrayLike, loss: Loss, outputs: int, count: int, dtype: DTyp
         for other losses, (samples,) or (samples, outputs).
     loss : Loss
         The loss.
-    outputs : int
-        The network's outputs.
-    count : int
-        The number of samples.
+    outputs, count : int
+        The number of the network's outputs, and of samples.
     dtype : dtype
         The working type.
-
-    Returns
-    -------
-    ndarray of shape (samples,) int32, or (samples, outputs) in `dtype`
 
     Raises
     ------
     DataError
-        If the shape does not fit, a class index is out of range, or a number is not finite or not a
-        probability.
+        If the shape is wrong, a class index is out of range, or a number is not finite or outside the range
+        of the loss.
     """
     array = np.asarray(y)
     if array.ndim == 0 or len(array) != count:
@@ -84,7 +80,7 @@ def _class_indices(array: NDArray, outputs: int) -> NDArray[np.int32]:
 
 
 def _in_type(what: str, values: NDArray, dtype: DTypeLike) -> NDArray:
-    """Return numbers in the working type; raise if one is not finite in it. Axis 0 are the rows."""
+    """Return numbers, one or more a row, in the working type; raise if one is not finite in it."""
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(values, dtype)
     finite = np.isfinite(converted)
@@ -101,21 +97,12 @@ def _in_type(what: str, values: NDArray, dtype: DTypeLike) -> NDArray:
 
 
 def loss_weights(sample_weight: ArrayLike | None, count: int, dtype: DTypeLike) -> NDArray | None:
-    """Return sample weights of shape (samples,) in `dtype`, or None where none are given.
-
-    Parameters
-    ----------
-    sample_weight : array_like of shape (samples,), optional
-        The weights.
-    count : int
-        The number of samples.
-    dtype : dtype
-        The working type.
+    """Return sample weights of shape (count,) in `dtype`, or None for None.
 
     Raises
     ------
     DataError
-        If there are not as many as samples, or one is negative or not finite, or all are zero.
+        If the shape is another one, a weight is negative or not finite, or all are zero.
     """
     if sample_weight is None:
         return None

@@ -1,7 +1,6 @@
-"""The TOML file that describes a training: read, overridden, and mistakes told with the line they stand in.
+"""The TOML file that describes a training: reading, overriding, writing, and errors that name the line.
 
-What its keys may hold is declared in `nnkit.runs.sections`. Order: the whole, reading and overriding,
-mistakes in words, writing. A file is data and nothing in it is executed.
+Its keys are declared in `nnkit.runs.sections`. Order: the config, reading and overriding, errors.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nnkit.checks import Refused, Setting, settings_of
+from nnkit.checks import Refused, settings_of
 from nnkit.errors import ConfigError, FileError, unknown_name
 from nnkit.runs.keys import KeyMistake, described
 from nnkit.runs.sections import (
@@ -23,47 +22,23 @@ from nnkit.runs.sections import (
     DataConfig,
     ModelConfig,
     RunConfig,
-    Section,
     TextConfig,
     TrainingConfig,
 )
 from nnkit.runs.toml import lines_of_keys, parsed_file, shown_value, toml_value, value_from
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "ModelConfig",
-    "RunConfig",
-    "TextConfig",
-    "TrainingConfig",
-    "load_config",
-]
+__all__ = ["Config", "DataConfig", "ModelConfig", "RunConfig", "TextConfig", "TrainingConfig", "load_config"]
 
-_LARGEST_FILE = 2**20  # a config is read by people
-_MOST_MISTAKES = 100  # that are put into words: two are shown
-_LONGEST_MISTAKE = 600  # in characters
+_LARGEST_FILE = 2**20  # bytes; a config is read by people
+_MOST_MISTAKES = 100  # that are put into words; two are shown
+_LONGEST_MISTAKE = 600  # characters
 # The keys that may hold a path.
-_PATHS = (
-    ("data", "train"),
-    ("data", "validation"),
-    ("data", "test"),
-    ("text", "vectors"),
-    ("run", "out"),
-)
+_PATHS = (("data", "train"), ("data", "validation"), ("data", "test"), ("text", "vectors"), ("run", "out"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A training, described whole.
-
-    Parameters
-    ----------
-    data : DataConfig
-    text : TextConfig
-    model : ModelConfig
-    training : TrainingConfig
-    run : RunConfig
-    """
+    """The complete description of a training, a field for each section."""
 
     data: DataConfig = field(default_factory=DataConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -73,11 +48,11 @@ class Config:
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> Config:
-        """Return the config of tables as TOML has them; a mistake raises `ConfigError`."""
+        """Return the config of parsed TOML; a mistake raises `ConfigError`."""
         return _validated(tables, lambda location: (0, ""))
 
     def tables(self, *, given_only: bool = False) -> dict[str, dict[str, Any]]:
-        """Return the sections as TOML has them, with all their keys, or those that were given."""
+        """Return the sections as TOML has them: all keys, or those that were set."""
         return {name: getattr(self, name).values(given_only=given_only) for name in SECTIONS}
 
     def with_overrides(
@@ -88,16 +63,16 @@ class Config:
         Parameters
         ----------
         overrides : iterable of str
-            ``"training.epochs=5"``: the value as TOML, or a bare word for a text. Relative paths are relative
+            Such as ``"training.epochs=5"``: the value as TOML, or a bare word for a text. Paths are relative
             to the working directory.
         options : mapping of str to (str, value), optional
-            Values given in another way, set before the overrides: by the key, such as ``training.epochs``,
-            what mistakes call it, such as ``--epochs``, and the value.
+            Values that are set before the overrides: by key (``training.epochs``), the name that errors use
+            (``--epochs``) and the value.
 
         Raises
         ------
         ConfigError
-            If one of them is no such assignment, or its key or value is wrong.
+            If an override is malformed, or its key or value is wrong.
         """
         raw = self.tables(given_only=True)
         given: dict[tuple[str, ...], str] = {}
@@ -107,7 +82,7 @@ class Config:
             if path[:2] in _PATHS:
                 _resolve_path(raw, path[:2], Path.cwd())
             given[path] = text
-        # What an override replaced is told by the override.
+        # Errors name the override where one replaced an option.
         names = {key: name for key, (name, _) in (options or {}).items() if not given[tuple(key.split("."))]}
         return _validated(raw, lambda location: _override_place(given, location), names)
 
@@ -120,18 +95,20 @@ class Config:
         return "\n".join(sections)
 
     def to_commented_toml(self) -> str:
-        """Return a TOML file with every key, what it is for, and its default.
+        """Return a TOML file with every key, its help and its default.
 
-        Keys that this config does not set are commented out, so that `load_config` reads back an equal config
-        with the same keys set: some defaults depend on the data, such as the layers of a training on text.
+        Keys that this config does not set are commented out: some defaults depend on the data, such as the
+        layers of a training on text.
         """
         sections = []
-        for section, kind in SECTIONS.items():
-            lines = [f"[{section}]"]
-            for known in settings_of(kind).values():
-                help = described(known)
-                lines += textwrap.wrap(help, 98, initial_indent="# ", subsequent_indent="#   ")
-                lines.append(_commented_key(getattr(self, section), known))
+        for name, kind in SECTIONS.items():
+            lines, section = [f"[{name}]"], getattr(self, name)
+            values = section.values()
+            for key, known in settings_of(kind).items():
+                lines += textwrap.wrap(described(known), 98, initial_indent="# ", subsequent_indent="#   ")
+                value = known.example if values[key] is None else values[key]
+                is_set = key in section.given and values[key] is not None
+                lines.append(f"{'' if is_set else '# '}{key} = {toml_value(value)}")
             sections.append("\n".join(lines) + "\n")
         return "\n".join(sections)
 
@@ -139,13 +116,8 @@ class Config:
 def load_config(path: str | os.PathLike[str]) -> Config:
     """Read a config.
 
-    Relative paths in it become absolute: they are relative to the file's own folder. A bare word that is no
-    file there, such as ``train = "digits"``, stays a built-in's name.
-
-    Parameters
-    ----------
-    path : path-like
-        A TOML file.
+    Paths in it are relative to the file's folder and become absolute. A bare word that is no file there,
+    such as ``train = "digits"``, stays the name of a built-in.
 
     Raises
     ------
@@ -164,17 +136,16 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         raise ConfigError(f"{path}: larger than 1 MiB, so it is not a config; pass data files as they are")
     text, raw = parsed_file(content, str(path))
     folder = Path(os.path.abspath(path)).parent
-    lines = cache(lambda: lines_of_keys(text))  # for the first mistake, and then for all of them
-    resolved = _validated(raw, lambda location: _file_place(str(path), lines(), location)).tables(
-        given_only=True
-    )
+    lines = cache(lambda: lines_of_keys(text))  # found only if there is an error
+    config = _validated(raw, lambda location: _file_place(str(path), lines(), location))
+    resolved = config.tables(given_only=True)
     for key in _PATHS:
         _resolve_path(resolved, key, folder)
     return Config.from_tables(resolved)
 
 
 def _resolve_path(raw: dict[str, Any], key: tuple[str, ...], folder: Path) -> None:
-    """Make a path absolute, unless it is a bare word that may be a built-in's name."""
+    """Make a path absolute, unless it is a bare word that may name a built-in."""
     section, name = key
     value = raw.get(section, {}).get(name)
     if not isinstance(value, str) or "://" in value or "\0" in value:
@@ -221,7 +192,7 @@ def _homes(key: str) -> list[str]:
     return [name for name, kind in SECTIONS.items() if key in settings_of(kind)]
 
 
-# --- mistakes in words ---
+# --- errors ---
 
 Location = tuple[str, ...]
 
@@ -231,9 +202,9 @@ def _validated(
     place: Callable[[Location], tuple[int, str]],
     names: Mapping[str, str] | None = None,
 ) -> Config:
-    """Return the config, or raise the first two mistakes, each on a line that begins with its place.
+    """Return the config, or raise an error with the first two mistakes, a line each, and where they are.
 
-    A key is called by its name in `names`, where it has one there.
+    `names` has other names for some keys.
     """
     sections: dict[str, Any] = {}
     found = [mistake for name, table in raw.items() for mistake in _read(name, table, sections)]
@@ -250,9 +221,9 @@ def _validated(
 
 
 def _read(name: str, table: Any, sections: dict[str, Any]) -> Iterator[tuple[Location, Any]]:
-    """Add a section to those that were read, or yield where its mistakes are, and the errors.
+    """Read one section into `sections`, or yield the location and the error of each mistake.
 
-    In place of an error stands what is no section, or None for a name that is unknown.
+    The error is None for an unknown name, and the value itself where it should be a section.
     """
     if name not in SECTIONS or not isinstance(table, Mapping):
         yield (name,), table if name in SECTIONS else None
@@ -278,13 +249,12 @@ def _read(name: str, table: Any, sections: dict[str, Any]) -> Iterator[tuple[Loc
 
 
 def _worded(location: Location, error: Any, name: str) -> str:
-    """Return what is wrong with a key, called by a name of its own if it has one, and what would be right."""
+    """Return the message for a mistake; `name` is the key's other name, if any."""
     if error is None:
         return _unknown_section(location[0]) if len(location) == 1 else _unknown_key(*location[:2])
     key = name or ".".join(location)
     if len(location) == 1:
-        written = f"write [{key}] and its keys below it, not {key} = {shown_value(error)}"
-        return f"{key} is a section: {written}"
+        return f"{key} is a section: write [{key}] and its keys below it, not {key} = {shown_value(error)}"
     if isinstance(error, Refused):
         part = "" if error.part.startswith(".") else error.part
         return f"{part}{key} must be {error.words}, not {shown_value(error.value)}{error.hint}"
@@ -300,7 +270,6 @@ def _unknown_section(name: str) -> str:
 
 
 def _unknown_key(section: str, key: str) -> str:
-    """Return what to write instead of a key that is not in the schema."""
     homes = _homes(key)
     if homes:
         return f"{key} belongs to [{homes[0]}], not to [{section}]"
@@ -308,7 +277,7 @@ def _unknown_key(section: str, key: str) -> str:
 
 
 def _override_place(given: Mapping[tuple[str, ...], str], location: tuple[str, ...]) -> tuple[int, str]:
-    """Return the order and the words for the override that a mistake is in."""
+    """Return the number and the text of the override that a mistake is in."""
     for order, (path, text) in enumerate(given.items()):
         if path[: len(location)] == location or location[: len(path)] == path:
             return order, f"--set {text}: " if text else ""
@@ -318,20 +287,9 @@ def _override_place(given: Mapping[tuple[str, ...], str], location: tuple[str, .
 def _file_place(
     path: str, lines: Mapping[tuple[str, ...], int], location: tuple[str, ...]
 ) -> tuple[int, str]:
-    """Return the order and the words for the line that a mistake is in."""
+    """Return the number and the text of the line that a mistake is in."""
     for end in range(len(location), 0, -1):
         if location[:end] in lines:
             line = lines[location[:end]]
             return line, f"{path}, line {line}: "
     return 0, f"{path}: "
-
-
-# --- writing ---
-
-
-def _commented_key(section: Section, known: Setting) -> str:
-    """Return a key with the value it has; commented out where it was not set."""
-    value = section.values()[known.name]
-    if known.name in section.given and value is not None:
-        return f"{known.name} = {toml_value(value)}"
-    return f"# {known.name} = {toml_value(known.example if value is None else value)}"

@@ -1,10 +1,10 @@
-"""The data of a run: read as its config says, split, the targets understood, encoded for the network."""
+"""The data of a run: reading, splitting, and encoding for the network."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -26,46 +26,25 @@ __all__ = ["EncodedRows", "MeasuredRows", "RunData"]
 
 logger = logging.getLogger("nnkit")
 
-# Below this many rows a tenth held out says nothing, and the training would miss it.
+# With fewer rows, a tenth is too few to measure on and too many to do without.
 _FEWEST_ROWS_TO_SPLIT = 50
 _FEWEST_ROWS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredRows:
-    """The rows that a run's model is measured on.
+    """The rows that a run's model is measured on; `numbers` counts them in their source from 0."""
 
-    Parameters
-    ----------
-    kind : str
-        ``test``, ``validation`` or ``training``.
-    examples : Examples
-        They themselves.
-    numbers : ndarray of shape (samples,), int64
-        Their places in the source they come from, counted from 0.
-    """
-
-    kind: str
+    kind: Literal["test", "validation", "training"]
     examples: Examples
     numbers: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedRows:
-    """What a training is given.
+    """The training rows and, as `validation`, the held-out rows, encoded, with their sample weights.
 
-    Parameters
-    ----------
-    features, targets
-        Of the rows to train on, as the network takes them.
-    weights : ndarray of shape (samples,) or None
-        Their sample weights.
-    validation : (Features, ndarray) or None
-        Those held out, likewise.
-    held_targets : ndarray or None
-        Their targets as they are in the data.
-    held_weights : ndarray or None
-        Their sample weights.
+    `held_targets` are the targets of the held-out rows as they stand in the data.
     """
 
     features: Features
@@ -82,7 +61,7 @@ class RunData:
     Parameters
     ----------
     config : Config
-        Which data, and what of them. Without any, ``digits``.
+        If it names no data, the built-in ``digits`` are used.
     mapped : bool
         Whether a file of numbers stays mapped, whatever ``run.data_placement`` says.
 
@@ -91,9 +70,9 @@ class RunData:
     dataset : Dataset
         As read.
     training, validation : ndarray of int64, or None
-        The rows of ``dataset.train`` to train on and those held out; None and None where no share is.
+        The rows of ``dataset.train`` to train on and to hold out; both None if no share is held out.
     encoder : TargetEncoder
-        Of the targets: the task is that of all rows, classes and units are those of the rows to train on.
+        The task follows from all rows, classes and units from the training rows.
     """
 
     def __init__(self, config: Config, mapped: bool = False) -> None:
@@ -119,7 +98,7 @@ class RunData:
         self, source: str | list[str], schema: Schema | None = None, test: str | None = None
     ) -> Dataset:
         data = self._config.data
-        # A later table's columns may stand in another order: they are known by name.
+        # The columns of a later table are found by name: their order may differ.
         by_name = schema is not None
         return load_dataset(
             source,
@@ -135,7 +114,7 @@ class RunData:
         )
 
     def _check_picture_settings(self) -> None:
-        """Raise where what is for pictures was set and the data are none."""
+        """Raise if a key for pictures is set and the data are not pictures."""
         data, shape = self._config.data, self.dataset.image_shape
         pictures = isinstance(self.dataset.train.features, Pictures)
         for key in () if pictures else ("image_size", "image_column", "augment"):
@@ -148,7 +127,7 @@ class RunData:
             logger.info("data.image_size is not set: pictures are made 64 × 64")
 
     def _encoder(self) -> TargetEncoder:
-        """Return the encoder of all rows' targets."""
+        """Return the encoder of the targets of all rows."""
         task = self._config.data.task
         if task != "classification":
             return self._fitted(task)
@@ -157,48 +136,41 @@ class RunData:
         return self._fitted("multiclass" if regression else "auto")
 
     def _fitted(self, task: str, of_all: TargetEncoder | None = None) -> TargetEncoder:
-        """Return the encoder of the rows to train on; the labels of lists stay those of all rows."""
+        """Return the encoder of the training rows; `of_all` is kept if it has the labels of lists."""
         if of_all is not None and of_all.labels:
             return of_all
         names, positive = self.dataset.target_names, self._config.data.positive
         return TargetEncoder.fit(self._target(), task, names, positive)
 
     def _split(self, encoder: TargetEncoder) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-        """Return the rows to train on and those held out; None and None where no share is."""
+        """Return the training rows and the held-out rows; None and None if no share is held out."""
         data, count = self._config.data, len(self.dataset.train)
         if isinstance(data.validation, str) or data.validation == 0:
             return None, None
         if count < _FEWEST_ROWS_TO_SPLIT and "validation" not in data.given:
-            few = f"{count} rows are too few to hold some out: the figures are those of the training rows"
+            few = f"{count} rows are too few to hold some out: the metrics are those of the training rows"
             if count < _FEWEST_ROWS:
-                few += "; so few show that a training runs, not what can be learnt"
+                few += ", and say nothing about other rows"
             logger.info(few)
             return None, None
         classes = encoder.codes(self._target()) if encoder.task in ("binary", "multiclass") else None
         return split_rows(count, data.validation, self._config.run.seed, classes)
 
     def _target(self) -> NDArray:
-        """Return the targets of the rows to train on; before the split, of all."""
+        """Return the targets of the training rows; before the split, of all rows."""
         target = self.dataset.train.target
         assert target is not None
         return target if self.training is None else target[self.training]
 
     def encoded(self, preprocessor: Preprocessor, encoder: TargetEncoder, dtype: DTypeLike) -> EncodedRows:
-        """Return the rows as the network takes them.
-
-        Parameters
-        ----------
-        preprocessor, encoder
-            The model's.
-        dtype : dtype
-            The training's.
+        """Return the rows as the network takes them, of floating type `dtype`.
 
         Raises
         ------
         DataError
-            If the rows held out have no target, or cannot be encoded.
+            If the validation rows have no target, or cannot be encoded.
         """
-        # What did not fit was told when it was read, and no row held out by chance is to end a training.
+        # Cells that do not fit were logged when they were read; in rows held out by chance they are no error.
         features = self._transformed(preprocessor, self.dataset.train.features, self.training, quiet=True)
         targets = encoder.transform(self._target(), dtype)
         source, rows = self.dataset.train, self.validation
@@ -215,7 +187,7 @@ class RunData:
         validation = self._transformed(preprocessor, source.features, rows, quiet=rows is not None)
         size = validation.row_bytes * len(validation)
         if is_mapped(source.features) and validation.mapped and size <= memory_limit() // 2:
-            # All of them are read after each epoch, and lie all over the file.
+            # All of them are read after each epoch, from all over the file.
             validation = validation.loaded()
         held_targets, held_weights = source.target, source.weight
         if rows is not None:
@@ -227,7 +199,7 @@ class RunData:
     def _transformed(
         self, preprocessor: Preprocessor, features: Any, rows: NDArray[np.int64] | None, quiet: bool
     ) -> Features:
-        """Return rows as the network takes them; of flattened images, with their shape."""
+        """Return rows as the network takes them; flattened images get their shape."""
         encoded = preprocessor.transform(features, rows, strict=not quiet, quiet=quiet)
         shape = self.dataset.image_shape
         if encoded.picture is None and shape is not None and len(shape) == 2 and encoded.codes is None:
@@ -235,7 +207,7 @@ class RunData:
         return encoded
 
     def check_test(self, preprocessor: Preprocessor, encoder: TargetEncoder) -> None:
-        """Raise now what measuring on the test rows, if there are any, would raise after the training."""
+        """Raise before the training what measuring on the test rows would raise after it."""
         test = self.dataset.test
         if test is None:
             return
@@ -251,18 +223,14 @@ class RunData:
         return self._load(validation, self.dataset.schema).train if isinstance(validation, str) else None
 
     def measured_rows(self) -> MeasuredRows:
-        """Return the test rows where there are any, else those held out, else those trained on."""
-        kind, examples = "training", self.dataset.train
+        """Return the test rows if there are any, else the held-out rows, else the training rows."""
         if self.dataset.test is not None:
-            kind, examples = "test", self.dataset.test
-        else:
-            held_out = self._held_out()
-            if held_out is not None:
-                kind, examples = "validation", held_out
-        numbers = np.arange(len(examples))
-        if kind == "validation" and self.validation is not None:
-            numbers = self.validation
-        return MeasuredRows(kind, examples, numbers)
+            return MeasuredRows("test", self.dataset.test, np.arange(len(self.dataset.test)))
+        held_out = self._held_out()
+        if held_out is None:
+            return MeasuredRows("training", self.dataset.train, np.arange(len(self.dataset.train)))
+        numbers = np.arange(len(held_out)) if self.validation is None else self.validation
+        return MeasuredRows("validation", held_out, numbers)
 
 
 def _listed(value: Any) -> list[Any] | None:

@@ -1,4 +1,4 @@
-"""What a config names, made: the loss, the layers, the trainer; and a config with nothing left open."""
+"""From a config to the loss, the layers and the trainer; and the resolved config that a run keeps."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ __all__ = ["layers_of", "loss_of", "resolved", "trainer_of"]
 
 
 def loss_of(config: Config, encoder: TargetEncoder) -> Loss:
-    """Return the loss for a target.
-
-    Raises
-    ------
-    ConfigError
-        If the one that is named is for another task.
-    """
+    """Return the loss for a target; `ConfigError` if the config names one for another task."""
     chosen = config.training.loss
     if chosen == "auto":
         return loss_for_task(encoder.task)
@@ -42,7 +36,7 @@ def loss_of(config: Config, encoder: TargetEncoder) -> Loss:
 
 
 def layers_of(config: Config, outputs: int) -> list[Layer]:
-    """Return the dense layers, with dropout between them, up to so many outputs."""
+    """Return the dense layers, with dropout between them, down to `outputs` outputs."""
     model = config.model
     initializer = None if model.initializer == "auto" else model.initializer
     rates = model.dropout if isinstance(model.dropout, list) else [model.dropout] * len(model.hidden)
@@ -56,7 +50,7 @@ def layers_of(config: Config, outputs: int) -> list[Layer]:
 
 
 def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEncoder) -> Trainer:
-    """Return the trainer; class weights are by the classes of `encoder`."""
+    """Return the trainer; `encoder` knows the classes that class weights are for."""
     training, run = config.training, config.run
     optimizer = optimizer_from(
         training.optimizer,
@@ -67,24 +61,21 @@ def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEnco
         network,
         loss,
         optimizer,
-        run.device,
-        run.precision,
-        run.seed,
+        device=run.device,
+        precision=run.precision,
+        seed=run.seed,
         schedule=training.schedule_with_warmup(),
-        l1=training.l1,
-        l2=training.l2,
-        clip_norm=training.clip_norm,
         class_weight=_class_weight(training.class_weight, encoder),
         early_stopping=training.early_stopping or None,
-        restore_best=training.restore_best,
         metrics=training.metrics or None,
+        **{name: getattr(training, name) for name in ("l1", "l2", "clip_norm", "restore_best")},
         augment=config.data.augment,
         data_placement=run.data_placement,
     )
 
 
 def _class_weight(value: str | dict[str, float] | None, encoder: TargetEncoder) -> Any:
-    """Return class weights by class index, from labels as a config writes them."""
+    """Return class weights by class index in place of labels."""
     if not isinstance(value, dict):
         return value
     labels = [] if encoder.classes is None else [str(label) for label in encoder.classes.tolist()]
@@ -95,18 +86,9 @@ def _class_weight(value: str | dict[str, float] | None, encoder: TargetEncoder) 
 
 
 def resolved(config: Config, trainer: Trainer, model: Model, held_out: bool, folder: Path) -> Config:
-    """Return the config with what was left open filled in, as a run's folder keeps it.
+    """Return the config with all defaults filled in that depend on the data, as a run's folder keeps it.
 
-    Parameters
-    ----------
-    config : Config
-        As given.
-    trainer, model
-        What was made of it.
-    held_out : bool
-        Whether rows are held out for validation.
-    folder : Path
-        The run's.
+    `trainer` and `model` were made from `config`; `held_out` tells whether rows are held out for validation.
     """
     training = config.training.changed(
         learning_rate=trainer.optimizer.learning_rate,
@@ -131,7 +113,7 @@ def resolved(config: Config, trainer: Trainer, model: Model, held_out: bool, fol
 
 
 def _found_anywhere(source: str) -> str:
-    """Return a source as a config in another folder finds it: a path whole, a built-in by its name."""
+    """Return a source so that a config in another folder finds it: an absolute path, or a built-in's name."""
     path = Path(source).expanduser()
     built_in = source in BUILT_INS and not path.is_file() and not (path.is_dir() and image_pairs(path))
     return source if built_in else str(path.absolute())

@@ -1,12 +1,13 @@
-"""What the keys of a config may hold, where TOML is written otherwise than Python's arguments.
+"""Checks of config keys that TOML writes differently from Python's arguments.
 
-Such a check returns the value as TOML has it, so that a config can be written again. What makes a thing of
-its description is imported when it is first needed: `nnkit train --help` is printed from these checks.
+A check returns the value as TOML has it, so that a config can be written again. `nnkit train --help` is
+printed from these checks, so modules that take long to import are imported only when a value is checked.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -18,37 +19,11 @@ from nnkit.data.text.options import MOST_CHARACTERS
 from nnkit.errors import ConfigError
 from nnkit.training.periods import Period, parse_period
 
-__all__ = [
-    "ACTIVATION",
-    "AUGMENT",
-    "CHAR_NGRAMS",
-    "CLASS_WEIGHT",
-    "COLUMNS",
-    "DEVICE",
-    "DROPOUT",
-    "HEADER",
-    "IMAGE_SIZE",
-    "INITIALIZER",
-    "LABEL",
-    "LOSS",
-    "METRIC",
-    "OPTIMIZER",
-    "PERIOD",
-    "SCHEDULE",
-    "SHARE_OR_FILE",
-    "SOME_COLUMNS",
-    "SOURCES",
-    "TEXT",
-    "WARMUP",
-    "WORDS",
-    "KeyMistake",
-    "Named",
-    "described",
-]
+__all__ = ["KeyMistake", "Named", "described"]  # and the checks, which are read as `keys.NAME`
 
 
 class KeyMistake(ConfigError):
-    """A mistake in one key of what is checked as a whole: of a table, or of a section."""
+    """A mistake in one key of a table or of a section."""
 
     def __init__(self, key: str, message: object) -> None:
         super().__init__(str(message))
@@ -61,6 +36,13 @@ def _is(check: Check, value: Any) -> bool:
     except (Refused, ConfigError):
         return False
     return True
+
+
+def _one_or_list(check: Check) -> Callable[[Any], Any]:
+    """Return the function that applies a check to a value, or to each of a list."""
+    return lambda value: (
+        [check.plain(one) for one in value] if isinstance(value, list) else check.plain(value)
+    )
 
 
 # --- texts, numbers, columns ---
@@ -76,48 +58,33 @@ TEXT = By(_text, "a text in quotes")
 
 
 def _sources(value: Any) -> str | list[str]:
-    return (
-        [TEXT.plain(source) for source in value] if isinstance(value, list) and value else TEXT.plain(value)
-    )
+    if value == []:
+        raise Refused("", value)
+    return _one_or_list(TEXT)(value)
 
 
 def _share_or_file(value: Any) -> float | str:
     return value if _is(TEXT, value) else Number(0, below=1).plain(value)
 
 
-def _dropout(value: Any) -> float | list[float]:
-    rate = Number(0, below=1)
-    if isinstance(value, list):
-        return [rate.plain(one) for one in value]
-    return rate.plain(value)
-
-
-def _columns(value: Any) -> str | int | list[str | int]:
-    for name in value if isinstance(value, list) else [value]:
-        COLUMN.plain(name)
-    return value
-
-
 def _some_columns(value: Any) -> str | int | list[str | int]:
     if value == []:
         raise ConfigError("must name at least one column")
-    return _columns(value)
+    return COLUMNS.plain(value)
 
 
 def _char_ngrams(value: Any) -> str | list[int]:
-    pair = (
-        isinstance(value, list) and len(value) == 2 and all(_is(Whole(1, MOST_CHARACTERS), n) for n in value)
-    )
+    length = Whole(1, MOST_CHARACTERS)
+    pair = isinstance(value, list) and len(value) == 2 and all(_is(length, one) for one in value)
     if value not in ("auto", []) and not (pair and value[0] <= value[1]):
         raise Refused("", value)
     return value
 
 
 def _image_size(value: Any) -> int | list[int]:
-    sides = value if isinstance(value, list) else [value]
-    if len(sides) not in (1, 2) or not all(_is(Whole(1, MOST_PICTURE_SIDE), side) for side in sides):
+    if isinstance(value, list) and len(value) not in (1, 2):
         raise Refused("", value)
-    return value
+    return _one_or_list(Whole(1, MOST_PICTURE_SIDE))(value)
 
 
 def _header(value: Any) -> str | int:
@@ -146,9 +113,9 @@ def _device(value: Any) -> str:
 
 SOURCES = By(_sources, "a text in quotes, or a list of such")
 SHARE_OR_FILE = By(_share_or_file, "a share of the samples from 0 up to 1, or a file's path")
-DROPOUT = By(_dropout, "from 0 up to 1, or a list of such for the hidden layers")
-COLUMNS = By(_columns, "a column's name or number, or a list of such")
-SOME_COLUMNS = By(_some_columns, "a column's name or number, or a list of such")
+DROPOUT = By(_one_or_list(Number(0, below=1)), "from 0 up to 1, or a list of such for the hidden layers")
+COLUMNS = By(_one_or_list(COLUMN), "a column's name or number, or a list of such")
+SOME_COLUMNS = By(_some_columns, COLUMNS.words)
 CHAR_NGRAMS = By(
     _char_ngrams,
     f"the shortest and the longest length, such as [3, 5], of at most {MOST_CHARACTERS}, [] for none, "
@@ -208,27 +175,27 @@ CLASS_WEIGHT = By(_class_weight, '"balanced" or a table {class = weight, ...}')
 
 @dataclass(frozen=True)
 class Named(Check[Any]):
-    """A name in quotes, or where there is an `example`, a table of a name and its parameters.
+    """A name in quotes or, where there is an `example`, a table of a name and its parameters.
 
     Parameters
     ----------
     what : str
-        What it is the name of, with an article.
-    home : str
-        The module that has `made` and `names`.
-    made : str
-        A function that raises `ConfigError` for what is no such description.
+        The kind of thing, with an article.
+    module : str
+        The module of `nnkit.nn` that has `make` and `names`.
+    make : str
+        A function that raises `ConfigError` for a wrong description.
     names : str
-        A function that returns the names, or what holds them; "" where they are too many to be listed.
+        The names, or a function that returns them; "" where they are too many to list.
     example : str
-        A table of one, in TOML.
+        A table, in TOML.
     auto : bool
-        Whether "auto" is allowed, too.
+        Whether "auto" is allowed too.
     """
 
     what: str
-    home: str
-    made: str
+    module: str
+    make: str
     names: str
     example: str = ""
     auto: bool = False
@@ -239,58 +206,53 @@ class Named(Check[Any]):
         table = f" or a table with one, such as {self.example}" if self.example else ""
         return f"{self.what}'s name{table}"
 
+    def _found(self, name: str) -> Any:
+        return getattr(import_module(f"nnkit.nn.{self.module}"), name)
+
     def known(self) -> tuple[str, ...]:
         """Return the names to list."""
-        found = getattr(import_module(self.home), self.names) if self.names else ()
+        found = self._found(self.names) if self.names else ()
         return tuple(found() if callable(found) else found)
 
     def plain(self, value: Any) -> Any:
         """Return the value as it is."""
-        table = value if isinstance(value, dict) and self.example else {}
-        name = table.get("name") if isinstance(value, dict) and self.example else value
+        table = value if isinstance(value, dict) and self.example else {"name": value}
+        name = table.get("name")
         if not isinstance(name, str) or not name:
             raise Refused(self.words, value)
-        made = getattr(import_module(self.home), self.made)
-        for key, entry in table.items():
+        make = self._found(self.make)
+        for key, entry in table.items() if table is value else ():
             for item in entry if isinstance(entry, list) else [entry]:
                 if not isinstance(item, str | bool) and not _is(Number(), item):
                     raise Refused("a number, a text or true or false", item, f".{key}")
             try:
-                made({"name": name, key: entry})
+                make({"name": name, key: entry})
             except ConfigError as error:
                 raise KeyMistake(key, error) from None
         if value != "auto" or not self.auto:
-            made(value)
+            make(value)
         return value
 
 
 OPTIMIZER = Named(
-    "an optimizer",
-    "nnkit.nn.optimizers",
-    "optimizer_from",
-    "optimizer_names",
-    '{name = "adam", beta1 = 0.9}',
+    "an optimizer", "optimizers", "optimizer_from", "optimizer_names", '{name = "adam", beta1 = 0.9}'
 )
-SCHEDULE = Named(
-    "a schedule", "nnkit.nn.schedules", "schedule_from", "SCHEDULES", '{name = "step", every = 10}'
-)
-LOSS = Named(
-    "a loss", "nnkit.nn.losses", "loss_from", "loss_names", '{name = "huber", delta = 1.0}', auto=True
-)
+SCHEDULE = Named("a schedule", "schedules", "schedule_from", "SCHEDULES", '{name = "step", every = 10}')
+LOSS = Named("a loss", "losses", "loss_from", "loss_names", '{name = "huber", delta = 1.0}', auto=True)
 INITIALIZER = Named(
     "an initializer",
-    "nnkit.nn.initializers",
+    "initializers",
     "initializer_from",
     "INITIALIZERS",
     '{name = "normal", std = 0.01}',
     auto=True,
 )
-ACTIVATION = Named("an activation", "nnkit.nn.activations", "activation_function", "activation_names")
-METRIC = Named("a metric", "nnkit.nn.metrics", "get_metric", "")
+ACTIVATION = Named("an activation", "activations", "activation_function", "activation_names")
+METRIC = Named("a metric", "metrics", "get_metric", "")
 
 
 def described(known: Setting) -> str:
-    """Return a key's help, with the names that it may be."""
+    """Return a key's help with the names that it takes."""
     if isinstance(known.check, Choice):
         return f"{known.help} One of {', '.join(known.check.names)}."
     if not isinstance(known.check, Named) or not known.check.names:

@@ -1,4 +1,4 @@
-"""A training as a config describes it: data, preprocessing, network and trainer; nothing is trained yet."""
+"""A training that a config describes, before it begins: data, preprocessing, network and trainer."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class TrainingPlan:
     Parameters
     ----------
     config : Config
-        The data may be the name of a built-in data set; none means ``digits``.
+        If it names no data, the built-in ``digits`` are used.
     mapped : bool
         Whether a file of numbers stays mapped, whatever ``run.data_placement`` says.
 
     Attributes
     ----------
     config : Config
-        As given, with the defaults of a training on text alone where it is one.
+        As given; for a training on text alone, with the defaults for text.
     data : RunData
-        The rows to train and to measure on; `dataset` is all of them as read.
+        The rows to train and to measure on; `dataset` has all of them as read.
     trainer : Trainer
         Trains the network.
     model : Model
@@ -52,7 +52,7 @@ class TrainingPlan:
         encoder = self.data.encoder
         loss = loss_of(config, encoder)
         if loss.link == "exp":
-            # A rate is learnt in its own units: its logarithm is what is linear.
+            # The network's output is the logarithm of the rate: these targets must not be standardised.
             encoder = replace(encoder, mean=np.zeros(encoder.outputs), scale=np.ones(encoder.outputs))
         preprocessor = Preprocessor.fit(
             self.dataset.train.features,
@@ -74,26 +74,20 @@ class TrainingPlan:
 
     @property
     def training_rows(self) -> int:
-        """How many rows are trained on."""
+        """The number of training rows."""
         return len(self.dataset.train) if self.data.training is None else len(self.data.training)
 
     @property
     def held_out_rows(self) -> int:
-        """How many rows of the source are held out for validation."""
+        """The number of the source's rows that are held out for validation."""
         return 0 if self.data.validation is None else len(self.data.validation)
 
     def encoded(self) -> EncodedRows:
-        """Return the rows to train on and those held out, as the network takes them."""
+        """Return the training and the held-out rows as the network takes them."""
         return self.data.encoded(self.model.preprocessor, self.model.target, self.trainer.dtype)
 
     def check(self, rows: EncodedRows | None = None) -> list[Finding]:
-        """Return the problems of data and settings that show before training.
-
-        Parameters
-        ----------
-        rows : EncodedRows, optional
-            What `encoded` returns, where it is there already.
-        """
+        """Return the problems of data and settings that show before training; `rows` as from `encoded`."""
         rows = self.encoded() if rows is None else rows
         config, encoder, preprocessor = self.config, self.model.target, self.model.preprocessor
         weighted = config.training.class_weight is not None or encoder.task not in ("binary", "multiclass")
@@ -125,7 +119,7 @@ class TrainingPlan:
         )
 
     def begin_from_vectors(self) -> None:
-        """Draw the parameters as the trainer would, then copy the word vectors, if any, over their rows."""
+        """If there are word vectors, initialise the parameters as the trainer would and copy them in."""
         if not self._word_vectors:
             return
         network, trainer = self.model.network, self.trainer

@@ -1,4 +1,4 @@
-"""A run: a training as a config describes it, and the folder that it leaves."""
+"""A run: a training that a config describes, the folder that it leaves, and its outcome."""
 
 from __future__ import annotations
 
@@ -6,36 +6,63 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.cache import cache_folder
 from nnkit.diagnostics.diagnosis import Diagnosis
 from nnkit.diagnostics.findings import Finding, write_findings
-from nnkit.errors import ConfigError, DivergenceError, FirstError
+from nnkit.errors import ConfigError, DivergenceError, FileError, FirstError
 from nnkit.files import locked
 from nnkit.run_folder import CHECKPOINTS, FINDINGS_FILE, MODEL_FILE, claim_folder, find_run, timed_name
 from nnkit.runs.config import Config
 from nnkit.runs.data import EncodedRows
-from nnkit.runs.folder import clear_folder, resumed_config
+from nnkit.runs.folder import RunRecord, clear_folder, resumed_config
 from nnkit.runs.from_config import resolved
-from nnkit.runs.numerics import fastest_numerics
-from nnkit.runs.outcome import Outcome, measured, model_details
 from nnkit.runs.plan import TrainingPlan
-from nnkit.runs.record import RunRecord
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint
 from nnkit.training.trackers import Tracker
 
-__all__ = ["Run"]
+__all__ = ["Outcome", "Run", "fastest_numerics"]
 
 logger = logging.getLogger("nnkit")
 
-# Adam moves a weight by about its rate an update: so few leave most weights near where they began.
+# Adam moves a weight by about the learning rate an update: after fewer, most are near where they began.
 _FEW_UPDATES = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a run.
+
+    Parameters
+    ----------
+    metrics : dict of str to float
+        All metrics of the task.
+    rows : {"test", "validation", "training"}
+        The rows that they were measured on.
+    count : int
+        The number of these rows.
+    model_path : Path
+        The model file.
+    undefined : dict of str to str
+        Why a metric is NaN, or 0 by convention, on these rows.
+    best_threshold : dict of str to float
+        For a binary model with validation rows: the ``threshold`` of the greatest ``f1``, and that F1.
+    """
+
+    metrics: dict[str, float]
+    rows: str
+    count: int
+    model_path: Path
+    undefined: dict[str, str] = field(default_factory=dict)
+    best_threshold: dict[str, float] = field(default_factory=dict)
 
 
 class Run(TrainingPlan):
@@ -53,13 +80,12 @@ class Run(TrainingPlan):
     Attributes
     ----------
     folder : Path
-        The run folder that `train` will write; where ``run.out`` is not set, the name changes if it is taken
-        when `claim_folder` makes it.
+        The run folder that `train` will write. Without ``run.out``, `claim_folder` changes a name that is
+        taken.
     findings : list of Finding
-        What `train` found before and during the training, unless ``run.diagnostics`` is off; kept in the
-        folder's ``findings.json``.
+        From before and during the training, unless ``run.diagnostics`` is off; also in ``findings.json``.
     diagnosis : Diagnosis or None
-        What watched the training, and how long that took.
+        The callback that looked for them.
     """
 
     def __init__(
@@ -79,27 +105,23 @@ class Run(TrainingPlan):
 
     @classmethod
     def resumed(
-        cls,
-        folder: Path,
-        overrides: Iterable[str] = (),
-        options: Mapping[str, tuple[str, Any]] | None = None,
+        cls, folder: Path, overrides: Iterable[str] = (), options: Mapping[str, tuple[str, Any]] | None = None
     ) -> Run:
-        """Return the run that left this folder, ready to resume; without a checkpoint it begins anew.
+        """Return the run that left this folder, ready to resume; without a checkpoint it starts again.
 
         Parameters
         ----------
         folder : Path
             The run folder, or its name without the time.
         overrides, options
-            As `Config.with_overrides` takes them; only epochs, device, checkpoints and data placement may
-            change.
+            As for `Config.with_overrides`; only epochs, device, checkpoints and data placement may change.
 
         Raises
         ------
         FileError, ModelFileError
             If the folder holds no run, or none of its checkpoints is whole.
         ConfigError
-            If another setting is to change, or the run is finished and its checkpoints are gone.
+            If another setting changes, or the run is finished and its checkpoints are gone.
         """
         folder = find_run(folder)
         config = resumed_config(folder, overrides, options)
@@ -108,18 +130,18 @@ class Run(TrainingPlan):
         if checkpoint is None and (folder / MODEL_FILE).is_file():
             raise ConfigError(
                 f"{folder} is finished and its checkpoints are gone: no epochs can be added.\n"
-                "Train anew with more `training.epochs`; run.keep_checkpoints = true keeps the checkpoints"
+                "Train again with more `training.epochs`; run.keep_checkpoints = true keeps the checkpoints"
             )
-        # Rows of a file are scaled as a batch is filled, others beforehand: that stays, wherever they lie.
+        # Mapped rows are scaled in float32 as a batch is filled, others beforehand: a resume does the same.
         mapped = checkpoint is not None and checkpoint.settings.get("block_rows") is not None
         run = cls(replace(config, run=own), mapped=mapped)
         run._checkpoint = checkpoint
         if checkpoint is None:
-            logger.info(f"{folder} has no checkpoint yet: the training begins anew")
+            logger.info(f"{folder} has no checkpoint yet: the training starts from the beginning")
         return run
 
     def claim_folder(self) -> None:
-        """Make the run's folder, under a name that no other run has; `train` does it where nobody did."""
+        """Make the run's folder, under a name that no other run has, unless it was made already."""
         if not self._claimed:
             self.folder = claim_folder(self.folder)
             self._claimed = True
@@ -134,28 +156,28 @@ class Run(TrainingPlan):
 
     @property
     def past_its_best(self) -> bool:
-        """Whether the weights are those of an epoch before the last: more epochs would not have helped."""
+        """Whether the best epoch, which the weights are from, came before the last."""
         state = self.trainer.state
         return state.restored and state.best_epoch != len(self.trainer.history)
 
     @property
     def interrupted(self) -> bool:
-        """Whether the training was stopped before its end, as by a signal."""
+        """Whether the training was stopped before its end, for example by a signal."""
         state = self.trainer.state
         return self.stopping and state.epoch < self.config.training.epochs and not state.stopped_early
 
     @property
     def untold(self) -> list[Finding]:
-        """The findings that `train` has not logged before the first step."""
+        """The findings that `train` did not log before the first step."""
         return [finding for finding in self.findings if finding not in self._told]
 
     def resolved(self) -> Config:
-        """Return the config with everything it left open filled in, as the run folder keeps it."""
+        """Return the config with all defaults filled in that depend on the data."""
         held_out = self.data.validation is not None or isinstance(self.config.data.validation, str)
         return resolved(self.config, self.trainer, self.model, held_out, self.folder)
 
     def stop(self) -> None:
-        """End the run early, its model saved: after the steps under way, or before the first."""
+        """End the run early and save its model: after the current steps, or before the first."""
         self.stopping = True
         self.trainer.stop()
 
@@ -167,20 +189,20 @@ class Run(TrainingPlan):
         callbacks : iterable of Callback
             Called during the training.
         trackers : sequence of Tracker
-            Called during the training too, given the model file at the end, and closed: as failed where the
+            Called during the training too, given the model file at the end, and closed: as failed if the
             training failed or was interrupted.
 
         Returns
         -------
         Outcome
-            Measured on the test set where there is one, else on the validation or the training rows.
+            Measured on the test set if there is one, else on the validation or the training rows.
 
         Raises
         ------
         DivergenceError
             If the loss is no longer finite; the best weights so far are saved first.
         NnkitError
-            If the data or a setting do not fit.
+            If the data or a setting are wrong.
         """
         with ExitStack() as stack:
             for tracker in trackers:
@@ -212,7 +234,7 @@ class Run(TrainingPlan):
             return outcome
 
     def _begun_diagnosis(self, rows: EncodedRows) -> Diagnosis:
-        """Check data and settings, log the serious findings, and return what watches the training."""
+        """Check data and settings, log the serious findings, and return the callback for the rest."""
         self.findings = self.check(rows)
         self._told = [finding for finding in self.findings if finding.severity == "serious"]
         for finding in self._told:
@@ -221,7 +243,7 @@ class Run(TrainingPlan):
 
     @contextmanager
     def _own_folder(self) -> Iterator[None]:
-        """Hold the run's folder; one made for a training that could not begin is removed."""
+        """Lock the run's folder; remove a new one if the training could not begin."""
         self.claim_folder()
         try:
             with locked(self.folder):
@@ -229,11 +251,11 @@ class Run(TrainingPlan):
         except BaseException:
             if self.config.run.out is None:
                 with suppress(OSError):
-                    self.folder.rmdir()  # fails where anything has been written
+                    self.folder.rmdir()  # fails if anything has been written
             raise
 
     def _fit_and_keep(self, rows: EncodedRows, callbacks: Sequence[Callback]) -> None:
-        """Train, and keep what was found whatever happens, and the model of a training that diverged."""
+        """Train; keep the findings whatever happens, and the model of a training that diverged."""
         errors = FirstError()
         with errors.kept("the training"):
             self._fit(rows, callbacks)
@@ -279,25 +301,88 @@ class Run(TrainingPlan):
 
     def _finish(self, rows: EncodedRows) -> Outcome:
         """Measure the model and save it."""
-        outcome = measured(self, rows, self._model_path)
+        outcome = self._measured(rows)
         self._save("stopped early" if self.trainer.state.stopped_early else "finished", outcome)
         return outcome
+
+    def _measured(self, rows: EncodedRows) -> Outcome:
+        """Measure the model on the rows of `RunData.measured_rows`; the held-out rows are encoded already."""
+        model, test, train, held_targets = (
+            self.model,
+            self.dataset.test,
+            self.dataset.train,
+            rows.held_targets,
+        )
+        held = None if rows.validation is None else model.network.outputs(rows.validation[0])
+        if test is not None:
+            kind, target, weights, outputs = "test", test.target, test.weight, model.outputs(test.features)
+        elif held is not None:
+            kind, target, weights, outputs = "validation", held_targets, rows.held_weights, held
+        else:
+            kind, target, weights = "training", train.target, train.weight
+            outputs = model.outputs(train.features)
+        assert target is not None
+        metrics = model.measure(outputs, target, sample_weight=weights)
+        threshold: dict[str, float] = {}
+        if model.task == "binary" and held is not None and held_targets is not None:
+            threshold = model.measured_threshold(held, held_targets, rows.held_weights)
+        undefined = model.undefined_metrics(metrics, target)
+        return Outcome(metrics, kind, len(target), self._model_path, undefined, threshold)
 
     @property
     def _model_path(self) -> Path:
         return self.folder / MODEL_FILE
 
     def _save(self, ended: str, outcome: Outcome | None = None) -> None:
-        self.model.details = model_details(self, ended, outcome)
+        """Save the model; its details tell how the training ended, and what was measured."""
+        shape = self.dataset.image_shape
+        self.model.details = {
+            "data": self.dataset.name,
+            "image_shape": None if shape is None else list(shape),
+            "trained_rows": self.training_rows,
+            "ended": ended,
+            **self.trainer.details,
+            "metrics": {} if outcome is None else {outcome.rows: _finite(outcome.metrics)},
+            "best_threshold": {} if outcome is None else _finite(outcome.best_threshold),
+        }
         self.model.save(self._model_path)
 
 
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def fastest_numerics(plan: TrainingPlan) -> dict[str, str]:
+    """Return the fastest number of BLAS threads for the network, for `Backend.matching_numerics`.
+
+    Empty on a GPU, and where a step runs in shards with one thread each.
+    """
+    trainer = plan.trainer
+    if not trainer.backend.shares_host_memory:
+        return {}
+    from nnkit.backends.tuning import fastest_threads
+
+    batch_size, network = plan.config.training.batch_size, plan.model.network
+    embedded = sum(layer.width for layer in network.embeddings)
+    inputs = plan.model.preprocessor.width + embedded
+    widths = [inputs, *plan.config.model.hidden, network.output_width]
+    work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
+    if trainer.backend.shards(batch_size, work) > 1:
+        return {}
+    try:
+        memory = cache_folder() / "blas-threads.json"
+    except FileError:
+        memory = None
+    count = fastest_threads(widths, batch_size, trainer.dtype, memory)
+    return {} if count is None else {"BLAS threads": str(count)}
+
+
 class _EarlierStop(Callback):
-    """Repeats a stop that was asked for before the training began, which `Trainer.fit` forgets."""
+    """Repeats a stop from before the training began, which `Trainer.fit` does not remember."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+    def on_train_begin(self, trainer: Any, status: TrainingStatus) -> None:
         if self._run.stopping:
             trainer.stop()

@@ -10,19 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from nnkit.checks import (
-    Choice,
-    Flag,
-    ListOf,
-    Number,
-    Settings,
-    Whole,
-    setting,
-    setting_like,
-    settings_of,
-)
+from nnkit.checks import Choice, Flag, ListOf, Number, Settings, Whole, setting, setting_like, settings_of
 from nnkit.data.limits import PICTURE_FITS
 from nnkit.data.tables.options import COLUMN, TableOptions
 from nnkit.data.text.options import MOST_WORDS
@@ -36,29 +26,21 @@ if TYPE_CHECKING:
     from nnkit.data.pictures.columns import PictureOptions
     from nnkit.nn.schedules import Schedule
 
-__all__ = [
-    "SECTIONS",
-    "DataConfig",
-    "ModelConfig",
-    "RunConfig",
-    "Section",
-    "TextConfig",
-    "TrainingConfig",
-]
+__all__ = ["SECTIONS", "DataConfig", "ModelConfig", "RunConfig", "Section", "TextConfig", "TrainingConfig"]
 
 _MOST = 2**31 - 1
 _WIDEST_EMBEDDING = 2**16
 
+Task = Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"]
+Scaling = Literal["auto", "standardize", "unit", "none"]
+Categories = Literal["onehot", "embed"]
+OnBad = Literal["error", "skip"]
+Reduce = Literal["auto", "mean", "sum", "max"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section(Settings):
-    """A section of a config; a mistake in it raises `ConfigError`.
-
-    Attributes
-    ----------
-    given : frozenset of str
-        The keys that were set, to their defaults or not.
-    """
+    """A section of a config; a mistake in it raises `ConfigError`. `given` are the keys that were set."""
 
     given: frozenset[str] = field(default=frozenset(), init=False, compare=False, repr=False)
 
@@ -77,7 +59,7 @@ class Section(Settings):
         return iter(())
 
     def changed(self, **values: Any) -> Self:
-        """Return the section with other values of some keys, which count as given."""
+        """Return the section with other values of some keys, which then count as set."""
         return type(self)(**{**{key: getattr(self, key) for key in self.given}, **values})
 
     def values(self, *, given_only: bool = False) -> dict[str, Any]:
@@ -87,7 +69,7 @@ class Section(Settings):
         return {name: str(value) if isinstance(value, Period) else value for name, value in values}
 
 
-# Data that were moved or written anew are known by their content.
+# A resume compares the data's content: they may have been moved or written again.
 _data = partial(setting, must_match=False)
 _of_tables = partial(setting_like, TableOptions)
 
@@ -116,10 +98,8 @@ class DataConfig(Section):
         ["rooms", "area"],
     )
     drop: str | int | list[str | int] | None = _data(None, keys.COLUMNS, "Columns to leave out.", ["id"])
-    task: Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"] = _data(
-        "auto",
-        Choice(("auto", "classification", "binary", "multiclass", "multilabel", "regression")),
-        "What kind of target it is; auto follows from its values.",
+    task: Task = _data(
+        "auto", Choice(get_args(Task)), "What kind of target it is; auto follows from its values."
     )
     positive: str | int | float | bool | None = _data(
         None,
@@ -145,10 +125,8 @@ class DataConfig(Section):
     encoding: str | None = _of_tables("encoding")
     decimal: str | None = _of_tables("decimal")
     thousands: str | None = _of_tables("thousands")
-    scaling: Literal["auto", "standardize", "unit", "none"] = _data(
-        "auto",
-        Choice(("auto", "standardize", "unit", "none")),
-        "How numbers and pixels are scaled; unit divides pixels by 255.",
+    scaling: Scaling = _data(
+        "auto", Choice(get_args(Scaling)), "How numbers and pixels are scaled; unit divides pixels by 255."
     )
     text: str | int | list[str | int] | None = _data(
         None,
@@ -156,9 +134,9 @@ class DataConfig(Section):
         "The columns that are text, [] for none; without it, they are found by their values.",
         ["body"],
     )
-    categories: Literal["onehot", "embed"] = _data(
+    categories: Categories = _data(
         "onehot",
-        Choice(("onehot", "embed")),
+        Choice(get_args(Categories)),
         "Whether a category is one-hot inputs or has a vector that is learnt.",
     )
     category_width: int | None = _data(
@@ -168,10 +146,7 @@ class DataConfig(Section):
         8,
     )
     image_size: int | list[int] | None = _data(
-        None,
-        keys.IMAGE_SIZE,
-        "The side of pictures in pixels, or [height, width]; without it, 64.",
-        [48, 64],
+        None, keys.IMAGE_SIZE, "The side of pictures in pixels, or [height, width]; without it, 64.", [48, 64]
     )
     image_fit: Literal["crop", "pad", "stretch"] = _data(
         "crop", Choice(PICTURE_FITS), "How a picture of another shape is made to fit."
@@ -180,17 +155,14 @@ class DataConfig(Section):
     image_column: str | int | None = _data(
         None, COLUMN, "The column of a table that holds the paths of pictures.", "path"
     )
-    on_bad: Literal["error", "skip"] = _data(
-        "error",
-        Choice(("error", "skip")),
-        "What to do with a picture or a file of text that cannot be read.",
+    on_bad: OnBad = _data(
+        "error", Choice(get_args(OnBad)), "What to do with a picture or a file of text that cannot be read."
     )
     augment: dict[str, Any] | None = setting_like(
         TrainingSettings, "augment", check=keys.AUGMENT, must_match=False
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield the keys that do not go with others, and what is wrong with each."""
         if self.thousands is not None and self.thousands == self.decimal:
             yield "thousands", f"must differ from decimal, which is {shown_value(self.thousands)} too"
 
@@ -215,7 +187,10 @@ class DataConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(Section):
-    """[text]: what is learnt from columns of text. Other defaults of a training on text: see the README."""
+    """[text]: what is learnt from columns of text.
+
+    A training on text alone has other defaults of [model] and [training].
+    """
 
     word_ngrams: int = setting(
         2,
@@ -248,9 +223,9 @@ class TextConfig(Section):
         "The width of a term's vector; without it, 64, or the width of `vectors`.",
         64,
     )
-    reduce: Literal["auto", "mean", "sum", "max"] = setting(
+    reduce: Reduce = setting(
         "auto",
-        Choice(("auto", "mean", "sum", "max")),
+        Choice(get_args(Reduce)),
         "How a document's vectors become one; auto is the mean, or with TF-IDF the sum.",
     )
     vectors: str | None = setting(
@@ -261,7 +236,6 @@ class TextConfig(Section):
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield the keys that do not go with others, and what is wrong with each."""
         if self.reduce == "max" and self.tfidf:
             yield "reduce", "must be mean or sum where tfidf weights the terms, not max"
         if self.vectors is not None and self.hashing:
@@ -291,7 +265,6 @@ class ModelConfig(Section):
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield the keys that do not go with others, and what is wrong with each."""
         if isinstance(self.dropout, list) and len(self.dropout) != len(self.hidden):
             yield "dropout", f"has {len(self.dropout)} rates for {len(self.hidden)} hidden layers"
 
@@ -303,8 +276,7 @@ _like = partial(setting_like, TrainingSettings)
 class TrainingConfig(Section):
     """[training]: how the network learns.
 
-    Keys declared by `setting` are the file's own: they stand for what else is written into the tables of
-    `optimizer` and `schedule`.
+    Keys declared by `setting` are short forms of entries in the tables `optimizer` and `schedule`.
     """
 
     epochs: int = _like("epochs", check=Whole(1, _MOST))

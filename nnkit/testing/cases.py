@@ -1,4 +1,4 @@
-"""Every kernel on small arrays: its arguments by name, and what a device's results are compared with.
+"""Every kernel on small arrays: its arguments by name, and the results to compare with.
 
 Order: the case, its arguments by kernel.
 """
@@ -37,13 +37,13 @@ __all__ = ["KernelCase", "kernel_cases"]
 
 Arguments = dict[str, Any]
 
-# What `embed_gradient` is told by the kernels before it, each device in its own way.
-_BEFORE: Mapping[str, tuple[str, ...]] = {"embed_gradient": ("number", "embed")}
+# `embed_gradient` reads results of the kernels before it, which differ between devices.
+_BEFORE: Mapping[str, tuple[str, ...]] = {"embed_gradient": ("unique_rows", "embed")}
 
 
 @dataclass(frozen=True)
 class KernelCase:
-    """A kernel, or several that pass something on to each other, with what they are specialised by.
+    """A kernel, or several that depend on each other, with its flags.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class KernelCase:
     flags : mapping of str to bool or int
         Of the kernel.
     turn : int
-        The formulas and the sizes, which change from case to case.
+        Chooses the formulas and the sizes.
     """
 
     name: str
@@ -68,7 +68,7 @@ class KernelCase:
         return "-".join([self.name, self.dtype, *on])
 
     def arguments(self) -> Arguments:
-        """Return new NumPy arrays and numbers; what a kernel only writes holds what it should not."""
+        """Return new NumPy arrays and numbers; the outputs hold wrong values."""
         random = np.random.default_rng(self.turn)
         return _ARGUMENTS[self.name](random, self.dtype, dict(self.flags), self.turn)
 
@@ -80,7 +80,7 @@ class KernelCase:
         return [Kernel(name, self.dtype, formulas, constants, arguments) for name in names]
 
     def expected(self) -> Arguments:
-        """Return what plain Python makes of the arguments, in float64."""
+        """Return plain Python's results in float64."""
         arguments = {
             key: value.astype(np.float64) if _is_real(value) else value
             for key, value in self.arguments().items()
@@ -94,7 +94,7 @@ class KernelCase:
         taken = [one for one in CATALOGUE[self.name].arguments if one.taken(self.flags)]
         private = {one.name for one in taken if one.device or one.use in ("scratch", "shape", "number")}
         results = {one.name: arguments[one.name] for one in taken if one.name not in private}
-        if self.name not in ("number", "embed", "embed_gradient"):
+        if self.name not in ("unique_rows", "embed", "embed_gradient"):
             return results
         # Each device numbers the rows and the maxima in its own order.
         results.pop("peaks", None)
@@ -107,13 +107,13 @@ class KernelCase:
 
 
 def kernel_cases(where: Literal["everywhere", "shared memory", "host"] = "everywhere") -> list[KernelCase]:
-    """Return cases in which any two flags, and the dtype, have all values that make sense together.
+    """Return cases that cover all sensible values of any two flags, and of a flag and the dtype.
 
     Parameters
     ----------
     where : {"everywhere", "shared memory", "host"}
-        Those of what every device is asked for; of what a device is that shares the host's memory; or of the
-        kernels that no other device than nnkit's own host is asked for.
+        The cases that every device must support; that a device must support which shares the host's memory;
+        or that only nnkit's own host supports.
     """
     cases = []
     for name, declaration in CATALOGUE.items():
@@ -341,8 +341,8 @@ _ARGUMENTS: Mapping[str, Callable[[np.random.Generator, str, dict, int], Argumen
     "multiply": _product,
     **dict.fromkeys(("elementwise_loss", "softmax_loss"), _loss),
     **dict.fromkeys(("penalise", "squared_norm", "update", "copy_parameters", "clear"), _arena),
-    **dict.fromkeys(("combine", "settle"), _shards),
-    **dict.fromkeys(("number", "embed", "embed_gradient"), _embedding),
+    **dict.fromkeys(("combine", "reduce_norms"), _shards),
+    **dict.fromkeys(("unique_rows", "embed", "embed_gradient"), _embedding),
     **dict.fromkeys(("penalise_rows", "squared_norm_rows", "update_rows", "mark_rows"), _embedding),
     **dict.fromkeys(("shuffle", "shuffle_within", "copy_rows"), _orders),
 }

@@ -35,7 +35,7 @@ class BackendContract:
     Make a subclass whose name begins with ``Test`` in a module of your tests, which has a fixture `backend`
     that returns the backend, and run pytest. Each kernel runs with several combinations of its flags, in
     float32 and float64, on arrays of some hundred numbers, and is compared with what plain Python computes in
-    float64 from the same formulas. Of the combinations that make sense, so many are taken that any two flags
+    float64 from the same formulas. Enough of the meaningful combinations are taken that any two flags
     have all the values that they can have together.
 
     Examples

@@ -1,4 +1,4 @@
-"""The settings that a kernel is specialised by: which combinations make sense, and a sample of them.
+"""The flags of kernels: the combinations that make sense, and a sample of them.
 
 Order: impossible combinations, all others, a sample of them, the formulas that go with them.
 """
@@ -27,7 +27,7 @@ _IMPOSSIBLE: Mapping[str, Mapping[str, str]] = {
         "SPARSE and (RING or INDEXED)": "sparse rows lie on the device as they are",
         "RING and INDEXED": "a ring holds rows that have been picked",
     },
-    "number": {"MAX and WEIGHTED": "a maximum takes no weights"},
+    "unique_rows": {"MAX and WEIGHTED": "a maximum takes no weights"},
     "embed": {
         "MAX and MEAN": "a bag is reduced in one way",
         "MAX and WEIGHTED": "a maximum takes no weights",
@@ -43,7 +43,7 @@ _IMPOSSIBLE: Mapping[str, Mapping[str, str]] = {
     },
     "update_rows": {
         "PREPARED != (SLOTS == 2)": "Adam alone has two states, and it alone is prepared",
-        "LINGERS and SLOTS != 1": "RMSprop alone shrinks its state at every step",
+        "DECAYS_UNSEEN and SLOTS != 1": "RMSprop alone shrinks its state at every step",
     },
 }
 _VALUES: Mapping[str, tuple[int, ...]] = {"SLOTS": (0, 1, 2)}
@@ -61,9 +61,9 @@ def flag_sets(name: str) -> list[Flags]:
 
 
 def covering_sample(sets: list[Flags], strength: int = 2) -> list[Flags]:
-    """Return some of the combinations, in which any `strength` flags have all values that they have together.
+    """Return a sample that covers all values that any `strength` flags have together in the combinations.
 
-    Greedily: the combination that shows the most of what none before it has shown, until nothing is missing.
+    Greedily: each time the combination that covers the most of what is missing.
     """
     shown = [frozenset(combinations(sorted(one.items()), min(strength, len(one)))) for one in sets]
     missing: set[Any] = set().union(*shown)
@@ -87,7 +87,7 @@ def formulas_for(
     flags : mapping of str to bool or int
         A combination that makes sense.
     turn : int
-        Which of the activations, losses or rules to take, counted round and round.
+        Chooses among the activations, losses or rules, cyclically.
     """
     if name in ("forward", "backward"):
         functions = [one for one in _activations() if name == "forward" or one.needs_z == flags["FROM_Z"]]
@@ -103,7 +103,7 @@ def formulas_for(
     if name in ("update", "update_rows"):
         rules = [one for one in _rules() if len(one.state) == flags["SLOTS"]]
         if name == "update_rows":
-            rules = [one for one in rules if (type(one).left is not None) == flags["LINGERS"]]
+            rules = [one for one in rules if (type(one).decay_unseen is not None) == flags["DECAYS_UNSEEN"]]
         rule = rules[turn % len(rules)]
         return rule.formulas_of_rows, rule.constants
     return {}, {}

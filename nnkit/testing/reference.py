@@ -9,7 +9,7 @@ import numpy as np
 
 from nnkit.backends.operations import Kernel
 from nnkit.kernels import common_parts, host, host_parts
-from nnkit.kernels.specialise import Target, specialise, split_constants
+from nnkit.kernels.specialise import FUNCTIONS, Target, specialise, split_constants
 
 __all__ = ["in_python"]
 
@@ -23,22 +23,16 @@ def dot_of(a, b, center):
 
 
 """
-_FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "sqrt")
 _TARGET = Target(
     "python",
     _IMPORTS,
     "staticmethod",
     "np.float64",
     {
-        **{name: f"np.{name}" for name in _FUNCTIONS},
-        "erf": "math.erf",
-        "total_of": "np.sum",
-        "greatest_of": "np.max",
-        "dot_of": "dot_of",
-        **{"real": "np.float64", "double": "np.float64", "int32": "np.int32"},
-        **{"u8": "np.uint8", "u32": "np.uint32", "u64": "np.uint64"},
+        **{name: f"np.{name}" for name in FUNCTIONS},
+        **{"erf": "math.erf", "total_of": "np.sum", "greatest_of": "np.max", "dot_of": "dot_of"},
+        "real": "np.float64",
     },
-    {},
     parts=frozenset({common_parts.__name__, host_parts.__name__}),
 )
 

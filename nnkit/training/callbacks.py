@@ -1,4 +1,4 @@
-"""What a training calls on its way: the base class of callbacks, and the figures each call is given."""
+"""Callbacks: their base class, and the status of a training that each call receives."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Any
 from nnkit.errors import ConfigError, shown
 from nnkit.training.periods import Period
 
-__all__ = ["Callback", "Callbacks", "Figures", "callbacks_from", "method_of"]
+__all__ = ["Callback", "Callbacks", "TrainingStatus", "callbacks_from", "method_of"]
 
 _METHODS = ("on_train_begin", "on_step_end", "on_epoch_end", "on_train_end")
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Where a training stands at the moment of a call.
+class TrainingStatus:
+    """The progress of a training at the moment of a call.
 
     Parameters
     ----------
     epoch : int
         The current epoch, counted from 1; 0 before the first.
     epochs : int
-        The epochs asked for.
+        The number of epochs to train.
     step : int
-        Steps done so far in the whole training.
+        The number of steps done.
     steps_per_epoch : int
-        Batches in an epoch.
+        The number of batches in an epoch.
     total_steps : int
-        Steps of the whole training.
+        The number of steps of the whole training.
     samples : int
-        Samples seen so far in the whole training.
+        The number of samples seen.
     seconds : float
-        Time since the training began; since it was resumed, where it was.
+        Time since the training began or was resumed.
     samples_per_second : float
-        Over the same steps.
+        The speed over the steps that `loss` is averaged over.
     learning_rate : float
         The rate of the last step.
     loss : float
-        Averaged over the epoch at its end; on a step, over those since this callback's last call in it.
+        The mean over the epoch at its end; after a step, over the steps since this callback's last call.
     penalty : float
-        The penalties' part of `loss`.
+        The part of `loss` that comes from penalties.
     metrics : mapping of str to float
-        At an epoch's end, by name: "validation_loss", "validation_accuracy", ... Empty elsewhere.
+        At the end of an epoch, by name: "validation_loss", "validation_accuracy", ... Otherwise empty.
     """
 
     epoch: int
@@ -61,53 +61,44 @@ class Figures:
 
 
 class Callback:
-    """Base of what ``fit(callbacks=[...])`` takes: override the calls you want.
+    """Base class of callbacks for ``fit(callbacks=[...])``: override the methods you need.
 
-    Any other object with at least one of the four methods is a callback too. Each call is given the trainer
-    and the `Figures` of the moment, and runs between two stretches of steps, so the parameters it sees are
-    those of ``figures.step``.
+    Any other object with at least one of the four methods is a callback, too. Each method receives the
+    trainer and its `TrainingStatus` between two steps: the network's parameters are those after
+    ``status.step`` steps.
 
     Attributes
     ----------
     every : str, Period or None
-        How often `on_step_end` is called, such as ``"50 steps"`` or ``"5 minutes"``; None takes the trainer's
-        reporting interval.
+        How often `on_step_end` is called, such as ``"50 steps"`` or ``"5 minutes"``; None means about 20
+        times a second.
     within : int or None
-        At most so many steps are to run before the next call of `on_step_end`, whatever the interval; may be
-        set on the way.
+        The maximum number of steps before the next call of `on_step_end`, regardless of `every`; may change
+        during the training.
     """
 
     every: str | Period | None = None
     within: int | None = None
 
-    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+    def on_train_begin(self, trainer: Any, status: TrainingStatus) -> None:
         """Run once before the first step."""
 
-    def on_step_end(self, trainer: Any, figures: Figures) -> None:
+    def on_step_end(self, trainer: Any, status: TrainingStatus) -> None:
         """Run after each period of `every`."""
 
-    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
+    def on_epoch_end(self, trainer: Any, status: TrainingStatus) -> None:
         """Run after each epoch and its validation."""
 
-    def on_train_end(self, trainer: Any, figures: Figures) -> None:
-        """Run once at the end, however the training ended, if `on_train_begin` returned.
-
-        ``trainer.outcome`` tells how it ended.
-        """
+    def on_train_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Run once at the end, even after an error, if `on_train_begin` returned; see ``trainer.outcome``."""
 
 
 Callbacks = Any
-"""What ``callbacks=`` takes: None, a callback, or an iterable of callbacks."""
+"""The type of ``callbacks=``: None, a callback, or an iterable of callbacks."""
 
 
 def callbacks_from(given: Callbacks) -> tuple[Any, ...]:
-    """Return the callbacks that ``callbacks=`` was given: none for None, one by itself, or several.
-
-    Raises
-    ------
-    ConfigError
-        If one is a class, or has none of a callback's methods.
-    """
+    """Return the argument ``callbacks=`` as a tuple; raise `ConfigError` for a class or a non-callback."""
     if given is None:
         return ()
     single = isinstance(given, type) or _has_method(given) or not isinstance(given, Iterable)
@@ -118,14 +109,14 @@ def callbacks_from(given: Callbacks) -> tuple[Any, ...]:
             raise ConfigError(f"callbacks: {name} is a class; give an instance of it, such as {name}()")
         if not _has_method(callback):
             raise ConfigError(
-                f"callbacks: {shown(callback)} is no callback; give an object with at least one of "
+                f"callbacks: {shown(callback)} is not a callback; give an object with at least one of "
                 f"{', '.join(_METHODS)}"
             )
     return callbacks
 
 
-def method_of(callback: Any, name: str) -> Callable[[Any, Figures], None] | None:
-    """Return a callback's method; None where it has none, or only the one of `Callback` that does nothing."""
+def method_of(callback: Any, name: str) -> Callable[[Any, TrainingStatus], None] | None:
+    """Return a callback's method, or None if it has none or only the empty one of `Callback`."""
     method = getattr(callback, name, None)
     inherited = getattr(method, "__func__", None) is getattr(Callback, name)
     return method if callable(method) and not inherited else None

@@ -1,6 +1,6 @@
-"""Checkpoints: everything a training needs to go on at the very step, in files that are whole or not there.
+"""Checkpoints: everything needed to resume a training at its last step, in files written whole or not at all.
 
-Order: what a checkpoint holds, the settings, the folder's files, the writer beside the training.
+Order: the checkpoint, the settings, the files of a folder, the writer in the background.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ VERSION = 1
 
 _NAME = re.compile(r"step-([0-9]{9,18})\.safetensors")
 _BEST = "best.safetensors"
-_MOST = 1e18  # steps, seconds and epochs of a training: what no training reaches, and an int64 can count
-# Unless told otherwise: at each epoch's end, but not in each of many short ones, and within long ones.
+_MOST = 1e18  # limit of steps, seconds and epochs in a file: fits an int64, and no training reaches it
+# Defaults: at the end of an epoch, if the last checkpoint is older than this; and within long epochs.
 _SHORTEST_SECONDS = 1.0
 _DEFAULT_SECONDS = 300.0
-# After a write that failed, before the next is tried.
+# The wait after a failed write.
 _RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training between two steps.
+    """The state of a training between two steps.
 
     Parameters
     ----------
@@ -59,21 +59,21 @@ class Checkpoint:
     seconds : float
         Time trained.
     finished : bool
-        Whether there is nothing left to train.
+        Whether the training is complete.
     best_so_far : bool
-        Whether an epoch has just ended that was the best so far.
+        Whether it was taken at the end of the best epoch so far.
     epochs : int
-        The epochs asked for.
+        The number of epochs to train.
     state, history : dict
         `TrainingState` and `History` as JSON.
     settings : dict
-        What the training was told, as JSON; it must be told the same to go on.
+        The settings that a resume must match, as JSON.
     numerics : dict of str to str
-        What the bits of its results depend on, see `Backend.numerics`.
+        What the bits of the results depend on, see `Backend.numerics`.
     data : dict
-        The fingerprint of its data.
+        The fingerprint of the data.
     arrays : dict of str to ndarray
-        What it keeps on the device: parameters, optimizer state, counters, sums, the best parameters.
+        The arrays of the device: parameters, optimizer state, counters, sums, the best parameters.
     """
 
     step: int
@@ -89,9 +89,9 @@ class Checkpoint:
     arrays: Mapping[str, NDArray] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it, whole or not at all, with a SHA-256 over every byte; raises `FileError`."""
-        told = {name: getattr(self, name) for name in _KINDS}
-        write_tensors(path, KIND, VERSION, self.arrays, told)
+        """Write the file, whole or not at all, with a SHA-256 over every byte; raise `FileError`."""
+        metadata = {name: getattr(self, name) for name in _KINDS}
+        write_tensors(path, KIND, VERSION, self.arrays, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -102,22 +102,18 @@ class Checkpoint:
         FileError
             If the file cannot be read.
         ModelFileError
-            If it is truncated, altered, or no checkpoint of this version or an earlier one.
+            If it is truncated, altered, not a checkpoint, or of a later version.
         """
-        arrays, told = read_tensors(path, KIND, VERSION)
+        arrays, metadata = read_tensors(path, KIND, VERSION)
         for name, kinds in _KINDS.items():
-            if not isinstance(told.get(name), kinds):
-                raise ModelFileError(
-                    f"{path}: no checkpoint of a training: {name!r} is missing or no value of it"
-                )
+            if not isinstance(metadata.get(name), kinds):
+                raise ModelFileError(f"{path}: not a checkpoint: {name!r} is missing or of the wrong type")
         for name in ("step", "seconds", "epochs"):
-            if not 0 <= told[name] < _MOST:
-                raise ModelFileError(f"{path}: no checkpoint of a training: {name!r} is out of its range")
-        if not all(isinstance(value, str) and len(value) < 200 for value in told["numerics"].values()):
-            raise ModelFileError(
-                f"{path}: no checkpoint of a training: 'numerics' holds more than short texts"
-            )
-        return cls(**{name: told[name] for name in _KINDS}, arrays=arrays)
+            if not 0 <= metadata[name] < _MOST:
+                raise ModelFileError(f"{path}: not a checkpoint: {name!r} is out of range")
+        if not all(isinstance(value, str) and len(value) < 200 for value in metadata["numerics"].values()):
+            raise ModelFileError(f"{path}: not a checkpoint: 'numerics' must hold short texts")
+        return cls(**{name: metadata[name] for name in _KINDS}, arrays=arrays)
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -136,20 +132,20 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where a training keeps checkpoints, how often, and how many.
+    """Where a training writes checkpoints, how often, and how many it keeps.
 
     Parameters
     ----------
     folder : path-like
-        Made if it is missing. The files are ``step-000001200.safetensors``, ..., and ``best.safetensors``,
-        the newest written at the end of an epoch that was the best so far.
+        Created if missing. Holds ``step-000001200.safetensors``, ..., and ``best.safetensors``, the last
+        checkpoint at the end of an epoch that was the best so far.
     every : str or Period, optional
-        Such as ``"500 steps"``, ``"2 epochs"`` or ``"10 minutes"``. If not given: each epoch, unless the last
-        checkpoint is less than a second old, and every 5 minutes. One is always kept where training ends.
+        Such as ``"500 steps"``, ``"2 epochs"`` or ``"10 minutes"``. By default after each epoch, if the last
+        checkpoint is at least a second old, and every 5 minutes. The end of a training always writes one.
     keep : int
-        How many of the newest stay.
+        The number of newest checkpoints to keep.
     overwrite : bool
-        Whether a new training may replace the checkpoints of another one that are in the folder.
+        Whether a new training may replace the checkpoints of another one in the folder.
     """
 
     folder: str | os.PathLike[str]
@@ -164,46 +160,46 @@ class Checkpoints:
 
 
 def check_unused(checkpoints: Checkpoints) -> None:
-    """Raise `ConfigError` where a new training would replace checkpoints and must not."""
+    """Raise `ConfigError` if a new training would replace checkpoints without permission."""
     folder = Path(checkpoints.folder)
     try:
         left = _files(folder)
     except FileError:
-        return  # what cannot be looked into cannot be written to, which is told there
+        return  # the write will fail, too, and report it
     if left and not checkpoints.overwrite:
         raise ConfigError(
-            f"{folder} holds checkpoints of another training ({left[-1].name}): go on with it by "
-            f"Trainer.resume, give another folder, or replace them by Checkpoints(folder, overwrite=True)"
+            f"{folder} holds checkpoints of another training ({left[-1].name}): resume it with "
+            f"Trainer.resume, choose another folder, or replace them with Checkpoints(folder, overwrite=True)"
         )
 
 
 def remove_checkpoints(folder: str | os.PathLike[str]) -> None:
-    """Remove what another training kept in a folder, as far as that can be done."""
+    """Remove the checkpoints of another training in a folder, as far as possible."""
     with suppress(OSError, FileError):
         for path in [*_files(Path(folder)), Path(folder) / _BEST]:
             path.unlink(missing_ok=True)
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None where there are none at all.
+    """Return the newest undamaged checkpoint, or None for a folder without checkpoints.
 
-    One that is truncated or altered is named in a warning, and the one before it is taken.
+    A warning names each damaged one.
 
     Raises
     ------
     ModelFileError
-        If there are some, and none is whole.
+        If all are damaged.
     """
     last: NnkitError | None = None
     for path in reversed(_files(Path(folder))):
         if last is not None:
-            logger.warning(f"{last}; taking the checkpoint before it, {path.name}")
+            logger.warning(f"{last}; using the previous checkpoint, {path.name}")
         try:
             return Checkpoint.load(path)
         except (ModelFileError, FileError) as error:
             last = error
     if last is not None:
-        raise ModelFileError(f"{last}; no other checkpoint is left: remove the folder to begin anew")
+        raise ModelFileError(f"{last}; no other checkpoint is left: remove the folder to start again")
     return None
 
 
@@ -225,21 +221,21 @@ def _step_of(name: str) -> int:
 
 
 class CheckpointWriter:
-    """Decides when a checkpoint is due, and writes it in a thread while the training goes on.
+    """Decides when a checkpoint is due, and writes it in a thread while training continues.
 
     Parameters
     ----------
     checkpoints : Checkpoints
         Where and how often.
     steps_per_epoch : int
-        What a period of epochs is in steps.
+        Converts a period in epochs to steps.
     fingerprint : function
         Returns the data's fingerprint; called once, in the thread.
 
     Attributes
     ----------
     written : int or None
-        The step of the last checkpoint that is on the disk.
+        The step of the last checkpoint written.
     """
 
     def __init__(
@@ -267,13 +263,13 @@ class CheckpointWriter:
         self._last = seconds
 
     def left(self, step: int) -> int | None:
-        """Return the steps until one is due, or None where that is not a matter of steps."""
+        """Return the number of steps until one is due, or None if the period is not in steps."""
         return None if self._steps is None else self._steps - step % self._steps
 
     def consider(
         self, step: int, seconds: float, epoch_ended: bool, snapshot: Callable[[], Checkpoint]
     ) -> None:
-        """Write a checkpoint if one is due and the last is on the disk; else it is written later."""
+        """Write a checkpoint if one is due and no write is in progress; otherwise remember that it is due."""
         due = self._steps is not None and step % self._steps == 0
         due |= self._seconds is not None and seconds - self._last >= self._seconds
         due |= self._each_epoch and epoch_ended and seconds - self._last >= _SHORTEST_SECONDS
@@ -283,15 +279,15 @@ class CheckpointWriter:
             self._begin(snapshot, seconds)
 
     def finish(self, snapshot: Callable[[], Checkpoint], seconds: float) -> None:
-        """Write the last checkpoint and wait until it is on the disk."""
+        """Write the last checkpoint and wait for it."""
         self.wait()
         self._ending = True
         self._begin(snapshot, seconds)
         self.wait()
 
     def wait(self) -> None:
-        """Wait for the write under way."""
-        # A thread that an interrupt kept from being started cannot be waited for.
+        """Wait for the current write."""
+        # After an interrupt between its creation and its start, the thread cannot be joined.
         if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
 
@@ -303,9 +299,9 @@ class CheckpointWriter:
         try:
             checkpoint = snapshot()
         except MemoryError:
-            self._fail("there is not enough memory for a copy of the training", seconds)
+            self._fail("not enough memory for a copy of the parameters", seconds)
             return
-        # A daemon, for an interrupt must not wait for it: the file has its name only when it is whole.
+        # A daemon, so that an interrupt need not wait: the file gets its name only when it is complete.
         self._thread = threading.Thread(target=self._write, args=(checkpoint, seconds), daemon=True)
         self._thread.start()
 
@@ -314,7 +310,7 @@ class CheckpointWriter:
             if self._data is None:
                 self._data = self._fingerprint()
             if self._made and not self._folder.is_dir():
-                logger.warning(f"{self._folder} was removed while training; it is made anew")
+                logger.warning(f"{self._folder} was removed during the training; creating it again")
             path = self._folder / f"step-{checkpoint.step:09d}.safetensors"
             replace(checkpoint, data=self._data).save(path)
             self.written, self._made = checkpoint.step, True
@@ -322,16 +318,16 @@ class CheckpointWriter:
                 self._link(path)
             self._prune(checkpoint.step)
         except (OSError, MemoryError) as error:
-            self._fail(str(error) or "there is not enough memory", seconds)
+            self._fail(str(error) or "not enough memory", seconds)
 
     def _fail(self, why: str, seconds: float) -> None:
-        kept = "none is kept so far" if self.written is None else f"the one of step {self.written:,} stays"
-        further = "" if self._ending else ", and the next is tried soon"
-        logger.warning(f"a checkpoint could not be written ({why}); {kept}{further}")
+        last = "there is none yet" if self.written is None else f"the last one is of step {self.written:,}"
+        further = "" if self._ending else "; trying again soon"
+        logger.warning(f"a checkpoint could not be written ({why}); {last}{further}")
         self._failed, self._not_before = True, seconds + _RETRY_SECONDS
 
     def _link(self, path: Path) -> None:
-        """Keep this file as the best one too, without a second copy of its bytes where that can be."""
+        """Make this file the best checkpoint, too, by a hard link where the file system has them."""
         temporary = self._folder / f".{_BEST}.new"
         temporary.unlink(missing_ok=True)
         try:
@@ -341,7 +337,7 @@ class CheckpointWriter:
         os.replace(temporary, self._folder / _BEST)
 
     def _prune(self, step: int) -> None:
-        """Remove all but the newest, and what an earlier end of this training left beyond this step."""
+        """Remove all but the newest, and those beyond this step, which an earlier end of training left."""
         files = _files(self._folder)
         before = [path for path in files if _step_of(path.name) <= step]
         for path in set(files) - set(before[-self._keep :]):

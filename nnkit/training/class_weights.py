@@ -1,4 +1,4 @@
-"""Class weights: each class's weight as the weight of its samples."""
+"""Class weights as weights of the samples."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def class_weights(
     Parameters
     ----------
     class_weight : "balanced" or mapping of int to float
-        ``balanced`` gives class k the weight ``samples / (classes * samples of k)``, as in scikit-learn; in a
-        mapping, classes that are not named weigh 1.
+        ``balanced`` gives class k the weight ``samples / (classes * samples of k)``, as in scikit-learn;
+        classes missing in a mapping weigh 1.
     targets : ndarray
         Class indices of shape (samples,), or (samples, 1) of 0 and 1.
     outputs : int
@@ -45,7 +45,7 @@ def class_weights(
     codes = targets.reshape(-1).astype(np.int64)
     classes = max(outputs, 2)
     if codes.min() < 0 or codes.max() >= classes:
-        raise DataError(f"class_weight needs classes from 0 to {classes - 1}; these are other numbers")
+        raise DataError(f"class_weight needs classes from 0 to {classes - 1} as targets")
     settings_of(TrainingSettings)["class_weight"].check("class_weight", class_weight)
     if isinstance(class_weight, str):
         counts = np.bincount(codes, minlength=classes)

@@ -1,4 +1,4 @@
-"""What a training measures on its validation rows after each epoch."""
+"""The loss and metrics on the validation rows after each epoch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.engine.inference import Inference
-from nnkit.nn.links import predicted
+from nnkit.nn.links import inverse_link
 from nnkit.nn.losses import Loss, Task
 from nnkit.nn.metrics import evaluate_metrics, get_metric
 
@@ -18,24 +18,24 @@ Decode = Callable[[NDArray], NDArray]
 
 
 class Evaluation:
-    """The validation rows, and what is measured on them.
+    """Computes the loss and metrics on the validation rows.
 
     Parameters
     ----------
     inference : Inference
         Over the validation rows.
     loss : Loss
-        Whose link makes predictions of outputs.
+        Its inverse link turns outputs into predictions.
     task : {"binary", "multiclass", "multilabel", "regression"}
-        What is learnt.
+        The task of the loss.
     metrics : sequence of str
-        Names of metrics that fit the task.
+        Names of metrics for the task.
     targets : ndarray
-        As the loss kernels read them.
+        In the form of the loss kernels.
     weights : ndarray of shape (samples,) or None
         Sample weights.
     decode : function, optional
-        Turns a regression's values and targets into their own units.
+        Converts a regression's values and targets to their original units.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Evaluation:
         return self._inference.run()
 
     def measure(self, outputs: NDArray, last: bool) -> dict[str, float]:
-        """Return the metrics of the outputs; those that are not cheap only after the last epoch."""
-        values = predicted(outputs, self._loss.link)
+        """Return the metrics of the outputs; the expensive ones only after the last epoch."""
+        values = inverse_link(outputs, self._loss.link)
         if self._decode is not None:
             values = self._decode(values)
         names = [*self._cheap, *(self._final if last else [])]

@@ -1,4 +1,4 @@
-"""The fingerprint of the data a training sees: what must be the same when it is resumed."""
+"""The fingerprint of the training data, which must be the same when a training is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnkit.feed.features import Features
 
 __all__ = ["differences", "fingerprint"]
 
-_LONGEST = 60  # of a shape and a dtype in a message: they come from a file
+_LONGEST = 60  # characters of a shape and a dtype in a message: they come from a file
 Fingerprint = dict[str, dict[str, Any]]
 
 
@@ -23,13 +23,13 @@ def fingerprint(features: Features, targets: NDArray, weights: NDArray | None, r
     Parameters
     ----------
     features : Features
-        As the device receives them.
+        The encoded features.
     targets : ndarray
-        Encoded.
+        The encoded targets.
     weights : ndarray of shape (samples,) or None
-        Sample weights, class weights included.
+        Sample weights, including class weights.
     rows : str
-        Which rows these are, such as ``training``; the names begin with it.
+        The prefix of the arrays' names, such as ``training``.
     """
     arrays: dict[str, NDArray | None] = {"categories": features.codes, "targets": targets}
     if features.sparse is not None:
@@ -50,7 +50,7 @@ def _of(array: NDArray) -> dict[str, Any]:
 
 
 def _entry(shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[NDArray]) -> dict[str, Any]:
-    """Return an array's entry; it comes in blocks, one after the other."""
+    """Return the entry of an array, given in consecutive blocks."""
     digest = hashlib.sha256()
     for block in blocks:
         digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
@@ -58,17 +58,18 @@ def _entry(shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[NDArray]) -
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words what has changed between two fingerprints; empty if nothing has."""
+    """Return the differences between two fingerprints, in words."""
     found = []
     for name in dict.fromkeys([*then, *now]):
         before, after = then.get(name), now.get(name)
         if before == after:
             continue
         if before is None or after is None:
-            found.append(f"{name[:_LONGEST]} {'were not there' if before is None else 'are missing'}")
+            found.append(f"{name[:_LONGEST]} {'are new' if before is None else 'are missing'}")
             continue
-        told = [f"{_words(before)} then, {_words(after)} now"] if _words(before) != _words(after) else []
-        found.append(f"{name[:_LONGEST]}: {told[0] if told else 'other values'}")
+        then_text, now_text = _words(before), _words(after)
+        changed = f"{then_text} then, {now_text} now" if then_text != now_text else "other values"
+        found.append(f"{name[:_LONGEST]}: {changed}")
     return found
 
 

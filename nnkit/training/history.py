@@ -1,4 +1,4 @@
-"""The record of a training: one row of figures an epoch, read by column, kept as JSON."""
+"""The history of a training: one row of numbers for each epoch, accessible by column, stored as JSON."""
 
 from __future__ import annotations
 
@@ -23,25 +23,23 @@ _WHOLE_NUMBERS = range(-(2**63), 2**63)  # those of a column
 
 
 class History:
-    """What happened in a training, a row an epoch.
+    """The losses, metrics and speed of a training, one row for each epoch.
 
-    ``history["loss"]`` is a column, ``history.rows[-1]`` the last row, ``for row in history`` goes over the
-    rows.
+    ``history["loss"]`` is a column, ``history.rows[-1]`` the last row; iterating yields the rows.
 
     Parameters
     ----------
     monitor : str, optional
-        The column that says which epoch was best; by default validation_loss where there is one, else loss.
+        The column that decides which epoch is best; by default validation_loss if there is one, else loss.
     greater_is_better : bool
-        Whether a greater value of it is better.
+        Whether higher is better in that column.
 
     Attributes
     ----------
     rows : list of dict
-        Each has "epoch" (counted from 1), "step", "loss", "learning_rate", "seconds", "samples_per_second"
-        and, where there was a validation, "validation_loss" and each metric as "validation_<name>"; in fp16
-        "loss_scale" at the epoch's end and "skipped_steps", how many of the steps so far overflowed and were
-        left out.
+        Each has "epoch" (counted from 1), "step", "loss", "learning_rate", "seconds", "samples_per_second";
+        with validation, "validation_loss" and each metric as "validation_<name>"; in fp16, "loss_scale" at
+        the end of the epoch and "skipped_steps", the number of steps so far whose gradient overflowed.
     """
 
     def __init__(self, monitor: str | None = None, greater_is_better: bool = False) -> None:
@@ -50,22 +48,22 @@ class History:
         self.rows: list[dict[str, float]] = []
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add an epoch's figures: numbers by name, "epoch" among them.
+        """Add a row: numbers by name, including "epoch".
 
         Raises
         ------
         DataError
-            If the epoch does not come after the last one, or a figure is no number.
+            If the epoch does not come after the last one, or a value is not a number.
         """
         self.rows.append(_row(row, self.rows[-1]["epoch"] if self.rows else 0))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns, in the order they came."""
+        """The names of the columns, in the order of their first occurrence."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row))
 
     def __getitem__(self, column: str) -> NDArray:
-        """Return a column, shape (epochs,): int64 for epoch and step, else float64, NaN where a row lacks it.
+        """Return a column of shape (epochs,), int64 for counts, else float64 with NaN for missing values.
 
         Raises
         ------
@@ -94,7 +92,7 @@ class History:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch (counted from 1) with the best value, the first of equals; None where there is none."""
+        """The epoch (counted from 1) with the best value, the first of equals; None without any value."""
         name = self._monitored()
         if name not in self:
             return None
@@ -104,7 +102,7 @@ class History:
         return int(self["epoch"][np.nanargmin(values)])
 
     def to_json(self) -> dict[str, Any]:
-        """Return the history as a JSON object; numbers that JSON lacks (NaN, infinities) become null."""
+        """Return the history as a JSON object; NaN and infinity become null."""
         return {
             "monitor": self.monitor,
             "greater_is_better": self.greater_is_better,
@@ -113,23 +111,17 @@ class History:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> History:
-        """Return the history that `to_json` wrote; null is read as NaN.
-
-        Raises
-        ------
-        DataError
-            If it is not such an object.
-        """
+        """Invert `to_json`; null becomes NaN. Raise `DataError` for anything else."""
         rows = value.get("rows") if isinstance(value, Mapping) else None
         if not isinstance(rows, list) or not isinstance(value.get("monitor"), (str, type(None))):
-            raise DataError('not a training history: "rows" and "monitor" are missing or of the wrong type')
+            raise DataError('not a history: "rows" or "monitor" is missing or of the wrong type')
         history = cls(value.get("monitor"), bool(value.get("greater_is_better", False)))
         for row in rows:
             history.append(_from_json_row(row))
         return history
 
     def append_jsonl(self, path: str | os.PathLike[str]) -> None:
-        """Add the last row to a file of one JSON object a line, and flush it to the disk.
+        """Append the last row to a file with one JSON object per line, and flush it to the disk.
 
         Raises
         ------
@@ -158,14 +150,14 @@ class History:
     def from_jsonl(
         cls, path: str | os.PathLike[str], monitor: str | None = None, greater_is_better: bool = False
     ) -> History:
-        """Read what `append_jsonl` wrote; a last line that was cut off while it was written is left out.
+        """Read a file of `append_jsonl`, without an incomplete last line.
 
         Raises
         ------
         FileError
             If the file cannot be read.
         DataError
-            If another line is not a row; it names the file and the line.
+            If a line is not a row; the message names the file and the line.
         """
         try:
             lines = Path(path).read_bytes().splitlines(keepends=True)
@@ -178,9 +170,7 @@ class History:
             except (ValueError, RecursionError) as error:
                 if number == len(lines) and not line.endswith(b"\n"):
                     break
-                raise DataError(
-                    f"{path}, line {number}: not a row of a training's figures: {error}"
-                ) from None
+                raise DataError(f"{path}, line {number}: not a row of a history: {error}") from None
         return history
 
     def _monitored(self) -> str:
@@ -209,23 +199,20 @@ class History:
 
 
 def _row(row: Mapping[str, float], last_epoch: float) -> dict[str, float]:
-    """Return a row of plain Python numbers, or say what is wrong with it."""
+    """Return a row of plain Python numbers, or raise `DataError`."""
     epoch = row.get("epoch")
     if not isinstance(epoch, (int, np.integer)) or epoch <= last_epoch:
         raise DataError(
-            f"a row's epoch must be a whole number greater than the last one's {last_epoch}, "
-            f"not {shown(epoch)}"
+            f"the epoch of a row must be a whole number greater than {last_epoch}, not {shown(epoch)}"
         )
     plain: dict[str, float] = {}
     for name, value in row.items():
         try:
             plain[name] = int(value) if isinstance(value, (int, np.integer)) else float(value)
         except (TypeError, ValueError):
-            raise DataError(
-                f"the figure {shown(name)} of epoch {epoch} is no number: {shown(value)}"
-            ) from None
+            raise DataError(f"{shown(name)} of epoch {epoch} is not a number: {shown(value)}") from None
         if isinstance(plain[name], int) and plain[name] not in _WHOLE_NUMBERS:
-            raise DataError(f"a row's figure {shown(name)} is a whole number of more than 64 bits")
+            raise DataError(f"{shown(name)} of epoch {epoch} does not fit in 64 bits")
     return plain
 
 
@@ -235,10 +222,10 @@ def _json_row(row: Mapping[str, float]) -> dict[str, float | None]:
 
 def _from_json_row(row: Any) -> dict[str, float]:
     if not isinstance(row, dict):
-        raise DataError("a row is a JSON object")
+        raise DataError("a row must be a JSON object")
     for name, value in row.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-            raise DataError(f"{shown(name)} is no number")
+            raise DataError(f"{shown(name)} is not a number")
     return {name: math.nan if value is None else value for name, value in row.items()}
 
 

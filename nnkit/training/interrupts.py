@@ -1,7 +1,4 @@
-"""Signals that end a training between two steps.
-
-A step that is under way is never cut, so that what is kept of the training is whole.
-"""
+"""Signals that end a training between two steps, so that its state stays consistent."""
 
 from __future__ import annotations
 
@@ -16,19 +13,19 @@ __all__ = ["pythons_own_interrupt", "stopped_by_signals"]
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None], *numbers: int) -> Iterator[list[int]]:
-    """Call `stop` at the first of these signals; raise KeyboardInterrupt at once at every further one.
+    """Call `stop` at the first of these signals; raise KeyboardInterrupt at each later one.
 
     Parameters
     ----------
     stop : function
-        Asks the training to end between two steps.
+        Requests the end of the training.
     *numbers : int
-        The signals to handle, such as ``signal.SIGINT``; their handlers are put back at the end.
+        The signals to handle, such as ``signal.SIGINT``; their handlers are restored at the end.
 
     Yields
     ------
     list of int
-        The signal that came, if one did.
+        The signal received, if any.
     """
     received: list[int] = []
 
@@ -47,7 +44,7 @@ def stopped_by_signals(stop: Callable[[], None], *numbers: int) -> Iterator[list
 
 
 def pythons_own_interrupt() -> tuple[int, ...]:
-    """Return SIGINT where Ctrl-C would raise KeyboardInterrupt in this thread, else nothing."""
+    """Return SIGINT if Ctrl-C raises KeyboardInterrupt in this thread, else nothing."""
     main = threading.current_thread() is threading.main_thread()
     default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return (signal.SIGINT,) if main and default else ()

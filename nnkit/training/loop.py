@@ -1,4 +1,4 @@
-"""The loop of a training: epochs over a compiled step, and what happens between its stretches."""
+"""The training loop: epochs of a compiled step; callbacks, checkpoints and validation between steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends.operations import Array, Copy
 from nnkit.backends.protocol import Backend, Program
-from nnkit.engine.objective import Penalty, StepFigures
+from nnkit.engine.objective import Penalty, StepSums
 from nnkit.engine.precision import HalfPrecision, is_scaling
 from nnkit.engine.step import Step
 from nnkit.errors import AtEnd, DivergenceError, FirstError, ModelFileError
@@ -23,7 +23,7 @@ from nnkit.kernels.formulas import LEAST_LOSS_SCALE
 from nnkit.kernels.layout import STEP
 from nnkit.nn.network import Network
 from nnkit.nn.schedules import ReduceOnPlateau
-from nnkit.training.callbacks import Figures
+from nnkit.training.callbacks import TrainingStatus
 from nnkit.training.calls import Calls, Moment
 from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
 from nnkit.training.evaluation import Evaluation
@@ -38,7 +38,7 @@ Outcome = Literal["finished", "stopped", "interrupted", "failed"]
 
 
 class Training(Protocol):
-    """What a loop reads and changes of the trainer that it runs for, which callbacks are given."""
+    """The attributes of a trainer that the loop reads and changes."""
 
     network: Network
     backend: Backend
@@ -52,7 +52,7 @@ class Training(Protocol):
     stopping: bool
 
     def stop(self) -> None:
-        """Ask for an end after the steps under way."""
+        """End the training after the current steps."""
 
 
 class Loop:
@@ -61,24 +61,24 @@ class Loop:
     Parameters
     ----------
     trainer : Training
-        Whose network, state and history it changes.
+        The trainer whose network, state and history are changed.
     settings : TrainingSettings
-        What the training was told, the batch size no larger than the number of rows.
+        The settings; the batch size is at most the number of rows.
     rows : Rows
         The training rows.
     evaluation : Evaluation or None
         The validation rows.
     callbacks : sequence of callbacks
-        Called on the way.
+        In the order of their calls.
     carried : OptimizerState or None
-        What to continue from; its arrays are changed in place.
+        The state of the optimizer to continue from; its arrays are changed in place.
     block_rows : int or None
-        As `nnkit.feed.order.epoch_order` takes it.
+        As in `nnkit.feed.order.epoch_order`.
 
     Attributes
     ----------
     writer : CheckpointWriter or None
-        Keeps checkpoints, where they are wanted.
+        Writes checkpoints, if set.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Loop:
         self._carried = carried or OptimizerState(0, 0, self.step.state)
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
         self.best_values: Array = network.arena.like_values()
-        # An epoch's training loss is that of the weights it began with, not of those it leaves.
+        # Without validation, an epoch's loss belongs to the weights at its beginning rather than at its end.
         self.first_values = network.arena.values if evaluation else network.arena.like_values()
         self._keep_first = self._copy(network.arena.values, self.first_values)
         self._keep_best = self._copy(self.first_values, self.best_values)
@@ -122,9 +122,9 @@ class Loop:
         self._began = 0.0
         self._rates: NDArray[np.float64] = np.zeros(0)
         self._resumed: Checkpoint | None = None
-        self._last = StepFigures()
-        self._prepared = False  # until then the trainer's state is that of an earlier training
-        self._whole = True  # whether everything that a checkpoint holds is of one and the same step
+        self._last = StepSums()
+        self._prepared = False  # until then the trainer's state belongs to an earlier training
+        self._consistent = True  # whether all parts of a checkpoint would be of the same step
         self.writer: CheckpointWriter | None = None
 
     def _copy(self, source: Array, target: Array) -> Program:
@@ -132,10 +132,10 @@ class Loop:
         return backend.compile([] if source is target else [Copy(source, target)])
 
     def run(self, resumed: Checkpoint | None = None) -> None:
-        """Train to the last epoch, or until somebody stops it: from the first one, or from a checkpoint.
+        """Train from the first epoch, or from a checkpoint, until the last epoch or a stop.
 
-        Ctrl-C stops it between two steps, and KeyboardInterrupt is raised at the very end. The callbacks that
-        were begun are ended whatever happens; of several errors the first is raised.
+        Ctrl-C stops the training between two steps, and KeyboardInterrupt is raised at the very end.
+        `on_train_end` is called even after an error; of several errors the first is raised.
         """
         trainer, errors = self.trainer, FirstError()
         trainer.stopping = False
@@ -154,18 +154,18 @@ class Loop:
             with errors.kept("keeping the optimizer's state"):
                 if self._prepared:
                     trainer.optimizer_state = self._optimizer_state()
-            for name, end in self.calls.train_ends(self._figures(self._last)):
+            for name, end in self.calls.train_ends(self._status(self._last)):
                 trainer.outcome = self._outcome(errors.error)
                 with errors.kept(name):
                     end()
-        if signals and errors.error is None:  # it came while the training was ending
+        if signals and errors.error is None:  # Ctrl-C during the end of the training
             errors.keep(KeyboardInterrupt(), "the training")
         trainer.outcome = self._outcome(errors.error)
         trainer.step = None
         errors.raise_first()
 
     def _prepare(self, resumed: Checkpoint | None) -> None:
-        """Begin the state of a new training, or take up that of a checkpoint."""
+        """Initialize the state of a new training, or restore that of a checkpoint."""
         trainer = self.trainer
         trainer.step = self.step
         self._resumed = resumed
@@ -185,23 +185,23 @@ class Loop:
         self._keep_best.run()
 
     def _train(self) -> None:
-        self.calls.train_begin(self._figures(self._last))
+        self.calls.train_begin(self._status(self._last))
         if self.writer is not None:
             self.writer.begin(self._seconds())
         while not self._finished() and not self.trainer.stopping:
             self._epoch()
 
     def _conclude(self, errors: FirstError) -> None:
-        """Write the last checkpoint and return to the best weights, unless an error ended the training."""
+        """Write the last checkpoint and restore the best weights, unless an error ended the training."""
         trainer, failed = self.trainer, isinstance(errors.error, Exception)
         with errors.kept("writing the last checkpoint"):
-            if self.writer is not None and self._whole and not failed:
+            if self.writer is not None and self._consistent and not failed:
                 self.writer.finish(self._snapshot, self._seconds())
             elif self.writer is not None:
-                self.writer.wait()  # what is being written was good, and may be all that is left
+                self.writer.wait()  # the current write is of an intact state, and may be the only one
         if failed or not self._prepared:
             return
-        with errors.kept("returning to the best weights"):
+        with errors.kept("restoring the best weights"):
             if self.settings.restore_best and self.evaluation and trainer.state.best_epoch:
                 self._return_to_best.run()
                 trainer.state.restored = True
@@ -214,10 +214,10 @@ class Loop:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Change what a checkpoint holds; interrupted half-way, it is not whole and is not written."""
-        self._whole = False
+        """Change the state of a checkpoint; after an error on the way, no checkpoint is written."""
+        self._consistent = False
         yield
-        self._whole = True
+        self._consistent = True
 
     def _optimizer_state(self) -> OptimizerState:
         state = self.trainer.state
@@ -229,7 +229,7 @@ class Loop:
         return self.trainer.state.epoch >= self.settings.epochs or self.trainer.state.stopped_early
 
     def _arrays(self) -> dict[str, Array]:
-        """Return all that the training keeps on the device, by name."""
+        """Return all arrays of the training on the device, by name."""
         first = {} if self.evaluation else {"first_values": self.first_values}
         return {**self.step.arrays(), "best_values": self.best_values, **first}
 
@@ -239,23 +239,28 @@ class Loop:
         return {"network": network, **self.settings.to_json(), "block_rows": self.block_rows}
 
     def check(self, checkpoint: Checkpoint) -> None:
-        """Raise `ModelFileError` unless the checkpoint holds what this training keeps."""
+        """Raise `ModelFileError` unless the checkpoint has the arrays and the state of this training."""
         state = TrainingState.from_json(checkpoint.state)
         if state.batch > self.step.steps_per_epoch:
-            raise ModelFileError(f"an epoch has no batch {state.batch}; take another checkpoint")
+            raise ModelFileError(
+                f"the checkpoint's batch {state.batch} does not exist: an epoch has "
+                f"{self.step.steps_per_epoch}; use another checkpoint"
+            )
         History.from_json(checkpoint.history)
         for name, array in self._arrays().items():
             kept = checkpoint.arrays.get(name)
             if kept is None or kept.shape != array.shape or kept.dtype != array.dtype:
                 raise ModelFileError(
-                    f"the checkpoint's array {name!r} is missing or of another shape; take another checkpoint"
+                    f"the checkpoint's array {name!r} is missing or of another shape; use another checkpoint"
                 )
         scaling = checkpoint.arrays.get("state.loss_scaling")
         if self.step.scaling is not None and scaling is not None and not is_scaling(scaling):
-            raise ModelFileError(f"no state of a loss scale: {scaling.tolist()}; take another checkpoint")
+            raise ModelFileError(
+                f"the checkpoint's loss scale {scaling.tolist()} is not valid; use another checkpoint"
+            )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """Put everything back where it was."""
+        """Restore the state, the history and the device's arrays."""
         trainer = self.trainer
         trainer.state = TrainingState.from_json(checkpoint.state)
         trainer.history = History.from_json(checkpoint.history)
@@ -264,7 +269,7 @@ class Loop:
         self._began = time.perf_counter() - checkpoint.seconds
 
     def _snapshot(self) -> Checkpoint:
-        """Return a copy of all that a training needs to go on from here."""
+        """Return a copy of everything needed to resume from here."""
         trainer, state = self.trainer, self.trainer.state
         self._check_weights()
         return Checkpoint(
@@ -281,7 +286,7 @@ class Loop:
         )
 
     def _begin_epoch(self) -> None:
-        """Give the step its epoch; a resumed one goes on with the sums it had."""
+        """Begin an epoch of the step; a resumed one continues with its sums so far."""
         state, resumed = self.trainer.state, self._resumed
         self._rates = self._learning_rates()
         epoch = state.epochs_before + state.epoch
@@ -319,8 +324,8 @@ class Loop:
         if state.batch == steps:
             trained = max(self.rows.count - first * self.step.batch_size, 0)
             with self._changing():
-                figures = self._end_epoch(self._last, trained / max(self._seconds() - began, 1e-9))
-            self.calls.epoch_end(figures)
+                status = self._end_epoch(self._last, trained / max(self._seconds() - began, 1e-9))
+            self.calls.epoch_end(status)
             self._consider_checkpoint(epoch_ended=True)
 
     def _steps_left(self) -> int:
@@ -330,7 +335,7 @@ class Loop:
         return left if due is None else min(left, due)
 
     def _consider_checkpoint(self, epoch_ended: bool) -> None:
-        # The last one is written by `finish`, and waited for.
+        # The last checkpoint is written by `_conclude`.
         if self.writer is not None and not self.trainer.stopping and not self._finished():
             self.writer.consider(self._step_number(), self._seconds(), epoch_ended, self._snapshot)
 
@@ -345,7 +350,7 @@ class Loop:
         )
         return rate * factors
 
-    def _end_epoch(self, sums: StepFigures, training_rate: float) -> Figures:
+    def _end_epoch(self, sums: StepSums, training_rate: float) -> TrainingStatus:
         trainer, state = self.trainer, self.trainer.state
         epoch = state.epoch + 1
         self._check_weights()
@@ -369,14 +374,15 @@ class Loop:
             **measured,
         }
         trainer.history.append(row)
-        figures = self._figures(sums, training_rate, measured)
+        status = self._status(sums, training_rate, measured)
         state.epoch, state.batch = epoch, 0
-        return figures
+        return status
 
     def _judge(self, epoch: int, value: float, followed: bool) -> None:
-        """Keep the weights if they are the best so far; stop early; let the schedule see the value.
+        """Keep the weights if they are the best so far, stop early, and show the value to the schedule.
 
-        An epoch that `followed` no batch, while the loss scale was still too great, is not held against them.
+        An epoch without any update (`followed` is False), because the loss scale was too great, does not
+        count.
         """
         state, settings, schedule = self.trainer.state, self.settings, self.settings.schedule
         if not followed:
@@ -392,59 +398,59 @@ class Loop:
         if isinstance(schedule, ReduceOnPlateau):
             state.plateau = schedule.observe(state.plateau, value)
 
-    def _check_finite(self, sums: StepFigures) -> None:
+    def _check_finite(self, sums: StepSums) -> None:
         if not math.isfinite(sums.loss) and sums.weight != 0:
             self._diverge(f"the loss became {sums.loss}")
 
     def _check_weights(self) -> None:
-        """Look at what the epoch's last update left, which no loss has seen yet."""
+        """Check the weights after the epoch's last update, whose loss is not yet known."""
         if not math.isfinite(self.step.weight_norm()):
             self._diverge("weights became infinite or NaN")
 
-    def _scaling(self, sums: StepFigures) -> dict[str, float]:
-        """Return what the history says of the loss scale, where there is one."""
+    def _scaling(self, sums: StepSums) -> dict[str, float]:
+        """Return the history's columns of the loss scale, if there is one."""
         if sums.loss_scale is None:
             return {}
         return {"loss_scale": sums.loss_scale, "skipped_steps": sums.skipped_steps}
 
-    def _followed_a_batch(self, sums: StepFigures) -> bool:
-        """Tell whether the epoch made an update; raise where none can be, even with the least loss scale."""
+    def _followed_a_batch(self, sums: StepSums) -> bool:
+        """Tell whether the epoch made an update; raise if even the smallest loss scale overflows."""
         history = self.trainer.history
         before = int(history.rows[-1].get("skipped_steps", 0)) if len(history) else 0
         if sums.skipped_steps - before < self.step.steps_per_epoch:
             return True
         if sums.loss_scale == LEAST_LOSS_SCALE:
             self._diverge(
-                f"every batch overflowed {self.settings.precision}, whose range bf16 and fp32 exceed,"
+                f"every batch overflowed {self.settings.precision} (bf16 and fp32 have a larger range)"
             )
         return False
 
     def _diverge(self, what: str) -> NoReturn:
-        """Return to the best weights and say what happened."""
+        """Restore the best weights and raise `DivergenceError`."""
         state, settings = self.trainer.state, self.settings
         begun = "" if self.evaluation else "the beginning of "
         kept = f"those of {begun}epoch {state.best_epoch}" if state.best_epoch else "the initial ones"
         rate = self._learning_rate()
         clip = "" if settings.clip_norm is not None else ", or clip_norm = 1.0"
-        with AtEnd(self._return_to_best.run, "returning to the best weights"):
+        with AtEnd(self._return_to_best.run, "restoring the best weights"):
             raise DivergenceError(
                 f"{what} in epoch {state.epoch + 1} at learning rate {rate:g}; "
                 f"the weights kept are {kept}.\nTry learning_rate = {settings.optimizer.learning_rate / 10:g}"
                 f"{clip}, and look for features of large scale."
             )
 
-    def _report(self, now: Moment, last: Moment) -> Figures:
-        """Return the figures of the steps between two moments of an epoch."""
+    def _report(self, now: Moment, last: Moment) -> TrainingStatus:
+        """Return the status over the steps between two moments of an epoch."""
         samples = (now.step - last.step) * self.step.batch_size
         rate = samples / max(now.seconds - last.seconds, 1e-9)
-        return self._figures(now.sums.since(last.sums), rate)
+        return self._status(now.sums.since(last.sums), rate)
 
-    def _figures(
-        self, sums: StepFigures, samples_per_second: float = 0.0, metrics: Mapping[str, float] | None = None
-    ) -> Figures:
+    def _status(
+        self, sums: StepSums, samples_per_second: float = 0.0, metrics: Mapping[str, float] | None = None
+    ) -> TrainingStatus:
         steps, step = self.step.steps_per_epoch, self._step_number()
         full, batch = divmod(step, steps)
-        return Figures(
+        return TrainingStatus(
             epoch=-(-step // steps),
             epochs=self.settings.epochs,
             step=step,

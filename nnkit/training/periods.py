@@ -1,4 +1,4 @@
-"""How often something happens: "500 steps", "1 epochs", "5 minutes"."""
+"""Periods: "500 steps", "1 epochs", "5 minutes"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Period", "Unit", "parse_period"]
 Unit = Literal["steps", "epochs", "seconds", "minutes", "hours"]
 
 _SECONDS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
-# Beyond this a count of steps would no longer be exact in a float.
+# Larger counts of steps are not exact in a float.
 _LARGEST = 2**53
 _PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
 
@@ -32,7 +32,7 @@ class Period:
     Raises
     ------
     ConfigError
-        If the value or the unit is none of these.
+        If the value or the unit is invalid.
     """
 
     value: float

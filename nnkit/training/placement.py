@@ -1,4 +1,4 @@
-"""Where a training's rows lie, by the name that a user gave: on the device, in pinned memory, or mapped."""
+"""Where the rows of a training are kept: on the device, in pinned memory, or mapped from a file."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from nnkit.data.limits import memory_limit, readable
 from nnkit.errors import ConfigError
 from nnkit.feed.batch import Placement, device_bytes, streams
 from nnkit.feed.features import Features
-from nnkit.feed.order import rows_to_a_block
+from nnkit.feed.order import rows_per_block
 
 __all__ = ["Placed", "place_rows"]
 
-# Of a training's data, the validation rows among them. The other half is for parameters, optimizer state,
-# activations, workspaces, and whoever else is on the card.
+# The largest share of a GPU's free memory for data, including validation rows. The rest is for parameters,
+# optimizer state, activations, workspaces and other processes.
 _MOST_OF_FREE = 0.5
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A data set and where it lies.
+    """The rows of a data set and their placement.
 
     Parameters
     ----------
     features : Features
-        The rows, in memory where they were asked to be.
+        The rows, loaded into memory if necessary.
     placement : {"device", "pinned"}
-        As `nnkit.feed.batch.Rows` takes it.
+        As in `nnkit.feed.batch.Rows`.
     block_rows : int or None
-        How many neighbours an epoch's order takes at a time; None where it takes each row by itself.
+        The number of rows in a block of the epoch's order; None if single rows are shuffled.
     note : str
-        One line for the user on what was chosen; empty where there was no choice.
+        One line for the user about the choice; empty if there was none.
     amended : bool
-        Whether that is not what they asked for.
+        Whether the placement is not the requested one.
     device_bytes : int
-        What the data set takes of a GPU's memory, where all of it lies there; else 0.
+        The bytes of GPU memory that the data set takes, 0 if it is not on the GPU.
     """
 
     features: Features
@@ -58,19 +58,18 @@ def place_rows(
     shuffled: bool = False,
     before: int = 0,
 ) -> Placed:
-    """Decide where rows lie.
+    """Decide where rows are kept.
 
-    By ``auto`` a GPU takes them where they fill at most half of its free memory together with what comes with
-    them: their targets and sample weights, the epoch's order of shuffled ones (8 bytes a row), and the rows
-    of the same training that it holds already.
+    With ``auto``, rows go to a GPU if they, their targets and weights, the order of shuffled rows (8 bytes
+    each) and the rows already placed there take at most half of its free memory.
 
-    Rows that are mapped from a file larger than half of the memory, or that are to be, are taken in blocks,
-    wherever they lie: where a training runs does not change which rows a step sees.
+    Rows are shuffled in blocks if they are mapped from a file by request or because it exceeds half of the
+    memory; on every device, so that the device does not change the order of the rows.
 
     Parameters
     ----------
     wanted : {"auto", "device", "pinned", "mmap"}
-        What the user asked for.
+        The requested placement.
     backend : Backend
         The device.
     automatic : bool
@@ -78,20 +77,21 @@ def place_rows(
     features : Features
         The rows.
     targets : ndarray, optional
-        As the device receives them.
+        The targets, in the device's types.
     weights : ndarray of shape (samples,), optional
-        Sample weights, as the device receives them.
+        Sample weights, in the device's types.
     shuffled : bool
-        Whether each epoch has an order of its own.
+        Whether the rows are shuffled in each epoch.
     before : int
-        The `device_bytes` of this training's rows that were placed before these.
+        The `device_bytes` of rows placed earlier for the same training.
 
     Raises
     ------
     ConfigError
-        If the rows cannot lie there: ``pinned`` on a CPU that was asked for by name, ``mmap`` of what is no
-        file that can be mapped, ``device`` on a CPU of what its memory has no room for.
+        For ``pinned`` on a CPU chosen by name, ``mmap`` without a file that can be mapped, and ``device`` on
+        a CPU without enough memory.
     """
+    # Long for its parameters and their description.
     size = features.row_bytes * len(features)
     large = features.mapped and size > memory_limit()
     if wanted == "mmap" and not features.mapped:
@@ -102,10 +102,10 @@ def place_rows(
         )
     if wanted in ("pinned", "mmap") and not streams(features):
         raise ConfigError(
-            f"data_placement = {wanted!r} is for numbers, pixels and categories, and these rows are sparse "
-            "or texts, which lie on the device: leave the setting out"
+            f"data_placement = {wanted!r} is for numbers, pixels and categories; these rows are sparse or "
+            "texts, which are kept on the device: leave the setting out"
         )
-    block_rows = rows_to_a_block(features.row_bytes) if large or wanted == "mmap" else None
+    block_rows = rows_per_block(features.row_bytes) if large or wanted == "mmap" else None
     if backend.shares_host_memory:
         placed = _on_host(wanted, backend, automatic, features, large)
     else:
@@ -118,8 +118,8 @@ def _on_host(wanted: str, backend: Backend, automatic: bool, features: Features,
     size = readable(features.row_bytes * len(features))
     if wanted == "pinned" and not automatic:
         raise ConfigError(
-            f"data_placement = 'pinned' is for a GPU, and device {backend.name} reads the host's memory as "
-            "it is: leave the setting out, or use device 'auto'"
+            f"data_placement = 'pinned' is for a GPU, and device {backend.name} reads the host's memory "
+            "directly: leave the setting out, or use device 'auto'"
         )
     if wanted == "device" and large:
         raise ConfigError(
@@ -131,7 +131,7 @@ def _on_host(wanted: str, backend: Backend, automatic: bool, features: Features,
     if wanted == "device" and features.mapped:
         return Placed(features.loaded(), "device")
     if wanted == "pinned":
-        note = f"device {backend.name} needs no pinned memory: the rows are read where they lie"
+        note = f"device {backend.name} needs no pinned memory: it reads the rows directly"
         return Placed(features, "device", note=note, amended=True)
     return Placed(features, "device")
 

@@ -1,4 +1,4 @@
-"""Precisions by name: the type a training computes in on a device, and what is said where it cannot."""
+"""Precisions by name, and whether a device has them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Resolved:
     Parameters
     ----------
     name : str
-        fp32 or fp64 (or, where the device has them, tf32, fp16, bf16).
+        fp32, fp64, tf32, fp16 or bf16.
     dtype : dtype
-        Of the parameters: float32 or float64.
+        The type of the parameters: float32 or float64.
     note : str
-        One line for the user where this is not what they asked for, else empty.
+        One line for the user if this is not the requested precision, else empty.
     half : HalfPrecision or None
-        What is kept in 16 bits beside the parameters.
+        The 16-bit type of mixed precision.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Resolved:
 
 
 def half_of(precision: str) -> HalfPrecision | None:
-    """Return what a precision keeps in 16 bits, or None where it keeps nothing so."""
+    """Return the 16-bit type of fp16 and bf16; None for other precisions."""
     if precision == "fp16":
         return HalfPrecision(np.dtype(np.float16), scales=True)
     if precision == "bf16":
@@ -52,17 +52,16 @@ def resolve_precision(precision: str, backend: Backend, automatic: bool) -> Reso
     Parameters
     ----------
     precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}
-        What the user asked for.
+        The requested precision.
     backend : Backend
         The device.
     automatic : bool
-        Whether the device was chosen by ``auto``, which falls back to fp32 where the device lacks the
-        precision.
+        Whether the device was chosen by ``auto``, which falls back to fp32.
 
     Raises
     ------
     ConfigError
-        If the device asked for by name does not have it.
+        If a device chosen by name does not have the precision.
     """
     if precision in backend.precisions:
         dtype = np.dtype(np.float64 if precision == "fp64" else np.float32)

@@ -1,8 +1,8 @@
 """The settings of a training: each declared once, with its check, default and help.
 
-`Trainer` is given them as keywords and keeps the record; a config's ``[training]`` section, ``nnkit train``,
-the check of a resumed training and docs/reference/settings.md are derived from it. It is imported to print
-help: what makes a loss or an optimizer of its description is imported when it is first needed.
+`Trainer` takes them as keywords and keeps the record; a config's ``[training]`` section, ``nnkit train``,
+the check of a resumed training and docs/reference/settings.md are derived from it. Printing help imports this
+module, so the modules of losses and optimizers are imported only when one is made.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _device(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
-    """What a training is told besides its network and data; `Trainer` and `Trainer.fit` say more of each."""
+    """The settings of a training; `Trainer` and `Trainer.fit` describe each in full."""
 
     loss: Loss = setting(MISSING, By(_loss, "a name, a mapping with one, or a Loss"), "What is minimized.")
     optimizer: Optimizer = setting(
@@ -108,53 +108,58 @@ class TrainingSettings(Settings):
         By(_schedule, "a name, a mapping with one, or a Schedule"),
         "How the learning rate changes.",
     )
-    l1: float = setting(0.0, Number(0), "The penalty on the weights' absolute values.")
-    l2: float = setting(0.0, Number(0), "The penalty on half of the weights' squares.")
+    l1: float = setting(0.0, Number(0), "The factor of the penalty on the weights' absolute values.")
+    l2: float = setting(0.0, Number(0), "The factor of the penalty on half of the weights' squares.")
     penalty_on: Literal["mean", "sum"] = setting(
         "mean", Choice(("mean", "sum")), "Whether penalties are added to a batch's mean loss or to its sum."
     )
     average: Literal["weights", "rows"] = setting(
         "weights",
         Choice(("weights", "rows")),
-        "Whether a batch counts in the epoch's mean loss by its rows' weights or by their number.",
+        "Whether the epoch's mean loss weighs a batch by its sample weights or by its number of rows.",
     )
     clip_norm: float | None = setting(
-        None, Number(above=0), "The maximum norm of the gradient; without it, it is not clipped.", example=1.0
+        None, Number(above=0), "The maximum norm of the gradient; by default it is not clipped.", example=1.0
     )
     groups: Mapping[str, Mapping[str, Any]] | None = setting(
         None,
         By(_groups, _BY_NAME),
-        "What differs for some parameters: rate, a factor of the learning rate; decays; trains.",
+        "Settings for some parameters: rate, a factor of the learning rate; decays; trains.",
         example={"layers.0": {"rate": 0.1}},
     )
     class_weight: str | Mapping[int, float] | None = setting(
         None,
         By(_class_weight, _BY_CLASS),
-        'How much the rows of each class count: "balanced", or a table of classes and weights.',
+        'The weight of each class: "balanced", or a mapping of classes to weights.',
         example="balanced",
     )
     early_stopping: int | None = setting(
-        None, Whole(1, MOST_EPOCHS), "Stop after so many epochs without improvement.", example=5
+        None,
+        Whole(1, MOST_EPOCHS),
+        "The number of epochs without improvement after which to stop.",
+        example=5,
     )
     restore_best: bool | None = setting(
-        None, Flag(), "Whether the result is the parameters of the best epoch rather than the last."
+        None, Flag(), "Whether to end with the parameters of the best epoch instead of the last."
     )
     metrics: tuple[str, ...] | None = setting(
         None,
         By(_metrics, "a list of names, such as ['accuracy']"),
-        "The metrics to measure; without them, the task's own.",
+        "The metrics to evaluate; by default those of the task.",
     )
     augment: Augmentation | None = setting(
         None,
         By(_augmentation, "a mapping of shift, flip and erase, or an Augmentation"),
-        "How pictures are varied while training, by shift, flip and erase.",
+        "How training pictures are varied, by shift, flip and erase.",
         example={"shift": 0.1, "flip": True, "erase": 0.2},
     )
     seed: int = setting(0, Whole(0, 2**64 - 1), "The seed of the weights, the order of the rows and dropout.")
     precision: str = setting("fp32", Choice(get_args(Precision)), "The precision to compute in.")
     batch_size: int = setting(128, Whole(1, 2**24), "The number of rows in each step.")
     shuffle: bool | Callable = setting(
-        True, By(_order, "true, false or a function of the epoch"), "Whether each epoch has its own order."
+        True,
+        By(_order, "true, false or a function of the epoch"),
+        "Whether the rows are shuffled in each epoch.",
     )
     epochs: int = setting(
         20, Whole(1, MOST_EPOCHS), "The number of passes over the training rows.", must_match=False
@@ -162,7 +167,7 @@ class TrainingSettings(Settings):
     schedule_epochs: int | None = setting(
         None,
         Whole(1, MOST_EPOCHS),
-        "The length of the schedule in epochs; without it, that of the training.",
+        "The length of the schedule in epochs; by default that of the training.",
         must_match=False,
     )
     device: str = setting(
@@ -179,7 +184,7 @@ class TrainingSettings(Settings):
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a resumed training must match, as a JSON object."""
+        """Return the settings that a resumed training must match, as a JSON object."""
         known = settings_of(type(self)).items()
         return {name: _json(getattr(self, name)) for name, item in known if item.must_match}
 

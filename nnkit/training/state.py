@@ -1,4 +1,4 @@
-"""The state of a training between two steps, and that of its optimizer, from which another continues."""
+"""The state of a training between two steps, and of its optimizer for continued training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["OptimizerState", "TrainingState"]
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """The state of the optimizer and the schedule at the end of a training, from which another continues.
+    """The state of the optimizer and the schedule at the end of a training, for continuing it.
 
     Parameters
     ----------
     steps : int
-        Updates done.
+        The number of updates done.
     epochs : int
-        Epochs begun.
+        The number of epochs begun.
     slots : dict of str to array of shape (size,)
         The optimizer's state, in the arena's layout and on its device.
     plateau : PlateauState
@@ -38,30 +38,30 @@ class OptimizerState:
 
 @dataclass
 class TrainingState:
-    """Where a training stands, apart from what the step keeps on the device.
+    """The progress of a training, except for the arrays on the device.
 
     Attributes
     ----------
     epoch : int
         The current epoch, from 0.
     epochs_before : int
-        Epochs of the trainings that this one continues: orders, draws and the schedule count from the first.
+        Epochs of the trainings that this one continues; orders, random draws and schedule count them.
     schedule_epochs : int
-        The length of the schedule in epochs, counted from the first; 0 for all up to this training's end.
+        The length of the schedule in epochs, including `epochs_before`; 0 ends it with this training.
     batch : int
-        The next batch of it.
+        The next batch of the epoch.
     best : float
         The best monitored value so far; infinity before the first.
     best_epoch : int
-        Its epoch, from 1; 0 stands for the initial weights.
+        The epoch of `best`, from 1; 0 means the initial weights.
     waited : int
-        Epochs since.
+        Epochs since `best_epoch`.
     plateau : PlateauState
         The state of a reduce-on-plateau schedule.
     rate_factor : float
-        What callbacks multiply the learning rate by, see `Trainer.scale_learning_rate`.
+        A factor of the learning rate, see `Trainer.scale_learning_rate`.
     stopped_early : bool
-        Whether the training is over because validation no longer improved.
+        Whether early stopping ended the training.
     restored : bool
         Whether the training is over and the weights are those of `best_epoch`.
     """
@@ -84,7 +84,7 @@ class TrainingState:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingState:
-        """Return the state that `to_json` wrote; raises `ModelFileError` if it is none."""
+        """Invert `to_json`; raise `ModelFileError` for anything else."""
         try:
             plateau = PlateauState(**value["plateau"])
             best = math.inf if value["best"] is None else float(value["best"])
@@ -95,9 +95,9 @@ class TrainingState:
             counts.append(state.schedule_epochs)
             known = set(map(type, counts)) <= {int} and 0 <= min(counts) <= max(counts) < 2**53
             if not known or not all(map(math.isfinite, numbers)):
-                raise ValueError("a number is out of its range")
+                raise ValueError("a number is out of range")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelFileError(
-                f"no state of a training: {shown(error)}; take another checkpoint"
+                f"the checkpoint's state is not valid: {shown(error)}; use another checkpoint"
             ) from error
         return state

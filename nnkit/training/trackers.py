@@ -1,7 +1,7 @@
-"""Callbacks that hand a training on to TensorBoard, MLflow and Weights & Biases, each package an extra.
+"""Callbacks that record a training in TensorBoard, MLflow or Weights & Biases; each package is an extra.
 
-Order: what they share, the three, how they are made from names. All write to this machine unless the user's
-own settings of these packages (MLFLOW_TRACKING_URI, WANDB_MODE=online) say otherwise.
+Order: the base class, the three, making them from names. All write to this machine unless the packages'
+environment variables (MLFLOW_TRACKING_URI, WANDB_MODE=online) say otherwise.
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ from typing import Any
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.extras import extra_module
 from nnkit.files import waited_for
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "WeightsAndBiases", "trackers_from"]
 
 logger = logging.getLogger("nnkit")
 
 _PROJECT = "nnkit"
-_FILES = count()  # of this process, so that two begun in one second are two
+_FILES = count()  # tells apart event files that this process begins in the same second
 _LONGEST_PARAMETER = 6000  # MLflow's limit
 _LONGEST_ERROR = 200
-_REST = 20  # so many times as long as it took to fail, before the next try
-# Where a server is out of reach, MLflow would try for minutes and W&B for one and a half, with the training
-# waiting. The user's own settings win.
+_REST = 20  # the wait after a failure, as a multiple of the time the failure took
+# Without these limits, MLflow tries an unreachable server for minutes and W&B for 90 s while the training
+# waits. The user's environment takes precedence.
 _SECONDS_TO_BEGIN = 30
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-_FAILURES = ("failed", "interrupted")  # of `Trainer.outcome`
+_FAILURES = ("failed", "interrupted")  # values of `Trainer.outcome`
 
 
 class Tracker(Callback):
-    """Base of the trackers: a run that is opened when a training begins and closed when it ends.
+    """Base class of the trackers, which record each training as a run of their package.
 
-    The run has the config and each epoch's figures. It is closed as failed where an error or Ctrl-C ended the
-    training. Another training with the same tracker is another run. Between trainings a tracker holds nothing
-    open, so that it can be copied and pickled, as an estimator's parameter is.
+    A run contains the config and the losses and metrics of each epoch. It ends as failed after an error or
+    Ctrl-C. Between trainings a tracker holds no open resource, so it can be copied and pickled as a parameter
+    of an estimator.
 
-    An error of the package's, such as a server out of reach or a full disk, is told in one line, once, and
-    does not end the training: without the tracker where it was met at the beginning, and else the next epochs
-    are tried again, with rests between so that a server that makes wait costs a twentieth of the time.
+    An error of the package, such as an unreachable server or a full disk, does not end the training: it is
+    logged once, in one line. If the run could not begin, the training is not recorded; otherwise later epochs
+    are tried after a pause, so that waiting for a slow server takes at most a twentieth of the time.
 
     Parameters
     ----------
     folder : path-like
-        The run's.
+        The folder of the run.
     config : mapping, optional
-        What to record as the config, nested as it is; the trainer's own settings if not given.
+        The config to record, possibly nested; by default the trainer's settings.
     """
 
     package: str = ""
-    """What the package is called in messages."""
+    """The package's name in messages."""
     variables: Mapping[str, str | None] = {}
-    """Variables of the environment that the package works with, unless the user has set them; those that it
-    sets itself have the value None. They are removed after each call."""
+    """Environment variables to set during a call into the package, unless the user has set them; None for
+    those that the package sets itself. They are removed after the call."""
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
@@ -74,43 +74,42 @@ class Tracker(Callback):
         self._failed = False
         self._resting_until = 0.0
 
-    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+    def on_train_begin(self, trainer: Any, status: TrainingStatus) -> None:
         """Begin the package's run, with the config."""
         if self._begun:
             raise ConfigError(
-                f"this {self.package} tracker records another training; give each a tracker of its own"
+                f"this {self.package} tracker is recording another training; use a separate one for each"
             )
         config = _flat(_settings(trainer) if self._config is None else self._config)
         self._failed, self._resting_until = False, 0.0
         try:
-            self._begun = self._heeding(lambda: self._begin(config, resumed=figures.step > 0))
+            self._begun = self._attempt(lambda: self._begin(config, resumed=status.step > 0))
         finally:
             if not self._begun:
-                with suppress(Exception), self._environment():  # the error has been told
+                with suppress(Exception), self._environment():  # the first error has been logged
                     self._end(failed=True)
 
-    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
-        """Record the epoch's figures, those that are numbers."""
-        found = {
-            "loss": figures.loss,
-            "learning_rate": figures.learning_rate,
-            "samples_per_second": figures.samples_per_second,
-            **figures.metrics,
+    def on_epoch_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """Record the epoch's losses and metrics that are finite."""
+        values = {
+            "loss": status.loss,
+            "learning_rate": status.learning_rate,
+            "samples_per_second": status.samples_per_second,
+            **status.metrics,
         }
-        finite = {name: float(value) for name, value in found.items() if math.isfinite(value)}
         if self._begun and time.monotonic() >= self._resting_until:
-            self._heeding(lambda: self._log(finite, figures.epoch))
+            self._attempt(lambda: self._log(_finite(values), status.epoch))
 
-    def on_train_end(self, trainer: Any, figures: Figures) -> None:
-        """End the package's run, as failed where an error or Ctrl-C ended the training."""
+    def on_train_end(self, trainer: Any, status: TrainingStatus) -> None:
+        """End the package's run; as failed after an error or Ctrl-C."""
         if not self._kept_open:
             self._close(trainer.outcome in _FAILURES)
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Leave the package's run open when a training ends, for `add_model`.
+        """Keep the package's run open after the training, for `add_model`, until the end of this context.
 
-        It is ended with this context, as failed where no model was added.
+        It ends as failed if no model was added.
         """
         self._kept_open, self._has_model = True, False
         try:
@@ -120,21 +119,20 @@ class Tracker(Callback):
             self._close(failed=not self._has_model)
 
     def add_model(self, path: str | os.PathLike[str], metrics: Mapping[str, float]) -> None:
-        """Record the model file and the figures that it was measured by, in a run that is kept open."""
-        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        """Record the model file and its final metrics, in a run that is kept open."""
         if self._begun:
-            self._heeding(lambda: self._add_model(Path(path), finite))
+            self._attempt(lambda: self._add_model(Path(path), _finite(metrics)))
         self._has_model = True
 
     def _close(self, failed: bool) -> None:
         if self._begun:
             try:
-                self._heeding(lambda: self._end(failed))
+                self._attempt(lambda: self._end(failed))
             finally:
                 self._begun = False
 
-    def _heeding(self, action: Callable[[], None]) -> bool:
-        """Act, and return whether that went well; the first error is told."""
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        """Call a function and return whether it succeeded; log the first error."""
         began = time.monotonic()
         try:
             with self._environment():
@@ -143,10 +141,10 @@ class Tracker(Callback):
             now = time.monotonic()
             self._resting_until = now + _REST * (now - began)
             if not self._failed:
-                said = " ".join(str(error).split()) or type(error).__name__
-                said = said if len(said) <= _LONGEST_ERROR else said[: _LONGEST_ERROR - 1] + "…"
+                text = " ".join(str(error).split()) or type(error).__name__
+                text = text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 1] + "…"
                 without = "" if self._begun else " without it"
-                logger.warning(f"{self.package}: {said}; the training goes on{without}")
+                logger.warning(f"{self.package}: {text}; the training continues{without}")
             self._failed = True
             return False
         return True
@@ -174,15 +172,15 @@ class Tracker(Callback):
 
     @abstractmethod
     def _end(self, failed: bool) -> None:
-        """End the run and hold nothing of it; also called after a `_begin` that failed half-way."""
+        """End the run and release its resources; also called after a `_begin` that failed half-way."""
 
 
 class TensorBoard(Tracker):
     """Writes event files into ``tensorboard`` in the run's folder: `tensorboard --logdir runs` shows them.
 
-    A second training writes into ``tensorboard-2``, and so on; one that is resumed goes on in the last one.
-    The config is a text and a set of hyperparameters, and so is where the model file lies, for TensorBoard
-    keeps no files. Neither TensorFlow nor PyTorch is needed.
+    A second training writes into ``tensorboard-2``, and so on; a resumed one into the last folder. The config
+    is recorded as text and as hyperparameters, and the model file by its path, because TensorBoard stores no
+    files. Needs neither TensorFlow nor PyTorch.
 
     Parameters
     ----------
@@ -201,7 +199,7 @@ class TensorBoard(Tracker):
         folder = self._events_folder(resumed)
         now = time.time()
         name = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_FILES)}"
-        # Not the writer around it, whose thread prints a traceback of its own where the disk is full.
+        # TensorBoard's own EventFileWriter prints a traceback in its thread when the disk is full.
         records = _tensorboard("summary.writer.record_writer").RecordWriter
         self._writer = records((folder / name).open("wb"))
         event = _tensorboard("compat.proto.event_pb2").Event
@@ -212,7 +210,7 @@ class TensorBoard(Tracker):
         self._write_text("config", json.dumps(dict(config), indent=1, default=str), 0)
 
     def _events_folder(self, resumed: bool) -> Path:
-        """Return the last folder of events for a resumed training, else a new one."""
+        """Return the last folder of events if resumed, else a new one."""
         for number in count(1):
             folder = self.folder / ("tensorboard" if number == 1 else f"tensorboard-{number}")
             following = self.folder / f"tensorboard-{number + 1}"
@@ -240,7 +238,7 @@ class TensorBoard(Tracker):
             writer.close()
 
     def _write(self, summary: Any, step: int) -> None:
-        # The hyperparameters' message may come of another build of the same protocol: by bytes it fits.
+        # The message of the hyperparameters may be of another build of the protocol: copy it as bytes.
         event = _tensorboard("compat.proto.event_pb2").Event(wall_time=time.time(), step=step)
         event.summary.ParseFromString(summary.SerializeToString())
         self._writer.write(event.SerializeToString())
@@ -267,11 +265,11 @@ def _tensorboard(module: str) -> Any:
 
 
 class MLflow(Tracker):
-    """Records a run of MLflow's, the config as its parameters and the model file as its artifact.
+    """Records an MLflow run, with the config as its parameters and the model file as its artifact.
 
-    The store is the one of MLFLOW_TRACKING_URI, or else ``mlflow.db`` and ``mlartifacts`` beside the run's
-    folder: ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``. The experiment is that of
-    MLFLOW_EXPERIMENT_NAME, or ``nnkit``. A training that is resumed goes on in the run it began.
+    The store is MLFLOW_TRACKING_URI or, by default, ``mlflow.db`` and ``mlartifacts`` beside the run's
+    folder: ``mlflow ui --backend-store-uri sqlite:///runs/mlflow.db``. The experiment is
+    MLFLOW_EXPERIMENT_NAME, by default ``nnkit``. A resumed training continues its MLflow run.
 
     Parameters
     ----------
@@ -298,11 +296,11 @@ class MLflow(Tracker):
         local = uri.startswith("sqlite:")
         if local:
             beside.mkdir(parents=True, exist_ok=True)
-        # Two processes that make one store at the same moment fail in MLflow.
+        # MLflow fails if two processes create the same store at once.
         with waited_for(beside / ".mlflow.lock") if local else nullcontext():
             self._client = mlflow.MlflowClient(tracking_uri=uri)
             identity = self._experiment(name, (beside / "mlartifacts").as_uri() if local else None)
-        if resumed and self._go_on(identity):
+        if resumed and self._continue_run(identity):
             return
         run = self._client.create_run(
             identity, run_name=self.folder.name, tags={"nnkit.folder": str(self.folder.absolute())}
@@ -310,18 +308,18 @@ class MLflow(Tracker):
         self.run_id = run.info.run_id
         entities = mlflow.entities
         parameters = [entities.Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in config.items()]
-        for first in range(0, len(parameters), 100):  # as many as one call takes
+        for first in range(0, len(parameters), 100):  # MLflow's limit for one call
             self._client.log_batch(self.run_id, params=parameters[first : first + 100])
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
-        """Return the experiment's identity; make it if there is none."""
+        """Return the id of the experiment, which is created if missing."""
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             return self._client.create_experiment(name, artifact_location=artifacts)
         return experiment.experiment_id
 
-    def _go_on(self, experiment: str) -> bool:
-        """Take up the run that the training before its stop left, if there is one."""
+    def _continue_run(self, experiment: str) -> bool:
+        """Reopen the last run of this folder; return whether there is one."""
         folder = str(self.folder.absolute())
         for run in self._client.search_runs([experiment]):  # the newest first
             if run.data.tags.get("nnkit.folder") == folder:
@@ -333,8 +331,8 @@ class MLflow(Tracker):
     def _log(self, metrics: Mapping[str, float], epoch: int) -> None:
         now = int(time.time() * 1000)
         entities = extra_module("mlflow.entities")
-        found = [entities.Metric(name, value, now, epoch) for name, value in metrics.items()]
-        self._client.log_batch(self.run_id, metrics=found)
+        values = [entities.Metric(name, value, now, epoch) for name, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=values)
 
     def _add_model(self, path: Path, metrics: Mapping[str, float]) -> None:
         self._client.log_artifact(self.run_id, str(path), artifact_path="model")
@@ -348,10 +346,10 @@ class MLflow(Tracker):
 
 
 class WeightsAndBiases(Tracker):
-    """Records a run of Weights & Biases' into ``wandb`` in the run's folder, the model file as an artifact.
+    """Records a Weights & Biases run in ``wandb`` in the run's folder, with the model file as an artifact.
 
-    Nothing leaves the machine unless WANDB_MODE says ``online``; ``wandb sync`` hands an offline run in. The
-    project is that of WANDB_PROJECT, or ``nnkit``.
+    Nothing leaves the machine unless WANDB_MODE is ``online``; ``wandb sync`` uploads an offline run. The
+    project is WANDB_PROJECT, by default ``nnkit``.
 
     Parameters
     ----------
@@ -377,7 +375,7 @@ class WeightsAndBiases(Tracker):
             name=self.folder.name,
             dir=str(self.folder),
             config=dict(config),
-            # A run of the user's own in this process stays as it is.
+            # Do not disturb a run of the user in this process.
             settings=wandb.Settings(console="off", silent=True, reinit="create_new", **patience),
         )
 
@@ -422,7 +420,7 @@ def trackers_from(
 
 
 def _settings(trainer: Any) -> dict[str, Any]:
-    """Return what a trainer was told, where there is no config of a run's."""
+    """Return a trainer's settings, as the config of a training without a run folder."""
     optimizer = trainer.optimizer
     return {
         "layers": [layer.to_json() for layer in trainer.network.layers],
@@ -436,14 +434,18 @@ def _settings(trainer: Any) -> dict[str, Any]:
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings under names such as ``training.epochs``; lists as they are."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{name}.")
+            flat |= _flat(value, f"{name}.")
         elif value is not None:
-            found[name] = value
-    return found
+            flat[name] = value
+    return flat
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def _plain(value: Any) -> bool | int | float | str:
@@ -451,6 +453,6 @@ def _plain(value: Any) -> bool | int | float | str:
 
 
 def _tag(name: str) -> str:
-    """Return a metric's tag, so that TensorBoard draws training and validation in groups."""
+    """Return a metric's tag; TensorBoard groups by the part before the slash."""
     bare = name.removeprefix("validation_")
     return f"validation/{bare}" if bare != name else f"training/{name}"

@@ -1,4 +1,4 @@
-"""The trainer: settings, checked once; `fit` and `resume`, which bring data and network to the loop."""
+"""The trainer: it checks the settings once; `fit` and `resume` prepare data and network for the loop."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ Held = tuple[ArrayLike | Features, ArrayLike] | tuple[ArrayLike | Features, Arra
 Validation = float | Held | None
 Order = Callable[[int], NDArray[np.int64]]
 
-# The trainers and networks that are being trained now, by identity.
+# Identities of the trainers and networks in a running training.
 _in_training: set[int] = set()
 _in_training_lock = threading.Lock()
 
 
-def _train_anew_in_child() -> None:
-    """Forget, in a forked process, the trainings of its parent's threads, which it does not have."""
+def _forget_trainings() -> None:
+    """Clear the record in a forked process, which does not have its parent's threads."""
     global _in_training_lock
     _in_training_lock = threading.Lock()
     _in_training.clear()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_train_anew_in_child)
+    os.register_at_fork(after_in_child=_forget_trainings)
 
 
 class Trainer:
@@ -87,82 +87,79 @@ class Trainer:
     Parameters
     ----------
     network : Network
-        Trained in place. Parameters that it has are gone on from; else they are drawn from `seed`.
+        Trained in place. Training starts from its parameters; a network without any draws them from `seed`.
     loss : str, mapping or Loss
         What is minimized. ``cross_entropy``, ``binary_cross_entropy``, ``mse``, ``mae``, ``huber``,
         ``poisson``, or a registered one; a mapping gives parameters, as in ``{"name": "huber", "delta":
         0.5}``.
     optimizer : str, mapping or Optimizer
-        How weights are updated. Such as ``Adam(1e-3)``.
+        How weights are updated. For example ``Adam(1e-3)``.
     device : str
-        Where to train: auto, cpu, cuda, or one GPU such as cuda:1. ``auto`` takes CUDA if it works and else
+        Where to train: auto, cpu, cuda, or one GPU such as cuda:1. ``auto`` takes CUDA where it works, else
         the CPU.
     precision : {"fp32", "fp64", "tf32", "fp16", "bf16"}
         The precision to compute in. In fp16 and bf16 the parameters and the optimizer's state stay float32;
-        their copies, activations and gradients of activations have 16 bits.
+        copies of the parameters, activations and their gradients have 16 bits.
     seed : int
         The seed of the weights, the order of the rows and dropout. In [0, 2**64).
     schedule : str, mapping or Schedule
         How the learning rate changes.
     l1 : float
-        The penalty on the weights' absolute values. ``l1 Σ|w| + ½ l2 Σw²`` over the weights (not the biases)
-        is added to the loss.
+        The factor of the penalty on the weights' absolute values. ``l1 Σ|w| + ½ l2 Σw²`` over the weights,
+        without the biases, is added to the loss.
     l2 : float
-        The penalty on half of the weights' squares.
+        The factor of the penalty on half of the weights' squares.
     penalty_on : {"mean", "sum"}
-        Whether penalties are added to a batch's mean loss or to its sum. The latter is what scikit-learn's
-        ``alpha`` does.
+        Whether penalties are added to a batch's mean loss or to its sum. scikit-learn's ``alpha`` does the
+        latter.
     average : {"weights", "rows"}
-        Whether a batch counts in the epoch's mean loss by its rows' weights or by their number. The latter is
-        what scikit-learn does; the weights learnt are the same.
+        Whether the epoch's mean loss weighs a batch by its sample weights or by its number of rows.
+        scikit-learn does the latter. The trained weights do not depend on it.
     clip_norm : float, optional
-        The maximum norm of the gradient; without it, it is not clipped.
+        The maximum norm of the gradient; by default it is not clipped.
     groups : mapping of str to mapping, optional
-        What differs for some parameters: rate, a factor of the learning rate; decays; trains. As in
-        ``{"layers.0": {"rate": 0.1}, "layers.1.weight": {"trains": False}}``, by the name of a parameter or
-        of its layer; a longer name takes precedence. `rate` is a factor of the learning rate; `decays` tells
-        whether weight decay and penalties apply; parameters with `trains` False are frozen: they keep their
-        values and are no part of penalties and norms.
+        Settings for some parameters: rate, a factor of the learning rate; decays; trains. The keys are names
+        of parameters or layers, as in ``{"layers.0": {"rate": 0.1}, "layers.1.weight": {"trains": False}}``;
+        the longest name that fits counts. `decays` tells whether weight decay and penalties apply; parameters
+        with `trains` False are frozen: they keep their values and count neither in penalties nor in norms.
     class_weight : "balanced" or mapping of int to float, optional
-        How much the rows of each class count: "balanced", or a table of classes and weights. Classes are
-        given by their index; the sample weights are multiplied by their weights.
+        The weight of each class: "balanced", or a mapping of classes to weights. Classes are given by their
+        index; sample weights are multiplied by the weight of their class.
     early_stopping : int, optional
-        Stop after so many epochs without improvement. That is of the validation loss (of the training loss,
-        where there is no validation).
+        The number of epochs without improvement after which to stop. The validation loss has to improve or,
+        without validation, the training loss.
     restore_best : bool, optional
-        Whether the result is the parameters of the best epoch rather than the last. By default where
-        `early_stopping` is set; the best epoch is the one with the lowest validation loss. Without validation
-        the last weights stay.
+        Whether to end with the parameters of the best epoch instead of the last. By default if
+        `early_stopping` is set. The best epoch has the lowest validation loss; without validation the last
+        parameters stay.
     metrics : sequence of str, optional
-        The metrics to measure; without them, the task's own. They are evaluated on the validation rows after
+        The metrics to evaluate; by default those of the task. They are evaluated on the validation rows after
         each epoch.
     augment : mapping or Augmentation, optional
-        How pictures are varied while training, by shift, flip and erase. As in ``{"shift": 0.1, "flip": True,
-        "erase": 0.2}``, never the validation rows; see `Augmentation`. The rows are `Features` with their
-        ``picture``.
+        How training pictures are varied, by shift, flip and erase. For example ``{"shift": 0.1, "flip": True,
+        "erase": 0.2}``; see `Augmentation`. The rows are then `Features` with a ``picture``.
     data_placement : {"auto", "device", "pinned", "mmap"}
-        Where the training rows are kept: on the device, in the host's memory, or mapped from a file. From the
-        host's memory, a GPU is sent a few batches ahead through pinned buffers; a file is mapped by
-        ``np.load(path, mmap_mode="r")``. ``auto`` leaves mapped what would take more than half of the memory,
-        and takes the device where the rows fill at most half of what is free there. No result depends on it,
-        but that the order of mapped rows that exceed half of the memory, or that ``mmap`` was set for, is in
-        blocks (see `nnkit.feed.order`), wherever they lie.
+        Where the training rows are kept: on the device, in the host's memory, or mapped from a file. A file
+        is mapped by ``np.load(path, mmap_mode="r")``; from the host's memory, a GPU receives batches in
+        advance through pinned buffers. ``auto`` keeps a file mapped if its rows would take more than half of
+        the memory, and uses the device if they fill at most half of its free memory. Results do not depend on
+        it, except that rows of a file that stays mapped are shuffled in blocks (see `nnkit.feed.order`).
 
     Attributes
     ----------
     settings : TrainingSettings
-        Every setting, checked, with what follows from the network and the device filled in.
+        Every setting, checked; defaults that depend on the network or the device are resolved.
     state : TrainingState
-        Where the training stands.
+        The progress of the training.
     history : History
-        A row an epoch.
+        One row for each epoch.
     optimizer_state : OptimizerState or None
-        What the optimizer has gathered, for ``fit(continued=True)``.
+        The optimizer's state, for ``fit(continued=True)``.
     step : Step or None
-        What a training under way runs, for callbacks to look at; else None.
+        The training step, for callbacks to inspect; None outside of a training.
     outcome : {"finished", "stopped", "interrupted", "failed"} or None
-        How the last training ended: at its last epoch or by early stopping, by `stop`, by Ctrl-C, or by an
-        error. Callbacks find it in `on_train_end`; None before the first training ends, and during one.
+        How the last training ended: by its last epoch or early stopping, by `stop`, by Ctrl-C, or by an
+        error. Set when `on_train_end` is called; None before and during the first training.
 
     Examples
     --------
@@ -176,15 +173,16 @@ class Trainer:
     [0, 1, 1, 0]
     """
 
+    # Long: it lists every setting once, for the signature, and once for the record.
     def __init__(
         self,
         network: Network,
         loss: str | Mapping[str, Any] | Loss,
         optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+        *,
         device: str = "auto",
         precision: str = "fp32",
         seed: int = 0,
-        *,
         schedule: str | Mapping[str, Any] | Schedule = "constant",
         l1: float = 0.0,
         l2: float = 0.0,
@@ -250,13 +248,14 @@ class Trainer:
         return metrics
 
     def stop(self) -> None:
-        """Ask a running `fit` to end after the steps under way: for callbacks and signal handlers."""
+        """End a running `fit` after the current steps; for callbacks and signal handlers."""
         self.stopping = True
 
     def scale_learning_rate(self, factor: float) -> None:
-        """Multiply the schedule's rates by a factor from the training's next epoch on: for callbacks."""
+        """Multiply the schedule's rates by a factor from the next epoch on; for callbacks."""
         self.state.rate_factor = Number(above=0)("factor", factor)
 
+    # Long for its parameters and their description.
     def fit(
         self,
         X: ArrayLike | Features,
@@ -274,62 +273,63 @@ class Trainer:
         schedule_epochs: int | None = None,
         progress: bool | None = None,
     ) -> History:
-        """Train from epoch 1: a second call repeats the first one's orders and draws on the weights it finds.
+        """Train the network, starting from its current weights.
 
-        Ctrl-C ends the training between two steps, a second one at once. KeyboardInterrupt is then raised,
-        after the last checkpoint is written and, with `restore_best`, the best weights are in the network.
+        Without `continued`, a second call uses the same random orders and dropout masks as the first.
+
+        Ctrl-C stops the training after the current step, a second Ctrl-C at once. KeyboardInterrupt is raised
+        after the last checkpoint is written and, with `restore_best`, the best weights are restored.
 
         Parameters
         ----------
         X : array_like, SciPy sparse matrix or data frame of shape (samples, features), or Features
             An array of dtype uint8, dense or sparse, holds pixels and is divided by 255; other numbers are
-            taken as they are, and so are a data frame's columns.
+            used as they are.
         y : array_like
             Class indices of shape (samples,), or targets of shape (samples,) or (samples, outputs).
         epochs : int
             The number of passes over the training rows.
         batch_size : int
-            The number of rows in each step. The last batch of an epoch may be smaller, and its
-            gradient is that of its own mean.
+            The number of rows in each step. The last batch of an epoch may be smaller; the mean of its loss
+            is over its own rows.
         validation : float, (X, y) or (X, y, sample_weight), optional
-            A share of the rows, stratified by class, or rows of their own.
+            The fraction of the rows to hold out, stratified by class, or separate validation rows.
         sample_weight : array_like of shape (samples,), optional
             Weights of the mean loss.
         shuffle : bool, or function
-            Whether each epoch has its own order. Or a function of the epoch, from 0, that returns the rows in
-            order as int64.
+            Whether the rows are shuffled in each epoch. Or a function that takes the epoch, counted from
+            0, and returns the order of the rows as int64.
         callbacks : callback, or iterable of callbacks, optional
             Objects with any of the methods of `Callback`.
         decode : function, optional
-            Turns a regression's outputs and targets into their own units for the metrics.
+            Converts a regression's outputs and targets to their original units for the metrics.
         checkpoints : Checkpoints or path-like, optional
-            Where to keep checkpoints, from which `resume` goes on; a path stands for ``Checkpoints(path)``.
-            Those of another training are replaced only by ``Checkpoints(path, overwrite=True)``.
+            Where to keep checkpoints for `resume`; a path means ``Checkpoints(path)``. Checkpoints of another
+            training are replaced only with ``Checkpoints(path, overwrite=True)``.
         continued : bool
-            Continue the previous call: with its optimizer's state and count of steps, its place in the
-            schedule, and orders and draws that it has not had.
+            Whether to continue the previous call: with its optimizer state, step count and place in the
+            schedule, and with new orders and dropout masks.
         schedule_epochs : int, optional
-            The length of the schedule in epochs; without it, that of the training. It is counted from the
-            first of the calls that continue one another. After its end a schedule keeps its last learning
-            rate, or goes on if it does not depend on its length.
+            The length of the schedule in epochs; by default that of the training. It counts from the first of
+            the calls that continue one another. After its end, a schedule keeps its last learning rate,
+            unless it does not depend on its length.
         progress : bool, optional
-            Whether to show the training on standard output, as a `ProgressDisplay` among the callbacks does;
-            by default where that is a terminal.
+            Whether to show a `ProgressDisplay` on standard output; by default if that is a terminal.
 
         Returns
         -------
         History
-            A row an epoch.
+            One row for each epoch.
 
         Raises
         ------
         DataError
             If the data do not fit the network or the loss.
         ConfigError
-            If a setting is out of its range, the trainer or its network is being trained already, or
-            `checkpoints` names a folder that holds those of another training.
+            If a setting is out of range, the trainer or its network is already in training, or the folder of
+            `checkpoints` holds those of another training.
         DivergenceError
-            If the loss is no longer finite; the best weights so far are kept.
+            If the loss becomes infinite or NaN; the network then holds the best weights so far.
         """
         settings = self.settings.changed(
             epochs=epochs,
@@ -338,7 +338,7 @@ class Trainer:
             schedule_epochs=schedule_epochs,
         )
         if callable(shuffle) and checkpoints is not None:
-            raise ConfigError("what is ordered by a function cannot be resumed: give shuffle as a bool")
+            raise ConfigError("a training shuffled by a function cannot be resumed: give shuffle as a bool")
         kept = None if checkpoints is None else _checkpoints(checkpoints)
         if kept is not None:
             check_unused(kept)
@@ -353,6 +353,7 @@ class Trainer:
             loop.run()
         return self.history
 
+    # Long for its parameters and their description.
     def resume(
         self,
         source: Checkpoint | str | os.PathLike[str],
@@ -367,36 +368,36 @@ class Trainer:
         checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
         progress: bool | None = None,
     ) -> History:
-        """Go on with a training at the very step where a checkpoint left it, in the middle of an epoch too.
+        """Resume a training at the step of a checkpoint, even in the middle of an epoch.
 
-        The weights, the history and the metrics become those of the training that was never interrupted, bit
-        for bit on one machine and device; where that cannot be (another device, another BLAS or number of its
-        threads), a warning says what differs.
+        Weights, history and metrics become those of an uninterrupted training, bit for bit on the same
+        machine and device. Where that is impossible (another device, BLAS or number of BLAS threads), a
+        warning says what differs.
 
         Parameters
         ----------
         source : path-like or Checkpoint
-            The folder that `fit` kept its checkpoints in, of which the newest whole one is taken; or a file.
+            A folder of checkpoints, of which the newest complete one is used; or a checkpoint, or its file.
         X, y, validation, sample_weight, decode
-            As `fit` was given them.
+            As they were passed to `fit`.
         epochs : int, optional
-            More than before trains on; the learning rates left are then those of the longer schedule.
+            A larger number than before trains longer, with the learning rates of the longer schedule.
         callbacks, progress
             As in `fit`.
         checkpoints : Checkpoints or path-like, optional
-            As in `fit`; if not given and `source` is a folder, they are kept on there.
+            As in `fit`; by default `source`, if it is a folder.
 
         Returns
         -------
         History
-            A row an epoch, those before the checkpoint included.
+            One row for each epoch, including those before the checkpoint.
 
         Raises
         ------
         ConfigError
-            If the trainer has other settings than the one that kept the checkpoint, or there is none.
+            If the trainer's settings differ from those of the checkpoint, or there is no checkpoint.
         DataError
-            If the data are not those the checkpoint was trained on.
+            If the data differ from those of the checkpoint.
         FileError, ModelFileError
             If no checkpoint can be read.
         """
@@ -406,8 +407,7 @@ class Trainer:
         epochs = checkpoint.epochs if epochs is None else Whole(1)("epochs", epochs)
         if epochs < checkpoint.epochs:
             raise ConfigError(
-                f"epochs = {epochs} is less than the {checkpoint.epochs} that the training was begun for; "
-                "they can be raised, not lowered"
+                f"epochs = {epochs} is less than the training's {checkpoint.epochs}; it can only be raised"
             )
         batch_size: Any = checkpoint.settings.get("batch_size")
         settings = self.settings.changed(
@@ -415,11 +415,11 @@ class Trainer:
             batch_size=batch_size,
             shuffle=bool(checkpoint.settings.get("shuffle")),
         )
-        # The order goes on as it was begun, wherever the rows lie now.
+        # The order of the rows must not change with where they are kept now.
         block_rows = checkpoint.settings.get("block_rows")
         block_rows = None if block_rows is None else Whole(1, 2**53)("block_rows", block_rows)
         called = _with_progress(callbacks_from(callbacks), progress)
-        # The step is prepared for the number of threads that it will run with.
+        # The step is compiled for the number of BLAS threads that it runs with.
         with self._training_alone(), self.backend.matching_numerics(checkpoint.numerics):
             loop, data = self._loop(
                 X, y, settings, validation, sample_weight, called, decode, block_rows=block_rows
@@ -433,14 +433,14 @@ class Trainer:
 
     @contextmanager
     def _training_alone(self) -> Iterator[None]:
-        """Keep the trainer and its network for one training; raise `ConfigError` if there is one already."""
+        """Reserve the trainer and its network; raise `ConfigError` if one of them is in training."""
         taken = {id(self), id(self.network)}
         with _in_training_lock:
             if taken & _in_training:
                 what = "trainer" if id(self) in _in_training else "network"
                 raise ConfigError(
-                    f"the {what} is being trained already, in another thread or around this callback: wait "
-                    f"for that training to end, or use another {what}"
+                    f"the {what} is already being trained, by another thread or by the caller of this "
+                    f"callback: wait until that training ends, or use another {what}"
                 )
             _in_training.update(taken)
         try:
@@ -450,32 +450,31 @@ class Trainer:
                 _in_training.difference_update(taken)
 
     def _warn_of_rounding(self, checkpoint: Checkpoint) -> None:
-        """Say so where results cannot be those of the training that was never interrupted."""
+        """Warn if the results cannot be bit-identical to those of an uninterrupted training."""
         then, now = checkpoint.numerics, self.backend.numerics()
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if changed:
-            told = ", ".join(f"{key} {then.get(key)} then, {now.get(key)} now" for key in changed)
-            logger.warning(f"resumed to rounding, not bit for bit: {told}")
+            changes = ", ".join(f"{key} {then.get(key)} then, {now.get(key)} now" for key in changed)
+            logger.warning(f"the resumed training is equal up to rounding, not bit for bit: {changes}")
 
     def _check_resumable(self, checkpoint: Checkpoint, loop: Loop, data: Mapping[str, Any]) -> None:
-        """Raise unless settings and data are those of the checkpoint."""
+        """Raise unless settings and data equal those of the checkpoint."""
         then = checkpoint.settings
         now = json.loads(json.dumps(loop.to_match()))
         differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
         if differing:
-            # Names and values come from the file.
+            # Names and values come from a file: their length in a message is limited.
             names = ", ".join(key[:40] for key in differing[:20])
             place, was, now_is = _first_difference(differing[0][:40], then, now)
             raise ConfigError(
-                f"{names}: not as in the training to be resumed, where {place} was "
-                f"{shown(was)} and not {shown(now_is)}; only epochs, device and "
-                "data_placement may change"
+                f"{names}: differs from the training to resume, where {place} was {shown(was)} and not "
+                f"{shown(now_is)}; only epochs, device and data_placement may change"
             )
         changed = differences(checkpoint.data, data)
         if changed:
             raise DataError(
-                "the data are not those of the training to be resumed: " + "; ".join(changed[:8]) + ".\n"
-                "Bring back the data as they were, or train anew"
+                "the data differ from those of the training to resume: " + "; ".join(changed[:8]) + ".\n"
+                "Restore the data, or start a new training"
             )
         loop.check(checkpoint)
 
@@ -491,7 +490,7 @@ class Trainer:
         continued: bool = False,
         block_rows: int | Literal["auto"] | None = "auto",
     ) -> tuple[Loop, Callable[[], dict[str, Any]]]:
-        """Return the loop over these data, and what computes their fingerprint."""
+        """Return the loop over these data, and a function that computes their fingerprint."""
         features = self._features(X)
         targets = loss_targets(y, self.loss, self.network.output_width, len(features), self.dtype)
         weights = loss_weights(sample_weight, len(features), self.dtype)
@@ -500,7 +499,7 @@ class Trainer:
             held_out_weights = None if weights is None else weights[held_out]
             validation = (features.take(held_out), targets[held_out], held_out_weights)
             features, targets = features.take(kept), targets[kept]
-            with _named("the rows that are not held out"):
+            with _prefixed("the rows that are not held out"):
                 weights = None if weights is None else loss_weights(weights[kept], len(kept), self.dtype)
         self._prepare_network(features)
         weights = self._with_class_weights(targets, weights)
@@ -529,7 +528,7 @@ class Trainer:
         return loop, cache(data)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network as a model file, which `nnkit.load` reads; see `Network.save`.
+        """Write the network as a model file for `nnkit.load`; see `Network.save`.
 
         Raises
         ------
@@ -542,7 +541,7 @@ class Trainer:
 
     @property
     def details(self) -> dict[str, Any]:
-        """What a model file records of the training so far: epochs, device, precision, seed and versions."""
+        """What a model file records about its training: epochs, device, precision, seed and versions."""
         return {
             "epochs": len(self.history),
             "device": self.backend.name,
@@ -554,14 +553,14 @@ class Trainer:
     def prepared_step(
         self, X: ArrayLike | Features, y: ArrayLike, batch_size: int, sample_weight: ArrayLike | None = None
     ) -> tuple[Step, Callable[[int], NDArray[np.int64]]]:
-        """Return the step that `fit` would train with, and an epoch's order: to run it outside of a training.
+        """Return the step that `fit` would run and a function from the epoch to the order of the rows.
 
         Parameters
         ----------
         X, y, sample_weight
-            As `fit` takes them.
+            As in `fit`.
         batch_size : int
-            Rows a step.
+            The number of rows in a step.
         """
         settings = self.settings.changed(epochs=1, batch_size=batch_size)
         loop, _ = self._loop(X, y, settings, None, sample_weight, (), None)
@@ -569,7 +568,7 @@ class Trainer:
         return loop.step, lambda epoch: epoch_order(rows, self.seed, epoch, True, block_rows)
 
     def _features(self, X: ArrayLike | Features) -> Features:
-        """Return the rows; those mapped from a file stay there where it was asked for, or is needed."""
+        """Return the rows; a mapped file stays mapped if so requested or larger than the memory limit."""
         size = X.size * max(self.dtype.itemsize, X.itemsize) if isinstance(X, np.ndarray) else 0
         return features_from(X, self.dtype, self.settings.data_placement == "mmap" or size > memory_limit())
 
@@ -580,7 +579,7 @@ class Trainer:
         weights: NDArray | None,
         block_rows: int | Literal["auto"] | None,
     ) -> Placed:
-        """Return where the training rows lie, with the blocks of a checkpoint's order if these are given."""
+        """Return the placement of the training rows, with a checkpoint's size of blocks if given."""
         placed = place_rows(
             self.settings.data_placement,
             self.backend,
@@ -597,7 +596,7 @@ class Trainer:
     def _split(self, targets: NDArray, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         task = self.loss.task(self.network.output_width)
         single = task in ("binary", "multiclass") and targets.size == len(targets)
-        # Soft targets of a binary task are probabilities, by which rows cannot be stratified.
+        # Targets that are probabilities have no classes to stratify by.
         classes = targets.reshape(-1).astype(np.int64) if single else None
         hard = classes is not None and np.array_equal(classes, targets.reshape(-1))
         return split_rows(len(targets), share, self.seed, classes if hard else None)
@@ -617,11 +616,11 @@ class Trainer:
         return loss_weights(by_class if weights is None else weights * by_class, len(targets), self.dtype)
 
     def _held(self, validation: Held) -> tuple[Features, NDArray, NDArray | None]:
-        """Return the validation rows as the device receives them."""
+        """Return the validation rows, converted and checked."""
         if len(validation) not in (2, 3):
-            raise DataError("validation is a share, (X, y) or (X, y, sample_weight)")
+            raise DataError("validation must be a fraction, (X, y) or (X, y, sample_weight)")
         given = validation[2] if len(validation) == 3 else None
-        with _named("validation"):
+        with _prefixed("validation"):
             features = self._features(validation[0])
             self.network.check_width(features)
             outputs = self.network.output_width
@@ -634,7 +633,7 @@ class Trainer:
     ) -> Evaluation:
         features, targets, weights = held
         task = self.loss.task(self.network.output_width)
-        # What cannot be had, or was changed, has been said of the training rows.
+        # The note on the placement of the training rows holds for these, too.
         wanted = self.settings.data_placement
         wanted = "auto" if wanted == "mmap" and not features.mapped else wanted
         placed = place_rows(wanted, self.backend, self._automatic, features, targets, weights, before=before)
@@ -644,8 +643,8 @@ class Trainer:
 
 
 @contextmanager
-def _named(rows: str) -> Iterator[None]:
-    """Say of which rows a `DataError` is."""
+def _prefixed(rows: str) -> Iterator[None]:
+    """Put the name of the rows before the message of a `DataError`."""
     try:
         yield
     except DataError as error:
@@ -653,7 +652,7 @@ def _named(rows: str) -> Iterator[None]:
 
 
 def _with_progress(callbacks: tuple[Any, ...], progress: bool | None) -> tuple[Any, ...]:
-    """Return the callbacks, with a display before them where it is wanted and none is among them."""
+    """Return the callbacks, with a progress display first if wanted and none is among them."""
     if progress is None:
         terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
         progress = terminal and threading.current_thread() is threading.main_thread()
@@ -680,8 +679,10 @@ def _first_difference(name: str, then: Any, now: Any) -> tuple[str, Any, Any]:
 
 
 def _load_checkpoint(path: Path) -> Checkpoint:
-    """Return the checkpoint in a file, or the newest whole one in a folder."""
+    """Return the checkpoint in a file, or the newest complete one in a folder."""
     checkpoint = newest_checkpoint(path) if path.is_dir() or not path.exists() else Checkpoint.load(path)
     if checkpoint is None:
-        raise ConfigError(f"{path}: there is no checkpoint to resume from; train with checkpoints kept there")
+        raise ConfigError(
+            f"{path}: no checkpoint to resume from; train with `checkpoints` set to this folder"
+        )
     return checkpoint

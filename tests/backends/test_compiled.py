@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -177,13 +178,13 @@ def test_a_program_is_compiled_once_it_has_run_often(monkeypatch: pytest.MonkeyP
 SECOND_PROCESS = """
 from nnkit.backends import numpy
 numpy._RUNS_TO_COMPILE = 40
-from nnkit.benchmarks.steps import example_step
-step = example_step((20, 8, 3), 4, 50)
+from nnkit.bench.problem import generate_problem, training_step
+step = training_step(generate_problem((20, 8, 3), 4, 50), numpy.NumpyBackend())
 step.run(0, 50)
 (program,) = step._programs.values()
 before = program._compiled is not None
 numpy._RUNS_TO_COMPILE = 10 ** 9
-other = example_step((6, 9, 3), 5, 20)
+other = training_step(generate_problem((6, 9, 3), 5, 20), numpy.NumpyBackend())
 other.run(0, 20)
 (program,) = other._programs.values()
 print(before, program._compiled is not None)
@@ -206,3 +207,12 @@ def test_a_copy_is_compiled_too() -> None:
     compiled = plan_program([Copy(source, target)]).load(only_cached=False)
     compiled(1)
     np.testing.assert_array_equal(target, source)
+
+
+def test_shards_wait_by_a_release_and_an_acquire() -> None:
+    namespace: dict = {}
+    exec(f"{compiled._IMPORTS}\n{compiled._BARRIER}", namespace)
+    namespace["wait"].compile("void(int64, int64[:, ::1])")
+    (code,) = namespace["wait"].inspect_llvm().values()
+    assert re.search("store atomic .* release, align 8", code)
+    assert re.search("load atomic .* acquire, align 8", code)

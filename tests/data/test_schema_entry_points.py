@@ -55,10 +55,7 @@ def _cycled(*cells: str) -> list[str]:
 
 
 def _numbers(
-    write: Callable[[Decimal], str],
-    step: str = "7.25",
-    missing: str = "",
-    options: TableOptions = _PLAIN,
+    write: Callable[[Decimal], str], step: str = "7.25", missing: str = "", options: TableOptions = _PLAIN
 ) -> _Case:
     """A column of numbers, every fifteenth missing if there is a word for it."""
     values = [Decimal(step) * (row * row % 47 - 11) for row in range(_ROWS)]

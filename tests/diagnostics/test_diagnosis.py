@@ -254,7 +254,7 @@ def test_a_step_in_shards_and_its_ragged_batch_have_the_same_figures(
         assert one.saturated == pytest.approx(two.saturated) if one.saturated is not None else True
 
 
-def test_what_dropout_dropped_is_not_saturated() -> None:
+def test_dropped_outputs_are_not_saturated() -> None:
     X, y = rings(400)
     network = Network([Dense(16, "sigmoid"), Dropout(0.5), Dense(2)], inputs=2)
     for factor, low, high in ((1.0, 0.0, 0.0), (1e6, 0.99, 1.0)):

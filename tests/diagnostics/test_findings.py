@@ -180,7 +180,7 @@ def test_a_feature_that_is_the_regressions_target_in_another_scale_is_named() ->
     assert "'e'" in finding.seen
 
 
-def test_the_only_feature_is_what_there_is_to_learn_from() -> None:
+def test_a_single_feature_is_no_leak() -> None:
     X = noise(200, 1)
     assert check_data(Features(X), 2 * X) == []
 
@@ -337,7 +337,7 @@ def test_findings_come_back_from_their_file(tmp_path: Path) -> None:
     "content",
     [b"", b"[]", b'{"format": 2}', b'{"format": 1, "findings": [{}], "figures": []}', b"[" * 5000, b"\xff"],
 )
-def test_what_holds_no_findings_is_said_to(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_findings_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "findings.json"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"findings\.json: holds no findings"):

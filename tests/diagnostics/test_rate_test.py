@@ -21,7 +21,7 @@ def problem(rows: int = 512) -> tuple[Any, Any]:
     return X, (X @ [1.0, -2.0, 0.5, 0.0, 3.0] + 0.1 * generator.standard_normal(rows)).astype(np.float32)
 
 
-def test_the_weights_and_what_follows_are_as_they_were() -> None:
+def test_the_weights_and_the_next_training_are_unchanged() -> None:
     X, y = problem()
     found = []
     for tested in (False, True):

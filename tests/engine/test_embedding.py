@@ -215,7 +215,7 @@ def test_training_that_sees_every_row_in_each_step_equals_the_dense_one(name: st
     for one, X in ((net, features(held)), (plain, counts(held, "sum"))):
         settings = {"l1": 0.01, "l2": 0.02, "clip_norm": 1.0}
         optimizer = {"name": name, "learning_rate": 0.01, "weight_decay": 0.1}
-        trainer = Trainer(one, "cross_entropy", optimizer, "cpu", "fp64", 2, **settings)
+        trainer = Trainer(one, "cross_entropy", optimizer, device="cpu", precision="fp64", seed=2, **settings)
         trainer.fit(X, classes(len(X)), epochs=6, batch_size=len(X))
     for parameter, expected in plain.parameters().items():
         np.testing.assert_allclose(net.parameters()[parameter], expected, rtol=1e-9, atol=1e-12)
@@ -352,7 +352,10 @@ def test_a_training_goes_on_with_when_rows_were_last_seen() -> None:
     """Two calls of `fit`, the second one continued, equal one call: RMSprop's averages are caught up."""
     held, y = features(bags(size=40)), classes()
     once, twice = (network([Embedding(40, WIDTH), Dense(CLASSES)]) for _ in range(2))
-    trainers = [Trainer(net, "cross_entropy", "rmsprop", "cpu", "fp64", 1) for net in (once, twice)]
+    trainers = [
+        Trainer(net, "cross_entropy", "rmsprop", device="cpu", precision="fp64", seed=1)
+        for net in (once, twice)
+    ]
     trainers[0].fit(held, y, epochs=4, batch_size=8)
     trainers[1].fit(held, y, epochs=2, batch_size=8)
     trainers[1].fit(held, y, epochs=2, batch_size=8, continued=True)
@@ -444,7 +447,7 @@ def test_bags_that_are_all_empty_train(reduce: str) -> None:
     held = Bags(np.zeros(0, np.int32), np.zeros(ROWS + 1, np.int64), SIZE)
     net = network([Embedding(SIZE, WIDTH, reduce), Dense(CLASSES)])
     before = net.parameters()["layers.0.weight"]
-    trainer = Trainer(net, "cross_entropy", "adam", "cpu", "fp64", clip_norm=1.0, l2=0.1)
+    trainer = Trainer(net, "cross_entropy", "adam", device="cpu", precision="fp64", clip_norm=1.0, l2=0.1)
     trainer.fit(features(held), classes(), epochs=2, batch_size=8)
     np.testing.assert_array_equal(net.parameters()["layers.0.weight"], before)
     np.testing.assert_allclose(
@@ -583,7 +586,7 @@ def test_arrays_and_bags_that_do_not_fit_are_refused() -> None:
         (net, X, "0 bags of ids a row, and the network begins with 1"),
         (plain, features(bags(), columns=2), "1 bags of ids a row"),
         (net, features(bags(), bags(), columns=2), "2 bags of ids a row"),
-        (net, features(bags(size=7), columns=2), "a table of 7, and its Embedding has 12"),
+        (net, features(bags(size=7), columns=2), "a table of 7 rows, and the Embedding has 12"),
         (pooled, features(bags(weighted=True), columns=2), "weights"),
         (net, features(bags(), columns=3), "3 features, and the network takes 2"),
     ]

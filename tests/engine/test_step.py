@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nnkit.backends.numpy import NumpyBackend
-from nnkit.engine.objective import Objective, Penalty, StepFigures
+from nnkit.engine.objective import Objective, Penalty, StepSums
 from nnkit.engine.step import Step
 from nnkit.feed.batch import Rows
 from nnkit.feed.features import Features
@@ -236,9 +236,9 @@ def test_figures_are_sums_over_the_epoch_with_penalties() -> None:
     penalty = 0.1 * abs(W).sum() + 0.1 * (W**2).sum()
     assert figures.penalty_sum == pytest.approx(20 * penalty, rel=1e-12)
     assert figures.loss == pytest.approx(figures.loss_sum / 20 + penalty, rel=1e-12)
-    assert np.isnan(StepFigures().loss)
+    assert np.isnan(StepSums().loss)
     training.begin(1)
-    assert training.step.read() == StepFigures()
+    assert training.step.read() == StepSums()
 
 
 def test_clipping_bounds_the_move_and_the_norm_is_that_of_the_gradient() -> None:

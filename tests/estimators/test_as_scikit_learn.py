@@ -114,7 +114,7 @@ def test_fifty_epochs_end_at_the_same_weights_whatever_is_learnt(kind: str, solv
     assert_same_course(theirs, ours)
 
 
-def test_adams_epsilon_stands_outside_the_bias_correction() -> None:
+def test_adams_epsilon_is_added_after_the_bias_correction() -> None:
     # With the default of 1e-8 its place could not be seen.
     theirs, ours = fitted_twins("multiclass", epsilon=0.01, beta_1=0.7, beta_2=0.9, **ADAM)
     assert_same_course(theirs, ours)
@@ -127,7 +127,7 @@ def test_lbfgs_ends_at_the_same_loss(kind: str) -> None:
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=0, abs=1e-6)
 
 
-def test_lbfgs_with_several_targets_goes_no_less_far_than_scikit_learns() -> None:
+def test_lbfgs_with_several_targets_reaches_at_most_scikit_learns_loss() -> None:
     # There the value that scikit-learn hands to L-BFGS is the mean over the targets, and the gradient the
     # sum's: the two do not belong together, and a line search fails in the end. The sum is what is minimised.
     X, y = problem("regressions")
@@ -251,7 +251,7 @@ def test_a_generator_given_as_random_state_is_left_where_scikit_learn_leaves_it(
     )
 
 
-def test_numpys_global_generator_serves_where_random_state_is_none() -> None:
+def test_numpys_global_generator_is_used_where_random_state_is_none() -> None:
     X, y = problem("binary")
     theirs, ours = twins("binary", random_state=None, shuffle=True, max_iter=3)
     generator = np.random.mtrand._rand
@@ -302,7 +302,7 @@ def test_a_training_that_no_longer_improves_ends_at_the_same_epoch(policy: str, 
     [SGD, SGD | {"learning_rate": "invscaling"}, ADAM, {"solver": "lbfgs"}],
     ids=["sgd", "invscaling", "adam", "lbfgs"],
 )
-def test_a_warm_start_goes_on_as_scikit_learns(settings: dict[str, Any]) -> None:
+def test_a_warm_start_continues_as_in_scikit_learn(settings: dict[str, Any]) -> None:
     X, y = problem("binary", rows=80)
     theirs, ours = twins("binary", warm_start=True, shuffle=True, max_iter=6, **settings)
     for first, last in ((0, 80), (0, 80), (20, 60)):
@@ -315,7 +315,7 @@ def test_a_warm_start_goes_on_as_scikit_learns(settings: dict[str, Any]) -> None
         assert_same_course(theirs, ours)
 
 
-def test_a_warm_start_with_early_stopping_goes_on_from_the_best_weights() -> None:
+def test_a_warm_start_with_early_stopping_continues_from_the_best_weights() -> None:
     X, y = problem("binary", rows=80)
     theirs, ours = twins("binary", warm_start=True, early_stopping=True, shuffle=True, max_iter=6, **ADAM)
     for estimator in (theirs, ours):
@@ -370,7 +370,7 @@ def test_a_warm_started_fit_ends_at_the_best_of_its_own_epochs(kind: str, settin
 
 @pytest.mark.parametrize("settings", SOLVERS, ids=str)
 @pytest.mark.parametrize("kind", ["multiclass", "regression"])
-def test_a_warm_start_on_other_rows_takes_over_what_scikit_learn_takes_over(
+def test_a_warm_start_on_other_rows_keeps_the_state_that_scikit_learn_keeps(
     kind: str, settings: dict[str, Any]
 ) -> None:
     """Losses, the least of them, epochs without a better one and samples; not the rate, not the optimizer."""
@@ -411,7 +411,7 @@ def test_a_warm_start_begins_again_at_the_first_rate() -> None:
     assert_same_course(theirs, ours)
 
 
-def test_a_warm_start_after_a_training_that_stopped_goes_on_and_can_stop_again() -> None:
+def test_a_warm_start_after_a_training_that_stopped_continues_and_can_stop_again() -> None:
     X, y = problem("binary")
     theirs, ours = twins("binary", warm_start=True, max_iter=200, tol=0.02, n_iter_no_change=3, **ADAM)
     for _ in range(3):
@@ -426,7 +426,7 @@ def test_a_warm_start_after_a_training_that_stopped_goes_on_and_can_stop_again()
     assert not ours.stopped_early_
 
 
-def test_a_warm_start_goes_on_from_calls_of_partial_fit() -> None:
+def test_a_warm_start_continues_from_calls_of_partial_fit() -> None:
     X, y = problem("regression")
     theirs, ours = twins("regression", warm_start=True, shuffle=True, max_iter=3, **ADAM)
     for estimator in (theirs, ours):
@@ -435,7 +435,7 @@ def test_a_warm_start_goes_on_from_calls_of_partial_fit() -> None:
     assert len(ours.loss_curve_) == 6
 
 
-def test_without_warm_start_a_second_fit_begins_anew() -> None:
+def test_without_warm_start_a_second_fit_starts_afresh() -> None:
     X, y = problem("multiclass")
     _, ours = twins("multiclass", max_iter=4, **ADAM)
     first = [coef.copy() for coef in ours.fit(X, y).coefs_]
@@ -486,7 +486,7 @@ def test_calls_of_partial_fit_that_bring_nothing_slow_down() -> None:
 
 
 @pytest.mark.parametrize("settings", [SGD, ADAM], ids=["sgd", "adam"])
-def test_partial_fit_goes_on_from_a_fit_with_its_momentum(settings: dict[str, Any]) -> None:
+def test_partial_fit_continues_from_a_fit_with_its_momentum(settings: dict[str, Any]) -> None:
     X, y = problem("regression")
     theirs, ours = twins("regression", shuffle=True, max_iter=5, **settings)
     for estimator in (theirs, ours):
@@ -673,7 +673,7 @@ def test_the_weights_can_be_set_by_hand() -> None:
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-12)
 
 
-def test_training_goes_on_from_weights_that_were_set_by_hand() -> None:
+def test_training_continues_from_weights_that_were_set_by_hand() -> None:
     X, y = problem("multiclass")
     theirs, ours = twins("multiclass", max_iter=3, warm_start=True, **SGD)
     for estimator in (theirs, ours):

@@ -235,7 +235,7 @@ def test_a_loss_and_its_gradient_are_those_of_its_formula(
     ],
     ids=["huber", "smoothing"],
 )
-def test_lbfgs_comes_to_rest_where_the_formulas_gradient_is_zero(
+def test_lbfgs_ends_where_the_formulas_gradient_is_zero(
     kind: str, loss: Any, value: Callable[[NDArray, NDArray], float]
 ) -> None:
     X, y = problem(kind)

@@ -175,7 +175,7 @@ def test_a_column_transformer_hands_over_a_table() -> None:
     assert_same(tuple(results))
 
 
-def test_an_estimator_in_a_clone_of_a_fitted_pipeline_begins_anew() -> None:
+def test_an_estimator_in_a_clone_of_a_fitted_pipeline_starts_afresh() -> None:
     X, y = problem("binary")
     fitted = make_pipeline(StandardScaler(), ours_for("binary", **QUICK)).fit(X, y)
     with warnings.catch_warnings():
@@ -273,7 +273,7 @@ def test_rows_to_validate_on_are_routed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])
-def test_repr_names_what_is_not_the_default(kind: str) -> None:
+def test_repr_shows_the_changed_parameters(kind: str) -> None:
     theirs, ours = theirs_for(kind), ours_for(kind)
     for settings in ({}, {"alpha": 0.5}, {"hidden_layer_sizes": (3, 4), "solver": "lbfgs", "max_iter": 9}):
         assert repr(type(ours)(**settings)) == repr(type(theirs)(**settings))

@@ -221,7 +221,7 @@ def run_nnkit(folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_training_goes_on_from_a_file(tmp_path: Path) -> None:
+def test_training_continues_from_a_file(tmp_path: Path) -> None:
     X, y = problem("multiclass")
     estimator = ours_for("multiclass", max_iter=3, warm_start=True).fit(X, y)
     estimator.save(tmp_path / "m.safetensors")
@@ -233,7 +233,7 @@ def test_training_goes_on_from_a_file(tmp_path: Path) -> None:
     assert len(again.loss_curve_) == 7
 
 
-def test_saving_what_is_not_fitted_says_so(tmp_path: Path) -> None:
+def test_saving_an_unfitted_estimator_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotFittedError):
         MLPClassifier().save(tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
@@ -375,7 +375,7 @@ def test_weights_changed_within_a_pipeline_and_a_search_count() -> None:
     ids=["pickle", "deepcopy", "joblib"],
 )
 @pytest.mark.parametrize("settings", [{"solver": "sgd"}, {"solver": "adam"}, {"dropout": 0.2}], ids=str)
-def test_a_pickled_estimator_goes_on_as_if_nothing_had_happened(
+def test_a_pickled_estimator_continues_unchanged(
     copied: Callable[[Any, Path], Any], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     X, y = problem("binary")

@@ -75,7 +75,7 @@ def test_a_network_ends_where_scipy_ends_on_the_same_loss_in_numpy() -> None:
     assert scipy_minimize(loss, end, method="L-BFGS-B").fun > found.figures.loss - 1e-8
 
 
-def test_limits_end_it_and_are_told() -> None:
+def test_limits_end_it_and_are_reported() -> None:
     y = np.sin(3 * X[:, :1])
     short = fitted(Network([Dense(8, "tanh"), Dense(1)]), "mse", y, iterations=3, tolerance=0.0)
     assert not short.converged

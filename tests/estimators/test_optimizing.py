@@ -196,7 +196,7 @@ class Rates(nnkit.Callback):
     def __init__(self) -> None:
         self.rates: list[float] = []
 
-    def on_epoch_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+    def on_epoch_end(self, trainer: Any, figures: nnkit.TrainingStatus) -> None:
         self.rates.append(figures.learning_rate)
 
 
@@ -257,15 +257,15 @@ class Recorder(nnkit.Callback):
         self.losses: list[float] = []
         self.epochs: list[int] = []
 
-    def on_train_begin(self, trainer: Any, figures: nnkit.Figures) -> None:
+    def on_train_begin(self, trainer: Any, figures: nnkit.TrainingStatus) -> None:
         self.calls.append("begin")
 
-    def on_epoch_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+    def on_epoch_end(self, trainer: Any, figures: nnkit.TrainingStatus) -> None:
         self.calls.append("epoch")
         self.losses.append(figures.loss)
         self.epochs.append(figures.epoch)
 
-    def on_train_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+    def on_train_end(self, trainer: Any, figures: nnkit.TrainingStatus) -> None:
         self.calls.append("end")
 
 
@@ -285,7 +285,7 @@ class Plain:
     def __init__(self) -> None:
         self.epochs: list[int] = []
 
-    def on_epoch_end(self, trainer: Any, figures: nnkit.Figures) -> None:
+    def on_epoch_end(self, trainer: Any, figures: nnkit.TrainingStatus) -> None:
         self.epochs.append(figures.epoch)
 
 
@@ -300,7 +300,7 @@ def test_callbacks_are_any_objects_with_the_methods_one_or_several(number: str) 
 
 @pytest.mark.parametrize("wrong", [3, print, [print], Plain, [Plain], "plain", [None], {"a": 1}], ids=repr)
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_what_is_no_callback_is_refused_before_the_training(wrong: Any, solver: str) -> None:
+def test_a_wrong_callback_is_refused_before_the_training(wrong: Any, solver: str) -> None:
     X, y = problem("binary")
     ours = ours_for("binary", callbacks=wrong, solver=solver)
     with pytest.raises(ValueError, match="callbacks: "):

@@ -108,7 +108,7 @@ def test_a_fitted_estimator_answers_by_its_own_functions(kind, y) -> None:
 
 @pytest.mark.parametrize(("kind", "y"), [(MLPClassifier, CLASSES), (MLPRegressor, VALUES)])
 @pytest.mark.parametrize("copied", [lambda model: model, copy.deepcopy], ids=["itself", "deepcopy"])
-def test_an_estimator_goes_on_with_its_own_functions(kind, y, copied) -> None:
+def test_an_estimator_continues_with_its_own_functions(kind, y, copied) -> None:
     model, twin = (made(kind, name, warm_start=True).fit(X, y) for name in ("mine", "kept"))
     register_again()
     model = copied(model)

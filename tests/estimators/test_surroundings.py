@@ -63,7 +63,7 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.gpu
-def test_what_came_from_the_gpu_comes_back_on_the_gpu() -> None:
+def test_arrays_from_the_gpu_give_predictions_on_the_gpu() -> None:
     import cupy
 
     X, y = problem("multiclass", rows=200)

@@ -130,7 +130,7 @@ def test_sparse_rows_of_any_form_train_as_dense_ones(form: Callable[[NDArray], A
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_sparse_rows_with_what_is_no_number_are_refused(bad: float) -> None:
+def test_sparse_rows_with_nan_or_infinity_are_refused(bad: float) -> None:
     X, y = problem("binary")
     with pytest.raises(ValueError, match=r"infinity|NaN"):
         ours_for("binary").fit(sparse.csr_array(np.where(X > 1, bad, 0.0)), y)
@@ -234,5 +234,5 @@ def test_a_column_of_text_is_refused_with_what_to_do() -> None:
         lambda: MLPClassifier().fit(frame, [0, 1] * 10),
         lambda: fitted.predict(frame[["message"]].to_numpy()),
     ):
-        with pytest.raises(DataError, match="no columns of text: encode them before"):
+        with pytest.raises(DataError, match="no columns of text: encode them first"):
             use()

@@ -271,10 +271,10 @@ def test_data_that_cannot_be_trained_on_are_refused_in_scikit_learns_words(kind:
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])
-def test_texts_are_refused_in_scikit_learns_words_and_a_mend(kind: str) -> None:
+def test_texts_are_refused_in_scikit_learns_words_with_advice(kind: str) -> None:
     theirs, ours = sorted(refusals(kind, *texts(*problem(kind))), key=len)
     assert ours.startswith(theirs)
-    assert ours.endswith("TfidfVectorizer, or learn from the table with `nnkit train`")
+    assert ours.endswith("TfidfVectorizer, or train on the table with `nnkit train`")
 
 
 def refusals(kind: str, X: Any, y: Any) -> list[str]:
@@ -313,7 +313,7 @@ def test_weights_that_do_not_fit_the_rows_are_refused(weights: NDArray) -> None:
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])
-def test_what_is_not_fitted_says_so(kind: str) -> None:
+def test_an_unfitted_estimator_is_an_error(kind: str) -> None:
     X, _ = problem(kind)
     theirs, ours = twins(kind)
     methods = ["predict", *(["predict_proba", "predict_log_proba"] if kind == "binary" else [])]
@@ -389,7 +389,7 @@ def test_weights_that_overflow_are_an_error(early_stopping: bool) -> None:
                 assert all(np.isfinite(coef).all() for coef in estimator.fit(X, y).coefs_)
 
 
-def test_a_training_that_is_interrupted_keeps_what_it_has() -> None:
+def test_an_interrupted_training_keeps_its_weights() -> None:
     X, y = problem("binary")
 
     class Interrupt(nnkit.Callback):

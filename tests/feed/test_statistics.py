@@ -8,7 +8,7 @@ import numpy as np
 
 from nnkit import Dense, Network, Residual, Trainer
 from nnkit.feed.features import Features
-from nnkit.feed.statistics import RowStatistics, Statistics
+from nnkit.feed.statistics import RowStatistics
 
 
 def test_columns_are_those_of_the_rows_as_the_network_sees_them() -> None:
@@ -35,7 +35,7 @@ class Knowing(Dense):
 
     medians: tuple[float, ...] = ()
 
-    def prepared(self, statistics: Statistics) -> Dense:
+    def prepared(self, statistics: RowStatistics) -> Dense:
         medians = [float(statistics.quantiles(column, [0.5])[0]) for column in range(statistics.columns)]
         return replace(self, medians=tuple(medians))
 

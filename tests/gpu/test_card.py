@@ -123,6 +123,50 @@ def test_products_in_16_bits_sum_in_float32(backend: CupyBackend, precision: str
     np.testing.assert_allclose(one.to_host(relu).astype(np.float64), expected, rtol=2 * unit, atol=1e-2)
 
 
+# Rows, terms of each sum, columns: an ordinary layer, the edges, and odd numbers.
+EDGES = [(128, 784, 512), (64, 1, 32), (64, 48, 1), (128, 512, 10), (129, 77, 131)]
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@pytest.mark.parametrize("shape", EDGES)
+@pytest.mark.parametrize("precision", ["fp32", "fp64", *HALVES])
+def test_products_and_their_epilogues_err_no_more_than_rounding(
+    backend: CupyBackend, precision: str, shape: tuple[int, int, int]
+) -> None:
+    """Against float64, and sums in 16 bits as those of float32; an epilogue may be absent."""
+    without(backend, precision)
+    half, one = half_of(precision), backend.with_precision(precision)
+    dtype = half.dtype if half else np.dtype(np.float64 if precision == "fp64" else np.float32)
+    (m, k, n), random, unit = shape, np.random.default_rng(0), UNITS[dtype.name]
+    a, b, bias, c = (random.normal(size=size).astype(dtype) for size in ((m, k), (k, n), n, (n, k)))
+    A, B, C = (array.astype(np.float64) for array in (a, b, c))
+    left, right, shift = map(one.from_host, (a, b, bias))
+    out, sums, mask = one.zeros((m, n), dtype), one.zeros(n, dtype), one.zeros(mask_shape(m, n), np.uint8)
+
+    def check(array: Any, exact: NDArray, sizes: NDArray, terms: int = k) -> NDArray:
+        found = one.to_host(array).astype(np.float64)
+        assert (np.abs(found - exact) <= (2 * unit + (terms + 2) * min(unit, 2.0**-24)) * sizes).all()
+        return found
+
+    one.compile([Product(left, right, out)]).run()
+    check(out, A @ B, np.abs(A) @ np.abs(B))
+    exact = np.maximum(A @ B + bias.astype(np.float64), 0)
+    sizes = np.abs(A) @ np.abs(B) + np.abs(bias.astype(np.float64))
+    for bits in (None, mask):
+        if (forward := one.products.matmul_relu(left, right, shift, out, bits)) is None:
+            return
+        with one.active():
+            forward()
+        passed = check(out, exact, sizes) > 0
+    backward = one.products.matmul_relu_gradient(left, one.from_host(c).T, mask, out, sums)
+    if backward is not None:
+        with one.active():
+            backward()
+        gradient, sizes = (A @ C.T) * passed, np.abs(A) @ np.abs(C.T)
+        check(out, gradient, sizes)
+        check(sums, gradient.sum(axis=0), sizes.sum(axis=0), k + m)
+
+
 @pytest.mark.parametrize("precision", HALVES)
 def test_mixed_precision_learns_as_float32_does_and_twice_the_same(
     backend: CupyBackend, precision: str

@@ -36,7 +36,7 @@ from hostile.text_files import (
     toml_file,
     vectors_file,
 )
-from nnkit.data.operations import ArrayColumns, PictureColumns
+from nnkit.data.operations import ArrayColumns, PictureColumns, PictureSettings
 from nnkit.data.pictures.columns import PictureOptions
 from nnkit.data.predictions import write_predictions
 from nnkit.data.preprocessing import Preprocessor
@@ -116,13 +116,7 @@ def _prepare(config: Config) -> None:
 @cache
 def _table_model() -> Model:
     """Return a model of the columns that the tables of the inputs have."""
-    features = pa.table(
-        {
-            "a": [0.0, 1.0, 2.0],
-            "b": [1.0, None, 4.0],
-            "colour": ["red", "blue", "green"],
-        }
-    )
+    features = pa.table({"a": [0.0, 1.0, 2.0], "b": [1.0, None, 4.0], "colour": ["red", "blue", "green"]})
     return _model(Preprocessor.fit(features))
 
 
@@ -247,7 +241,7 @@ def _use_model(path: Path) -> None:
 @cache
 def _picture_model() -> Model:
     scaled = ((100.0,) * 3, (0.02,) * 3)
-    return _model(Preprocessor((PictureColumns(5, 4, 3, "pad", *scaled),)))
+    return _model(Preprocessor((PictureColumns(PictureSettings(5, 4, 3, "pad"), *scaled),)))
 
 
 def _use_picture(path: Path) -> None:

@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hostile.mutations import EXTREMES, alter_bytes, alter_tree, random_bytes
-from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, PictureColumns, TextColumn
+from nnkit.data.operations import (
+    ArrayColumns,
+    CategoryColumn,
+    NumberColumn,
+    PictureColumns,
+    PictureSettings,
+    TextColumn,
+)
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.model import Model
@@ -140,7 +147,7 @@ def models() -> tuple[Model, ...]:
         ),
         Model(
             Network([Dense(2)], inputs=12),
-            Preprocessor((PictureColumns(2, 2, 3, "crop", (100.0, 90.0, 80.0), (0.02, 0.01, 0.03)),)),
+            Preprocessor((PictureColumns(PictureSettings(2, 2), (100.0, 90.0, 80.0), (0.02, 0.01, 0.03)),)),
             TargetEncoder("multiclass", 2, np.array(["cat", "dog"], dtype="U3"), names=("class",)),
             loss_from("cross_entropy"),
             details,
@@ -189,7 +196,7 @@ def trainer(number: int) -> Trainer:
         {"early_stopping": 2, "schedule": "cosine"},
         {"schedule": {"name": "reduce_on_plateau"}, "precision": "fp64"},
     )
-    return Trainer(network, "cross_entropy", "adam", "cpu", seed=3, **told[number])  # type: ignore[arg-type]
+    return Trainer(network, "cross_entropy", "adam", device="cpu", seed=3, **told[number])  # type: ignore[arg-type]
 
 
 @cache

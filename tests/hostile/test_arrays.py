@@ -206,4 +206,4 @@ def test_a_target_too_far_from_those_of_the_training_is_refused() -> None:
         endure("npz", npz(X=array(features), y=array(np.where(np.arange(12) == row, 1e30, target))))
         for row in range(12)
     ]
-    assert any("too far from those" in str(error) for error in found)
+    assert any("too far from the targets" in str(error) for error in found)

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from hostile.mutations import alter_tree
+from nnkit.data.examples import RawTable
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.tables.dates import ISO, TIME, date_patterns, parse_dates
 from nnkit.data.tables.inference import infer
 from nnkit.data.tables.numerals import Style, numeral_of, parse_numbers
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.reading import read_columns
 from nnkit.data.tables.schema import Schema
 from nnkit.data.tables.summaries import shapes_of, summarise

@@ -154,7 +154,7 @@ def test_the_terms_of_a_text_add_up_to_its_column(reduce: Any) -> None:
     np.testing.assert_allclose(found.gap, 0, atol=1e-6)
 
 
-def test_a_run_of_characters_is_told_from_a_word_of_the_same_letters() -> None:
+def test_a_character_ngram_is_named_unlike_a_word_of_the_same_letters() -> None:
     text = TextColumn("body", 1, (3, 3), ("txt", " txt"))
     names = [term_name(text, row) for row in range(3)]
     assert names == ["(unknown words)", "txt", "txt (characters)"]
@@ -170,7 +170,7 @@ def test_a_run_of_characters_is_told_from_a_word_of_the_same_letters() -> None:
         (2.5e17, "2.5e+17"),
     ],
 )
-def test_numbers_are_told_as_a_person_reads_them(value: float, words: str) -> None:
+def test_numbers_are_written_with_four_digits_or_without_decimals(value: float, words: str) -> None:
     assert number_words(value) == words
 
 

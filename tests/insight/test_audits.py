@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from fairlearn import metrics as fairlearn
 from scipy import stats
 
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, DataError
-from nnkit.insight.audits import Rate, audit, difference_interval, grouping, wilson_interval
+from nnkit.insight.audits import Rate, audit, difference_interval, grouping
 from nnkit.model import Model
 from nnkit.nn.layers import Dense
 from nnkit.nn.losses import loss_from
@@ -36,19 +37,22 @@ def binary() -> tuple[Model, np.ndarray, np.ndarray, np.ndarray]:
     """Return a model, rows, labels that it predicts mostly, and three groups, one of them small."""
     model, X = model_of("binary", 1, np.array(["no", "yes"]), "binary_cross_entropy")
     random = np.random.default_rng(1)
-    said = model.predict(X)
+    predicted = model.predict(X)
     flipped = random.random(ROWS) < np.where(X[:, 0] > 0, 0.1, 0.3)
-    y = np.where(flipped, np.where(said == "yes", "no", "yes"), said)
+    y = np.where(flipped, np.where(predicted == "yes", "no", "yes"), predicted)
     groups = np.where(X[:, 0] > 0, "a", "b").astype(object)
     groups[:24] = "c"
     return model, X, y, groups
 
 
 @pytest.mark.parametrize(("hits", "rows"), [(0, 10), (10, 10), (3, 7), (499, 1000), (1, 1)])
-def test_intervals_of_rates_are_scipys(hits: int, rows: int) -> None:
-    expected = stats.binomtest(hits, rows).proportion_ci(0.95, "wilson")
-    assert wilson_interval(hits, rows) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert all(math.isnan(bound) for bound in wilson_interval(0, 0))
+def test_the_interval_of_a_rate_solves_wilsons_equation(hits: int, rows: int) -> None:
+    low, high = Rate(hits, rows).interval
+    z = stats.norm.ppf(0.975)
+    for bound in (low, high):  # (share - bound)^2 = z^2 bound (1 - bound) / rows
+        assert (hits / rows - bound) ** 2 == pytest.approx(z**2 * bound * (1 - bound) / rows, abs=1e-12)
+    assert 0 <= low < high <= 1
+    assert all(math.isnan(bound) for bound in Rate(0, 0).interval)
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
@@ -57,13 +61,10 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     assert difference_interval(Rate(9, 10), Rate(3, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
 
 
-@pytest.mark.extra("fairlearn")
 def test_figures_and_differences_are_fairlearns() -> None:
-    from fairlearn import metrics as fairlearn
-
     model, X, y, groups = binary()
     found = audit(model, X, y, groups)
-    truth, said = y == "yes", model.predict(X) == "yes"
+    truth, predicted = y == "yes", model.predict(X) == "yes"
     functions = {
         "selection_rate": fairlearn.selection_rate,
         "true_positive_rate": fairlearn.true_positive_rate,
@@ -71,7 +72,7 @@ def test_figures_and_differences_are_fairlearns() -> None:
         "accuracy": lambda t, p: float(np.mean(t == p)),
     }
     frame = fairlearn.MetricFrame(
-        metrics=functions, y_true=truth, y_pred=said, sensitive_features=groups.astype(str)
+        metrics=functions, y_true=truth, y_pred=predicted, sensitive_features=groups.astype(str)
     )
     assert [group.name for group in found.groups] == ["a", "b", "c"]
     for group in found.groups:
@@ -80,11 +81,11 @@ def test_figures_and_differences_are_fairlearns() -> None:
     for name in functions:
         assert found.overall.rates[name].value == pytest.approx(frame.overall[name], abs=1e-12)
     for name in ("demographic_parity_difference", "equalized_odds_difference"):
-        expected = getattr(fairlearn, name)(truth, said, sensitive_features=groups.astype(str))
+        expected = getattr(fairlearn, name)(truth, predicted, sensitive_features=groups.astype(str))
         assert found.differences[name].value == pytest.approx(expected, abs=1e-12)
         large = groups != "c"
         expected = getattr(fairlearn, name)(
-            truth[large], said[large], sensitive_features=groups[large].astype(str)
+            truth[large], predicted[large], sensitive_features=groups[large].astype(str)
         )
         assert found.without_few[name].value == pytest.approx(expected, abs=1e-12)
 
@@ -110,7 +111,7 @@ def test_one_group_alone_has_nothing_to_differ_from() -> None:
     assert found.groups[0].metrics == found.overall.metrics
 
 
-def test_one_class_of_many_is_the_yes_if_it_is_named() -> None:
+def test_one_class_of_many_is_positive_if_it_is_named() -> None:
     model, X = model_of("multiclass", 3, np.array(["x", "y", "z"]), "cross_entropy")
     y = np.random.default_rng(2).choice(["x", "y", "z"], ROWS)
     groups = np.arange(ROWS) % 2
@@ -118,10 +119,10 @@ def test_one_class_of_many_is_the_yes_if_it_is_named() -> None:
     assert list(without.overall.rates) == ["accuracy"]
     assert list(without.differences) == ["accuracy_difference"]
     found = audit(model, X, y, groups, positive="z")
-    said = model.predict(X)
-    assert found.overall.rates["selection_rate"].value == pytest.approx(np.mean(said == "z"))
+    predicted = model.predict(X)
+    assert found.overall.rates["selection_rate"].value == pytest.approx(np.mean(predicted == "z"))
     asked = y != "z"
-    assert found.overall.rates["false_positive_rate"].value == pytest.approx(np.mean(said[asked] == "z"))
+    assert found.overall.rates["false_positive_rate"].value == pytest.approx(np.mean(predicted[asked] == "z"))
     with pytest.raises(ConfigError, match="unknown class 'w'"):
         audit(model, X, y, groups, positive="w")
 
@@ -135,7 +136,7 @@ def test_a_regression_has_metrics_and_no_rates() -> None:
     assert found.groups[1].metrics["mae"] == pytest.approx(
         np.abs(model.predict(X)[1::3] - y[1::3]).mean(), rel=1e-9
     )
-    with pytest.raises(ConfigError, match="a regression model gives no classes: leave out `positive`"):
+    with pytest.raises(ConfigError, match="a regression model has no classes: leave out `positive`"):
         audit(model, X, y, np.arange(ROWS) % 3, positive="1")
 
 
@@ -148,7 +149,7 @@ def test_a_column_of_many_numbers_is_cut_at_its_quartiles() -> None:
     assert [int((found.groups == name).sum()) for name in found.order] == [100, 100, 100, 100, 1]
     first = values[found.groups == found.order[0]]
     assert first.max() <= np.nanquantile(values, 0.25)
-    assert "400 different numbers: its quarters are compared" in found.notes[0]
+    assert "400 different numbers: its four quarters are compared" in found.notes[0]
 
 
 def test_a_column_of_texts_or_few_numbers_is_taken_as_it_is() -> None:

@@ -86,7 +86,7 @@ def test_a_category_is_one_column_and_noise_is_nothing(tmp_path: Any) -> None:
     assert abs(noise) < 0.05
     assert colour > 0.3
     assert height > 0.3
-    # The same rows' values as the user has them, dealt out by hand.
+    # The same values as the user has them, shuffled by hand.
     random = np.random.RandomState(np.random.RandomState(0).randint(2**31))
     order = np.arange(len(target))
     random.shuffle(order)

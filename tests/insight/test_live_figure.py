@@ -46,7 +46,7 @@ def outputs_of(shell: InteractiveShell, cell: str) -> CapturedIO:
     return captured
 
 
-def test_one_figure_is_drawn_anew_at_each_epoch(shell: InteractiveShell) -> None:
+def test_one_figure_is_updated_at_each_epoch(shell: InteractiveShell) -> None:
     outputs = outputs_of(shell, CELL.format(epochs=3, seconds=0.0)).outputs
     assert [output.update for output in outputs] == [False] + [True] * (len(outputs) - 1)
     assert 2 <= len(outputs) <= 4  # the first epoch, the end, and those whose turn it was

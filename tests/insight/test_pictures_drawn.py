@@ -29,7 +29,7 @@ from nnkit.insight.drawing import Plot, page_svg, together, write_plot
 from nnkit.insight.evaluated_model import EvaluatedModel, EvaluatedRun, evaluated_run
 from nnkit.insight.gallery import PLOTS, plot_of
 from nnkit.insight.html import figure
-from nnkit.insight.importance_plot import importance_plot as plot_importance
+from nnkit.insight.importance import importance_plot as plot_importance
 from nnkit.insight.learning_plots import learning_plots
 from nnkit.model import Model
 from nnkit.nn.activations import activation_names, register_activation
@@ -95,7 +95,7 @@ def test_a_run_is_measured_on_the_rows_that_were_held_out(digits: EvaluatedRun) 
     assert digits.notes == []
 
 
-def test_data_that_have_changed_since_the_training_are_told(tmp_path: Path) -> None:
+def test_data_that_have_changed_since_the_training_are_noted(tmp_path: Path) -> None:
     X, y = make_moons(400, noise=0.1, random_state=0)
     path = tmp_path / "data.npz"
     np.savez(path, X=X, y=y)
@@ -132,12 +132,12 @@ def test_the_most_confident_mistakes_are_named_by_their_row_in_the_source(moons:
     table = load_dataset(moons.config.data.train or "", target="class").train
     probabilities = moons.model.predict_proba(table.features)[:, 1]
     for row in moons.worst(5):
-        number, true, said, surely = picture_plots.mistake_row(moons, row)
+        number, true, predicted, probability = picture_plots.mistake_row(moons, row)
         place = int(number)
         assert table.target is not None
-        assert true == table.target[place] != said
+        assert true == table.target[place] != predicted
         expected = max(probabilities[place], 1 - probabilities[place])
-        assert float(surely) == pytest.approx(expected, abs=1e-4)
+        assert float(probability) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_importance_of_columns_is_scikit_learns(values: EvaluatedRun) -> None:
@@ -401,7 +401,7 @@ def test_a_record_that_no_training_writes_is_drawn_all_the_same(tmp_path: Path) 
         assert "<script>" not in figure(plot)
 
 
-def test_wrong_input_is_named_with_its_mend(
+def test_wrong_input_is_an_error_that_says_what_to_do(
     digits: EvaluatedRun, values: EvaluatedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plot = class_plots.roc_plot(digits)

@@ -69,6 +69,12 @@ def test_the_rows_of_a_run_are_found_without_a_trainer_a_network_or_a_device(
     assert sorted((tmp_path / "run").iterdir()) == files
 
 
+def test_the_best_epoch_of_a_top_k_accuracy_is_its_highest(tmp_path: Path) -> None:
+    page = report(trained(tmp_path / "run", "data.train=digits", 'training.metrics=["top_3_accuracy"]'))
+    [description] = re.findall(r'id="learning-top-3-accuracy-description">([^<]*)<', page)
+    assert re.search("Validation: .*, highest in epoch", description)
+
+
 def test_the_page_is_valid_and_asks_nothing_of_any_host(page: str) -> None:
     names = check(page, active=True).names
     sections = (
@@ -89,7 +95,7 @@ def test_each_plot_has_labels_and_words(page: str) -> None:
         assert "<details>" in figure
         if key != "weights":
             assert "var(--series-0)" in figure
-    for label in ("epoch (passes over", "false positive rate", "recall (share", "observed share"):
+    for label in ("epoch (passes over", "false positive rate", "recall<", "observed share"):
         assert label in page
 
 
@@ -101,19 +107,19 @@ def test_each_cell_of_the_confusion_matrix_shows_its_rows(digits: EvaluatedRun, 
     assert cells.keys() == buttons.keys()
     rows = {int(number): place for place, number in enumerate(digits.numbers)}
     for cell, content in cells.items():
-        true, said = map(int, cell.split("-"))
-        assert len(content["rows"]) == min(12, counts[true, said])
-        assert content["title"] == f"True {true}, predicted {said}"
+        true, predicted = map(int, cell.split("-"))
+        assert len(content["rows"]) == min(12, counts[true, predicted])
+        assert content["title"] == f"True {true}, predicted {predicted}"
         shares = []
         for caption, _, url in content["rows"]:
             number, share = re.fullmatch(r"row ([\d,]+), ([\d.]+)", caption).groups()  # type: ignore[union-attr]
             place = rows[int(number.replace(",", ""))]
-            assert (digits.truth[place], digits.predicted[place]) == (true, said)
+            assert (digits.truth[place], digits.predicted[place]) == (true, predicted)
             shares.append(float(share))
             picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
             pixels = np.asarray(digits.examples.features)[place].reshape(8, 8) / 16 * 255
             np.testing.assert_allclose(picture, pixels, atol=1)
-        assert shares == sorted(shares, reverse=true != said)
+        assert shares == sorted(shares, reverse=true != predicted)
 
 
 def test_examples_stop_at_their_budget_and_every_cell_has_one(
@@ -127,7 +133,7 @@ def test_examples_stop_at_their_budget_and_every_cell_has_one(
     assert len({cell[0] for cell in cells}) <= 4
     assert all(cell["rows"] for cell in cells.values())
     assert sum(len(row[2]) for cell in cells.values() for row in cell["rows"]) < 21_000
-    assert "To pick from are the 4 of 10 classes with the most mistakes" in text
+    assert "The table below has the 4 of 10 classes with the most mistakes" in text
     assert 'id="plot-confusion"' in text
 
 
@@ -159,7 +165,9 @@ def test_findings_are_shown_the_worst_first(digits: EvaluatedRun, tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff", b"[" * 10**5, b'"x"'])
-def test_findings_that_are_none_are_an_error_with_a_mend(digits: EvaluatedRun, content: bytes) -> None:
+def test_findings_that_are_none_are_an_error_that_says_what_to_do(
+    digits: EvaluatedRun, content: bytes
+) -> None:
     path = digits.folder / "findings.json"
     before = path.read_bytes()
     path.write_bytes(content)
@@ -227,12 +235,12 @@ def test_several_labels_have_curves_and_a_confusion_matrix_each(tmp_path: Path) 
     counts = multilabel_confusion_matrix(evaluated.truth, evaluated.predicted)
     for label, of in zip(("warm", "wet"), counts, strict=True):
         words = ("not " + label, label)
-        for (true, said), count in np.ndenumerate(of):
-            cell = f"true {words[true]}, predicted {words[said]}: {count:,} rows"
+        for (true, predicted), count in np.ndenumerate(of):
+            cell = f"true {words[true]}, predicted {words[predicted]}: {count:,} rows"
             assert (cell in text) == (count > 0)
     for name, cell in cells_of(text).items():
-        label, true, said = map(int, name.split("-"))
-        assert 0 < len(cell["rows"]) <= counts[label, true, said]
+        label, true, predicted = map(int, name.split("-"))
+        assert 0 < len(cell["rows"]) <= counts[label, true, predicted]
     assert confusion_plot(evaluated).rows == [
         [label, *map(str, of.ravel())] for label, of in zip(("warm", "wet"), counts, strict=True)
     ]
@@ -263,7 +271,7 @@ def test_mnist_takes_less_than_three_megabytes(shared_data: Path, tmp_path: Path
     assert len(evaluated.examples) == 10_000
 
 
-def test_what_is_no_run_is_named_with_its_mend(digits: EvaluatedRun, tmp_path: Path) -> None:
+def test_a_path_that_is_no_run_is_an_error_that_says_what_to_do(digits: EvaluatedRun, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="give the folder of a run"):
         write_report(tmp_path)
     (tmp_path / "config.toml").write_bytes((digits.folder / "config.toml").read_bytes())

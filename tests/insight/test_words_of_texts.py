@@ -64,9 +64,9 @@ def test_the_words_of_a_text_add_up_to_its_column(reduce: str, options: dict[str
         total = sum(word.contribution for word in explained.words)
         assert total == pytest.approx(found.contributions[row, 0], rel=1e-9, abs=1e-12)
         assert all(text[word.start :].startswith(word.text) for word in explained.words)
-        told = found.row_json(row)["words"]["body"]
-        assert [entry["word"] for entry in told] == [word.text for word in explained.words]
-        assert sum(entry["contribution"] for entry in told) == pytest.approx(total)
+        words = found.row_json(row)["words"]["body"]
+        assert [entry["word"] for entry in words] == [word.text for word in explained.words]
+        assert sum(entry["contribution"] for entry in words) == pytest.approx(total)
         by_word = explained.by_word()
         assert sum(value for _, value in by_word) == pytest.approx(total, abs=1e-12)
         assert [abs(value) for _, value in by_word] == sorted((abs(v) for _, v in by_word), reverse=True)
@@ -111,7 +111,7 @@ def test_terms_of_tokens_are_those_of_the_document() -> None:
             assert Counter(name for name, _, _ in found) == names
 
 
-def test_words_are_tinted_by_the_sign_and_size_of_what_they_contribute() -> None:
+def test_words_are_tinted_by_the_sign_and_size_of_their_contribution() -> None:
     words = (Word("good", 0, -2.0), Word("free", 5, 4.0), Word("so", 10, 0.01))
     console = Console(force_terminal=True, color_system="truecolor", width=80, highlight=False)
     with console.capture() as capture:

@@ -120,10 +120,10 @@ def trained(device: HostDevice, case: Case, dtype: str, optimizer: str = "rmspro
         "SLOTS": len(rule.state),
         "CLIP": True,
         "PREPARED": type(rule).prepare is not None,
-        "LINGERS": type(rule).left is not None,
+        "DECAYS_UNSEEN": type(rule).decay_unseen is not None,
         **rule.constants,
     }
-    for name in ("number", "embed", "embed_gradient"):
+    for name in ("unique_rows", "embed", "embed_gradient"):
         device.run(name, dtype, {}, case.flags, arguments)
     device.run("penalise_rows", dtype, {}, {}, arguments)
     device.run("squared_norm_rows", dtype, {}, {}, arguments)

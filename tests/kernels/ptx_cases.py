@@ -47,7 +47,7 @@ IN_16_BITS = {
 }
 # What sorts a batch's tokens reads and writes whole numbers.
 IDS_ALONE = (
-    *("number", "count_tokens", "start_rows", "list_tokens"),
+    *("unique_rows", "count_tokens", "start_rows", "list_tokens"),
     *("count_digits", "sort_digit", "count_runs", "find_runs"),
 )
 
@@ -162,7 +162,7 @@ def loss_cases() -> Iterator[Case]:
             if name not in ("cross_entropy", "binary_cross_entropy") or shape == "one-block" or not gradient:
                 continue
             ceiled = loss_from({"name": name, "ceiling": 16.0, "reduction": "sum"})
-            constants = {**flags, "BY_ROWS": True, **ceiled.kernel_constants}
+            constants = {**flags, "AVERAGE_ROWS": True, **ceiled.kernel_constants}
             label = f"ceiled-{label}"
             yield Case(label, ceiled.kernel, dtype, ceiled.formulas, constants, arguments, columns % 4 == 0)
 
@@ -239,7 +239,7 @@ def arena_cases() -> Iterator[Case]:
                 label = f"update-{name}-grouped-{dtype}"
                 yield Case(label, "update", dtype, optimizer.formulas, groups, arguments, True)
         if size > 128:
-            divided = {"DIVIDED": True, "BY_ROWS": True}
+            divided = {"PENALTY_ON_SUM": True, "AVERAGE_ROWS": True}
             yield Case(f"penalise-divided-{dtype}", "penalise", dtype, {}, divided, arguments, True)
         for name, form in (("nesterov", "rate_in_velocity"), ("adam", "epsilon_hat")) if size > 128 else ():
             optimizer = optimizer_from({"name": name, form: True})
@@ -285,7 +285,7 @@ def embedding_cases() -> Iterator[Case]:
         for name in ("sgd", "rmsprop", "adam"):
             rule = optimizer_from(name)
             flags = {"SLOTS": len(rule.state), "CLIP": True, "PREPARED": type(rule).prepare is not None}
-            constants = {**flags, "LINGERS": type(rule).left is not None, **rule.constants}
+            constants = {**flags, "DECAYS_UNSEEN": type(rule).decay_unseen is not None, **rule.constants}
             formulas = rule.formulas_of_rows
             label = f"update_rows-{name}-{width}-{dtype}"
             yield Case(label, "update_rows", dtype, formulas, constants, arguments, width == 64)

@@ -9,15 +9,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from nnkit.bench.records import Aim, Record, Result, once
+
 Capability = tuple[int, int]
-Record = Mapping[str, Mapping[str, Mapping[str, list[int]]]]
-"""By kernel, case and architecture, the values of a `Usage`: what bench/registers.py writes."""
+Cases = Mapping[str, Mapping[str, list[int]]]
+"""By case and architecture, the values of a `Usage`."""
 
 NEWEST = (9, 0)
 ARCHITECTURES: tuple[Capability, ...] = ((7, 0), (8, 0), (8, 9), NEWEST, (12, 0))
@@ -162,7 +164,7 @@ CEILINGS: Mapping[str, Ceiling] = {
     "layer_norm_sums": Ceiling((48, 40, 40, 48, 64), (64, 64, 48, 64, 64), 32784),
     "list_tokens": Ceiling((32, 32, 40, 32, 48), (32, 32, 40, 32, 48), 35844),
     "mark_rows": Ceiling((32, 32, 32, 32, 32), (32, 32, 32, 32, 32), 0),
-    "number": Ceiling((64, 64, 48, 64, 48), (64, 64, 48, 64, 48), 36864),
+    "unique_rows": Ceiling((64, 64, 48, 64, 48), (64, 64, 48, 64, 48), 36864),
     "penalise": Ceiling((48, 40, 40, 32, 40), (64, 48, 48, 48, 48), 4104),
     "penalise_rows": Ceiling((40, 40, 40, 40, 40), (48, 48, 48, 48, 40), 4104),
     "softmax_loss": Ceiling((128, 128, 128, 128, 80), (255, 255, 128, 128, 128), 30736),
@@ -175,7 +177,7 @@ CEILINGS: Mapping[str, Ceiling] = {
 }
 
 
-def exceeding(kernels: Record) -> Iterator[str]:
+def exceeding(kernels: Mapping[str, Cases]) -> Iterator[str]:
     """Yield what of a record is above its kernel's ceiling, or spilled."""
     for kernel, some in kernels.items():
         for case in some:
@@ -185,3 +187,40 @@ def exceeding(kernels: Record) -> Iterator[str]:
                 usage = None if taken is None else Usage(*taken)
                 if usage is not None and not (usage.unspilled and CEILINGS[kernel].admits(usage, dtype, one)):
                     yield f"{case} on {architecture(one)}: {usage}, and at most {CEILINGS[kernel]}"
+
+
+def summarised(kernel: str, cases: Cases) -> Record:
+    """Return a record of the most that a kernel takes, with its ceilings, and of each case in its details."""
+    ceiling, figures = CEILINGS[kernel], {}
+    of_each = [(name, on, Usage(*taken)) for name, some in cases.items() for on, taken in some.items()]
+    for place, on in enumerate(map(architecture, ARCHITECTURES)):
+        for double, most in ((False, ceiling.registers), (True, ceiling.in_float64)):
+            taken = [
+                usage.registers
+                for name, where, usage in of_each
+                if where == on and name.endswith("float64") == double
+            ]
+            if taken:
+                title = f"{on}, fp64" if double else on
+                figures[title] = once("", max(taken), Aim("<=", most[place]))
+    shared = max(usage.shared for _, _, usage in of_each)
+    figures["shared memory"] = once("B", shared, Aim("<=", ceiling.shared))
+    spilled = sum(not usage.unspilled for _, _, usage in of_each)
+    figures["spilled"] = once("", spilled, Aim("<=", 0))
+    texts = {
+        name: "; ".join(f"{on} {' '.join(map(str, taken))}" for on, taken in some.items())
+        for name, some in cases.items()
+    }
+    details = {"fields": [field.name for field in fields(Usage)], "cases": texts}
+    return Record("registers", kernel, "cuda", "", {"cases": len(cases)}, figures, details=details)
+
+
+def recorded(result: Result) -> dict[str, Cases]:
+    """Return the cases of a result's records, by kernel."""
+    return {
+        record.name: {
+            name: {on: list(map(int, taken)) for on, *taken in map(str.split, text.split("; "))}
+            for name, text in record.details["cases"].items()
+        }
+        for record in result.records
+    }

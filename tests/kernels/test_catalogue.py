@@ -18,8 +18,8 @@ NAMES = sorted(CATALOGUE)
 DEVICES = ("host", pytest.param("cuda", marks=pytest.mark.extra("numba_cuda")))
 # What the CUDA kernels do in several launches, one after the other.
 PHASES = {
-    "number": (
-        *("number", "count_tokens", "start_rows", "list_tokens"),
+    "unique_rows": (
+        *("unique_rows", "count_tokens", "start_rows", "list_tokens"),
         *("count_digits", "sort_digit", "count_runs", "find_runs"),
     ),
     "embed_gradient": ("embed_gradient", "add_partials"),
@@ -297,9 +297,9 @@ def test_the_names_of_flags_and_placeholders_are_found() -> None:
 def test_flags_and_placeholders_in_the_templates_are_declared(name: str) -> None:
     on_host, on_cuda = names_in(name, "host"), names_in(name, "cuda")
     declaration = CATALOGUE[name]
-    # The rows of a table are shared by no shards: a part that two kernels have asks in vain.
-    never = {"FOLDED"} if name == "update_rows" else set()
-    assert set(declaration.flags) == (on_host | on_cuda) & FLAGS - never
+    # Flags of a part that two kernels share: no shards part a table, and the arena has no unseen rows.
+    never = {"update_rows": {"FOLDED"}, "update": {"DECAYS_UNSEEN"}}
+    assert set(declaration.flags) == (on_host | on_cuda) & FLAGS - never.get(name, set())
     assert set(declaration.formulas) == on_host & PLACEHOLDERS
     if on_cuda:
         assert set(declaration.formulas) == on_cuda & PLACEHOLDERS

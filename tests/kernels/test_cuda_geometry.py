@@ -187,7 +187,7 @@ def test_many_tokens_are_summed_by_as_many_threads_as_a_large_gpu_holds_and_few_
     plan = geometry("embed_gradient", FLOAT32, {}, tokens_of(131_072, 64), 256)
     assert prod(plan.grid) * prod(plan.block) >= 65_536
     assert geometry("embed_gradient", FLOAT32, {}, tokens_of(256, 64), 256).grid == (1, 1)
-    assert [name for name, _ in sequence("number", tokens_of(4096, 64), 256)] == ["number"]
+    assert [name for name, _ in sequence("unique_rows", tokens_of(4096, 64), 256)] == ["unique_rows"]
 
 
 def test_the_tiles_of_a_sort_cover_the_tokens_and_the_rows() -> None:
@@ -196,6 +196,6 @@ def test_the_tiles_of_a_sort_cover_the_tokens_and_the_rows() -> None:
         plan = geometry(name, FLOAT32, {}, arguments, 256)
         assert (plan.grid[0] - 1) * 1024 < count <= plan.grid[0] * plan.constants["ITEMS"] * 256
     # 20,000 ids have 15 bits: three digits, of which the first is counted as the tokens are listed.
-    found = [name for name, _ in sequence("number", arguments, 256)]
+    found = [name for name, _ in sequence("unique_rows", arguments, 256)]
     assert len(found) == 10
     assert found.count("sort_digit") == 3

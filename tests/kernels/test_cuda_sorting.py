@@ -111,7 +111,7 @@ CASES = {
 def test_tokens_come_together_in_the_order_of_ids_then_of_the_batch(case: Tokens, threads: int) -> None:
     arguments, ids = case.arguments()
     capacity = {key: len(value) for key, value in arguments.items() if isinstance(value, np.ndarray)}
-    CudaDevice(threads).run("number", "float32", {}, ALL, arguments)
+    CudaDevice(threads).run("unique_rows", "float32", {}, ALL, arguments)
     tokens, order = len(ids), np.argsort(ids, kind="stable")
     rows, firsts, runs = np.unique(ids[order], return_index=True, return_inverse=True)
     offsets = np.concatenate([np.arange(length) for length in case.lengths])
@@ -132,7 +132,7 @@ def test_tokens_come_together_in_the_order_of_ids_then_of_the_batch(case: Tokens
 @pytest.mark.gpu
 def test_the_same_sort_twice_finds_what_the_first_left_of_its_scratch_arrays() -> None:
     arguments, _ = CASES["words of a language"].arguments()
-    operation = CudaDevice(THREADS).prepare("number", "float32", {}, ALL, arguments)
+    operation = CudaDevice(THREADS).prepare("unique_rows", "float32", {}, ALL, arguments)
     operation()
     first = {key: value.copy() for key, value in arguments.items() if isinstance(value, np.ndarray)}
     operation()
@@ -144,7 +144,7 @@ def test_the_same_sort_twice_finds_what_the_first_left_of_its_scratch_arrays() -
 @pytest.mark.parametrize(
     ("rows", "tokens", "size", "names"),
     [
-        (64, 64, 1000, ["number"]),
+        (64, 64, 1000, ["unique_rows"]),
         (64, 65, 1, ["start_rows", "list_tokens", "count_runs", "find_runs"]),
         (64, 65, 32, ["start_rows", "list_tokens", "sort_digit", "count_runs", "find_runs"]),
         (
@@ -161,7 +161,7 @@ def test_a_sort_has_as_many_launches_as_its_shapes_ask_for(
 ) -> None:
     arguments, _ = Tokens([0] * rows, size).arguments()
     arguments |= {name: np.zeros(tokens, np.int32) for name in ("owners", "offsets", "runs")}
-    found = launches("number", "float32", {}, ALL, arguments, THREADS)
+    found = launches("unique_rows", "float32", {}, ALL, arguments, THREADS)
     assert [launch.kernel.name for launch in found] == names
     passes = [launch.numbers["sort_pass"] for launch in found if launch.kernel.name == "sort_digit"]
     assert passes == list(range(len(passes)))

@@ -74,7 +74,7 @@ def test_a_batch_without_tokens_sees_no_row(device) -> None:
     arguments = case.arguments("float64")
     arguments["starts"][:] = 0
     before = arguments["table"].copy()
-    for name in ("number", "embed", "embed_gradient"):
+    for name in ("unique_rows", "embed", "embed_gradient"):
         device.run(name, "float64", {}, case.flags, arguments)
     device.run("squared_norm_rows", "float64", {}, {}, arguments)
     assert arguments["seen"][0] == 0
@@ -90,9 +90,9 @@ def test_a_batch_without_weight_updates_and_marks_nothing(device) -> None:
     arguments = case.arguments("float64")
     arguments["scalars"][WEIGHT_SUM] = 0
     before = {name: arguments[name].copy() for name in ("table", "last_seen")}
-    for name in ("number", "embed", "embed_gradient"):
+    for name in ("unique_rows", "embed", "embed_gradient"):
         device.run(name, "float64", {}, case.flags, arguments)
-    flags = {"SLOTS": 0, "CLIP": False, "PREPARED": False, "LINGERS": False}
+    flags = {"SLOTS": 0, "CLIP": False, "PREPARED": False, "DECAYS_UNSEEN": False}
     device.run("update_rows", "float64", rule.formulas_of_rows, flags, arguments)
     device.run("mark_rows", "float64", {}, {}, arguments)
     for name, array in before.items():

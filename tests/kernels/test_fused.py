@@ -343,7 +343,7 @@ ELEMENTWISE = {
 
 def lost(device, name: str, dtype: str, outputs, labels, weights=None, bias=None, nominal=10, **constants):
     """Run a loss's kernel on a fresh set of sums; return (scalars, gradient, bias gradient)."""
-    by_rows = constants.pop("by_rows", False)
+    average_rows = constants.pop("average_rows", False)
     loss = loss_from({"name": name, **constants})
     scalars = np.zeros(SCALARS)
     gradient, sums = np.full(outputs.shape, np.nan, dtype), np.full(outputs.shape[1], np.nan, dtype)
@@ -365,7 +365,7 @@ def lost(device, name: str, dtype: str, outputs, labels, weights=None, bias=None
         "WEIGHTED": weights is not None,
         "INDICES": labels.ndim == 1,
     }
-    constants = {**flags, "BY_ROWS": by_rows, **loss.kernel_constants}
+    constants = {**flags, "AVERAGE_ROWS": average_rows, **loss.kernel_constants}
     operation = device.prepare(loss.kernel, dtype, loss.formulas, constants, arguments)
     operation()
     once = scalars.copy()
@@ -444,17 +444,17 @@ def test_a_batch_may_count_by_its_rows_and_not_by_their_weights(device, name: st
     outputs, weights = random.normal(size=(7, 3)), random.random(7) + 0.1
     targets = random.integers(0, 3, 7).astype(np.int32) if name == "cross_entropy" else random.random((7, 3))
     by_weight, gradient, _ = lost(device, name, "float64", outputs, targets, weights)
-    by_rows, same, _ = lost(device, name, "float64", outputs, targets, weights, by_rows=True)
-    assert by_rows[LOSS_WEIGHT] == pytest.approx(7, rel=1e-13)
-    assert by_rows[WEIGHT_SUM] == by_weight[WEIGHT_SUM]
+    average_rows, same, _ = lost(device, name, "float64", outputs, targets, weights, average_rows=True)
+    assert average_rows[LOSS_WEIGHT] == pytest.approx(7, rel=1e-13)
+    assert average_rows[WEIGHT_SUM] == by_weight[WEIGHT_SUM]
     mean = by_weight[LOSS_SUM] / by_weight[LOSS_WEIGHT]
-    assert by_rows[LOSS_SUM] == pytest.approx(7 * mean, rel=1e-13)
+    assert average_rows[LOSS_SUM] == pytest.approx(7 * mean, rel=1e-13)
     np.testing.assert_array_equal(same, gradient)
 
 
 def test_a_batch_that_weighs_nothing_does_not_count_by_its_rows_either(device) -> None:
     outputs, targets = np.ones((4, 2)), np.zeros((4, 2))
-    scalars, gradient, _ = lost(device, "mse", "float64", outputs, targets, np.zeros(4), by_rows=True)
+    scalars, gradient, _ = lost(device, "mse", "float64", outputs, targets, np.zeros(4), average_rows=True)
     assert scalars[[LOSS_SUM, LOSS_WEIGHT]].tolist() == [0, 0]
     assert not gradient.any()
 
@@ -560,15 +560,15 @@ def test_a_penalty_on_the_sum_counts_for_less_the_larger_the_batch(device, dtype
     expected = gradients + decays * 0.5 * values / 32  # the update multiplies by 32 / 24
     arguments = {"values": values, "gradients": gradients, "segments": SEGMENTS, "scalars": scalars}
     given = {**arguments, "batch_size": 32, "l1": 0.0, "l2": 0.5}
-    device.run("penalise", dtype, {}, {"DIVIDED": True}, given)
+    device.run("penalise", dtype, {}, {"PENALTY_ON_SUM": True}, given)
     close(gradients, expected, dtype)
     total = np.sum(decays * 0.25 * values.astype(np.float64) ** 2)
     assert scalars[PENALTY_SUM] == pytest.approx(total, rel=TOLERANCE[dtype])
     scalars[BATCH_SHARE], scalars[PENALTY_SUM] = 2.5, 1.0
-    device.run("penalise", dtype, {}, {"DIVIDED": True, "BY_ROWS": True}, given)
+    device.run("penalise", dtype, {}, {"PENALTY_ON_SUM": True, "AVERAGE_ROWS": True}, given)
     assert scalars[PENALTY_SUM] == pytest.approx(1 + 2.5 * total, rel=TOLERANCE[dtype])
     scalars[WEIGHT_SUM] = 0.0
-    device.run("penalise", dtype, {}, {"DIVIDED": True}, given)
+    device.run("penalise", dtype, {}, {"PENALTY_ON_SUM": True}, given)
     assert scalars[PENALTY_SUM] == pytest.approx(1 + 2.5 * total, rel=TOLERANCE[dtype])
 
 

@@ -265,7 +265,7 @@ def test_an_embedding_fills_16_bits_and_sums_its_gradient_in_float32(
         "order": np.zeros(1, np.int64),
     }
     flags = {"MEAN": True, "GRADIENT": True}
-    device.run("number", "float32", {}, flags, arguments)
+    device.run("unique_rows", "float32", {}, flags, arguments)
     narrow, wide = both(device, half, ("inputs",), "embed", {}, flags, arguments)
     assert_rounded(narrow["inputs"], wide["inputs"], half)
     arguments["totals"] = narrow["totals"]

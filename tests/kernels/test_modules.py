@@ -161,7 +161,7 @@ def test_without_any_folder_kernels_are_compiled_in_memory(
     kernels: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def none() -> Path:
-        raise FileError(f"there is none: {cache.MEND}")
+        raise FileError(f"there is none: {cache.ADVICE}")
 
     monkeypatch.setattr(modules, "cache_folder", none)
     monkeypatch.setattr(native, "_TESTED", ("0.62", "0.63", "0.64", "0.65", "0.66", "0.67", "0.68"))
@@ -170,7 +170,7 @@ def test_without_any_folder_kernels_are_compiled_in_memory(
     assert not is_cached(NAME)
     assert not kernels.exists()
     [warning] = warnings(caplog)
-    assert warning == f"there is none: {cache.MEND}. Until then kernels are compiled anew in every process"
+    assert warning == f"there is none: {cache.ADVICE}. Until then kernels are compiled again in every process"
 
 
 def test_a_module_knows_those_that_it_imports() -> None:

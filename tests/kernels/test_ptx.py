@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import json
 import multiprocessing
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +36,12 @@ from ptxas import (
     assembled_for,
     assembler,
     exceeding,
+    recorded,
+    summarised,
     usage_in,
 )
 
+from nnkit.bench.records import load_result
 from nnkit.extras import install_command
 from nnkit.kernels.cuda import TEMPLATES
 from nnkit.nn.losses import loss_from, loss_names
@@ -126,10 +128,16 @@ def test_every_kernel_has_a_ceiling_of_its_registers_and_is_assembled_for_every_
 
 
 def test_the_recorded_registers_of_all_cases_and_architectures_keep_to_the_ceilings() -> None:
-    record = json.loads((BENCH / "results" / "ptxas.json").read_text())
-    assert record["fields"] == [field.name for field in fields(Usage)]
-    assert [architecture(one) for one in ARCHITECTURES] == record["architectures"]
-    assert list(exceeding(record["kernels"])) == []
+    result = load_result(BENCH / "results" / "ptxas.json")
+    kernels = recorded(result)
+    assert {on for some in kernels.values() for taken in some.values() for on in taken} == set(
+        map(architecture, ARCHITECTURES)
+    )
+    assert [summarised(name, some) for name, some in kernels.items()] == result.records
+    assert [
+        figure for record in result.records for figure in record.figures.values() if not figure.reached
+    ] == []
+    assert list(exceeding(kernels)) == []
     for spilled in (
         [30, 0, 8, 0, 0],
         [30, 0, 0, 4, 0],

@@ -480,6 +480,6 @@ def test_a_users_activation_and_loss_train_and_pass_a_gradient_check() -> None:
 
 @pytest.mark.usefixtures("_own_registries")
 def test_a_derivative_must_say_what_it_is_computed_from() -> None:
-    with pytest.raises(ConfigError, match=r"activation 'square' takes \(x\); name its one parameter z"):
+    with pytest.raises(ConfigError, match=r"activation 'square' takes \(x\); name its only parameter z"):
         register_activation("square", square, double)
     assert "square" not in activations.activation_names()

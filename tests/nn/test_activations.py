@@ -163,8 +163,8 @@ def early_return(z):
     ("name", "value", "derivative", "message"),
     [
         ("relu", square, twice, "activation 'relu' is nnkit's own; choose another name"),
-        ("my act", square, twice, "name of the activation, 'my act', must be a text such as 'my_activation'"),
-        (None, square, twice, "name of the activation, None, must be a text"),
+        ("my act", square, twice, "name of the activation, 'my act', must be an identifier"),
+        (None, square, twice, "name of the activation, None, must be an identifier"),
         ("mine", lambda z: z * z, lambda z: 2.0 * z, "formula '<lambda>'"),
         ("mine", math.tanh, twice, "value of the activation 'mine' must be a Python function, not <built-in"),
         (
@@ -176,8 +176,8 @@ def early_return(z):
         ("mine", square, 2.0, "derivative of the activation 'mine' must be a Python function, not 2.0"),
         ("mine", two_parameters, twice, "formula 'two_parameters' takes z, slope; 1 values were given"),
         ("mine", any_number_of_parameters, twice, r"activation 'mine' takes \*z: a formula takes plain"),
-        ("mine", square, of_x, r"takes \(x\); name its one parameter z"),
-        ("mine", square, two_parameters, r"takes \(z, slope\); name its one parameter z"),
+        ("mine", square, of_x, r"takes \(x\); name its only parameter z"),
+        ("mine", square, two_parameters, r"takes \(z, slope\); name its only parameter z"),
         ("mine", early_return, twice, "'early_return' must end with its one `return`"),
     ],
 )

@@ -112,7 +112,7 @@ def test_a_users_function_is_taken_and_can_be_registered(monkeypatch: pytest.Mon
         ),
         ({"name": "zeros", "std": 1.0}, "unknown parameter 'std' of the initializer zeros; it takes none"),
         ({"name": "normal", "std": "wide"}, "std = 'wide' must be a finite number"),
-        ({"std": 1.0}, "an initializer is a name"),
+        ({"std": 1.0}, "must be a name or a table"),
     ],
 )
 def test_mistakes_are_named(value: object, message: str) -> None:

@@ -229,7 +229,8 @@ assert not {"sklearn", "scipy"} & set(sys.modules)
 
 def test_defaults_are_cheap_and_apply() -> None:
     for task in ("binary", "multiclass", "multilabel", "regression"):
-        assert set(default_metrics(task)) <= set(metrics_for(task, cheap_only=True))
+        assert set(default_metrics(task)) <= set(metrics_for(task))
+        assert all(metrics.METRICS[name].cheap for name in default_metrics(task))
 
 
 def test_losses_and_errors_are_better_when_smaller() -> None:
@@ -267,7 +268,7 @@ def test_a_metric_that_does_not_fit_the_task_is_refused_with_those_that_do() -> 
         ("multiclass", [0, 3], np.zeros((2, 3)), None, "a probability for each class"),
         ("multiclass", [0, -1], np.zeros((2, 3)), None, "a probability for each class"),
         ("multiclass", [0, 1], np.zeros(2), None, "a probability for each class"),
-        ("multiclass", np.eye(2), np.zeros((2, 2)), None, "one class index a sample"),
+        ("multiclass", np.eye(2), np.zeros((2, 2)), None, "one class index for each sample"),
         ("regression", np.zeros((2, 2)), np.zeros((2, 1)), None, "must be the same"),
         ("regression", [0, 1], [0, 1], [1.0], r"sample_weight has shape \(1,\) for 2 samples"),
     ],

@@ -301,5 +301,5 @@ def test_reproducible_outputs_need_the_cpu() -> None:
     net = Network([Dense(3)])
     net.initialize(4, backend=Elsewhere())
     assert net.outputs(np.ones((2, 4))).shape == (2, 3)
-    with pytest.raises(ConfigError, match=r"reproducible = True is for a network on the CPU.*'elsewhere'"):
+    with pytest.raises(ConfigError, match=r"reproducible = True needs a network on the CPU.*'elsewhere'"):
         net.outputs(np.ones((2, 4)), reproducible=True)

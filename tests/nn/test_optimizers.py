@@ -65,7 +65,7 @@ def test_constants_are_floats_without_the_rate_and_the_decay() -> None:
     ("value", "message"),
     [
         ("adan", "unknown optimizer 'adan'; did you mean adam"),
-        ({"learning_rate": 0.1}, "unknown optimizer ''"),
+        ({"learning_rate": 0.1}, "must be a name or a table with one"),
         (
             {"name": "adam", "beta3": 0.1},
             "unknown parameter 'beta3' of the optimizer adam; did you mean beta",

@@ -182,8 +182,8 @@ def test_schedule_from_takes_a_name_a_table_or_a_schedule() -> None:
         ({"name": "cosine", "warmup": -1}, "warmup = -1 must be a whole number of at least 0"),
         ({"name": "step", "every": 10**400}, r"every = 1000.* must be .* at most 2\^53"),
         ({"name": "cosine", "warmup": 3, "warmup_epochs": 1}, "not both"),
-        ({"every": 3}, "a schedule is a name or a table"),
-        (3, "a schedule is a name or a table"),
+        ({"every": 3}, "must be a name or a table"),
+        (3, "schedule = 3 must be a name or a table"),
     ],
 )
 def test_mistakes_are_named(value, message: str) -> None:

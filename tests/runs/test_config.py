@@ -1,4 +1,4 @@
-"""The TOML config: each mistake with its line and its mend, overrides, and a file that loads back equal."""
+"""The TOML config: mistakes with their line and advice, overrides, and a file that loads back equal."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ MISTAKES = [
     # No TOML at all.
     (
         "[training]\n\nactivation = relu",
-        "c.toml, line 3: not valid TOML: Invalid value; a text wants quotes\n    activ",
+        "c.toml, line 3: not valid TOML: Invalid value; put a text in quotes\n    activ",
     ),
     ("[training\nx = 3", "c.toml, line 1: not valid TOML: Expected ']'"),
     ("x = [1,\n2,\n\n", "c.toml, line 2: not valid TOML"),

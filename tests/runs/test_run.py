@@ -16,9 +16,8 @@ from nnkit import Dense, Dropout, load
 from nnkit.errors import ConfigError, DataError, DivergenceError, FileError
 from nnkit.nn.schedules import schedule_from
 from nnkit.runs.config import Config, DataConfig, load_config
-from nnkit.runs.numerics import fastest_numerics
-from nnkit.runs.run import Run
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.runs.run import Run, fastest_numerics
+from nnkit.training.callbacks import Callback, TrainingStatus
 
 
 def run_of(source: object, *settings: str) -> Run:
@@ -236,7 +235,7 @@ def test_few_rows_are_all_trained_on_unless_a_share_is_given(
     assert "not what can be learnt" not in caplog.text
     with caplog.at_level(logging.INFO, "nnkit"):
         run_of(write(tmp_path / "two.csv", 2))
-    assert "so few show that a training runs, not what can be learnt" in caplog.text
+    assert "and say nothing about other rows" in caplog.text
     assert run_of(path, "data.validation=0.2").held_out_rows == 10
     assert run_of(write(tmp_path / "u.csv", 50)).held_out_rows == 5
 
@@ -344,7 +343,7 @@ def test_few_updates_are_remarked_on(tmp_path: Path) -> None:
 
 
 class _Stop(Callback):
-    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
+    def on_epoch_end(self, trainer: Any, figures: TrainingStatus) -> None:
         if figures.epoch == 2:
             trainer.stop()
 

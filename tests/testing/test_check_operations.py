@@ -105,7 +105,11 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "layers": [Dense(6, "relu"), Residual([LayerNorm(), Dense(6, "gelu"), Dropout(0.2)]), Dense(3)]
     },
     "L1, L2 and clipping": {"penalty": Penalty(0.01, 0.1), "clip_norm": 0.5, "optimizer": "momentum"},
-    "a penalty on the sum, by rows": {"penalty": Penalty(0.0, 0.1, "sum"), "by_rows": True, "weighted": True},
+    "a penalty on the sum, by rows": {
+        "penalty": Penalty(0.0, 0.1, "sum"),
+        "average_rows": True,
+        "weighted": True,
+    },
     "one-hot codes, several targets": {"features": "codes", "loss": "huber", "optimizer": "sgd"},
     "sparse rows": {"features": "sparse", "loss": "binary_cross_entropy"},
     "pictures, varied": {"features": "pictures", "augmentation": Augmentation(0.4, True, 0.5)},
@@ -152,7 +156,7 @@ def step_of(backend: NumpyBackend, half: HalfPrecision | None = None, **case: An
         optimizer_from(case.get("optimizer", "adam")),
         rows,
         case.get("clip_norm"),
-        by_rows=case.get("by_rows", False),
+        average_rows=case.get("average_rows", False),
         half=half,
     )
 

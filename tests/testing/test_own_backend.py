@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pytest_in(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 

@@ -34,7 +34,7 @@ def trainer(seed: int = 3, **options: Any) -> Trainer:
         Network([Dense(16, "relu"), Dense(1)]),
         "binary_cross_entropy",
         Adam(1e-2),
-        "cpu",
+        device="cpu",
         seed=seed,
         **options,
     )
@@ -69,7 +69,7 @@ def test_rows_outside_the_array_are_refused() -> None:
     for rows in ([0, 120], [-1]):
         with pytest.raises(DataError, match="outside the 120 rows"):
             features(np.array(rows))
-    with pytest.raises(DataError, match="no picture of the shape"):
+    with pytest.raises(DataError, match="not a picture of shape"):
         Features(PIXELS, picture=(3, 8, 9))
 
 
@@ -105,7 +105,7 @@ def test_shards_vary_their_rows_as_the_whole_batch_does() -> None:
 
 def test_validation_rows_are_never_varied() -> None:
     """Weights that do not move: what is measured after each epoch is the loss of the rows as they are."""
-    made = Trainer(Network([Dense(1)]), "binary_cross_entropy", Adam(1e-30), "cpu", augment=VARIED)
+    made = Trainer(Network([Dense(1)]), "binary_cross_entropy", Adam(1e-30), device="cpu", augment=VARIED)
     held = np.arange(100, 120)
     history = made.fit(
         features(np.arange(100)), LABELS[:100], epochs=3, validation=(features(held), LABELS[held])

@@ -6,27 +6,27 @@ from typing import Any
 
 import pytest
 
-from nnkit.engine.objective import StepFigures
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.engine.objective import StepSums
+from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.calls import Calls, Moment
 from nnkit.training.periods import Period
 
 TRAINER = object()
 
 
-def figures(step: int = 0) -> Figures:
-    return Figures(1, 1, step, 10, 10, step, 0.0, 0.0, 0.1, 0.0)
+def figures(step: int = 0) -> TrainingStatus:
+    return TrainingStatus(1, 1, step, 10, 10, step, 0.0, 0.0, 0.1, 0.0)
 
 
 def moment(step: int, seconds: float) -> Moment:
-    return Moment(step, seconds, StepFigures())
+    return Moment(step, seconds, StepSums())
 
 
-def since(now: Moment, last: Moment) -> Figures:
+def since(now: Moment, last: Moment) -> TrainingStatus:
     return figures(now.step)
 
 
-def nobody(now: Moment, last: Moment) -> Figures:
+def nobody(now: Moment, last: Moment) -> TrainingStatus:
     pytest.fail("nobody is due")
 
 
@@ -38,20 +38,20 @@ class Listener(Callback):
         self.calls: list[tuple[str, str, int]] = [] if calls is None else calls
         self.name = name
 
-    def _note(self, call: str, trainer: Any, moment: Figures) -> None:
+    def _note(self, call: str, trainer: Any, moment: TrainingStatus) -> None:
         assert trainer is TRAINER
         self.calls.append((self.name, call, moment.step))
 
-    def on_train_begin(self, trainer: Any, figures: Figures) -> None:
+    def on_train_begin(self, trainer: Any, figures: TrainingStatus) -> None:
         self._note("begin", trainer, figures)
 
-    def on_step_end(self, trainer: Any, figures: Figures) -> None:
+    def on_step_end(self, trainer: Any, figures: TrainingStatus) -> None:
         self._note("step", trainer, figures)
 
-    def on_epoch_end(self, trainer: Any, figures: Figures) -> None:
+    def on_epoch_end(self, trainer: Any, figures: TrainingStatus) -> None:
         self._note("epoch", trainer, figures)
 
-    def on_train_end(self, trainer: Any, figures: Figures) -> None:
+    def on_train_end(self, trainer: Any, figures: TrainingStatus) -> None:
         self._note("end", trainer, figures)
 
     @property
@@ -130,7 +130,7 @@ def test_each_callback_is_given_the_figures_since_its_own_last_call() -> None:
     calls.epoch_begin(moment(0, 0.0))
     spans: list[tuple[int, int]] = []
 
-    def span(now: Moment, last: Moment) -> Figures:
+    def span(now: Moment, last: Moment) -> TrainingStatus:
         spans.append((last.step, now.step))
         return figures(now.step)
 

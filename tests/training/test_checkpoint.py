@@ -121,7 +121,7 @@ def test_more_epochs_train_on_from_the_last_weights(tmp_path: Path) -> None:
 def test_fewer_epochs_are_refused_and_the_checkpoints_stay(tmp_path: Path) -> None:
     trainer().fit(X, Y, epochs=4, batch_size=32, checkpoints=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match="epochs = 3 is less than the 4 that the training was begun for"):
+    with pytest.raises(ConfigError, match="epochs = 3 is less than the training's 4"):
         trainer().resume(tmp_path, X, Y, epochs=3)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -210,7 +210,7 @@ def test_where_none_is_whole_nothing_is_trained(tmp_path: Path) -> None:
         path.write_bytes(b"x" * 100)
     with pytest.raises(ModelFileError, match="no other checkpoint is left"):
         trainer().resume(tmp_path, X, Y)
-    with pytest.raises(ConfigError, match="there is no checkpoint to resume from"):
+    with pytest.raises(ConfigError, match="no checkpoint to resume from"):
         trainer().resume(tmp_path / "elsewhere", X, Y)
 
 
@@ -225,7 +225,7 @@ def test_where_none_is_whole_nothing_is_trained(tmp_path: Path) -> None:
 )
 def test_other_settings_are_refused_by_name(settings: dict, named: str, tmp_path: Path) -> None:
     interrupted(tmp_path, 10)
-    with pytest.raises(ConfigError, match=f"{named}.*not as in the training to be resumed"):
+    with pytest.raises(ConfigError, match=f"{named}.*differs from the training to resume"):
         trainer(**settings).resume(tmp_path, X, Y)
 
 
@@ -301,7 +301,10 @@ def test_other_numerics_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     other = replace(checkpoint, numerics={**checkpoint.numerics, "BLAS core type": "Zen"})
     with caplog.at_level(logging.WARNING, "nnkit"):
         trainer().resume(other, X, Y)
-    assert "resumed to rounding, not bit for bit: BLAS core type Zen then, " in caplog.text
+    assert (
+        "the resumed training is equal up to rounding, not bit for bit: BLAS core type Zen then, "
+        in caplog.text
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -342,7 +345,7 @@ def test_a_disk_that_is_full_is_said_and_tried_again(
     writer.consider(10, 2.0, False, lambda: snapshot(10))
     writer.wait()
     assert "No space left on device" in caplog.text
-    assert "the one of step 5 stays" in caplog.text
+    assert "the last one is of step 5" in caplog.text
     monkeypatch.undo()
     writer.consider(11, 3.0, False, lambda: snapshot(11))
     writer.wait()
@@ -377,7 +380,7 @@ def test_a_folder_that_was_removed_is_made_anew(tmp_path: Path, caplog: pytest.L
             for path in folder.iterdir():
                 path.unlink()
             folder.rmdir()
-    assert "was removed while training" in caplog.text
+    assert "was removed during the training" in caplog.text
     assert [path.name for path in folder.iterdir()] == ["step-000000010.safetensors"]
 
 
@@ -407,4 +410,4 @@ def test_an_unwritable_place_keeps_the_training(tmp_path: Path, caplog: pytest.L
     done.fit(X, Y, **FIT, checkpoints=Checkpoints(tmp_path / "file", "5 steps"))
     assert len(done.history) == 4
     assert "a checkpoint could not be written" in caplog.text
-    assert "none is kept so far" in caplog.text
+    assert "there is none yet" in caplog.text

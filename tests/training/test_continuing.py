@@ -12,7 +12,7 @@ from nnkit.feed.features import features_from
 from nnkit.nn.layers import Dense, Dropout
 from nnkit.nn.network import Network
 from nnkit.nn.optimizers import SGD, Adam, Momentum
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.checkpoint import Checkpoints
 from nnkit.training.trainer import Trainer
 
@@ -76,7 +76,7 @@ def test_calls_that_continue_go_on_in_the_schedule(schedule) -> None:
 
 def test_a_resumed_training_keeps_the_length_of_its_schedule(tmp_path) -> None:
     class Stopping(Callback):
-        def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+        def on_epoch_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
             if figures.epoch == 2:
                 trainer.stop()
 
@@ -123,7 +123,7 @@ def test_an_order_may_be_a_function_of_the_epoch() -> None:
 
 
 def test_what_is_ordered_by_a_function_keeps_no_checkpoints(tmp_path) -> None:
-    with pytest.raises(ConfigError, match="ordered by a function"):
+    with pytest.raises(ConfigError, match="shuffled by a function"):
         trainer().fit(X, Y, shuffle=lambda epoch: np.arange(50), checkpoints=tmp_path)
 
 
@@ -133,7 +133,7 @@ class Halving(Callback):
     def __init__(self) -> None:
         self.rates: list[float] = []
 
-    def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_epoch_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         self.rates.append(figures.learning_rate)
         trainer.scale_learning_rate(0.5**figures.epoch)
 
@@ -152,7 +152,7 @@ def test_a_callback_scales_the_rate_of_the_epochs_to_come() -> None:
 
 def test_a_resumed_training_keeps_the_rate_that_callbacks_set(tmp_path) -> None:
     class Stopping(Halving):
-        def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+        def on_epoch_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
             super().on_epoch_end(trainer, figures)
             if figures.epoch == 2:
                 trainer.stop()
@@ -168,10 +168,10 @@ def test_a_resumed_training_keeps_the_rate_that_callbacks_set(tmp_path) -> None:
 @pytest.mark.parametrize("on", ["mean", "sum"])
 def test_figures_tell_the_penalty_apart(on: str) -> None:
     """In an epoch of one batch it is that of the weights before the step."""
-    told: list[Figures] = []
+    told: list[TrainingStatus] = []
 
     class Record(Callback):
-        def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+        def on_epoch_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
             told.append(figures)
 
     one = trainer(l2=0.5, penalty_on=on)

@@ -89,9 +89,9 @@ def test_a_method_of_an_instance_and_its_period_are_heeded() -> None:
     ("given", "words"),
     [
         (Part, r"Part is a class; give an instance of it, such as Part\(\)"),
-        (print, "print> is no callback; give an object with at least one of on_train_begin, on_step_end"),
-        (3, "3 is no callback"),
-        (SimpleNamespace(on_epoch_end=None), "is no callback"),
+        (print, "print> is not a callback; give an object with at least one of on_train_begin, on_step_end"),
+        (3, "3 is not a callback"),
+        (SimpleNamespace(on_epoch_end=None), "is not a callback"),
     ],
 )
 def test_what_is_no_callback_is_refused_before_training(given: Any, words: str, alone: bool) -> None:
@@ -104,7 +104,7 @@ def test_what_is_no_callback_is_refused_before_training(given: Any, words: str, 
 
 
 def test_texts_are_no_callbacks() -> None:
-    with pytest.raises(ConfigError, match="'p' is no callback"):
+    with pytest.raises(ConfigError, match="'p' is not a callback"):
         callbacks_from("progress")
 
 
@@ -260,7 +260,7 @@ def test_a_divergence_is_told_where_the_best_weights_cannot_be_brought_back(
     one.backend = device = Device()
     with pytest.raises(DivergenceError, match="weights became infinite or NaN in epoch 1") as raised:
         one.fit(X, Y, **FIT, validation=0.3)
-    assert raised.value.__notes__[0] == "Then returning to the best weights failed too: RuntimeError: gone"
+    assert raised.value.__notes__[0] == "Then restoring the best weights failed too: RuntimeError: gone"
 
 
 @pytest.mark.parametrize("first", [OSError("first"), KeyboardInterrupt(), None], ids=repr)
@@ -572,8 +572,8 @@ def test_a_trainer_or_network_in_training_is_not_trained_a_second_time() -> None
 
     one.fit(X, Y, epochs=1, callbacks=Again())
     assert [text.split(",")[0] for text in said] == [
-        "the trainer is being trained already",
-        "the network is being trained already",
+        "the trainer is already being trained",
+        "the network is already being trained",
     ] * 2
     assert len(one.history) == 1
     one.fit(X, Y, epochs=2)  # and afterwards it may be

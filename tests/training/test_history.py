@@ -76,10 +76,10 @@ def test_best_epoch_follows_the_monitored_column() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"loss": 1.0}, "epoch must be"),
-        ({"epoch": 2, "loss": 1.0}, "greater than the last one's 2"),
-        ({"epoch": 3, "loss": "low"}, "'loss' of epoch 3 is no number: 'low'"),
-        ({"epoch": 3, "loss": None}, "is no number"),
+        ({"loss": 1.0}, "epoch of a row must be"),
+        ({"epoch": 2, "loss": 1.0}, "greater than 2"),
+        ({"epoch": 3, "loss": "low"}, "'loss' of epoch 3 is not a number: 'low'"),
+        ({"epoch": 3, "loss": None}, "is not a number"),
     ],
 )
 def test_a_row_that_does_not_follow_is_refused(row: dict, message: str) -> None:

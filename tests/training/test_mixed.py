@@ -246,7 +246,7 @@ def test_the_optimizers_step_is_behind_the_batches_by_what_was_skipped() -> None
 def test_a_scale_of_1_that_does_not_help_ends_the_training() -> None:
     X, y = problem(64)
     net = Network([Dense(8, "relu"), Dense(5, "relu"), Dense(3)])
-    with pytest.raises(DivergenceError, match="every batch overflowed fp16, whose range bf16"):
+    with pytest.raises(DivergenceError, match=r"every batch overflowed fp16 [(]bf16"):
         trainer(net).fit(1e6 * X, y, epochs=20, batch_size=8)
     assert all(np.isfinite(value).all() for value in net.parameters().values())
 
@@ -339,7 +339,7 @@ def test_a_checkpoint_whose_loss_scale_is_none_is_refused(state: list[float], tm
     trainer(network()).fit(X, y, epochs=1, batch_size=32, checkpoints=tmp_path)
     checkpoint = Checkpoint.load(next(tmp_path.glob("step-*")))
     altered = {**checkpoint.arrays, "state.loss_scaling": np.array(state, np.float64)}
-    with pytest.raises(ModelFileError, match="no state of a loss scale"):
+    with pytest.raises(ModelFileError, match=r"loss scale .* is not valid"):
         trainer(network()).resume(replace(checkpoint, arrays=altered), X, y, epochs=2)
 
 

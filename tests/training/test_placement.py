@@ -26,7 +26,7 @@ from nnkit.runs import data as run_data
 from nnkit.runs.config import Config
 from nnkit.runs.run import Run
 from nnkit.training import placement as placement_module
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.placement import Placed, place_rows
 
 ROWS = 150
@@ -151,7 +151,7 @@ def test_resuming_in_mid_epoch_goes_on_in_the_order_in_blocks(tmp_path: Path) ->
     class Stop(Callback):
         every = "1 steps"
 
-        def on_step_end(self, trainer: Trainer, figures: Figures) -> None:
+        def on_step_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
             if figures.step == 11:  # of 8 an epoch
                 trainer.stop()
 
@@ -176,7 +176,7 @@ class Raise(Callback):
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def on_step_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_step_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         if figures.step == 3:
             assert reader_threads()
             raise self._error
@@ -351,7 +351,7 @@ def test_sparse_rows_lie_on_the_device(wanted: str, monkeypatch: pytest.MonkeyPa
 
     features = features_from(csr_matrix(np.eye(4)), np.float32)
     monkeypatch.setattr(Features, "mapped", True)
-    with pytest.raises(ConfigError, match="sparse or texts, which lie on the device"):
+    with pytest.raises(ConfigError, match="sparse or texts, which are kept on the device"):
         place_rows(wanted, Card(10**9), True, features)
     assert place_rows("auto", Card(10), True, features).placement == "device"
 
@@ -372,7 +372,7 @@ def test_a_column_is_left_out_of_the_midst_of_a_file_only_where_memory_has_the_r
             expected = np.delete(np.load(tmp_path / "x.npy"), 2, axis=1)
             np.testing.assert_array_equal(loaded.train.features, expected)
         else:
-            with pytest.raises(DataError, match=r"x\.npy: with a column left out in their midst"):
+            with pytest.raises(DataError, match=r"x\.npy: without columns from among the others"):
                 load_dataset(tmp_path / "x.npy", target=2)
     assert is_mapped(load_dataset(tmp_path / "x.npy", target=0).train.features)
 
@@ -432,7 +432,7 @@ def test_a_run_over_a_file_goes_on_with_its_scaling_wherever_the_rows_lie_now(tm
         class Stop(Callback):
             every = "1 steps"
 
-            def on_step_end(self, trainer: Trainer, figures: Figures) -> None:
+            def on_step_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
                 if figures.step == 2:
                     run.stop()  # noqa: B023
 

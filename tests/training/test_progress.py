@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from nnkit.errors import ConfigError
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.periods import Period, parse_period
 from nnkit.training.progress import ProgressDisplay
 
@@ -23,8 +23,8 @@ STEPS = 10
 
 def figures(
     epoch: int, step: int, epochs: int, seconds_each: float, loss: float = 0.0812, **metrics
-) -> Figures:
-    return Figures(
+) -> TrainingStatus:
+    return TrainingStatus(
         epoch=epoch,
         epochs=epochs,
         step=step,
@@ -144,7 +144,7 @@ def test_the_first_time_left_does_not_count_what_came_before_the_first_steps() -
     display.on_train_begin(None, figures(0, 0, 11, 0.0))
     # Ten seconds pass until the first step is done, and then a tenth of a second for each.
     for step in range(1, STEPS + 1):
-        moment = Figures(1, 11, step, STEPS, 11 * STEPS, step, 10 + step / 10, 1.0, 1e-3, 0.5)
+        moment = TrainingStatus(1, 11, step, STEPS, 11 * STEPS, step, 10 + step / 10, 1.0, 1e-3, 0.5)
         display.on_step_end(None, moment)
     display.on_epoch_end(None, moment)
     assert file.getvalue().rstrip().endswith("10 s left")
@@ -243,7 +243,7 @@ def test_time_left_counts_from_where_a_resumed_training_began() -> None:
     begin = figures(5, 50, 10, 0.0)
     display.on_train_begin(None, begin)
     display.on_step_end(None, begin)
-    later = Figures(6, 10, 60, STEPS, 100, 0, 3600.0, 1.0, 1e-3, 0.5)
+    later = TrainingStatus(6, 10, 60, STEPS, 100, 0, 3600.0, 1.0, 1e-3, 0.5)
     display.on_epoch_end(None, later)
     assert file.getvalue().rstrip().endswith("4 h 00 min left")
 
@@ -254,7 +254,7 @@ def test_time_left_counts_from_where_a_resumed_training_began() -> None:
 )
 def test_speeds_have_three_digits(rate: float, words: str) -> None:
     file = io.StringIO()
-    ProgressDisplay(file=file).on_epoch_end(None, Figures(1, 1, 1, 1, 1, 1, 1.0, rate, 1e-3, 0.5))
+    ProgressDisplay(file=file).on_epoch_end(None, TrainingStatus(1, 1, 1, 1, 1, 1, 1.0, rate, 1e-3, 0.5))
     assert re.search(r"(\S+) samples/s", file.getvalue())[1] == words  # type: ignore[index]
 
 
@@ -266,7 +266,7 @@ def test_speeds_are_short_where_there_is_little_room(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     file = io.StringIO()
-    ProgressDisplay(file=file).on_epoch_end(None, Figures(1, 1, 1, 1, 1, 1, 1.0, rate, 1e-3, 0.5))
+    ProgressDisplay(file=file).on_epoch_end(None, TrainingStatus(1, 1, 1, 1, 1, 1, 1.0, rate, 1e-3, 0.5))
     assert file.getvalue().rstrip().endswith(f" {words}")
 
 
@@ -313,10 +313,10 @@ def test_a_narrow_terminals_live_line_stays_one_line() -> None:
 def test_rich_is_imported_for_a_terminal_only() -> None:
     code = """
 import sys
-from nnkit.training.callbacks import Figures
+from nnkit.training.callbacks import TrainingStatus
 from nnkit.training.progress import ProgressDisplay
 display = ProgressDisplay()
-moment = Figures(1, 1, 1, 1, 1, 1, 1.0, 1.0, 1.0, 0.5)
+moment = TrainingStatus(1, 1, 1, 1, 1, 1, 1.0, 1.0, 1.0, 0.5)
 display.on_train_begin(None, moment); display.on_epoch_end(None, moment); display.on_train_end(None, moment)
 assert "rich" not in sys.modules
 """

@@ -125,7 +125,7 @@ def test_a_resume_must_match_what_the_record_says(name: str, tmp_path: Path) -> 
     trainer = Trainer(Network([Dense(2)]), **{**first, **(other if name != "epochs" else {})})
     longer = other if name == "epochs" else {}
     if KNOWN[name].must_match:
-        with pytest.raises(ConfigError, match=rf"\b{name}\b.*: not as in the training to be resumed"):
+        with pytest.raises(ConfigError, match=rf"\b{name}\b.*: differs from the training to resume"):
             trainer.resume(tmp_path, X, Y, **longer, **fit)
     else:
         trainer.resume(tmp_path, X, Y, **longer, **fit)

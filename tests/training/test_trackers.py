@@ -26,8 +26,7 @@ from nnkit import Dense, MLPClassifier, Network, Trainer
 from nnkit.errors import ConfigError
 from nnkit.extras import extra_module
 from nnkit.runs.config import Config
-from nnkit.runs.outcome import Outcome
-from nnkit.runs.run import Run
+from nnkit.runs.run import Outcome, Run
 from nnkit.training import trackers as trackers_module
 from nnkit.training.callbacks import Callback
 from nnkit.training.checkpoint import Checkpoints
@@ -292,7 +291,7 @@ def test_an_error_while_training_is_told_once_and_the_training_goes_on(
     with caplog.at_level(logging.WARNING, "nnkit"):
         trainer.fit(X, X[:, :1], epochs=3, callbacks=[Broken(tmp_path)])
     told = [record.message for record in caplog.records if "Broken" in record.message]
-    assert told == ["Broken: no space left; the training goes on"]
+    assert told == ["Broken: no space left; the training continues"]
     assert len(trainer.history) == 3
 
 
@@ -321,7 +320,7 @@ def test_a_tracker_that_cannot_begin_is_told_in_one_line_and_the_training_goes_o
         run, outcome, _ = tracked(tmp_path, name)
     told = [record.message for record in caplog.records if record.message.startswith(package)]
     assert len(told) == 1
-    assert told[0].endswith("; the training goes on without it")
+    assert told[0].endswith("; the training continues without it")
     assert "\n" not in told[0]
     assert len(run.trainer.history) == EPOCHS
     assert outcome.model_path.is_file()
@@ -594,5 +593,5 @@ def test_a_tracker_records_one_training_at_a_time(tmp_path: Path) -> None:
         def on_epoch_end(self, trainer: Any, figures: Any) -> None:
             fit(tracker)
 
-    with pytest.raises(ConfigError, match="records another training; give each a tracker of its own"):
+    with pytest.raises(ConfigError, match="is recording another training; use a separate one for each"):
         fit(tracker, Inner())

@@ -22,7 +22,7 @@ from nnkit.nn.layers import Dense, Dropout
 from nnkit.nn.network import Network
 from nnkit.nn.optimizers import SGD, Adam, Momentum, Optimizer, optimizer_from, optimizer_names
 from nnkit.nn.schedules import Cosine, ReduceOnPlateau
-from nnkit.training.callbacks import Callback, Figures
+from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.history import History
 from nnkit.training.periods import Period
 from nnkit.training.trainer import Trainer
@@ -70,7 +70,7 @@ class Capture(Callback):
     def __init__(self) -> None:
         self.weights: list[Weights] = []
 
-    def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_epoch_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         self.weights.append(trainer.network.parameters())
 
 
@@ -79,18 +79,18 @@ class Recorder(Callback):
 
     def __init__(self, every: Period | None = None) -> None:
         self.every = every
-        self.calls: list[tuple[str, Figures]] = []
+        self.calls: list[tuple[str, TrainingStatus]] = []
 
-    def on_train_begin(self, trainer: Trainer, figures: Figures) -> None:
+    def on_train_begin(self, trainer: Trainer, figures: TrainingStatus) -> None:
         self.calls.append(("begin", figures))
 
-    def on_step_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_step_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         self.calls.append(("step", figures))
 
-    def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_epoch_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         self.calls.append(("epoch", figures))
 
-    def on_train_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_train_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         self.calls.append(("end", figures))
 
 
@@ -102,7 +102,7 @@ class StopAt(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_step_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         if figures.step == self.step:
             trainer.stop()
 
@@ -196,7 +196,7 @@ class RaiseScale(Callback):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def on_epoch_end(self, trainer: Trainer, figures: Figures) -> None:
+    def on_epoch_end(self, trainer: Trainer, figures: TrainingStatus) -> None:
         if figures.epoch == self.epoch:
             trainer.network.set_parameters({"layers.1.bias": [np.inf, 0, 0]})
 
@@ -650,7 +650,7 @@ def test_stop_with_an_epochs_last_step_keeps_the_epochs_row() -> None:
 
 def test_stop_before_the_first_step_trains_nothing() -> None:
     class Never(Recorder):
-        def on_train_begin(self, trainer: Trainer, figures: Figures) -> None:
+        def on_train_begin(self, trainer: Trainer, figures: TrainingStatus) -> None:
             trainer.stop()
 
     X, y = blobs()

@@ -19,6 +19,6 @@ def from_device(values: Any) -> Any:
 
 
 def to_device_of(source: Any, result: NDArray) -> Any:
-    """Return numbers on the GPU where `source` lies on one; text has no place there and stays."""
+    """Return numbers on the GPU where `source` lies on one; text stays on the host."""
     on_device = type(source).__module__.partition(".")[0] in ("cupy", "cudf")
     return sys.modules["cupy"].asarray(result) if on_device and result.dtype.kind in "biuf" else result

@@ -1,6 +1,6 @@
 """Encode arrays: pixels stay uint8, other numbers are scaled in float64 and stored in the model's dtype.
 
-What is mapped from a file stays there, and is scaled as a batch is filled.
+An array mapped from a file stays there, and is scaled as a batch is filled.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.data.arrays.reading import as_numbers, blocks, check_finite
+from nnkit.data.arrays.reading import as_numbers, blocks, check_finite, first_bad
 from nnkit.data.limits import memory_limit
-from nnkit.data.operations import ArrayColumns
+from nnkit.data.operations import ArrayColumns, Rows
 from nnkit.errors import DataError
 from nnkit.feed.features import Features, can_stay_mapped, is_mapped
 
@@ -25,8 +25,8 @@ _DIGITS_MAXIMUM = 16
 _FARTHEST = 4096.0
 
 
-def fit_array(features: NDArray, rows: NDArray[np.integer] | None, scaling: str) -> ArrayColumns:
-    """Return the scaling of the array's columns, read from the given rows (all without them)."""
+def fit_array(features: NDArray, rows: Rows, scaling: str) -> ArrayColumns:
+    """Return the scaling of the array's columns, found in the given rows."""
     features = as_numbers(features)
     count = features.shape[1]
     pixels = features.dtype == np.uint8
@@ -35,28 +35,29 @@ def fit_array(features: NDArray, rows: NDArray[np.integer] | None, scaling: str)
         return ArrayColumns(count, pixels, 0.0, 1.0)
     if pixels and scaling in ("auto", "unit"):
         return ArrayColumns(count, pixels, 0.0, 1.0 / _full_scale(features, rows))
-    found = _summary(features, rows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = reduce(_Summary.with_other, (_Summary.of(block) for _, block in blocks(features, rows)))
     if scaling == "unit":
         shift = found.low
         with np.errstate(over="ignore"):
             spread = found.high - found.low
     else:
         shift = found.mean
-        # Rounding leaves a constant column a spread that is not quite 0.
+        # Rounding gives a constant column a deviation slightly above 0.
         spread = np.where(found.low == found.high, 0.0, np.sqrt(found.squares / found.count))
     if not (np.isfinite(shift).all() and np.isfinite(spread).all()):
         check_finite(features, rows)
         column = int(np.argmin(np.isfinite(shift) & np.isfinite(spread)))
         raise DataError(f"column {column} (counting from 0) holds values too large to be scaled: rescale it")
-    # A column that was constant in training stays at 0 whatever comes: its weights have learned nothing.
+    # A column that was constant in training is always 0: its weights have learned nothing.
     with np.errstate(divide="ignore", over="ignore"):
         scale = np.where(spread > 0, 1.0 / spread, 0.0)
     scale[~np.isfinite(scale)] = 0.0
     return ArrayColumns(count, pixels, shift, scale)
 
 
-def _full_scale(features: NDArray, rows: NDArray[np.integer] | None) -> float:
-    """Return the value that stands for white: 255, 16 for digits' counts of ink, 1 for bits."""
+def _full_scale(features: NDArray, rows: Rows) -> float:
+    """Return the value of white: 255, 16 for digits' counts of ink, 1 for bits."""
     largest = max(int(block.max()) for _, block in blocks(features, rows))
     if largest <= 1:
         return 1.0
@@ -65,7 +66,7 @@ def _full_scale(features: NDArray, rows: NDArray[np.integer] | None) -> float:
 
 @dataclass
 class _Summary:
-    """Of every column of the rows seen so far; a block's own mean keeps its sum of squares exact."""
+    """The columns' moments and ranges; squares are about a block's own mean, which keeps their sum exact."""
 
     count: int
     mean: NDArray[np.float64]
@@ -93,17 +94,8 @@ class _Summary:
         )
 
 
-def _summary(features: NDArray, rows: NDArray[np.integer] | None) -> _Summary:
-    """Return the columns' summary, in one pass over blocks of rows."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        parts = (_Summary.of(block) for _, block in blocks(features, rows))
-        return reduce(_Summary.with_other, parts)
-
-
-def encode_array(
-    features: NDArray, operation: ArrayColumns, rows: NDArray[np.integer] | None, dtype: np.dtype
-) -> Features:
-    """Encode the rows (all, or the given ones)."""
+def encode_array(features: NDArray, operation: ArrayColumns, rows: Rows, dtype: np.dtype) -> Features:
+    """Encode the rows."""
     features = as_numbers(features)
     if features.shape[1] != operation.count:
         raise DataError(
@@ -119,18 +111,16 @@ def encode_array(
         with np.errstate(over="ignore", invalid="ignore"):
             dense[place] = (block.astype(np.float64) - operation.shift) * operation.scale
         if not np.isfinite(dense[place]).all():
-            check_finite(features, rows)  # what came in is named rather than what became of it
+            check_finite(features, rows)  # names a value of the input rather than the scaled one
             raise _too_large(dense[place], place, rows, dtype)
     return Features(dense)
 
 
-def _kept_mapped(
-    features: NDArray, operation: ArrayColumns, rows: NDArray[np.integer] | None, dtype: np.dtype
-) -> Features | None:
+def _kept_mapped(features: NDArray, operation: ArrayColumns, rows: Rows, dtype: np.dtype) -> Features | None:
     """Return rows that stay in their file, to be scaled as a batch is filled; None if they are better copied.
 
-    A batch's gather casts first and scales then: that would leave little of a column whose mean is far from 0
-    beside its spread.
+    A batch's gather casts before it scales, which loses the digits of a column with a small spread around a
+    mean far from 0.
     """
     shift, scale = operation.shift_by_column, operation.scale_by_column
     far = np.abs(np.multiply(operation.shift, operation.scale)).max() if dtype.itemsize < 8 else 0.0
@@ -139,8 +129,8 @@ def _kept_mapped(
         if features.size * dtype.itemsize <= memory_limit():
             return None
         raise DataError(
-            f"the rows are too large to be copied, and cannot be learnt from where they lie: save them as "
-            f"{dtype}, scaled"
+            f"the rows are too large to be copied, and cannot be used from their file: save them as {dtype}, "
+            "scaled"
         )
     picked = None if rows is None else np.asarray(rows, np.int64)
     if features.dtype.kind == "f":
@@ -148,9 +138,7 @@ def _kept_mapped(
     return Features(features, shift, scale, rows=picked)
 
 
-def _check_scaled(
-    features: NDArray, operation: ArrayColumns, rows: NDArray[np.integer] | None, dtype: np.dtype
-) -> None:
+def _check_scaled(features: NDArray, operation: ArrayColumns, rows: Rows, dtype: np.dtype) -> None:
     """Raise if a number is not finite, or will not be once it is scaled."""
     for place, block in blocks(features, rows):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -160,7 +148,6 @@ def _check_scaled(
             raise _too_large(scaled, place, rows, dtype)
 
 
-def _too_large(values: NDArray, place: slice, rows: NDArray[np.integer] | None, dtype: np.dtype) -> DataError:
-    row, column = (int(index) for index in np.argwhere(~np.isfinite(values))[0])
-    row = place.start + row if rows is None else int(rows[place.start + row])
+def _too_large(values: NDArray, place: slice, rows: Rows, dtype: np.dtype) -> DataError:
+    row, column = first_bad(~np.isfinite(values), place, rows)
     return DataError(f"row {row}, column {column} (counting from 0) is too large for {dtype}: rescale it")

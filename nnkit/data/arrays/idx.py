@@ -5,21 +5,19 @@ Source of the format: http://yann.lecun.com/exdb/mnist/.
 
 from __future__ import annotations
 
-import gzip
 import math
-import os
 import re
 import struct
-import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.files.text import UNREADABLE, compression, open_text, read_up_to, unreadable
 from nnkit.data.limits import check_size
-from nnkit.errors import DataError, FileError
+from nnkit.errors import DataError
 
 __all__ = [
     "image_pairs",
@@ -34,75 +32,44 @@ _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: 
 _IMAGES = re.compile(r"(?P<set>.*?)[-_.]?images[-.]idx\d[-.]ubyte(\.gz)?", re.IGNORECASE)
 _LABELS = re.compile(r"(?P<set>.*?)[-_.]?labels[-.]idx\d[-.]ubyte(\.gz)?", re.IGNORECASE)
 _TEST_SETS = ("t10k", "test")
-_CHUNK = 1 << 20
 _MOST_DIMENSIONS = 32
 _MOST_DEFLATED = 1032  # the most bytes that one byte of a gzip stream stands for
 
 
 def read_idx(path: Path) -> NDArray:
-    """Read one IDX file, compressed by gzip or not.
+    """Read one IDX file, compressed or not, in the shape and dtype of its header.
 
     The memory taken follows the bytes that are there, not the sizes that the header claims.
-
-    Returns
-    -------
-    ndarray
-        In the shape and the dtype of the header, native byte order.
-
-    Raises
-    ------
-    FileError
-        Where the file cannot be read or its gzip stream is cut short or damaged.
-    DataError
-        Where the header is not that of an IDX file or does not agree with the number of bytes.
     """
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            size = os.fstat(raw.fileno()).st_size
-            if not packed:
-                return _read_values(raw, path, size)
-            with gzip.GzipFile(fileobj=raw) as stream:
-                return _read_values(cast(IO[bytes], stream), path, size * _MOST_DEFLATED)
-    except EOFError:
-        raise FileError(f"{path}: the gzip file is cut short: copy or download it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise FileError(f"{path}: the gzip file is damaged ({error}): copy or download it again") from None
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
+        with open_text(path) as stream:
+            return _read_values(stream, path)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
 
 
-def _read_values(stream: IO[bytes], path: Path, most: int) -> NDArray:
-    """Read header and values from a stream of no more than `most` bytes."""
+def _read_values(stream: IO[bytes], path: Path) -> NDArray:
     magic = stream.read(4)
     if not magic:
         raise DataError(f"{path}: the file is empty")
-    if (
-        len(magic) < 4
-        or magic[:2] != b"\0\0"
-        or magic[2] not in _DTYPES
-        or not 0 < magic[3] <= _MOST_DIMENSIONS
-    ):
+    head, dtype_code, dimensions = magic[:2], *magic[2:4].ljust(2, b"\0")
+    if head != b"\0\0" or dtype_code not in _DTYPES or not 0 < dimensions <= _MOST_DIMENSIONS:
         raise DataError(
             f"{path}: not an IDX file: it begins with {magic.hex(' ')} and not with 00 00 08 01 or the like"
         )
-    dimensions = magic[3]
     sizes = stream.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
         raise DataError(f"{path}: the IDX header is cut short: copy or download it again")
     shape = struct.unpack(f">{dimensions}I", sizes)
-    dtype = np.dtype(_DTYPES[magic[2]])
+    dtype = np.dtype(_DTYPES[dtype_code])
     wanted = math.prod(shape) * dtype.itemsize
     claim = f"the header claims {' × '.join(map(str, shape))} values ({wanted} bytes)"
     if wanted == 0:
-        raise DataError(f"{path}: {claim}: at least one is wanted")
+        raise DataError(f"{path}: {claim}: at least one is required")
+    size = path.stat().st_size
+    most = {"": size, "gzip": size * _MOST_DEFLATED}.get(compression(path), wanted)
     check_size(min(wanted, most), str(path))
-    data = bytearray()
-    while len(data) < wanted and (chunk := stream.read(min(_CHUNK, wanted - len(data)))):
-        data += chunk
+    data = read_up_to(stream, wanted)
     if len(data) < wanted:
         raise DataError(
             f"{path}: {claim} but only {len(data)} bytes follow: the file is cut short or damaged"
@@ -114,7 +81,7 @@ def _read_values(stream: IO[bytes], path: Path, most: int) -> NDArray:
 
 
 def is_image_file(path: Path) -> bool:
-    """Tell whether the name is that of an IDX file of images."""
+    """Tell whether a file's name is one of an IDX file of images."""
     return _IMAGES.fullmatch(path.name) is not None
 
 
@@ -190,9 +157,6 @@ def _load_pair(images: Path, labels: Path | None, require_target: bool) -> tuple
         if target.dtype.kind in "iu":
             target = target.astype(np.int64)
     elif require_target:
-        raise DataError(f"{images}: its labels are missing: put {_labels_name(images)} beside it")
+        name = re.sub(r"idx\d", "idx1", images.name.replace("images", "labels"))
+        raise DataError(f"{images}: its labels are missing: put {name} beside it")
     return Examples(pixels.reshape(len(pixels), -1), target), pixels.shape[1:]
-
-
-def _labels_name(images: Path) -> str:
-    return re.sub(r"idx\d", "idx1", images.name.replace("images", "labels"))

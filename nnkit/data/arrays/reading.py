@@ -20,33 +20,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.files.text import read_up_to
 from nnkit.data.limits import check_size, memory_limit, readable
+from nnkit.data.messages import about, listed, reading, reason, unreadable
+from nnkit.data.operations import Rows
 from nnkit.data.targets.values import check_target
-from nnkit.errors import DataError, FileError, NnkitError, shown
+from nnkit.errors import DataError, NnkitError, shown
 from nnkit.feed.features import is_mapped
 
-__all__ = ["as_numbers", "as_rows", "blocks", "check_array", "check_finite", "read_npy", "read_npz"]
+__all__ = ["as_numbers", "as_rows", "blocks", "check_finite", "first_bad", "read_npy", "read_npz"]
 
 _BLOCK_ELEMENTS = 1 << 20
 _FEATURE_NAMES = ("x", "features", "data", "images", "x_train", "train_x", "train_images")
 _TARGET_NAMES = ("y", "target", "targets", "label", "labels", "y_train", "train_y", "train_labels")
 _TEST_FEATURE_NAMES = ("x_test", "test_x", "test_images", "features_test")
 _TEST_TARGET_NAMES = ("y_test", "test_y", "test_labels", "target_test")
-_ZIP_CHUNK = 1 << 20
 # What zipfile raises on damaged archives, encrypted ones (RuntimeError) and unknown versions among them.
 _ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
     *(NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
 _LONGEST_HEADER = 10_000  # NumPy's own limit
-_LONGEST_REASON = 160
-_LONGEST_NAME = 60  # in a message; an archive's may have 65,535 characters
 _MOST_DIMENSIONS = 32
-_MOST_LISTED = 20
 
 
-def blocks(features: NDArray, rows: NDArray[np.integer] | None = None) -> Iterator[tuple[slice, NDArray]]:
-    """Yield the rows (all, or the given ones) in blocks of about a million values, with their places."""
+def blocks(features: NDArray, rows: Rows = None) -> Iterator[tuple[slice, NDArray]]:
+    """Yield the rows in blocks of about a million values, with their places."""
     count = len(features) if rows is None else len(rows)
     step = max(1, _BLOCK_ELEMENTS // max(1, features.shape[1]))
     for start in range(0, count, step):
@@ -54,18 +53,8 @@ def blocks(features: NDArray, rows: NDArray[np.integer] | None = None) -> Iterat
         yield place, features[place] if rows is None else features[rows[place]]
 
 
-def check_array(features: NDArray, rows: NDArray[np.integer] | None = None) -> NDArray:
-    """Return the features as (samples, p) numbers, booleans as uint8, or raise a DataError.
-
-    NaN and infinite values are named by row and column, both counting from 0.
-    """
-    features = as_numbers(features)
-    check_finite(features, rows)
-    return features
-
-
 def as_numbers(features: NDArray) -> NDArray:
-    """Return the features as (samples, p) numbers, finite or not, booleans as uint8, or raise a DataError."""
+    """Return features of shape (samples, p) as numbers, finite or not, and booleans as uint8."""
     features = np.asanyarray(features)
     if features.ndim != 2 or features.shape[0] == 0 or features.shape[1] == 0:
         raise DataError(
@@ -80,57 +69,54 @@ def as_numbers(features: NDArray) -> NDArray:
     return features
 
 
-def check_finite(features: NDArray, rows: NDArray[np.integer] | None = None) -> None:
-    """Raise a DataError that names the first value of the rows (all, or those given) that is not finite."""
+def check_finite(features: NDArray, rows: Rows = None) -> None:
+    """Raise a DataError that names the first value of the rows that is not finite."""
     if features.dtype.kind != "f":
         return
     for place, block in blocks(features, rows):
         bad = ~np.isfinite(block)
         if bad.any():
-            row, column = (int(index) for index in np.argwhere(bad)[0])
-            found = block[row, column]
-            row = place.start + row if rows is None else int(rows[place.start + row])
+            row, column = first_bad(bad, place, rows)
             raise DataError(
-                f"the features hold {found} in row {row}, column {column} (counting from 0): "
+                f"the features hold {block[bad][0]} in row {row}, column {column} (counting from 0): "
                 "fill it in or leave the row out"
             )
 
 
+def first_bad(bad: NDArray[np.bool_], place: slice, rows: Rows) -> tuple[int, int]:
+    """Return the row and the column of the first True in a block that `blocks` yields with its place."""
+    row, column = (int(index) for index in np.argwhere(bad)[0])
+    return place.start + row if rows is None else int(rows[place.start + row]), column
+
+
 def as_rows(values: NDArray, where: str) -> tuple[NDArray, tuple[int, ...] | None]:
-    """Flatten images to rows; return them with the shape of one image, or None where rows were given."""
+    """Flatten images to rows; return them with the shape of an image, or None where they are rows already."""
     if values.ndim < 2 or values.size == 0:
         raise DataError(
             f"{where}: features have the shape (samples, columns) and at least one value, not {values.shape}"
         )
-    shape = values.shape[1:] if values.ndim > 2 else None
-    try:
-        return check_array(values.reshape(len(values), -1)), shape
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+    with about(where):
+        features = as_numbers(values.reshape(len(values), -1))
+        check_finite(features)
+    return features, values.shape[1:] if values.ndim > 2 else None
 
 
 def read_npy(path: Path, mapped: bool = False) -> Dataset:
-    """Read a .npy file of features; one that would take half of the memory is mapped, as one may ask for."""
-    try:
-        with path.open("rb") as stream:
-            header = _read_header(stream, str(path))
-            start, end = stream.tell(), os.fstat(stream.fileno()).st_size
-            if end - start < header.size:
-                raise _cut_short(str(path), header, end - start)
-            order: Literal["F", "C"] = "F" if header.fortran else "C"
-            values: NDArray[Any]
-            # A mapped file that somebody cuts short ends the process: a page that is gone cannot be read.
-            if mapped or header.size > memory_limit():
-                values = np.memmap(path, header.dtype, "r", start, header.shape, order)
-            else:
-                values = np.fromfile(stream, header.dtype, math.prod(header.shape))
-                if values.nbytes < header.size:
-                    raise _cut_short(str(path), header, values.nbytes)
-                values = values.reshape(header.shape, order=order)
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    """Read a .npy file of features, mapped if `mapped` or if it would take half of the memory."""
+    with reading(path), path.open("rb") as stream:
+        header = _read_header(stream, str(path))
+        start, end = stream.tell(), os.fstat(stream.fileno()).st_size
+        if end - start < header.size:
+            raise _cut_short(str(path), header, end - start)
+        values: NDArray[Any]
+        # A mapped file that is cut short while it is used ends the process: the page cannot be read.
+        if mapped or header.size > memory_limit():
+            values = np.memmap(path, header.dtype, "r", start, header.shape, header.order)
+        else:
+            values = np.fromfile(stream, header.dtype, math.prod(header.shape))
+            if values.nbytes < header.size:
+                raise _cut_short(str(path), header, values.nbytes)
+            values = values.reshape(header.shape, order=header.order)
     features, shape = as_rows(values, str(path))
     return Dataset(path.stem, Examples(features), None, (), shape)
 
@@ -144,9 +130,9 @@ def read_npz(path: Path) -> Dataset:
         raise
     except _ZIP_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-        raise DataError(f"{path}: the file is damaged or cut short: {reason}") from None
+            raise unreadable(path, error) from None
+        why = reason(error) or type(error).__name__
+        raise DataError(f"{path}: the file is damaged or cut short: {why}") from None
     train, shape = _examples(
         path, arrays["features"], arrays.get("target"), names["features"], names["target"]
     )
@@ -178,8 +164,8 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, str |
         )
     }
     if names["features"] is None:
-        listed = ", ".join(name[:_LONGEST_NAME] for name in list(members)[:_MOST_LISTED]) or "no arrays"
-        raise DataError(f"{path}: holds {listed}: name the arrays X and y (and x_test and y_test)")
+        content = listed(members) or "no arrays"
+        raise DataError(f"{path}: holds {content}: name the arrays X and y (and x_test and y_test)")
     arrays = {
         role: _read_member(archive, members[name], f"{path}: {name}")
         for role, name in names.items()
@@ -190,10 +176,10 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, str |
 
 @dataclass(frozen=True)
 class _Header:
-    """What stands before an array's values."""
+    """The header of an array in NumPy's format."""
 
     shape: tuple[int, ...]
-    fortran: bool
+    order: Literal["F", "C"]
     dtype: np.dtype
 
     @property
@@ -205,7 +191,7 @@ class _Header:
 def _read_header(stream: IO[bytes], where: str) -> _Header:
     """Read the header of NumPy's array format, versions 1 and 2; 3 is for dtypes with named fields.
 
-    NumPy evaluates its text as a literal, and reads as much of it as its length claims: that is checked here.
+    The length of its text is checked first: NumPy reads as much as that claims, and evaluates it.
     """
     read: dict[bytes, tuple[int, Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype]]]] = {
         b"\x93NUMPY\1\0": (2, np.lib.format.read_array_header_1_0),
@@ -222,15 +208,14 @@ def _read_header(stream: IO[bytes], where: str) -> _Header:
             warnings.simplefilter("ignore")  # NumPy's for files of Python 2, Python's for odd literals
             shape, fortran, dtype = parse(io.BytesIO(length + text))
     except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError) as error:
-        reason = str(error).split("\n")[0][:_LONGEST_REASON]
-        raise DataError(f"{where}: the file is damaged or cut short: {reason}") from None
+        raise DataError(f"{where}: the file is damaged or cut short: {reason(error)}") from None
     if dtype.hasobject:
         raise DataError(f"{where}: holds Python objects, which are never read: save numbers or texts instead")
     if dtype.kind not in "biufU" or dtype.itemsize == 0:
         raise DataError(f"{where}: holds values of the dtype {shown(dtype)}: save numbers or texts instead")
     if not 0 < len(shape) <= _MOST_DIMENSIONS or any(size < 1 for size in shape):
-        raise DataError(f"{where}: an array with at least one value is wanted, not the shape {shown(shape)}")
-    return _Header(tuple(int(size) for size in shape), fortran, dtype)
+        raise DataError(f"{where}: needs at least one value in the array, not the shape {shown(shape)}")
+    return _Header(tuple(int(size) for size in shape), "F" if fortran else "C", dtype)
 
 
 def _cut_short(where: str, header: _Header, found: int) -> DataError:
@@ -241,7 +226,6 @@ def _cut_short(where: str, header: _Header, found: int) -> DataError:
 
 
 def _read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo, where: str) -> NDArray:
-    """Read one array; the memory taken follows the bytes that are there, not the shape that is claimed."""
     if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(
             f"{where}: packed in a way that NumPy does not write: save it with np.savez_compressed"
@@ -249,20 +233,16 @@ def _read_member(archive: zipfile.ZipFile, item: zipfile.ZipInfo, where: str) ->
     with archive.open(item) as stream:
         header = _read_header(stream, where)
         check_size(min(header.size, item.file_size), where)
-        data = bytearray()
-        while len(data) < header.size and (chunk := stream.read(min(_ZIP_CHUNK, header.size - len(data)))):
-            data += chunk
+        data = read_up_to(stream, header.size)
     if len(data) < header.size:
         raise _cut_short(where, header, len(data))
     dtype = header.dtype
-    if dtype.kind == "U" and not _are_characters(np.frombuffer(data, dtype.str[0] + "u4")):
-        raise DataError(f"{where}: holds texts that are not Unicode: the file is damaged")
-    values = np.frombuffer(data, dtype=dtype).reshape(header.shape, order="F" if header.fortran else "C")
+    if dtype.kind == "U":
+        codes = np.frombuffer(data, dtype.str[0] + "u4")
+        if np.any((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000))):
+            raise DataError(f"{where}: holds texts that are not Unicode: the file is damaged")
+    values = np.frombuffer(data, dtype=dtype).reshape(header.shape, order=header.order)
     return values.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _are_characters(codes: NDArray[np.uint32]) -> bool:
-    return not np.any((codes > sys.maxunicode) | ((codes >= 0xD800) & (codes < 0xE000)))
 
 
 def _examples(
@@ -271,17 +251,15 @@ def _examples(
     rows, shape = as_rows(features, f"{path}: {name}")
     if target is None:
         return Examples(rows), shape
-    try:
+    with about(path):
         target = check_target(target, (target_name or "y",))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
     if len(target) != len(rows):
         raise DataError(f"{path}: {name} has {len(rows)} rows and {target_name} {len(target)}")
     return Examples(rows, target), shape
 
 
 def column_index(key: Any, count: int, where: str) -> int:
-    """Return the place of an array's column, given as a number; a negative one counts from the end."""
+    """Return the place of an array's column, given as a number (negative: from the end)."""
     try:
         index = int(key)
     except (TypeError, ValueError):
@@ -311,7 +289,7 @@ def select_columns(
     size = len(features) * len(wanted) * features.itemsize
     if is_mapped(features) and size > memory_limit():
         raise DataError(
-            f"{where}: with a column left out in their midst the features take {readable(size)} of memory, "
+            f"{where}: without columns from among the others the features take {readable(size)} of memory, "
             f"and this machine has room for {readable(memory_limit())}: save them without the columns to "
             "drop, the target as the last one"
         )

@@ -16,15 +16,10 @@ _Signs = dict[Path, tuple[int, int, int]]
 
 @contextmanager
 def unchanged(*paths: Path) -> Iterator[None]:
-    """Raise if a file, or one in a folder, is not after reading what it was before.
+    """Raise a DataError if a file, or one in a folder, changes while this context lasts.
 
-    A stream, such as standard input, has no state to compare.
-
-    Raises
-    ------
-    DataError
-        If its size, its time of change or the file itself is another; also in place of what the reader made
-        of the mixture.
+    The file itself, its size and its time of change are compared, also where reading it failed: the change is
+    then the reason. A stream, such as standard input, has nothing to compare.
     """
     before = _signs(paths)
     try:
@@ -53,5 +48,5 @@ def _signs(paths: tuple[Path, ...]) -> _Signs:
                 if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISCHR(status.st_mode):
                     signs[file] = (status.st_size, status.st_mtime_ns, status.st_ino)
         except (OSError, ValueError):
-            pass  # what cannot be looked at, the reader says
+            pass  # the reader says why
     return signs

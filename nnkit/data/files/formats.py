@@ -35,7 +35,7 @@ _SUFFIXES: dict[FileFormat, tuple[str, ...]] = {
     "npy": (".npy",),
     "npz": (".npz",),
 }
-# Words among them count only in files that are no text.
+# They count only in files that are no text, for some are words.
 _MAGIC: dict[FileFormat, bytes] = {
     "parquet": rb"PAR1",
     "arrow": rb"ARROW1|FEA1|\xff\xff\xff\xff..\0\0[\x04-\x40]\0\0\0",
@@ -55,7 +55,7 @@ _DOWNLOADS |= dict.fromkeys(("http", "https", "ftp"), "curl -LO {}")
 
 
 def remote_source(source: str) -> FileError | None:
-    """Return the error for a source that is an address on a network; None where it is none."""
+    """Return the error for a source that is an address on a network; None for any other source."""
     found = re.match(r"(\w+)://", source)
     if found is None:
         return None
@@ -65,20 +65,18 @@ def remote_source(source: str) -> FileError | None:
 
 
 def file_format(path: Path) -> FileFormat:
-    """Return the format of a file: by its first bytes, unpacked where they are compressed, or by its suffix.
+    """Return the format of a file, by its first bytes, unpacked, or else by its suffix.
 
-    Raises
-    ------
-    FileError
-        Where the format is not supported; the message says how to convert the file.
-    DataError
-        Where it is empty.
+    The FileError for a format that is not supported says how to convert the file.
     """
     packed, head = _head(path)
-    unread = _unsupported_content(path, head)
-    if unread is not None:
-        raise unread.error(path)
-    kind = next((kind for kind, magic in _MAGIC.items() if _matches(magic, head, binary=True)), None)
+    for unread in (*UNSUPPORTED, LABELLED):
+        if unread.magic and re.match(unread.magic, head, re.DOTALL):
+            raise unread.error(path)
+    if _is_sparse(head):
+        raise SPARSE.error(path)
+    magics = {} if _is_text(head) else _MAGIC
+    kind = next((kind for kind, magic in magics.items() if re.match(magic, head, re.DOTALL)), None)
     kind = kind or _zip_format(path, head) or format_by_name(path)
     if kind == "workbook" and _is_text(head) and not head.startswith(_ZIP):
         kind = "delimited"  # programs write text under the name of a workbook
@@ -105,7 +103,7 @@ def format_by_name(path: Path) -> FileFormat | None:
 
 
 def _head(path: Path) -> tuple[str, bytes]:
-    """Return what a file is compressed by, and the beginning of what it holds, unpacked."""
+    """Return how a file is compressed, and the beginning of its unpacked content."""
     try:
         packed = compression(path)
         with open_text(path) as stream:
@@ -121,21 +119,9 @@ def _is_text(head: bytes) -> bool:
     return b"\0" not in head or head.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 
-def _matches(magic: bytes, head: bytes, binary: bool) -> bool:
-    """Tell whether a file begins with a magic, which in a text may be a word."""
-    return bool(magic) and re.match(magic, head, re.DOTALL) is not None and not (binary and _is_text(head))
-
-
-def _unsupported_content(path: Path, head: bytes) -> UnsupportedFormat | None:
-    for unread in (*UNSUPPORTED, LABELLED):
-        if _matches(unread.magic, head, unread.binary):
-            return unread
-    return SPARSE if _is_sparse(head) else None
-
-
 def _unsupported_name(path: Path) -> UnsupportedFormat | None:
-    suffixes = (path.suffix.lower(), Path(plain_name(path).lower()).suffix)
-    return next((kind for kind in (*UNSUPPORTED, SPARSE) if set(suffixes) & set(kind.suffixes)), None)
+    suffixes = {path.suffix.lower(), Path(plain_name(path).lower()).suffix}
+    return next((kind for kind in (*UNSUPPORTED, SPARSE) if suffixes & set(kind.suffixes.split())), None)
 
 
 def _is_sparse(head: bytes) -> bool:
@@ -155,7 +141,7 @@ def _is_sparse(head: bytes) -> bool:
 
 
 def _zip_format(path: Path, head: bytes) -> FileFormat | None:
-    """Return the format of a zip archive by the files in it; None where the file is no archive."""
+    """Return the format of a zip archive, by the files in it; None for any other file."""
     if not head.startswith(_ZIP):
         return None
     try:

@@ -1,8 +1,8 @@
 """Decode many pictures in a pool of threads, once: the result is kept as one array that is mapped.
 
-It lies in the cache's folder under a hash of all it is made of (the files' paths, sizes and times of change,
-what they are made into, Pillow's version) and is written whole or not at all: two processes at once write the
-same bytes. The arrays used least recently make way for new ones.
+Its name in the cache folder is a hash of the files' paths, sizes and times of change, the settings and
+Pillow's version. It is written whole or not at all, so two processes may write it at once. New arrays
+replace those used least recently.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.blas import usable_cores
-from nnkit.cache import MEND, cache_folder, write_cached
+from nnkit.cache import ADVICE, cache_folder, write_cached
 from nnkit.data.limits import readable
 from nnkit.data.pictures.columns import PictureSettings, shown_path
 from nnkit.errors import DataError, FileError
@@ -34,16 +34,18 @@ from nnkit.working import working
 
 __all__ = ["Decoded", "decode_pictures"]
 
-_VERSION = 1  # of how a picture becomes an array
+_VERSION = 1  # of the way in which a picture becomes an array
 _BLOCK_BYTES, _MOST_AT_ONCE = 1 << 20, 32
-# What is decoded for a prediction is not worth a file unless it is large.
+# The pictures of a prediction are not worth a file unless they are many.
 _LEAST_KEPT = 64 << 20
-_MOST_KEPT = 16 << 30
+_MOST_KEPT = 16 << 30  # bytes of all arrays in the cache
+
+_Stamp = tuple[int, int]  # a file's size and time of change
 
 
 @dataclass
 class _Findings:
-    """What is found out about pictures as they are decoded."""
+    """The reasons why files have no picture, and the greatest value of pictures with 16 bits."""
 
     bad: dict[int, str] = field(default_factory=dict)
     highest: int = 0
@@ -54,80 +56,53 @@ class _Findings:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pictures in an array.
+    """Pictures in an array, which is mapped from the cache, or in memory."""
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (files, channels · height · width), uint8
-        Mapped from the cache, or in memory.
-    bad : dict of int to str
-        Why a file has no picture, by its place; its row is 0.
-    highest : int
-        The greatest value in pictures with 16 bits; 0 where there are none.
-    origin : str
-        What was done, for the user.
-    """
-
-    pixels: NDArray[np.uint8]
-    bad: dict[int, str] = field(default_factory=dict)
-    highest: int = 0
-    origin: str = ""
+    pixels: NDArray[np.uint8]  # of shape (files, channels · height · width)
+    bad: dict[int, str] = field(default_factory=dict)  # by position: why a file has no picture; its row is 0
+    highest: int = 0  # the greatest value of pictures with 16 bits
+    origin: str = ""  # for the user
 
 
 def decode_pictures(
     paths: Sequence[Path], settings: PictureSettings, *, skip: bool = False, keep: bool = True
 ) -> Decoded:
-    """Decode files, or read what an earlier call has decoded.
+    """Decode files, or read the result of an earlier call.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-        The files.
-    settings : PictureSettings
-        What they are made into.
-    skip : bool
-        Whether files that cannot be decoded are told of in the result; else the first of them is an error.
-    keep : bool
-        Whether to keep the array in the cache's folder however small it is.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be decoded, or none can; the message names it.
-    FileError
-        If the array cannot be written.
+    With `skip`, files that cannot be decoded are listed in the result; without it, or if none can be decoded,
+    the first one is a DataError. With `keep`, the array is kept in the cache even if it is small.
     """
     began = time.perf_counter()
-    signs = [_signs(path) for path in paths]
+    stamps = [_stamp(path) for path in paths]
+    shape = (len(paths), settings.count)
     size = len(paths) * settings.count
+
+    def seconds() -> float:
+        return time.perf_counter() - began
+
     if not keep and size < _LEAST_KEPT:
-        pixels = np.empty((len(paths), settings.count), np.uint8)
-        findings = _Findings()
-        start = 0
-        for block in _decoded(paths, signs, settings, skip, findings):
+        pixels, findings, start = np.empty(shape, np.uint8), _Findings(), 0
+        for block in _decoded(paths, stamps, settings, skip, findings):
             pixels[start : start + len(block)] = block
             start += len(block)
-        origin = f"decoded in {time.perf_counter() - began:.1f} s"
-        return Decoded(pixels, findings.bad, findings.highest, origin)
-    path = cache_folder() / "pictures" / f"{_fingerprint(paths, signs, settings)}.npy"
-    found = _kept(path, (len(paths), settings.count))
+        return Decoded(pixels, findings.bad, findings.highest, f"decoded in {seconds():.1f} s")
+    path = cache_folder() / "pictures" / f"{_fingerprint(paths, stamps, settings)}.npy"
+    found = _kept(path, shape)
     if found is not None and (skip or not found.bad):
-        seconds = time.perf_counter() - began
-        return replace(found, origin=f"read from the cache in {seconds:.2f} s")
+        return replace(found, origin=f"read from the cache in {seconds():.2f} s")
     _make_room(path.parent, size)
-    write_cached(path, _file(path, paths, signs, settings, skip))
-    found = _kept(path, (len(paths), settings.count))
+    write_cached(path, _file(path, paths, stamps, settings, skip))
+    found = _kept(path, shape)
     if found is None:
-        raise FileError(f"{path}: vanished as soon as it was written: {MEND}")
-    seconds = time.perf_counter() - began
-    return replace(found, origin=f"decoded in {seconds:.1f} s, {readable(size)} kept in {path.parent}")
+        raise FileError(f"{path}: vanished as soon as it was written: {ADVICE}")
+    return replace(found, origin=f"decoded in {seconds():.1f} s, {readable(size)} kept in {path.parent}")
 
 
 # --- the pool ---
 
 
-def _signs(path: Path) -> tuple[int, int]:
-    """Return a file's size and time of change; zeros where it cannot be looked at, which the decoder says."""
+def _stamp(path: Path) -> _Stamp:
+    """Return a file's size and time of change; zeros where it is not readable, which the decoder reports."""
     with suppress(OSError, ValueError):
         status = path.stat()
         return status.st_size, status.st_mtime_ns
@@ -136,12 +111,12 @@ def _signs(path: Path) -> tuple[int, int]:
 
 def _decoded(
     paths: Sequence[Path],
-    signs: Sequence[tuple[int, int]],
+    stamps: Sequence[_Stamp],
     settings: PictureSettings,
     skip: bool,
     findings: _Findings,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pictures in blocks, in the files' order; add to `findings` those that have none."""
+    """Yield the pictures in blocks, in the files' order, and fill `findings`."""
     from nnkit.data.pictures.decoding import pillow_is_quiet
 
     step = max(1, min(_MOST_AT_ONCE, _BLOCK_BYTES // settings.count))
@@ -153,7 +128,7 @@ def _decoded(
     def begin(pool: ThreadPoolExecutor) -> None:
         if (start := next(starts, None)) is not None:
             place = slice(start, start + step)
-            jobs.append(pool.submit(_block, start, paths[place], signs[place], settings, ended))
+            jobs.append(pool.submit(_block, start, paths[place], stamps[place], settings, ended))
 
     decoding = working("decoding", len(paths), "pictures")
     with decoding as work, pillow_is_quiet(), ThreadPoolExecutor(threads, "nnkit-pictures") as pool:
@@ -165,7 +140,8 @@ def _decoded(
                 findings.observe(found.highest)
                 for place, reason in found.bad.items():
                     if not skip:
-                        raise DataError(_refusal(paths[place], reason))
+                        advice = 'Repair or remove the picture, or do without it by `on_bad` = "skip"'
+                        raise DataError(f"{shown_path(paths[place])}: {reason}\n{advice}")
                     findings.bad[place] = reason
                 begin(pool)
                 work.advance(len(block))
@@ -179,15 +155,10 @@ def _decoded(
         raise DataError(f"none of the {len(paths):,} pictures can be read, first {first}")
 
 
-def _refusal(path: Path, reason: str) -> str:
-    mend = 'Repair or remove the picture, or do without it by `on_bad` = "skip"'
-    return f"{shown_path(path)}: {reason}\n{mend}"
-
-
 def _block(
     start: int,
     paths: Sequence[Path],
-    signs: Sequence[tuple[int, int]],
+    stamps: Sequence[_Stamp],
     settings: PictureSettings,
     ended: threading.Event,
 ) -> tuple[NDArray[np.uint8], _Findings]:
@@ -199,7 +170,7 @@ def _block(
         if ended.is_set():
             break
         try:
-            block[place] = decode_file(path, settings, signs[place], findings.observe).reshape(-1)
+            block[place] = decode_file(path, settings, stamps[place], findings.observe).reshape(-1)
         except DataError as error:
             findings.bad[start + place] = str(error)
     return block, findings
@@ -208,36 +179,32 @@ def _block(
 # --- the file ---
 
 
-def _fingerprint(paths: Sequence[Path], signs: Sequence[tuple[int, int]], settings: PictureSettings) -> str:
+def _fingerprint(paths: Sequence[Path], stamps: Sequence[_Stamp], settings: PictureSettings) -> str:
     from PIL import __version__ as pillow
 
     head = {"version": _VERSION, "Pillow": pillow, **asdict(settings)}
     digest = hashlib.sha256(json.dumps(head).encode())
-    for path, sign in zip(paths, signs, strict=True):
+    for path, sign in zip(paths, stamps, strict=True):
         digest.update(json.dumps([os.path.abspath(path), *sign]).encode())
     return digest.hexdigest()[:32]
 
 
 def _file(
-    path: Path,
-    paths: Sequence[Path],
-    signs: Sequence[tuple[int, int]],
-    settings: PictureSettings,
-    skip: bool,
+    path: Path, paths: Sequence[Path], stamps: Sequence[_Stamp], settings: PictureSettings, skip: bool
 ) -> Iterator[bytes | memoryview]:
-    """Yield the parts of an .npy file; what says which of its rows are bad is written before it ends."""
+    """Yield the parts of an .npy file, and write its findings beside it before it ends."""
     header = io.BytesIO()
     shape = (len(paths), settings.count)
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     yield header.getvalue()
     findings = _Findings()
-    for block in _decoded(paths, signs, settings, skip, findings):
+    for block in _decoded(paths, stamps, settings, skip, findings):
         yield block.reshape(-1).data
     write_cached(path.with_suffix(".json"), json.dumps(asdict(findings)).encode())
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> Decoded | None:
-    """Return what lies in the cache, mapped; None where it is missing or not what it should be."""
+    """Return an array from the cache, mapped; None where it is missing or not as it should be."""
     try:
         findings = json.loads(path.with_suffix(".json").read_bytes())
         pixels: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -248,12 +215,12 @@ def _kept(path: Path, shape: tuple[int, int]) -> Decoded | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
     with suppress(OSError):
-        os.utime(path)  # it was used now
+        os.utime(path)  # marks its last use
     return found
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Remove the arrays used least recently where a new one would be too many, and see that it has room."""
+    """Remove the arrays used least recently to make room for a new one, or raise where the disk has none."""
     with suppress(OSError):
         ages = sorted((item.stat().st_mtime_ns, item.stat().st_size, item) for item in folder.glob("*.npy"))
         total = size + sum(length for _, length, _ in ages)

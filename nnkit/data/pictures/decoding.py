@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ from nnkit.errors import DataError
 
 __all__ = ["decode_file", "decode_image", "pillow_is_quiet"]
 
-# A reader that is there by its module keeps Pillow from loading all forty that it has.
+# Pillow does not load all of its forty readers if the reader it needs is imported.
 _READERS = (
     *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin),
     *(PngImagePlugin, TiffImagePlugin, WebPImagePlugin),
@@ -41,7 +40,7 @@ _LARGE = 1 << 24
 _one_large_at_a_time = threading.Lock()
 _LONGEST_REASON = 120
 _ORIENTATION = 0x0112
-# EXIF 2.32, table 6: how what is stored must be turned for its first row to be on top.
+# EXIF 2.32, table 6: how the stored picture must be turned to be upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,7 +55,7 @@ _ON_THEIR_SIDE = (5, 6, 7, 8)
 
 @contextmanager
 def pillow_is_quiet() -> Iterator[None]:
-    """Keep Pillow's warnings from the user while the context lasts: what matters of them is an error."""
+    """Hide Pillow's warnings while the context lasts: the important ones are errors too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -68,23 +67,11 @@ def decode_file(
     signs: tuple[int, int] | None = None,
     observe: Callable[[int], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a file's picture, (channels, height, width) uint8; of several frames or pages, the first.
+    """Return a file's picture, (channels, height, width) uint8; the first of several frames or pages.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    settings : PictureSettings
-        What it is made into.
-    signs : (int, int), optional
-        The size and the time of change, in nanoseconds, that the file should have.
-    observe : callable, optional
-        Is given the greatest value of a picture with 16 bits.
-
-    Raises
-    ------
-    DataError
-        If it is no picture, damaged, cut short, too large, or another than it was; without its path.
+    `signs` are the size and the time of change, in nanoseconds, that the file should have; `observe` is given
+    the greatest value of a picture with 16 bits. A DataError, without the path, says if it is no picture,
+    damaged, cut short, too large, or has changed.
     """
     try:
         if not path.is_file():  # a pipe would be waited for
@@ -120,7 +107,8 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Return a picture of Pillow's, (channels, height, width) uint8.
 
-    Turned as its EXIF orientation says, its transparent parts white; of 16 bits those that the settings say.
+    It is turned upright by its EXIF orientation, its transparent parts are white, and the settings say which
+    of 16 bits are used.
     """
     if image.width * image.height > _MOST_PIXELS:
         raise DataError(f"it has {image.width} × {image.height} pixels, more than {_MOST_PIXELS:,}")
@@ -130,7 +118,10 @@ def decode_image(
     wanted = (settings.width, settings.height)
     size = wanted[::-1] if orientation in _ON_THEIR_SIDE else wanted
     if image.format in ("JPEG", "MPO"):
-        _decode_small(image, size, settings)
+        # The decoder leaves out what is not needed: half, a quarter or an eighth of the pixels a side. At
+        # least two of its pixels are averaged for one of the result: that is as good as all pixels.
+        width, height = _scaled(image, size, settings.fit)
+        image.draft("L" if settings.channels == 1 else None, (math.ceil(2 * width), math.ceil(2 * height)))
     large = image.width * image.height > _LARGE
     with _one_large_at_a_time if large else nullcontext():
         image.load()
@@ -152,27 +143,17 @@ def decode_image(
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # the picture is there, whatever its EXIF is worth
+    except Exception:  # damaged EXIF does not make the picture unreadable
         return 1
 
 
 def _scaled(image: Image.Image, size: tuple[int, int], fit: str) -> tuple[float, float]:
-    """Return the width and height of the whole picture where it is as large as it fits."""
+    """Return the width and height of the whole picture, scaled to fit."""
     across, down = size[0] / image.width, size[1] / image.height
     if fit == "stretch":
         return size
     scale = max(across, down) if fit == "crop" else min(across, down)
     return image.width * scale, image.height * scale
-
-
-def _decode_small(image: Any, size: tuple[int, int], settings: PictureSettings) -> None:
-    """Let the decoder leave out what is not needed: half, a quarter or an eighth of the pixels a side.
-
-    At least two pixels of the decoder's are averaged for one of the result's: it is then as good as of all.
-    """
-    width, height = _scaled(image, size, settings.fit)
-    least = (math.ceil(2 * width), math.ceil(2 * height))
-    image.draft("L" if settings.channels == 1 else None, least)
 
 
 def _plain(
@@ -195,7 +176,7 @@ def _plain(
 
 
 def _resized(image: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
-    """Return the picture in this size, or within it where it is to be padded; linear, over all pixels."""
+    """Return the picture in this size, or within it if it is padded; linear interpolation of all pixels."""
     width, height = _scaled(image, size, fit)
     if fit == "pad":
         size = (max(1, round(width)), max(1, round(height)))

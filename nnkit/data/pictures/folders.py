@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,41 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.messages import more, reading
 from nnkit.data.pictures.columns import printable, shown_path
-from nnkit.errors import DataError, FileError
+from nnkit.errors import DataError
 
 __all__ = ["CLASS", "ExampleFiles", "FolderTree", "Kind", "labelled_files", "load_files", "unlabelled_files"]
 
 CLASS = "class"
-"""The name of the target that the subfolders are."""
+"""The name of the target: the subfolder of a file."""
 _TRAINING, _TESTING = ("train", "training"), ("test", "testing")
 _VALIDATING = ("val", "valid", "validation")
 _UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
-# What other systems leave in folders; and names that begin with a dot, such as the ._x of macOS.
+# Files of other systems, beside names that begin with a dot, such as the ._x of macOS.
 _LITTER = ("thumbs.db", "desktop.ini", "__macosx")
+
+_Parts = tuple[str, ...]  # of the path of a folder within the root
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the files hold.
-
-    Parameters
-    ----------
-    noun : str
-        In the singular, for messages.
-    suffixes : tuple of str
-        What the files' names end with, in small letters.
-    beside : {"error", "note"}
-        What becomes of such files beside the subfolders of the classes: a picture there has lost its class,
-        while a text mostly describes the data.
-    """
+    """The content of files: pictures or texts."""
 
     noun: str
-    suffixes: tuple[str, ...]
+    suffixes: tuple[str, ...]  # in small letters
+    # "error" or "note", for files beside the subfolders of the classes: a picture there has lost its class,
+    # while a text mostly describes the data.
     beside: str
 
     def matches(self, name: str | os.PathLike[str]) -> bool:
-        """Tell whether a file's name ends as one of this kind does."""
+        """Tell whether a file's name has one of the suffixes."""
         return os.fspath(name).lower().endswith(self.suffixes)
 
     @property
@@ -58,62 +52,34 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class ExampleFiles:
-    """Files that hold an example each and are not read yet.
-
-    Parameters
-    ----------
-    kind : Kind
-    name : str
-        Of the source, for the run's folder.
-    paths : list of Path
-        The files, of which some may be missing.
-    labels : ndarray of shape (files,) or None
-        The target of each.
-    target_names : tuple of str
-        The target's columns.
-    bad : tuple of str
-        What was left out already because it is of another kind.
-    test : ExampleFiles or None
-        The test set that lies beside.
-    notes : tuple of str
-        Words for the user.
-    """
+    """Files that hold an example each and are not read yet."""
 
     kind: Kind
-    name: str
-    paths: list[Path]
-    labels: NDArray[Any] | None = None
+    name: str  # of the source, for the run's folder
+    paths: list[Path]  # some may be missing
+    labels: NDArray[Any] | None = None  # of shape (files,)
     target_names: tuple[str, ...] = ()
-    bad: tuple[str, ...] = ()
-    test: ExampleFiles | None = None
-    notes: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()  # why files of another kind were left out
+    test: ExampleFiles | None = None  # the test set that lies beside
+    notes: tuple[str, ...] = ()  # for the user
 
 
 class FolderTree:
-    """All files of a folder and of those within it, but for litter.
+    """All files of a folder and of the folders within it, without litter.
 
-    A symbolic link is followed, but what is read already is not read again: neither what lies at its own
-    place in the folder, nor a folder that holds the link itself, nor what an earlier link led to.
-
-    Parameters
-    ----------
-    root : Path
-
-    Raises
-    ------
-    FileError
-        Where one of the folders cannot be read.
+    Symbolic links are followed, but no file is read twice: neither one at its own place in the folder, nor
+    the files of a folder that holds the link itself, nor the target of an earlier link.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.again: list[Path] = []  # links to what is read already
+        self.again: list[Path] = []  # links to files that are read already
         # The files of each folder, which is given by the parts of its path within the root.
-        found: dict[tuple[str, ...], list[str]] = {}
+        found: dict[_Parts, list[str]] = {}
         top = os.path.realpath(root)
         seen: set[str] = set()
-        waiting: list[tuple[tuple[str, ...], str]] = [((), top)]
-        links: list[tuple[str, ...]] = []  # a heap
+        waiting: list[tuple[_Parts, str]] = [((), top)]
+        links: list[_Parts] = []  # a heap
         while waiting or links:
             if not waiting:
                 self._follow(heapq.heappop(links), found, seen, waiting)
@@ -132,11 +98,7 @@ class FolderTree:
         self._folders = {parts: sorted(found[parts]) for parts in sorted(found)}
 
     def _follow(
-        self,
-        link: tuple[str, ...],
-        found: dict[tuple[str, ...], list[str]],
-        seen: set[str],
-        waiting: list[tuple[tuple[str, ...], str]],
+        self, link: _Parts, found: dict[_Parts, list[str]], seen: set[str], waiting: list[tuple[_Parts, str]]
     ) -> None:
         path = self.root.joinpath(*link)
         real = os.path.realpath(path)
@@ -156,13 +118,6 @@ class FolderTree:
         """Return the files of a kind that lie in a folder of the tree, but in none of its subfolders."""
         return [Path(self.root, *parts, name) for name in self._folders[parts] if kind.matches(name)]
 
-    def subfolders(self, *parts: str) -> frozenset[str]:
-        """Return the names of the subfolders of a folder of the tree."""
-        depth = len(parts)
-        return frozenset(
-            place[depth] for place in self._folders if len(place) > depth and place[:depth] == parts
-        )
-
     def by_subfolder(self, *parts: str) -> dict[str, list[Path]]:
         """Return the files within the subfolders of a folder of the tree, by the subfolders' names."""
         found: dict[str, list[Path]] = {}
@@ -180,51 +135,40 @@ class FolderTree:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """Return the names of a folder's files, subfolders and symbolic links, but for litter."""
+    """Return the names of a folder's files, subfolders and symbolic links, without litter."""
     files: list[str] = []
     folders: list[str] = []
     links: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in _LITTER:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    (links if entry.is_symlink() else folders if is_folder else files).append(entry.name)
-    except OSError as error:
-        raise FileError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    with reading(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.name.lower() not in _LITTER:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                (links if entry.is_symlink() else folders if is_folder else files).append(entry.name)
     return files, folders, links
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The names of the subfolders for training, testing and validation."""
-
-    training: str
-    testing: str | None
-    validating: tuple[str, ...]
-
-
-def _parts(tree: FolderTree, kind: Kind) -> _Parts | None:
-    """Return the parts of a folder with no other subfolders that hold examples; else None."""
+def _sets(tree: FolderTree, kind: Kind) -> tuple[str, str | None, list[str]] | None:
+    """Return the subfolders for training, testing and validation; None where others hold examples too."""
     names = {name.lower(): name for name in tree.holding(kind) if name}
     training, testing, validating = (
         [names[name] for name in part if name in names] for part in (_TRAINING, _TESTING, _VALIDATING)
     )
     if len(training) != 1 or len(testing) > 1 or len(training + testing + validating) < len(names):
         return None
-    return _Parts(training[0], testing[0] if testing else None, tuple(validating))
+    return training[0], testing[0] if testing else None, validating
 
 
 def unlabelled_files(tree: FolderTree, kind: Kind) -> ExampleFiles:
     """Return all files of a kind, in the order of their paths, for prediction.
 
-    Where there are subfolders train and test, what lies beside these and beside their classes is left out.
+    If there are subfolders train and test, files beside these and beside their classes are left out.
     """
-    parts, beside = _parts(tree, kind), []
-    if parts is not None:
+    sets, beside = _sets(tree, kind), []
+    if sets is not None:
+        training, testing, validating = sets
         beside = tree.files_beside(kind)
-        for part in (parts.training, parts.testing, *parts.validating):
-            beside += tree.files_beside(kind, part) if part and tree.subfolders(part) else []
+        for part in (training, testing, *validating):
+            beside += tree.files_beside(kind, part) if part and tree.by_subfolder(part) else []
     left_out = set(beside)
     paths = [path for path in tree.files() if kind.matches(path) and path not in left_out]
     notes = (*_links_note(tree), *_beside_note(beside))
@@ -232,41 +176,32 @@ def unlabelled_files(tree: FolderTree, kind: Kind) -> ExampleFiles:
 
 
 def labelled_files(tree: FolderTree, kind: Kind, skip: bool) -> ExampleFiles:
-    """Return the files of a folder with one subfolder a class.
+    """Return the files of a folder with a subfolder for each class, or of its subfolders train and test.
 
-    Where the subfolders are called train and test, those of train are the classes, and test is the test set.
-
-    Parameters
-    ----------
-    tree : FolderTree
-    kind : Kind
-        Of the files.
-    skip : bool
-        Whether files of another kind among those of a class are left out; else they are an error.
-
-    Raises
-    ------
-    DataError
-        Where there are no classes, or one has no files.
+    With `skip`, files of another kind among those of a class are left out; else they are a DataError, as are
+    a folder without classes and a class without files.
     """
-    parts = _parts(tree, kind)
+    sets = _sets(tree, kind)
     name = tree.root.resolve().name
-    if parts is None:
+    if sets is None:
         found = _classes(tree, (), kind, skip)
         return replace(found, name=name, notes=(*_links_note(tree), *found.notes))
-    tested = frozenset() if parts.testing is None else tree.subfolders(parts.testing)
-    in_both = tree.subfolders(parts.training) & tested
-    found = _classes(tree, (parts.training,), kind, skip, in_both)
+    training, testing, validating = sets
+    tested = frozenset() if testing is None else tree.by_subfolder(testing).keys()
+    in_both = frozenset(tree.by_subfolder(training).keys() & tested)
+    found = _classes(tree, (training,), kind, skip, in_both)
     notes = [*_links_note(tree), *_beside_note(tree.files_beside(kind)), *found.notes]
     test = None
-    if parts.testing is not None and in_both:
-        test = _classes(tree, (parts.testing,), kind, skip, in_both)
+    if testing is not None and in_both:
+        test = _classes(tree, (testing,), kind, skip, in_both)
         notes += test.notes
-    elif parts.testing is not None:
-        path = tree.root / parts.testing
-        mend = f"`nnkit predict MODEL {path}` predicts them"
-        notes.append(f"{path} is left out, because it holds {kind.noun}s without classes: {mend}")
-    for other in parts.validating:
+    elif testing is not None:
+        path = tree.root / testing
+        notes.append(
+            f"{path} is left out, because it holds {kind.noun}s without classes: "
+            f"`nnkit predict MODEL {path}` predicts them"
+        )
+    for other in validating:
         path = tree.root / other
         notes.append(f"{path} is not used: data.validation = {str(path)!r} measures on it")
     bad = found.bad + (() if test is None else test.bad)
@@ -274,9 +209,9 @@ def labelled_files(tree: FolderTree, kind: Kind, skip: bool) -> ExampleFiles:
 
 
 def _classes(
-    tree: FolderTree, parts: tuple[str, ...], kind: Kind, skip: bool, in_both: frozenset[str] = frozenset()
+    tree: FolderTree, parts: _Parts, kind: Kind, skip: bool, in_both: frozenset[str] = frozenset()
 ) -> ExampleFiles:
-    """Return the files of one part; `in_both` are the classes that training and test set share."""
+    """Return the files of one set; `in_both` are the classes that training and test set share."""
     folder = tree.root.joinpath(*parts)
     groups = tree.by_subfolder(*parts)
     beside = tree.files_beside(kind, *parts)
@@ -287,7 +222,7 @@ def _classes(
         )
     if beside and kind.beside == "error" and not skip:
         raise DataError(
-            f"{shown_path(beside[0])}: lies beside the subfolders, so it has no class: move it into one "
+            f"{shown_path(beside[0])}: is beside the subfolders, so it has no class: move it into one "
             'of them, or away, or leave it out by `on_bad` = "skip"'
         )
     notes = _beside_note(beside)
@@ -304,8 +239,8 @@ def _classes(
         label = printable(subfolder)
         if others and not skip:
             raise DataError(
-                f"{shown_path(others[0])}{_more(others)}: no {kind.noun} ({kind.listed}) among those of "
-                f'class {label!r}\nRemove what is none, or leave it out by `on_bad` = "skip"'
+                f"{shown_path(others[0])}{more(others)}: no {kind.noun} ({kind.listed}) among those of "
+                f'class {label!r}\nRemove it, or leave it out by `on_bad` = "skip"'
             )
         bad += [f"{shown_path(path)}: it is no {kind.noun}" for path in others]
         if not found:
@@ -320,17 +255,13 @@ def _classes(
 
 def _links_note(tree: FolderTree) -> list[str]:
     again = tree.again
-    return [f"{shown_path(again[0])}{_more(again)}: a link to what is read already"] if again else []
+    return [f"{shown_path(again[0])}{more(again)}: a link to what is read already"] if again else []
 
 
 def _beside_note(paths: list[Path]) -> list[str]:
     if not paths:
         return []
-    return [f"{shown_path(paths[0])}{_more(paths)}: left out, because it lies beside the subfolders"]
-
-
-def _more(items: Sequence[Path]) -> str:
-    return f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
+    return [f"{shown_path(paths[0])}{more(paths)}: left out, because it is beside the subfolders"]
 
 
 def load_files(
@@ -338,15 +269,9 @@ def load_files(
     read: Callable[[ExampleFiles], tuple[Examples, list[str]]],
     image_shape: tuple[int, ...] | None = None,
 ) -> Dataset:
-    """Read a training set and the test set that lies beside it, and say how many files were left out.
+    """Read a training set and the test set beside it, and note how many files were left out.
 
-    Parameters
-    ----------
-    files : ExampleFiles
-    read : callable
-        Returns a set's examples, and why others were left out.
-    image_shape : tuple of int, or None
-        Of the data set.
+    `read` returns a set's examples, and why others were left out; `image_shape` is that of the data set.
     """
     train, bad = read(files)
     test, test_bad = (None, []) if files.test is None else read(files.test)

@@ -1,28 +1,33 @@
-"""Find pictures in tables and lists of their paths, and decode them with their classes."""
+"""Find pictures in tables and lists of their paths, or take them from a program, and decode them.
+
+Order: tables and lists, decoding, pictures as a program gives them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.files.text import plain_name
+from nnkit.data.messages import listed, more, reading
 from nnkit.data.pictures.cache import Decoded, decode_pictures
 from nnkit.data.pictures.columns import PictureOptions, Pictures, PictureSettings, printable, shown_path
 from nnkit.data.pictures.folders import ExampleFiles, Kind, load_files
-from nnkit.errors import DataError, FileError
+from nnkit.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PICTURES", "load_pictures", "picture_column", "picture_table", "read_list"]
+__all__ = ["PICTURES", "as_pictures", "load_pictures", "picture_column", "picture_table", "read_list"]
 
 PICTURES = Kind(
     "picture",
@@ -45,31 +50,25 @@ _FILE_ADDRESS = re.compile(r"file:(//(localhost)?(?=/))?", re.IGNORECASE)
 def picture_column(
     table: pa.Table, names: Sequence[str], folder: Path, options: PictureOptions
 ) -> str | None:
-    """Return the column of a table that holds the paths of pictures; None where there is none.
+    """Return the column of a table that holds the paths of pictures; None for a table without one.
 
-    Parameters
-    ----------
-    table : pyarrow.Table
-    names : sequence of str
-        The columns that may be it.
-    folder : Path
-        In which the table's file lies.
-    options : PictureOptions
-        Which column it is; without that, the one whose first values end as pictures do.
-
-    Raises
-    ------
-    DataError
-        Where several columns hold paths, none of the files is there, or a model of pictures finds no column.
+    It is the one that the options name, or one of `names` where the first values end with a picture's suffix.
+    The paths are relative to `folder`, that of the table. A DataError says if several columns hold paths,
+    none of the files is there, or a model of pictures finds no column.
     """
-    from nnkit.data.tables.frames import column_name, listed
+    from nnkit.data.tables.columns import type_kind
+    from nnkit.data.tables.frames import column_name
 
     if options.expected is False:
         return None
     if options.column is not None:
         return column_name(options.column, table.column_names)
     finder = _Finder(folder)
-    first = {name: _first_values(table[name]) for name in names}
+    readable = [name for name in names if type_kind(table[name].type) in ("text", "category", "number")]
+    first = {
+        name: [value for value in table[name].slice(0, _LOOKED_AT).to_pylist() if value not in (None, "")]
+        for name in readable
+    }
     likely = {name: values for name, values in first.items() if _look_like_paths(values)}
     found = [name for name in likely if finder.finds_any(table[name])]
     if not found and likely:
@@ -89,14 +88,6 @@ def picture_column(
     return found[0] if found else None
 
 
-def _first_values(column: pa.ChunkedArray) -> list[Any]:
-    from nnkit.data.tables.columns import type_kind
-
-    if type_kind(column.type) not in ("text", "category", "number"):
-        return []
-    return [value for value in column.slice(0, _LOOKED_AT).to_pylist() if value not in (None, "")]
-
-
 def _look_like_paths(values: list[Any]) -> bool:
     return bool(values) and all(
         isinstance(value, str)
@@ -106,7 +97,7 @@ def _look_like_paths(values: list[Any]) -> bool:
 
 
 class _Finder:
-    """Finds pictures by their paths: relative to a folder, else to the working directory.
+    """Finds pictures by paths relative to a folder, or else to the working directory.
 
     A path may have the separators of Windows or begin with ``file://``, and may lack the suffix.
     """
@@ -115,7 +106,7 @@ class _Finder:
         self._folders = tuple(dict.fromkeys((folder, Path())))
 
     def find(self, value: str) -> Path | None:
-        """Return where a picture is; None where it is not found."""
+        """Return the path of a picture that is there; None for a missing one."""
         for folder in self._folders:
             for name in _spellings(value):
                 path = os.path.join(folder, name)
@@ -136,15 +127,15 @@ class _Finder:
     def none_found(self, column: str, values: Sequence[str]) -> DataError:
         """Return the error for a column of paths where no picture is found."""
         shown = f"{values[0][:_LONGEST_PATH]}{', ...' if len(values) > 1 else ''}"
-        mend = "or leave the column out by `drop`"
+        advice = "or leave the column out by `drop`"
         if _ADDRESS.match(values[0]):
             return DataError(
                 f"column {column!r} holds web addresses of pictures ({shown}), and only files are read\n"
-                f"Download them first and give the paths of the files, {mend}"
+                f"Download them first and give the paths of the files, {advice}"
             )
         return DataError(
             f"column {column!r} looks like paths of pictures ({shown}), and none is there, relative to "
-            f"{self.where}\nCorrect the paths or put the pictures there, {mend}"
+            f"{self.where}\nCorrect the paths or put the pictures there, {advice}"
         )
 
 
@@ -162,7 +153,7 @@ def _spellings(value: str) -> Iterator[str]:
 def picture_table(
     table: pa.Table, column: str, path: Path, labels: Any, names: Sequence[str]
 ) -> ExampleFiles:
-    """Return the pictures whose paths a table's column holds, with their labels (None for none)."""
+    """Return the pictures of a column of paths, with their labels (None for none)."""
     values = [str(value) if isinstance(value, int) else value for value in table[column].to_pylist()]
     finder = _Finder(path.parent)
     paths: list[Path] = []
@@ -187,12 +178,9 @@ def picture_table(
 
 
 def read_list(path: Path) -> ExampleFiles | None:
-    """Return the pictures that a text names, one in each line; None where the first line names none."""
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST_LIST + 1)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    """Return the pictures that a text names, one in each line; None where the first line is no picture's."""
+    with reading(path), path.open("rb") as stream:
+        content = stream.read(_LARGEST_LIST + 1)
     if len(content) > _LARGEST_LIST:
         return None
     try:
@@ -215,19 +203,14 @@ def read_list(path: Path) -> ExampleFiles | None:
 
 
 def load_pictures(files: ExampleFiles, options: PictureOptions, keep: bool) -> Dataset:
-    """Decode the pictures, or read them from the cache; those that are bad are an error or are left out.
+    """Decode pictures, or read them from the cache (`keep` adds them to it however few they are).
 
-    Parameters
-    ----------
-    files : ExampleFiles
-    options : PictureOptions
-    keep : bool
-        Whether to keep them decoded, however few they are.
+    Pictures that cannot be read are an error, or are left out, as the options say.
     """
     settings = options.settings
     decoded = _decode(files, options, settings, keep)
     if options.expected is None and decoded.highest > 0:
-        # The range is that of the training set; the test set and what is predicted are scaled alike.
+        # The training set determines the range, also of the test set and of predictions.
         settings = replace(settings, depth=next(bits for bits in _DEPTHS if decoded.highest < 1 << bits))
         top = 2**settings.depth - 1
         note = f"the pictures have 16 bits and values up to {decoded.highest:,}: 0 to {top:,} become 0 to 255"
@@ -250,9 +233,79 @@ def _decode(files: ExampleFiles, options: PictureOptions, settings: PictureSetti
     skip = options.on_bad == "skip"
     missing = [] if skip else [path for path in files.paths if not os.path.isfile(path)]
     if missing:
-        more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
         raise DataError(
-            f"{shown_path(missing[0])}{more}: there is no such picture; paths are relative to the file that "
-            "names them, or to the working directory"
+            f"{shown_path(missing[0])}{more(missing)}: there is no such picture; paths are relative to the "
+            "file that names them, or to the working directory"
         )
     return decode_pictures(files.paths, settings, skip=skip, keep=keep)
+
+
+# --- pictures as a program gives them ---
+
+
+def as_pictures(given: Any, settings: PictureSettings) -> Pictures:
+    """Return `Pictures` from paths, Pillow's images, a list of these, or an array.
+
+    An array is uint8 of shape (samples, height, width), (samples, height, width, channels) with 1, 3 or 4
+    channels, or (samples, channels · height · width) as `Pictures` has them.
+    """
+    if isinstance(given, Pictures):
+        return given
+    if isinstance(given, np.ndarray) and given.dtype != object:
+        pixels = _pixels_of_array(given, settings)
+    else:
+        single = isinstance(given, str | os.PathLike) or _is_image(given)
+        pixels = _pixels_of_items([given] if single else _items(given), settings)
+    return Pictures(pixels, settings, np.arange(len(pixels)))
+
+
+def _items(given: Any) -> list[Any]:
+    if not isinstance(given, Iterable) or hasattr(given, "column_names") or hasattr(given, "columns"):
+        raise DataError(
+            f"the model was trained on pictures, not on {type(given).__name__}: give paths, Pillow's images "
+            "or an array of shape (samples, height, width, channels)"
+        )
+    items = list(given)
+    if not items:
+        raise DataError("there are no pictures")
+    return items
+
+
+def _is_image(value: Any) -> bool:
+    return hasattr(value, "getexif") and hasattr(value, "convert")
+
+
+def _pixels_of_items(items: list[Any], settings: PictureSettings) -> NDArray[np.uint8]:
+    from nnkit.data.pictures.decoding import decode_image, pillow_is_quiet
+
+    if all(isinstance(item, str | os.PathLike) for item in items):
+        return decode_pictures([Path(item) for item in items], settings, keep=False).pixels
+    pixels = np.empty((len(items), settings.count), np.uint8)
+    with pillow_is_quiet():
+        for place, item in enumerate(items):
+            if not _is_image(item):
+                raise DataError(f"picture {place} is neither a path nor an image of Pillow's, as others are")
+            pixels[place] = decode_image(item, settings).reshape(-1)
+    return pixels
+
+
+def _pixels_of_array(array: NDArray[Any], settings: PictureSettings) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    from nnkit.data.pictures.decoding import decode_image
+
+    if array.dtype != np.uint8:
+        raise DataError(f"pictures in an array are uint8, from 0 to 255, not {array.dtype}")
+    if array.ndim == 2 and array.shape[1] == settings.count and len(array):
+        return np.ascontiguousarray(array)
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.size == 0 or not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (3, 4))):
+        raise DataError(
+            "pictures in an array have the shape (samples, height, width) or (samples, height, width, "
+            f"channels), not {array.shape}"
+        )
+    pixels = np.empty((len(array), settings.count), np.uint8)
+    for place, picture in enumerate(array):
+        pixels[place] = decode_image(Image.fromarray(np.ascontiguousarray(picture)), settings).reshape(-1)
+    return pixels

@@ -1,4 +1,4 @@
-"""Keep what can be read only once, such as standard input, in a temporary file for as long as it is read."""
+"""Streams, such as standard input, can be read only once: keep them in a temporary file while it is read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from nnkit.data.limits import check_size
+from nnkit.data.messages import unreadable
 from nnkit.errors import FileError, NnkitError
 
 __all__ = ["STANDARD_INPUT", "is_stream", "spooled", "stream_name"]
@@ -32,26 +32,23 @@ def is_stream(source: str | Path) -> bool:
 
 
 def stream_name(source: str | Path) -> str:
-    """Return what to call a stream in messages."""
+    """Return the name of a stream in messages."""
     return "standard input" if str(source) in _STANDARD_INPUTS else str(source)
 
 
 @contextmanager
 def spooled(source: str | Path) -> Iterator[Path]:
-    """Write a stream to a temporary file and yield its path; errors inside speak of the stream.
+    """Write a stream to a temporary file and yield its path; errors inside name the stream.
 
-    Raises
-    ------
-    FileError
-        Where the stream cannot be read, or is a terminal.
-    DataError
-        Where it is larger than `memory_limit`.
+    A terminal, and a stream larger than `memory_limit`, are errors.
     """
     name = stream_name(source)
     with tempfile.TemporaryDirectory(prefix="nnkit-") as folder:
         path = Path(folder, "stream")
         try:
-            with _opened(source) as stream, path.open("wb") as file:
+            # Standard input by its number: sys.stdin may be None or another object.
+            given: str | Path | int = os.dup(0) if name == "standard input" else source
+            with open(given, "rb") as stream, path.open("wb") as file:
                 if stream.isatty():
                     raise FileError(f"{name}: it is a terminal: pipe a file into it, or give a file's name")
                 size = 0
@@ -63,9 +60,4 @@ def spooled(source: str | Path) -> Iterator[Path]:
         except NnkitError as error:
             raise type(error)(str(error).replace(str(path), name)) from None
         except OSError as error:
-            raise FileError(f"{name}: cannot be read: {error.strerror or error}") from None
-
-
-def _opened(source: str | Path) -> IO[bytes]:
-    # By its number: sys.stdin may be None or another object.
-    return os.fdopen(os.dup(0), "rb") if stream_name(source) == "standard input" else Path(source).open("rb")
+            raise unreadable(name, error) from None

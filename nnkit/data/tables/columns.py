@@ -1,14 +1,18 @@
-"""Read one column of a table: as numbers, as texts, or as a target."""
+"""Read columns of a table: as numbers, as texts, or as a target; by several threads where they are long."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nnkit.backends.blas import usable_cores
+from nnkit.data.messages import shortened
 from nnkit.data.tables.arrow import null_of, numpy_array, text_scalar
 from nnkit.data.tables.numerals import parse_numbers
 from nnkit.data.tables.schema import toml_text
@@ -17,6 +21,7 @@ from nnkit.errors import DataError
 __all__ = [
     "ColumnKind",
     "column_kind",
+    "each_column",
     "is_list_of_labels",
     "label_lists",
     "numbers",
@@ -31,10 +36,24 @@ TypeKind = Literal["number", "date", "boolean", "text", "category", "empty", "ne
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _SECONDS_A_DAY = 86400.0
 _LONGEST_TYPE = 80  # in a message: a nested type names all its fields
+# Arrow and NumPy release Python's lock; shorter columns are read before another thread begins.
+_FEWEST_ROWS = 20_000
+_Column = TypeVar("_Column")
+_Result = TypeVar("_Result")
+
+
+def each_column(
+    function: Callable[[_Column], _Result], columns: Sequence[_Column], rows: int
+) -> list[_Result]:
+    """Apply a function to each column of `rows` rows, by several threads where the columns are long."""
+    if rows < _FEWEST_ROWS or len(columns) < 2:
+        return [function(column) for column in columns]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(function, columns))
 
 
 def type_kind(type_: pa.DataType) -> TypeKind:
-    """Say what a column of an Arrow type holds; "text" may still be numbers or dates, written out."""
+    """Return what a column of an Arrow type holds; "text" may still be numbers or dates, written out."""
     types = pa.types
     if types.is_null(type_):
         return "empty"
@@ -52,20 +71,16 @@ def type_kind(type_: pa.DataType) -> TypeKind:
 
 
 def column_kind(name: str, type_: pa.DataType) -> ColumnKind:
-    """Say how a column is encoded; a DataError where it cannot be."""
+    """Return how a column is encoded, or raise a DataError where it cannot be."""
     kind = type_kind(type_)
     if kind == "nested":
         raise DataError(
-            f"column {name!r} holds {_type_name(type_)}, which is neither a number nor a text: "
-            "drop it or take it apart"
+            f"column {name!r} holds {str(type_)[:_LONGEST_TYPE]}, which is neither a number nor a text: "
+            "drop it or split it into columns"
         )
     if kind in ("boolean", "text"):
         return "category"
     return "time" if kind == "date" else kind  # type: ignore[return-value]
-
-
-def _type_name(type_: pa.DataType) -> str:
-    return str(type_)[:_LONGEST_TYPE]
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -78,38 +93,26 @@ def _check_finite(name: str, column: pa.ChunkedArray) -> None:
         return
     infinite = pc.is_inf(column)
     if pc.any(infinite).as_py():
-        row = _first_row(infinite, True)
+        row = _first_row(infinite)
         raise DataError(
             f"column {name!r} holds {column[row].as_py()} in row {row} (counting from 0): correct it "
             "or leave it empty (a missing value)"
         )
 
 
-def _first_row(flags: pa.ChunkedArray, wanted: bool) -> int:
-    """Return the first row with that flag, or -1; `pc.index` would import pandas too."""
-    found = np.flatnonzero((numpy_array(flags) == wanted) & numpy_array(pc.is_valid(flags)))
+def _first_row(flags: pa.ChunkedArray) -> int:
+    """Return the first row with the flag True, or -1; `pc.index` would import pandas too."""
+    found = np.flatnonzero(numpy_array(flags) & numpy_array(pc.is_valid(flags)))
     return int(found[0]) if len(found) else -1
 
 
-def _shown(value: str) -> str:
-    return repr(value if len(value) <= 40 else value[:40] + "…")
-
-
 def numbers(name: str, column: pa.ChunkedArray, kind: str = "number") -> NDArray[np.float64]:
-    """Return a column as float64 with NaN for the missing; dates and times become seconds.
-
-    Parameters
-    ----------
-    name : str
-        The column's name, for messages.
-    column : pyarrow.ChunkedArray
-    kind : {"number", "time"}
-        What the column is expected to be.
+    """Return a column of the kind "number" or "time" as float64, in seconds for "time"; missing is NaN.
 
     Raises
     ------
     DataError
-        Where a value is no number, or infinite; its row counts from 0.
+        Where the column is of the other kind, or a value is infinite or not a number; its row is named.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -118,7 +121,7 @@ def numbers(name: str, column: pa.ChunkedArray, kind: str = "number") -> NDArray
         return np.full(len(column), np.nan)
     if (found == "time") != (kind == "time"):
         wanted = "dates or times" if kind == "time" else "numbers"
-        raise DataError(f"column {name!r} should hold {wanted}, but holds {_type_name(column.type)}")
+        raise DataError(f"column {name!r} should hold {wanted}, but holds {str(column.type)[:_LONGEST_TYPE]}")
     if found == "time":
         return _seconds(column)
     if _is_text(column.type):
@@ -140,11 +143,11 @@ def _parsed(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     values = parse_numbers(column)
     filled = pc.not_equal(column, text_scalar("", column.type))
     wrong = pc.and_(pc.is_null(values), filled)
-    row = _first_row(wrong, True)
+    row = _first_row(wrong)
     if row >= 0:
         raise DataError(
             f"column {name!r} should hold numbers, but row {row} (counting from 0) holds "
-            f"{_shown(column[row].as_py())}: correct it or leave the cell empty"
+            f"{shortened(column[row].as_py(), 40)!r}: correct it or leave the cell empty"
         )
     return values
 
@@ -159,14 +162,14 @@ def _seconds(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def texts(name: str, column: pa.ChunkedArray) -> pa.Array:
-    """Return a column's values as texts in one dictionary array, in which the missing are a None."""
+    """Return a column's values as texts in one dictionary array; None among its values is missing."""
     kind = column_kind(name, column.type)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if kind == "empty":
         column = pa.chunked_array([pa.nulls(len(column), pa.string())])
     elif kind == "time":
-        raise DataError(f"column {name!r} should hold texts, but holds {_type_name(column.type)}")
+        raise DataError(f"column {name!r} should hold texts, but holds {str(column.type)[:_LONGEST_TYPE]}")
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), null_of(column.type), column)
     try:
@@ -188,7 +191,7 @@ def is_list_of_labels(type_: pa.DataType) -> bool:
 
 
 def label_lists(name: str, column: pa.ChunkedArray) -> NDArray[np.object_]:
-    """Return a target of lists as tuples of texts; a DataError names the first row that has none."""
+    """Return a target of lists as tuples of texts; a DataError names the first row without a list."""
     cells = column.to_pylist()
     values = np.empty(len(cells), dtype=object)
     for row, cell in enumerate(cells):
@@ -208,7 +211,7 @@ def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
     Raises
     ------
     DataError
-        Where a row has no target or an infinite one, or the type can be no target; the row counts from 0.
+        Where the target of a row (which is named) is missing or infinite, or the type suits no target.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -219,7 +222,7 @@ def target_values(name: str, column: pa.ChunkedArray) -> NDArray:
             f'class by `types` = {{{toml_text(name)} = "category"}}'
         )
     missing = pc.is_null(column, nan_is_null=True)
-    row = _first_row(missing, True)
+    row = _first_row(missing)
     if row >= 0:
         count = pc.sum(missing).as_py()
         more = f" (and {count - 1} more)" if count > 1 else ""

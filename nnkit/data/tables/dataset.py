@@ -1,4 +1,4 @@
-"""Features and target of a table: chosen, read by a schema, and told of.
+"""Features, target and weights of a table: chosen and read by a schema, with notes for the user.
 
 Order: the data set, its columns' names, its options, its weights, its target.
 """
@@ -14,17 +14,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nnkit.data.examples import Dataset, Examples
+from nnkit.data.examples import Dataset, Examples, Key, LoadRequest, RawTable
 from nnkit.data.files.text import plain_name
-from nnkit.data.load_request import Key, LoadRequest
+from nnkit.data.messages import listed
 from nnkit.data.tables.arrow import numpy_array
 from nnkit.data.tables.columns import column_kind, is_list_of_labels, label_lists, numbers, type_kind
-from nnkit.data.tables.frames import check_names, column_name, default_target, join_target, listed
+from nnkit.data.tables.frames import check_names, column_name, default_target, join_target
 from nnkit.data.tables.inference import Inference, infer
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.tables.raw import RawTable
-from nnkit.data.tables.reading import read_columns, tell
-from nnkit.data.tables.schema import LEARNT, Column, Schema, toml_text
+from nnkit.data.tables.reading import read_columns, report_misfits
+from nnkit.data.tables.schema import LEARNT, Schema, toml_text
 from nnkit.errors import DataError
 
 __all__ = ["table_dataset", "table_target"]
@@ -33,7 +32,7 @@ _WEIGH = "weights are numbers of at least 0, some of them above: correct it or l
 
 
 def table_dataset(raw: RawTable, where: str, request: LoadRequest) -> Dataset:
-    """Return a table's features and target, read by the given schema or by one decided here."""
+    """Return a table's features and target, read by the given schema or by an inferred one."""
     if request.schema is not None:
         raw = _aligned(raw, request.schema, request.target or [])
     table, names = raw.table, raw.table.column_names
@@ -42,7 +41,7 @@ def table_dataset(raw: RawTable, where: str, request: LoadRequest) -> Dataset:
     options = _options(request, table, targets)
     weight = [name for name in names if name == options.weight]
     chosen = _chosen(request, names, {*targets, *weight})
-    # What a model has not learnt is read for those who ask for it: audits, plots.
+    # Columns that a model has not learnt are read for audits and plots.
     learnt = [] if request.schema is None else _learnt(chosen, request.schema)
     needed = request.require_target or request.schema is None
     own = [name for name in chosen if name not in set(learnt)] if needed else []
@@ -60,14 +59,14 @@ def table_dataset(raw: RawTable, where: str, request: LoadRequest) -> Dataset:
         weights = _weights(table, schema, weight[0])
         notes.append(f"column {weight[0]!r} is the rows' weights: not learnt from")
     if request.schema is None:
-        learnt, told = _kept(table, inferred.schema, chosen, targets)
-        notes += told
+        learnt, kept_notes = _kept(table, inferred.schema, chosen, targets)
+        notes += kept_notes
     features, misfits = read_columns(table, schema, learnt, inferred.read if request.schema is None else None)
     if request.schema is not None:
         others, _ = read_columns(table, inferred.schema, own, inferred.read)
         columns = [*features.columns, *others.columns]
         features = pa.table(columns, names=[*learnt, *own], metadata=features.schema.metadata)
-    tell(misfits, request.strict)
+    report_misfits(misfits, request.strict)
     return Dataset(
         plain_name(Path(where)).rsplit(".", 1)[0],
         Examples(features, values, weights),
@@ -81,7 +80,7 @@ def table_dataset(raw: RawTable, where: str, request: LoadRequest) -> Dataset:
 
 
 def _chosen(request: LoadRequest, names: Sequence[str], others: Collection[str]) -> list[str]:
-    """Return the columns that a caller wants as features: not those of the target and the weights."""
+    """Return the columns that the request wants as features, without those of the target and the weights."""
     chosen = names if request.features is None else [column_name(key, names) for key in request.features]
     dropped = {column_name(key, names) for key in request.drop or ()}.union(others)
     found = [name for name in dict.fromkeys(chosen) if name not in dropped]
@@ -99,45 +98,42 @@ def _learnt(names: Sequence[str], schema: Schema) -> list[str]:
 def _kept(
     table: pa.Table, schema: Schema, chosen: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Return the columns to learn from, and what a user should know of the others and of how all are read."""
+    """Return the columns to learn from, and notes on the others and on how columns are read."""
     kinds = schema.by_name
     for name in chosen:
         if kinds[name].note.startswith("it holds"):
             column_kind(name, table[name].type)  # raises
     learnt = _learnt(chosen, schema)
-    notes = [_left_out(kinds[name]) for name in chosen if kinds[name].kind not in LEARNT]
-    told = [name for name in (*targets, *learnt) if kinds[name].note]
-    notes += [f"{'target' if name in targets else 'column'} {name!r}: {kinds[name].note}" for name in told]
+    notes = []
+    for name in chosen:
+        if kinds[name].kind not in LEARNT:
+            identifies = kinds[name].kind == "identifier"
+            keep = f'; `types` = {{{toml_text(name)} = "number"}} keeps it' if identifies else ""
+            notes.append(f"dropped column {name!r}: {kinds[name].why_left_out}{keep}")
+    noted = [name for name in (*targets, *learnt) if kinds[name].note]
+    notes += [f"{'target' if name in targets else 'column'} {name!r}: {kinds[name].note}" for name in noted]
     if not learnt:
         raise DataError(f"no column is left to learn from: {'; '.join(notes)}")
     return learnt, notes
 
 
-def _left_out(column: Column) -> str:
-    why = "every value is missing" if column.kind == "empty" else column.note or f"it is {column.kind}"
-    keep = (
-        f'; `types` = {{{toml_text(column.name)} = "number"}} keeps it' if column.kind == "identifier" else ""
-    )
-    return f"dropped column {column.name!r}: {why}{keep}"
-
-
 def _aligned(raw: RawTable, schema: Schema, targets: Sequence[Key]) -> RawTable:
-    """Return a table without names with those of the model's columns: all, or all but the target's."""
+    """Give a table without names the names of the model's columns: all, or all but the target's."""
     if raw.named or schema.named or not {str(target) for target in targets} <= schema.by_name.keys():
-        # Older models know neither the target nor what was dropped, and the places of the others alone.
+        # Older models store neither the target nor the dropped columns.
         return raw
     names, count = [column.name for column in schema.columns], raw.table.num_columns
     features = [name for name in names if name not in {str(target) for target in targets}]
     if count not in (len(names), len(features)):
         raise DataError(
-            f"there are {count} columns without names, and the model was trained on {len(names)}, of which "
+            f"there are {count} columns without names, and the model was trained on {len(names)}, or "
             f"{len(features)} without the target: give as many, in the same order"
         )
     return replace(raw, table=raw.table.rename_columns(names if count == len(names) else features))
 
 
 def _target_names(table: pa.Table, request: LoadRequest) -> list[str]:
-    """Return the names of the target's columns that are there."""
+    """Return the names of the target's columns that the table has."""
     names, target = table.column_names, request.target
     if target is None and request.require_target:
         guess = default_target(names)
@@ -150,7 +146,7 @@ def _target_names(table: pa.Table, request: LoadRequest) -> list[str]:
     known = () if request.schema is None else request.schema.by_name
     for key in target or ():
         try:
-            # A name such as "0" that the model knows means no other column by its place.
+            # A name of the model's such as "0" is no other column's number.
             if str(key) in known and str(key) not in names:
                 raise DataError(f"there is no column {key!r}: the columns are {listed(names)}")
             targets.append(column_name(key, names))
@@ -161,7 +157,7 @@ def _target_names(table: pa.Table, request: LoadRequest) -> list[str]:
 
 
 def _options(request: LoadRequest, table: pa.Table, targets: Sequence[str]) -> TableOptions:
-    """Return the options, their columns by name; of a table for a model, what holds for any table."""
+    """Return the options with their columns as names; for a model, those that hold for any table."""
     if request.schema is not None:
         return replace(request.table, types={}, index=None, weight=request.schema.options.weight)
     options, names = request.table, table.column_names
@@ -182,7 +178,7 @@ def _options(request: LoadRequest, table: pa.Table, targets: Sequence[str]) -> T
 
 
 def _weights(table: pa.Table, schema: Schema, name: str) -> NDArray[np.float64]:
-    """Return the rows' weights; a DataError names the first row that has none."""
+    """Return the rows' weights; a DataError names the first row without one."""
     read, misfits = read_columns(table, schema, [name])
     for found in misfits:
         raise DataError(f"weight {name!r} of row {found.row} (counting from 0) is {found.text!r}: {_WEIGH}")
@@ -200,7 +196,7 @@ def _weights(table: pa.Table, schema: Schema, name: str) -> NDArray[np.float64]:
 def _target_values(
     raw: RawTable, targets: list[str], inferred: Inference, request: LoadRequest
 ) -> NDArray[Any] | None:
-    """Return the values of the target's columns; None where rows are to be predicted and none are there."""
+    """Return the values of the target's columns; None where rows to predict have none."""
     if not targets or len(targets) < len(request.target or ()):
         return None
     try:
@@ -212,7 +208,7 @@ def _target_values(
         for found in misfits:
             raise DataError(
                 f"target {found.column.name!r} holds {found.text!r} in row {found.row} (counting from 0), "
-                f"not such as the others ({found.column}): correct it or leave the row out; `types` and "
+                f"unlike the others ({found.column}): correct it or leave the row out; `types` and "
                 "`missing` say how the column is read"
             )
         _check_words(raw.table, table)
@@ -224,7 +220,7 @@ def _target_values(
 
 
 def _target_schema(targets: Sequence[str], inferred: Schema, request: LoadRequest) -> Schema:
-    """Return how the target is read: as the model's was, whatever it is called here."""
+    """Return the schema of the target: the model's, under the names that the columns have here."""
     if request.schema is None:
         return inferred
     known = request.schema.by_name
@@ -238,7 +234,7 @@ def _target_schema(targets: Sequence[str], inferred: Schema, request: LoadReques
 
 
 def _check_words(raw: pa.Table, read: pa.Table) -> None:
-    """Raise a DataError where a target is missing because of a word that might be a class."""
+    """Raise a DataError where a target is missing because of a word that may be a class."""
     for name in read.column_names:
         if type_kind(raw[name].type) != "text" or not read[name].null_count:
             continue

@@ -1,8 +1,9 @@
-"""Dates and times in text: the patterns that a text may have, and the values of a column by one of them."""
+"""Dates and times in text: the patterns that may fit a text, and a column read by one of them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 import numpy as np
@@ -20,10 +21,10 @@ TIME = "%H:%M:%S"
 """A time of day; the seconds may be missing."""
 _ISO = "%Y-%m-%d"
 AMBIGUOUS = {"%m/%d/": "%d/%m/", "%m-%d-": "%d-%m-", "%d.%m.": "%m.%d."}
-"""Beginnings of patterns that the same digits may have otherwise."""
+"""Beginnings of patterns, each with another that the same digits may have."""
 
 _MONTHS = "january february march april may june july august september october november december".split()
-# Each code of strftime that is known, and what it matches.
+# The known codes of strftime, and the regular expressions that they match.
 _CODES = {
     "Y": r"(?P<Y>[0-9]{4})",
     "y": r"(?P<y>[0-9]{2})",
@@ -43,17 +44,8 @@ _CODES = {
 _DATES = (
     *("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%m.%d.%Y"),
     *("%d.%m.%y", "%m/%d/%y", "%d/%m/%y", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%b %d %Y", "%d-%b-%y"),
-    *(
-        "%d %B %Y",
-        "%B %d, %Y",
-        "%B %d %Y",
-        "%a, %d %b %Y",
-        "%a %b %d %Y",
-        "%Y-%b-%d",
-        "%b %Y",
-        "%b-%Y",
-        "%Y-%m",
-    ),
+    *("%d %B %Y", "%B %d, %Y", "%B %d %Y", "%a, %d %b %Y", "%a %b %d %Y", "%Y-%b-%d"),
+    *("%b %Y", "%b-%Y", "%Y-%m"),
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _ISO_TIME = rf"(?:[T ]{_CODES['H']}:{_CODES['M']}(?::{_CODES['S']})?)?"
@@ -77,7 +69,7 @@ def _pattern(pattern: str) -> str:
 
 
 def is_pattern(pattern: str) -> bool:
-    """Tell whether a pattern says a date or a time of day: its codes are known, and none stands twice."""
+    """Tell whether a pattern is of a date or a time of day: its codes are known, and none comes twice."""
     if pattern in (ISO, ISO + "%z", TIME, TIME + "%z"):
         return True
     codes = re.findall("%(.)", pattern, re.DOTALL)
@@ -105,25 +97,17 @@ def _candidates() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 @lru_cache(_MOST_SHAPES_KEPT)
 def date_patterns(shape: str) -> tuple[str, ...]:
-    """Return the patterns that a text of this shape may have, digits replaced by 9 but for a first 0."""
+    """Return the patterns that may fit a text of this shape, as `shapes_of` returns it."""
     if len(shape) > _LONGEST:
         return ()
     return tuple(pattern for pattern, regex in _candidates() if regex.fullmatch(shape))
 
 
 def parse_dates(texts: pa.Array, pattern: str) -> pa.Array:
-    """Return texts as timestamps in microseconds (of UTC, where they have a zone), or as times of day.
+    """Return texts as timestamps in microseconds (in UTC where they have a zone), or as times of day.
 
-    Parameters
-    ----------
-    texts : pyarrow.Array of string
-    pattern : str
-        Codes of strftime, `ISO` or `TIME`; with %z at the end, a text without a zone does not fit.
-
-    Returns
-    -------
-    pyarrow.Array of timestamp or time64
-        Null where a text does not fit, or is no day of the calendar, such as the 30th of February.
+    A pattern has codes of strftime, or is `ISO` or `TIME`, and may end with %z. Null stands where a text does
+    not fit, or is no day of the calendar, such as the 30th of February.
     """
     parts = pc.extract_regex(pc.utf8_trim_whitespace(texts), f"^{_pattern(pattern)}$")
     if isinstance(parts, pa.ChunkedArray):
@@ -151,7 +135,7 @@ def parse_dates(texts: pa.Array, pattern: str) -> pa.Array:
         digits = pc.utf8_slice_codeunits(pc.utf8_rpad(text["f"], 6, "0"), 0, 6)
         value = value + _whole(digits)
     if "z" in text:
-        value = value - _offsets(text["z"])
+        value = value - _mapped(text["z"], "Z", _offset)
     if "Y" not in number and "y" not in number:
         day = _MICROSECONDS["H"] * 24
         return nulled(arrow_array(value % day), fits).cast(pa.time64("us"))
@@ -175,19 +159,18 @@ def _months(names: pa.Array) -> NDArray[np.int64]:
     """Return the number of each month, by its name or the first three letters; 0 for another word."""
     known = {name: number for number, name in enumerate(_MONTHS, 1)}
     known |= {name[:3]: number for name, number in known.items()}
-    encoded = pc.coalesce(names, text_scalar("", names.type)).dictionary_encode()
-    numbers = np.array([known.get(name.lower(), 0) for name in encoded.dictionary.to_pylist()], np.int64)
-    return numbers[numpy_array(encoded.indices)] if len(numbers) else np.zeros(len(names), np.int64)
+    return _mapped(names, "", lambda name: known.get(name.lower(), 0))
 
 
-def _offsets(zones: pa.Array) -> NDArray[np.int64]:
-    """Return how far zones are ahead of UTC, in microseconds."""
-    encoded = pc.coalesce(zones, text_scalar("Z", zones.type)).dictionary_encode()
-    offsets = np.array([_offset(zone) for zone in encoded.dictionary.to_pylist()], np.int64)
-    return offsets[numpy_array(encoded.indices)] if len(offsets) else np.zeros(len(zones), np.int64)
+def _mapped(texts: pa.Array, missing: str, number: Callable[[str], int]) -> NDArray[np.int64]:
+    """Apply a function to each distinct text; `missing` stands for null."""
+    encoded = pc.coalesce(texts, text_scalar(missing, texts.type)).dictionary_encode()
+    numbers = np.array([number(text) for text in encoded.dictionary.to_pylist()], np.int64)
+    return numbers[numpy_array(encoded.indices)] if len(numbers) else np.zeros(len(texts), np.int64)
 
 
 def _offset(zone: str) -> int:
+    """Return how far a zone is ahead of UTC, in microseconds."""
     if not zone or zone[0] not in "+-":
         return 0
     digits = zone[1:].replace(":", "")

@@ -1,4 +1,4 @@
-"""Turn the bytes of a text into UTF-8, and say what is wrong with bytes that are no text."""
+"""Convert the bytes of a text to UTF-8, and say what is wrong with bytes that are no text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 
 from nnkit.errors import ConfigError, DataError, FileError
 
-__all__ = ["line_and_byte", "not_utf8", "to_utf8"]
+__all__ = ["check_utf8", "line_and_byte", "to_utf8"]
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
@@ -33,16 +33,8 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 def to_utf8(data: bytes, encoding: str | None, where: str) -> tuple[bytes, list[str]]:
     """Return a text as UTF-8 without a byte-order mark, and notes for the user.
 
-    Without an `encoding` the bytes are not checked to be UTF-8: what parses them does that.
-
-    Raises
-    ------
-    ConfigError
-        Where `encoding` is not one of texts.
-    DataError
-        Where the text is not of that encoding, or holds a NUL.
-    FileError
-        Where the file is no text, or not a table's.
+    Without an `encoding` the bytes are not checked to be UTF-8: their parser does that. Web pages, XML, Git
+    LFS pointers, and bytes that are no text are a FileError.
     """
     notes = []
     marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
@@ -68,14 +60,17 @@ def to_utf8(data: bytes, encoding: str | None, where: str) -> tuple[bytes, list[
 def _transcoded(data: bytes, encoding: str, where: str) -> bytes:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unicode_escape, on signs that are no escapes
+            warnings.simplefilter("ignore")  # of unicode_escape, on characters that are no escapes
             return data.decode(encoding).encode()
     except LookupError:
-        raise ConfigError(f"`encoding` {encoding!r} is not one of texts: such as utf-8 or latin-1") from None
+        raise ConfigError(
+            f"`encoding` {encoding!r} is not for texts: give one such as utf-8 or latin-1"
+        ) from None
     except UnicodeDecodeError as error:
         line, byte = line_and_byte(data, error.start)
-        place = f"line {line}, byte {byte}"
-        raise DataError(f"{where}: {place} is not {encoding} text: correct `encoding`") from None
+        raise DataError(
+            f"{where}: line {line}, byte {byte} is not {encoding} text: correct `encoding`"
+        ) from None
     except (UnicodeError, ValueError) as error:
         raise DataError(f"{where}: is not {encoding} text ({error}): correct `encoding`") from None
 
@@ -112,21 +107,21 @@ def _not_text(where: str) -> FileError:
     )
 
 
-def not_utf8(data: bytes, where: str) -> DataError | FileError:
-    """Return what to raise for bytes that are not UTF-8: it names the first line that is not."""
-    if not _is_text(data[:_SAMPLE].decode("latin-1")):
-        return _not_text(where)
+def check_utf8(
+    data: bytes, where: str, fix: str = 'say how it is encoded, such as `encoding` = "latin-1"'
+) -> None:
+    """Raise unless a text is UTF-8; the error names the first line that is not."""
     try:
         data.decode()
     except UnicodeDecodeError as error:
+        if not _is_text(data[:_SAMPLE].decode("latin-1")):
+            raise _not_text(where) from None
         line, byte = line_and_byte(data, error.start)
         place = f"line {line} is not UTF-8 text (its byte {byte} is 0x{data[error.start]:02x})"
-    else:
-        place = "the text is not UTF-8"
-    return DataError(f'{where}: {place}: say how it is encoded, such as `encoding` = "latin-1"')
+        raise DataError(f"{where}: {place}: {fix}") from None
 
 
 def line_and_byte(data: bytes, place: int) -> tuple[int, int]:
-    """Return the line that a byte is in, and its place in the line, both counted from 1."""
+    """Return the line of a byte, and its place in the line, both counted from 1."""
     ends = [match.end() for match in _LINE_END.finditer(data, 0, place)]
     return len(ends) + 1, place - (ends[-1] if ends else 0) + 1

@@ -1,9 +1,12 @@
-"""Encode tables: numbers are filled in and standardised, categories become codes, texts bags of ids."""
+"""Encode tables: numbers are filled in and standardised, categories become codes, texts bags of ids.
+
+Order: operations from the training rows, rows encoded, categories matched, tables as arrays.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, TextColumn
+from nnkit.data.messages import listed
+from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, Rows, TextColumn
 from nnkit.data.tables.arrow import arrow_array, numpy_array
-from nnkit.data.tables.columns import ColumnKind, numbers, texts
-from nnkit.data.tables.frames import listed
+from nnkit.data.tables.columns import ColumnKind, each_column, numbers, texts
 from nnkit.data.tables.numerals import PLAIN_NUMBER
-from nnkit.data.tables.parallel import each_column
 from nnkit.data.tables.reading import Misfits
 from nnkit.data.tables.schema import Column, Schema
 from nnkit.data.text.encoding import encode_texts, fit_texts
@@ -26,11 +28,11 @@ from nnkit.feed.features import Bags, Features
 
 __all__ = ["check_present", "encode_table", "fit_table", "table_as_array"]
 
-# A text column with more values than this, or in which nearly each row has a value of its own, is free text
-# or an identifier: its one-hot places would each see too few rows to learn from.
+# A column of text with more values than this, or with a value of its own in nearly each row, is free text
+# or an identifier: each one-hot place would see too few rows to learn from.
 _MOST_CATEGORIES = 1000
 _UNIQUE_SHARE = 0.9
-# Numbers that programs write for a missing value, where they lie so many times the range of all others away.
+# Numbers that programs write for a missing value, if they are this many times the range of all others away.
 _CODES_OF_MISSING, _FAR = (99.0, 999.0, 9999.0, 99999.0, 999999.0), 2.0
 _UNIQUE_ROWS = 20
 
@@ -41,8 +43,11 @@ class _Fitted:
     notes: list[str] = field(default_factory=list)
     constant: list[str] = field(default_factory=list)
 
+    def drop(self, name: str, why: str) -> None:
+        self.notes.append(f"dropped column {name!r}: {why}")
+
     def add(self, other: _Fitted) -> None:
-        """Add what another column came to."""
+        """Add the results of another column."""
         self.operations += other.operations
         self.notes += other.notes
         self.constant += other.constant
@@ -51,14 +56,14 @@ class _Fitted:
 def fit_table(
     table: pa.Table,
     schema: Schema,
-    rows: NDArray[np.integer] | None,
+    rows: Rows,
     scaling: str,
     text: TextOptions | None = None,
     embedded: bool = False,
 ) -> tuple[tuple[ColumnOperation, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return an operation for each column that can be learned from, notes on the others, and constant ones.
+    """Return operations for the columns to learn from, notes on the others, and the constant columns.
 
-    The table was read by the schema. Without `text` no column is learnt from as text; with `embedded`,
+    The table was read by the schema. Without `text` no column is encoded as text; with `embedded`,
     categories are rows of an embedding.
     """
     fitted = _Fitted()
@@ -78,9 +83,7 @@ def fit_table(
     of_numbers = dict(zip(counted, each_column(fit_number, counted, len(table)), strict=True))
     for name in table.column_names:
         column, entry = table[name], schema.by_name[name]
-        named = name in named_texts
-        found = entry.kind == "text" and (text is None or text.columns is None)
-        if named or found:
+        if name in named_texts or (entry.kind == "text" and (text is None or text.columns is None)):
             _fit_text(name, column, rows, text, fitted)
         elif name in of_numbers:
             fitted.add(of_numbers[name])
@@ -88,8 +91,7 @@ def fit_table(
             taken = column if rows is None else column.take(arrow_array(rows))
             _fit_category(name, taken, embedded, fitted)
         else:
-            why = "every value is missing" if entry.kind == "empty" else entry.note or f"it is {entry.kind}"
-            fitted.notes.append(f"dropped column {name!r}: {why}")
+            fitted.drop(name, entry.why_left_out)
     if not fitted.operations:
         raise DataError(
             f"no column is left to learn from: {'; '.join(fitted.notes) or 'the table has no columns'}"
@@ -98,14 +100,10 @@ def fit_table(
 
 
 def _fit_text(
-    name: str,
-    column: pa.ChunkedArray,
-    rows: NDArray[np.integer] | None,
-    options: TextOptions | None,
-    fitted: _Fitted,
+    name: str, column: pa.ChunkedArray, rows: Rows, options: TextOptions | None, fitted: _Fitted
 ) -> None:
     if options is None:
-        fitted.notes.append(f"dropped column {name!r}: it is text, and not learnt from here")
+        fitted.drop(name, "it is text, and not learnt from here")
         return
     operation, note = fit_texts(name, column, rows, options)
     fitted.notes.append(note)
@@ -119,12 +117,12 @@ def _fit_number(
     missing = np.isnan(values)
     absent = int(missing.sum())
     if absent == len(values):
-        fitted.notes.append(f"dropped column {name!r}: every value is missing")
+        fitted.drop(name, "every value is missing")
         return
     present = values[~missing] if absent else values
     low, high = float(present.min()), float(present.max())
     if low == high:
-        fitted.notes.append(f"dropped column {name!r}: every value is the same, {low:g}")
+        fitted.drop(name, f"every value is the same, {low:g}")
         fitted.constant.append(name)
         return
     fill = float(np.median(present))
@@ -133,9 +131,8 @@ def _fit_number(
     if kind == "time":
         fitted.notes.append(f"column {name!r} holds dates or times: they become numbers, in seconds")
     if absent:
-        plural = "value" if absent == 1 else "values"
-        verb = "becomes" if absent == 1 else "become"
-        fitted.notes.append(f"{absent} missing {plural} in {name!r} {verb} the median {fill:g}")
+        words = "value in {!r} becomes" if absent == 1 else "values in {!r} become"
+        fitted.notes.append(f"{absent} missing {words.format(name)} the median {fill:g}")
         values = np.where(missing, fill, values)
     shift, scale = 0.0, 1.0
     if scaling == "unit":
@@ -152,7 +149,7 @@ def _fit_number(
 
 
 def _codes_of_missing(name: str, values: NDArray[np.float64], low: float, high: float) -> list[str]:
-    """Return a note where the least or the greatest value is like a code for a missing one: -999, 9999."""
+    """Return a note where the least or the greatest value looks like a code for a missing one: -999, 9999."""
     notes = []
     for value in (low, high):
         if abs(value) not in _CODES_OF_MISSING:
@@ -172,16 +169,14 @@ def _fit_category(name: str, column: pa.ChunkedArray, embedded: bool, fitted: _F
     found = dict(zip(*(part.to_pylist() for part in counts.flatten()), strict=True))
     absent = found.pop(None, 0)
     present = len(column) - absent
+    unique = present > _UNIQUE_ROWS and len(found) > _UNIQUE_SHARE * present
     if present == 0:
-        fitted.notes.append(f"dropped column {name!r}: every value is missing")
+        fitted.drop(name, "every value is missing")
     elif len(found) == 1 and not absent:
-        fitted.notes.append(f"dropped column {name!r}: every value is the same, {next(iter(found))[:40]!r}")
+        fitted.drop(name, f"every value is the same, {next(iter(found))[:40]!r}")
         fitted.constant.append(name)
-    elif (not embedded and len(found) > _MOST_CATEGORIES) or _identifies(len(found), present):
-        fitted.notes.append(
-            f"dropped column {name!r}: {len(found)} different texts in {present} rows "
-            "(free text or identifiers)"
-        )
+    elif unique or (not embedded and len(found) > _MOST_CATEGORIES):
+        fitted.drop(name, f"{len(found)} different texts in {present} rows (free text or identifiers)")
     else:
         if absent:
             plural = "value" if absent == 1 else "values"
@@ -189,30 +184,16 @@ def _fit_category(name: str, column: pa.ChunkedArray, embedded: bool, fitted: _F
         fitted.operations.append(CategoryColumn(name, tuple(sorted(found)), embedded))
 
 
-def _identifies(different: int, present: int) -> bool:
-    return present > _UNIQUE_ROWS and different > _UNIQUE_SHARE * present
-
-
 def encode_table(
-    table: pa.Table,
-    operations: Sequence[ColumnOperation],
-    rows: NDArray[np.integer] | None,
-    dtype: np.dtype,
+    table: pa.Table, operations: Sequence[ColumnOperation], rows: Rows, dtype: np.dtype
 ) -> tuple[Features, list[Misfits]]:
     """Encode the rows of a table that was read by the model's schema.
 
-    Columns are matched by name, and those that no operation wants are ignored.
-
-    Returns
-    -------
-    Features
-    list of Misfits
-        The categories that the training had not.
+    Columns are matched by name; others are ignored. The misfits are categories that the training data lack.
     """
     check_present(table.column_names, [operation.column for operation in operations])
     number_columns = [operation for operation in operations if isinstance(operation, NumberColumn)]
     categories = [operation for operation in operations if isinstance(operation, CategoryColumn)]
-    one_hot = [category for category in categories if not category.embedded]
     count = len(table) if rows is None else len(rows)
     dense = np.empty((count, len(number_columns)), dtype=dtype)
 
@@ -224,23 +205,25 @@ def encode_table(
     coded = {
         category.column: _encode_category(category, table[category.column], rows) for category in categories
     }
-    bags = tuple(
-        _encode_bags(operation, table[operation.column], rows, dtype, coded)
-        for operation in operations
-        if isinstance(operation, TextColumn) or (isinstance(operation, CategoryColumn) and operation.embedded)
-    )
+    bags = []
+    for operation in operations:
+        if isinstance(operation, TextColumn):
+            bags.append(encode_texts(operation, table[operation.column], rows, dtype))
+        elif isinstance(operation, CategoryColumn) and operation.embedded:
+            bags.append(Bags(coded[operation.column][0], np.arange(count + 1), operation.places))
     unseen = [found for _, found in coded.values() if found is not None]
+    one_hot = [category for category in categories if not category.embedded]
     if not one_hot:
-        return Features(dense, bags=bags), unseen
+        return Features(dense, bags=tuple(bags)), unseen
     codes = np.empty((count, len(one_hot)), dtype=np.int32)
     for place, category in enumerate(one_hot):
         codes[:, place] = coded[category.column][0]
     cardinalities = tuple(category.places for category in one_hot)
-    return Features(dense, codes=codes, cardinalities=cardinalities, bags=bags), unseen
+    return Features(dense, codes=codes, cardinalities=cardinalities, bags=tuple(bags)), unseen
 
 
 def check_present(names: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise a DataError where a table with columns of these names lacks one that a model wants."""
+    """Raise a DataError where a table with columns of these names lacks a column of the model."""
     present = set(names)
     missing = [name for name in wanted if name not in present]
     if missing:
@@ -251,22 +234,7 @@ def check_present(names: Sequence[str], wanted: Sequence[str]) -> None:
         )
 
 
-def _encode_bags(
-    operation: TextColumn | CategoryColumn,
-    column: pa.ChunkedArray,
-    rows: NDArray[np.integer] | None,
-    dtype: np.dtype,
-    coded: Mapping[str, tuple[NDArray[np.int32], Misfits | None]],
-) -> Bags:
-    if isinstance(operation, TextColumn):
-        return encode_texts(operation, column, rows, dtype)
-    codes = coded[operation.column][0]
-    return Bags(codes, np.arange(len(codes) + 1), operation.places)
-
-
-def _encode_number(
-    operation: NumberColumn, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, dtype: np.dtype
-) -> NDArray:
+def _encode_number(operation: NumberColumn, column: pa.ChunkedArray, rows: Rows, dtype: np.dtype) -> NDArray:
     values = numbers(operation.column, column, operation.kind)
     values = values if rows is None else values[rows]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -282,17 +250,17 @@ def _encode_number(
 
 
 def _encode_category(
-    operation: CategoryColumn, column: pa.ChunkedArray, rows: NDArray[np.integer] | None
+    operation: CategoryColumn, column: pa.ChunkedArray, rows: Rows
 ) -> tuple[NDArray[np.int32], Misfits | None]:
-    """Return each row's code, and what there is to say of values that the training had not."""
+    """Return each row's code, and the values that the training data lack."""
     encoded = texts(operation.column, column)
     names, other = encoded.dictionary.to_pylist(), len(operation.values)
     found = _codes(operation.values, names)
-    table = np.array(found, dtype=np.int32)
     indices = numpy_array(encoded.indices)
-    codes = table[indices if rows is None else indices[rows]]
+    taken = indices if rows is None else indices[rows]
+    codes = np.array(found, dtype=np.int32)[taken]
     unseen = [place for place, name in enumerate(names) if found[place] == other and name is not None]
-    places = np.flatnonzero(np.isin(indices if rows is None else indices[rows], unseen))
+    places = np.flatnonzero(np.isin(taken, unseen))
     if not len(places):
         return codes, None
     row = int(places[0] if rows is None else rows[places[0]])
@@ -303,9 +271,9 @@ def _encode_category(
 
 
 def _codes(values: Sequence[str], texts: Sequence[str | None]) -> list[int]:
-    """Return the code of each text: of the value it equals, else of the only one that means the same.
+    """Return the code of each text: of the value it equals, else of the only value that means the same.
 
-    Another file may hold 1.0 or True as a number or a boolean of its own: 1.0 is also 1, and True is true.
+    Another file may hold 1.0 or True as a number or a boolean: 1.0 is also 1, and True is true.
     """
     places = {value: code for code, value in enumerate(values)}
     other = len(values)
@@ -324,7 +292,7 @@ def _codes(values: Sequence[str], texts: Sequence[str | None]) -> list[int]:
 
 
 def _value_key(text: str) -> str:
-    """Return what texts share that are one boolean, or one number without zeros before it; else ""."""
+    """Return a key shared by texts of the same boolean, or the same number without leading zeros; else ""."""
     lower = text.lower()
     if lower in ("true", "false"):
         return lower
@@ -343,7 +311,7 @@ def _number_key(text: str) -> str:
 
 
 def table_as_array(table: pa.Table, count: int, names: Sequence[str] = ()) -> NDArray[np.float64]:
-    """Return a table of numbers as an array, for a model that was trained on one; columns by name, if any."""
+    """Return a table of numbers as an array of `count` columns, found by name where names are given."""
     if names:
         check_present(table.column_names, names)
         table = table.select(names)

@@ -1,4 +1,7 @@
-"""Read a table from one file, or from several that are its parts."""
+"""Read a table from one file, or from several files that are its parts.
+
+Order: one file, delimited text for a model, folders of tables, parts joined.
+"""
 
 from __future__ import annotations
 
@@ -6,71 +9,58 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pyarrow as pa
 
+from nnkit.data.examples import LoadRequest, RawTable
 from nnkit.data.files.changes import unchanged
 from nnkit.data.files.formats import TABLE_FORMATS, FileFormat, file_format, format_by_name
 from nnkit.data.limits import check_size
-from nnkit.data.load_request import LoadRequest
+from nnkit.data.tables.columnar import read_arrow, read_parquet
+from nnkit.data.tables.delimited import read_delimited
+from nnkit.data.tables.json_tables import read_json
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.rows import is_number
-from nnkit.data.tables.schema import LEARNT
+from nnkit.data.tables.schema import LEARNT, Schema
 from nnkit.data.tables.summaries import missing_words
+from nnkit.data.tables.workbooks import read_workbook
 from nnkit.errors import DataError
-
-if TYPE_CHECKING:
-    from nnkit.data.tables.schema import Schema
 
 __all__ = ["read_parts", "read_table", "table_parts"]
 
 _PARTITION = re.compile(r"([^=]+)=(.*)", re.DOTALL)
 _MISSING_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-_OTHER_LAYOUT = "The file is not laid out as that of the training: how it is was found out."
+_OTHER_LAYOUT = "The file's layout differs from that of the training; it was detected."
 _SAME = "the parts of one table have the same columns"
-_WHATEVER = LoadRequest()
+_DEFAULTS = LoadRequest()
 _ONE_KIND = "give files of one kind alone, for example by a pattern such as 'data/*.csv'"
 _TRAINING, _HELD_OUT = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
 
-def read_table(path: Path, kind: FileFormat, request: LoadRequest = _WHATEVER) -> RawTable:
-    """Read a file of one of the kinds in `TABLE_FORMATS`, for a model so that it finds its columns."""
-    if kind == "parquet":
-        from nnkit.data.tables.columnar import read_parquet
-
-        return read_parquet(path)
-    if kind == "arrow":
-        from nnkit.data.tables.columnar import read_arrow
-
-        return read_arrow(path)
+def read_table(path: Path, kind: FileFormat, request: LoadRequest = _DEFAULTS) -> RawTable:
+    """Read a file of a kind in `TABLE_FORMATS`; with a schema, so that the model finds its columns."""
     if kind == "json":
-        from nnkit.data.tables.json_lines import read_json_lines
-
-        raw = read_json_lines(path)
+        raw = read_json(path)
         return raw if request.schema is None else _with_keys(raw, request)
-    if kind == "workbook":
-        from nnkit.data.tables.workbooks import read_workbook
-
-        return read_workbook(path)
-    if request.schema is None:
-        from nnkit.data.tables.delimited import read_delimited
-
-        return read_delimited(path, request.table)
-    return _read_for_model(path, request.table, request.schema)
+    if kind == "delimited":
+        if request.schema is None:
+            return read_delimited(path, request.table)
+        return _read_for_model(path, request.table, request.schema)
+    return {"parquet": read_parquet, "arrow": read_arrow, "workbook": read_workbook}[kind](path)
 
 
 def _read_for_model(path: Path, given: TableOptions, schema: Schema) -> RawTable:
-    """Read delimited text for a model: as the training's was written, or as it is found to be.
+    """Read delimited text for a model, in the training's layout or, if that fails, in the detected one.
 
     Another program may have written it, in another encoding.
     """
-    own = replace(given, separator=None, header=None, encoding=None, comment=None, quote=None, skip_rows=0)
+    detected = replace(
+        given, separator=None, header=None, encoding=None, comment=None, quote=None, skip_rows=0
+    )
     found: list[RawTable] = []
     mistake: DataError | None = None
-    for options in [given] if own == given else [given, own]:
+    for options in [given] if detected == given else [given, detected]:
         try:
             found.append(_read_named(path, options, schema))
         except DataError as error:
@@ -87,7 +77,7 @@ def _read_for_model(path: Path, given: TableOptions, schema: Schema) -> RawTable
 
 
 def _columns_there(raw: RawTable | None, schema: Schema) -> int:
-    """Return how many of the columns that a model learnt from a table has; without a table, all of them."""
+    """Return how many of a model's columns a table has; without a table, the number of the columns."""
     names = {column.name for column in schema.columns if column.kind in LEARNT}
     if raw is None:
         return len(names)
@@ -97,7 +87,7 @@ def _columns_there(raw: RawTable | None, schema: Schema) -> int:
 
 
 def _with_keys(raw: RawTable, request: LoadRequest) -> RawTable:
-    """Return JSON's table with the model's columns that no object has a key for: all are missing."""
+    """Add the model's columns for which no JSON object has a key, all missing."""
     schema, table = request.schema, raw.table
     assert schema is not None
     if _columns_there(raw, schema):
@@ -110,8 +100,6 @@ def _with_keys(raw: RawTable, request: LoadRequest) -> RawTable:
 
 def _read_named(path: Path, options: TableOptions, schema: Schema) -> RawTable:
     """Read delimited text by options, for a model, which knows whether its columns have names."""
-    from nnkit.data.tables.delimited import read_delimited
-
     if options.header is not None:
         return read_delimited(path, options)
     try:
@@ -136,7 +124,7 @@ def _are_names(first: Sequence[str], schema: Schema) -> bool:
 
 
 def table_parts(folder: Path) -> list[Path]:
-    """Return what lies in a folder of tables, in the order of the names; nothing where none is a table.
+    """Return the files of a folder of tables, in the order of their names; nothing where none is a table.
 
     The folder may be partitioned as Hive does it, into subfolders called ``key=value``. Names that begin
     with a dot or an underscore are left out.
@@ -156,26 +144,12 @@ def _parts(folder: Path) -> Iterator[Path]:
 
 
 def read_parts(
-    paths: Sequence[Path], where: str, folder: Path | None = None, request: LoadRequest = _WHATEVER
+    paths: Sequence[Path], where: str, folder: Path | None = None, request: LoadRequest = _DEFAULTS
 ) -> RawTable:
-    """Read files that are parts of one table, joined in their order.
+    """Read files that are parts of one table, joined in their order; `where` names them in messages.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-    where : str
-        What to call them together in messages.
-    folder : Path, optional
-        Of subfolders called ``key=value`` between it and a file, the keys become columns of texts.
-    request : LoadRequest, optional
-        How they are written.
-
-    Raises
-    ------
-    DataError
-        Where the parts are of several kinds, differ in their columns, or are a training and a test set.
-    FileError
-        Where one of them cannot be read.
+    The keys of subfolders called ``key=value`` between `folder` and a file become columns of texts. Parts of
+    several kinds or with different columns are a DataError, as are a training and a test set.
     """
     _check_names(paths, where)
     kind = _common_kind(paths, where, named=folder is not None)
@@ -210,7 +184,7 @@ def _common_kind(paths: Sequence[Path], where: str, named: bool) -> FileFormat:
 
 
 def _check_names(paths: Sequence[Path], where: str) -> None:
-    """Refuse a training set and a test set that lie in one folder."""
+    """Raise an error for a training set and a test set in one folder."""
     stems = {path.name.lower().partition(".")[0]: path for path in reversed(paths)}
     training = next((stems[name] for name in _TRAINING if name in stems), None)
     held_out = next((stems[name] for name in _HELD_OUT if name in stems), None)
@@ -236,7 +210,7 @@ def _with_partition(part: RawTable, path: Path, folder: Path | None) -> RawTable
 
 
 def _matching(part: RawTable, first: RawTable, path: Path, first_path: Path) -> pa.Table:
-    """Return a part's columns in the order of the first part's; raise where they are others."""
+    """Return a part's columns in the order of the first part's; raise where they differ."""
     names, request = part.table.column_names, first.table.column_names
     if part.named != first.named:
         without, with_names = (path, first_path) if first.named else (first_path, path)

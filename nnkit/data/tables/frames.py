@@ -1,29 +1,31 @@
-"""Tables of named columns: from files, from other libraries' frames, and checked."""
+"""Tables of named columns: from other libraries' frames, their columns found by name, and their target."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from nnkit.data.examples import RawTable
+from nnkit.data.messages import listed
+from nnkit.data.tables.arrow import plain_table
 from nnkit.data.tables.columns import column_kind, target_values
-from nnkit.data.tables.string_views import plain_table
+from nnkit.data.tables.inference import infer
+from nnkit.data.tables.options import TableOptions
+from nnkit.data.tables.reading import read_columns, report_misfits
+from nnkit.data.tables.schema import METADATA, Schema
 from nnkit.errors import DataError
-
-if TYPE_CHECKING:
-    from nnkit.data.tables.options import TableOptions
-    from nnkit.data.tables.raw import RawTable
-    from nnkit.data.tables.schema import Schema
 
 __all__ = [
     "as_read_table",
     "as_table",
+    "check_distinct",
     "check_names",
     "column_name",
     "join_target",
@@ -31,7 +33,6 @@ __all__ = [
 ]
 
 _LONGEST_NAME = 300
-_LONGEST_LISTED = 60
 _DEFAULT_TARGETS = ("target", "label", "class", "y")
 
 
@@ -73,11 +74,7 @@ def _converted(data: Any) -> pa.Table:
 
 
 def as_read_table(data: Any) -> tuple[pa.Table, Schema]:
-    """Return any library's frame as a table that was read by a schema: its own, or one decided here."""
-    from nnkit.data.tables.options import TableOptions
-    from nnkit.data.tables.raw import RawTable
-    from nnkit.data.tables.schema import METADATA, Schema
-
+    """Return any library's frame as a table that was read by a schema: its own, or an inferred one."""
     table = as_table(data)
     kept = (table.schema.metadata or {}).get(METADATA)
     if kept is None:
@@ -94,10 +91,7 @@ def as_read_table(data: Any) -> tuple[pa.Table, Schema]:
 
 
 def read_raw(raw: RawTable, options: TableOptions, schema: Schema | None) -> tuple[pa.Table, Schema]:
-    """Read a table by a schema, or by one that is decided here; raise where a column cannot be read."""
-    from nnkit.data.tables.inference import infer
-    from nnkit.data.tables.reading import read_columns, tell
-
+    """Read a table by a schema, or by an inferred one; raise where a column cannot be read."""
     table, read = raw.table, None
     if schema is None:
         found = infer(raw, options)
@@ -107,7 +101,7 @@ def read_raw(raw: RawTable, options: TableOptions, schema: Schema | None) -> tup
                 column_kind(column.name, table[column.name].type)  # raises
     names = [name for name in table.column_names if name in schema.by_name]
     result, misfits = read_columns(table, schema, names, read)
-    tell(misfits, strict=True)
+    report_misfits(misfits, strict=True)
     return result, schema
 
 
@@ -119,13 +113,21 @@ def check_names(names: Sequence[str]) -> None:
                 f"the name of column {place} has {len(name)} characters and begins with {name[:40]!r}: "
                 "rename it"
             )
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise DataError(f"two columns are both named {twice[0]!r}: rename one of them")
+    check_distinct(names)
+
+
+def check_distinct(names: Sequence[str], unnamed: bool = False) -> None:
+    """Raise a DataError if two columns have the same name; if `unnamed`, "" is no name."""
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names, 1):
+        if (name or not unnamed) and seen.setdefault(name, place) != place:
+            raise DataError(
+                f"columns {seen[name]} and {place} are both named {name[:60]!r}: rename one of them"
+            )
 
 
 def column_name(key: Any, names: Sequence[str]) -> str:
-    """Return the name of the column that a name or a number (negative: from the end) means; a name first."""
+    """Return the name of a column, given by its name or else its number (negative: from the end)."""
     if str(key) in names:
         return str(key)
     try:
@@ -145,15 +147,6 @@ def _suggestion(key: str, names: Sequence[str]) -> str:
     return f": the only column is {names[0]!r}" if len(names) == 1 else f": the columns are {listed(names)}"
 
 
-def listed(names: Iterable[str], most: int = 20) -> str:
-    """Return names for a message, the first of them where there are many."""
-    names = list(names)
-    words = ", ".join(
-        name if len(name) <= _LONGEST_LISTED else name[:_LONGEST_LISTED] + "…" for name in names[:most]
-    )
-    return words if len(names) <= most else f"{words}, … ({len(names)} in all)"
-
-
 def default_target(names: Sequence[str]) -> str | None:
     """Return the one column named target, label, class or y; None where there is none or more than one."""
     found = [name for name in names if name.strip().lower() in _DEFAULT_TARGETS]
@@ -162,7 +155,5 @@ def default_target(names: Sequence[str]) -> str | None:
 
 def join_target(table: pa.Table, names: Sequence[str]) -> Any:
     """Return the target columns as one array of shape (samples,), or (samples, k) for several."""
-    import numpy as np
-
     columns = [target_values(name, table[name]) for name in names]
     return columns[0] if len(columns) == 1 else np.column_stack(columns)

@@ -1,4 +1,4 @@
-"""Find out what stands above the rows of a table: a title, the names of its columns, units."""
+"""Find the lines above the rows of a table: a title, the names of its columns, units."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from nnkit.data.tables.rows import NUMBER, is_number, split, squeeze
-from nnkit.data.tables.separators import WHITESPACE, Division
+from nnkit.data.tables.rows import NUMBER, WHITESPACE, Division, is_number, split, squeeze
 from nnkit.errors import shown
 
 __all__ = ["ROW_NAMES", "Header", "are_row_names", "column_names", "find_header"]
 
 ROW_NAMES = "row_names"
-"""The name of a column that names the rows and has no name itself, as R writes it."""
-
+"""The name of a column of row names that has no name itself, as R writes it."""
 MISSING = frozenset((*pa.csv.ConvertOptions().null_values, "?", "-", "."))
 """Words that mean a missing value: neither numbers nor names."""
 _WHOLE = re.compile(r"\d{1,18}", re.ASCII)
@@ -35,18 +33,13 @@ _MOST_TITLES = 20
 
 @dataclass(frozen=True)
 class Header:
-    """What stands above the rows."""
+    """The lines above the rows."""
 
-    width: int
-    """The number of cells in a row."""
-    names: tuple[str, ...] | None
-    """A name for each cell, "" for one without; None where the columns have no names."""
-    cells: int
-    """The number of cells in the header, which may be less; that of the rows without one."""
-    rows: int
-    """How many rows of the sample are not data."""
-    row_names: bool = False
-    """Whether the first column names the rows, and is itself not named."""
+    width: int  # the number of cells in a row
+    names: tuple[str, ...] | None  # a name for each cell, or ""; None where the columns have no names
+    cells: int  # the number of cells in the header, which may be less than `width`
+    rows: int  # the number of rows of the sample that are not data
+    row_names: bool = False  # whether the first column names the rows and has no name itself
     notes: tuple[str, ...] = ()
 
 
@@ -61,17 +54,11 @@ class HeaderEvidence(IntEnum):
 
 
 def find_header(division: Division, wanted: bool | int | None, hashes: Sequence[str]) -> Header | None:
-    """Find out what stands above the rows; None where it is not certain.
+    """Find the lines above the rows; None if they are ambiguous.
 
-    Parameters
-    ----------
-    division : Division
-        The first rows.
-    wanted : bool or int, optional
-        Whether the first of them names the columns, where that is known; a number says that it does.
-    hashes : sequence of str
-        The lines above that begin with "#". The last one names the columns if it has as many cells as a row
-        and the first row does not clearly do so.
+    `wanted` says, if it is known, whether the first row names the columns (a number: that it does). The last
+    of the lines above that begin with "#" names them if it has as many cells as a row and the first row does
+    not clearly hold names.
     """
     rows = [row.cells for row in division.rows]
     width = division.width if division.is_consistent else len(rows[0])
@@ -81,7 +68,7 @@ def find_header(division: Division, wanted: bool | int | None, hashes: Sequence[
     first, body = _trimmed(rows[titles]), rows[titles + 1 :]
     names = _fitted(first, body, width, division.is_quoted)
     if names is None:
-        # Of names that are too many or too few, or known to be names, the rows below are the mistake.
+        # These are known to be names, or are too many for a title: the rows below are wrong.
         return Header(len(first), first, len(first), 1) if len(first) > 1 or wanted is not None else None
     row_names = bool(names[0]) and names[1:] == first
     evidence = HeaderEvidence.CLEAR if len(first) < width else _evidence(names, body)
@@ -118,13 +105,14 @@ def _trimmed(row: Sequence[str]) -> tuple[str, ...]:
 
 
 def _titles(division: Division, width: int) -> int:
-    """Return how many of the first rows are no part of the table: they are shorter, or a first cell alone."""
+    """Return the number of first rows outside the table: they are shorter, or have only a first cell."""
     rows, above = [row.cells for row in division.rows], division.above if division.is_consistent else 0
     if above == 0:
         while above < min(_MOST_TITLES, len(rows) - 1) and width > 2 and not any(_trimmed(rows[above][1:])):
             above += 1
         titled = above and rows[0][0].strip() and not is_number(rows[0][0])
-        return above if titled and _evidence(_trimmed(rows[above]), rows[above + 1 :]) == 2 else 0
+        evidence = _evidence(_trimmed(rows[above]), rows[above + 1 :]) if titled else None
+        return above if evidence == HeaderEvidence.CLEAR else 0
     if max(map(len, rows[:above])) > width:
         return 0
     is_header = above == 1 and _fitted(_trimmed(rows[0]), rows[1:], width, division.is_quoted)
@@ -140,8 +128,8 @@ def _fitted(
 ) -> tuple[str, ...] | None:
     """Return a header with as many cells as the rows have; None where it has too few or too many.
 
-    A cell is missing where rows end with a separator, or where they begin with their names, as R writes them.
-    Two columns have to be quoted for that, for one column of texts or numbers may hold commas.
+    A cell is missing where rows end with a separator, or begin with their names, as R writes them. That needs
+    two columns or quotes, for one column of texts or numbers may hold commas.
     """
     missing, body = width - len(first), [row for row in body if len(row) == width]
     if missing <= 0:
@@ -164,12 +152,12 @@ def _marked_names(hashes: Sequence[str], division: Division, width: int) -> tupl
     if not rows or len(rows[0].cells) != width:
         return None
     first, *others = _trimmed(rows[0].cells)
-    # The sign is a part of the first name if no blank is between, or the name itself.
+    # The sign belongs to the first name if no blank is between, or is the name itself.
     return (first if first and line.startswith((" ", "\t")) else f"#{first}", *others)
 
 
 def _evidence(names: tuple[str, ...], body: Sequence[Sequence[str]]) -> HeaderEvidence:
-    """Return the evidence for names, but for blank ones above columns at the end that are nearly blank."""
+    """Return the evidence for names, without blank ones above the last columns if these are nearly blank."""
     last = len(names)
     while last > 1 and not names[last - 1]:
         filled = sum(bool(row[last - 1].strip()) for row in body if len(row) >= last)
@@ -180,7 +168,7 @@ def _evidence(names: tuple[str, ...], body: Sequence[Sequence[str]]) -> HeaderEv
 
 
 def header_evidence(first: Sequence[str], body: Sequence[Sequence[str]]) -> HeaderEvidence:
-    """Return how far a row of trimmed cells looks like the names of the columns below it."""
+    """Return how much a row of trimmed cells looks like the names of the columns below it."""
     count = [str(number) for number in range(len(first))]
     if len(first) > 1 and (list(first) == count or [*first] == ["", *count[:-1]]):
         return HeaderEvidence.CLEAR
@@ -196,16 +184,14 @@ def header_evidence(first: Sequence[str], body: Sequence[Sequence[str]]) -> Head
     if numeric:
         return HeaderEvidence.NONE
     for place, (cell, column) in enumerate(zip(first, columns, strict=True)):
-        if not cell and place == 0 and len(first) > 1 and _is_index(column):
-            continue  # pandas leaves the name of its index blank
+        # pandas leaves the name of its index blank; joined tables have its numbers twice.
+        if (not cell and place == 0 and len(first) > 1) and (
+            all(map(_WHOLE.fullmatch, column)) or are_row_names(pa.array(column, pa.string()))
+        ):
+            continue
         if cell in column or cell in MISSING:
             return HeaderEvidence.NONE
     return HeaderEvidence.TEXTS
-
-
-def _is_index(column: Sequence[str]) -> bool:
-    """Tell whether cells name or number rows; of rows of several tables, numbers come twice."""
-    return all(map(_WHOLE.fullmatch, column)) or are_row_names(pa.array(column, pa.string()))
 
 
 def _is_numeric(column: Sequence[str]) -> bool:
@@ -214,14 +200,14 @@ def _is_numeric(column: Sequence[str]) -> bool:
 
 
 def _in_sequence(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
-    """Tell whether whole numbers that rise evenly, such as years, stand above cells that look otherwise."""
+    """Tell whether whole numbers in sequence, such as years, are above cells that look different."""
     if len(first) < 2 or not all(_WHOLE.fullmatch(cell) for cell in first):
         return False
     values = [int(cell) for cell in first]
     steps = {after - before for before, after in pairwise(values)}
     if min(steps) <= 0:
         return False
-    # Years may be chosen ones; and any two numbers are evenly spaced.
+    # Years need not be evenly spaced, and any two numbers are.
     are_years = _YEARS[0] <= values[0] and values[-1] < _YEARS[1]
     if not are_years and (len(steps) > 1 or len(first) == 2):
         return False
@@ -234,7 +220,7 @@ def _in_sequence(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool
 
 
 def are_row_names(column: pa.Array | pa.ChunkedArray) -> bool:
-    """Tell whether no cell is blank or comes twice, and they are all whole numbers or all texts."""
+    """Tell whether the cells are all whole numbers or all texts, none blank and none twice."""
     column = pc.utf8_trim_whitespace(column)
     if pc.any(pc.equal(column, "")).as_py() or pc.count_distinct(column).as_py() < len(column):
         return False
@@ -243,13 +229,13 @@ def are_row_names(column: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def column_names(first: Sequence[str]) -> tuple[str, ...]:
-    """Return distinct names for the columns without one: their numbers."""
+    """Name the columns without a name by their numbers, made distinct."""
     taken = set(first)
     return tuple(name or distinct(str(place), taken) for place, name in enumerate(first))
 
 
 def distinct(name: str, taken: set[str]) -> str:
-    """Return a name that is not taken: underscores are put behind it."""
+    """Return a name with as many underscores behind it as make it new, and add it to those taken."""
     while name in taken:
         name += "_"
     taken.add(name)
@@ -257,10 +243,10 @@ def distinct(name: str, taken: set[str]) -> str:
 
 
 def is_units(rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Tell whether the first of the rows below the names holds units, such as m/s and kg.
+    """Tell whether the first row below the names holds units, such as m/s and kg.
 
-    It does if most numeric columns, two at least, have a text there that comes nowhere else in the column and
-    does not begin with a number.
+    It does if most numeric columns, and at least two, have a text there that is nowhere else in the column
+    and does not begin with a number.
     """
     if len(rows) < _FEWEST_FOR_UNITS or len(rows[0]) != width:
         return False

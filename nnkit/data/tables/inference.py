@@ -1,4 +1,4 @@
-"""Decide the schema of a table from its columns' summaries, and say what was doubtful.
+"""Infer the schema of a table from summaries of its columns, with notes on what is doubtful.
 
 Order: a table, its columns of text, how their numbers and dates are written, columns that identify rows.
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 
+from nnkit.data.examples import RawTable
 from nnkit.data.tables.arrow import numpy_array
-from nnkit.data.tables.columns import type_kind
+from nnkit.data.tables.columns import each_column, type_kind
 from nnkit.data.tables.dates import AMBIGUOUS, ISO, TIME, date_patterns, is_pattern
-from nnkit.data.tables.numerals import MULTIPLES, Numeral, Style, is_plain, numeral_of, reads_plain
+from nnkit.data.tables.numerals import MULTIPLES, READINGS, Numeral, Style, is_plain, numeral_of, reads_plain
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.tables.parallel import each_column
-from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.schema import LEARNT, Column, Schema, toml_text
 from nnkit.data.tables.summaries import MISSING, ColumnSummary, missing_words, summarise
 from nnkit.data.text.encoding import is_free_text
@@ -27,8 +27,8 @@ from nnkit.errors import ConfigError, DataError
 __all__ = ["FITTING_SHARE", "Inference", "infer"]
 
 FITTING_SHARE = 0.9
-"""A column of text is of numbers or dates if at least this share of its present cells are."""
-# Of so few different texts, a share of others than numbers makes labels: "0" to "9" and "X".
+"""A column of text holds numbers or dates if at least this share of its present cells are."""
+# A column of few distinct texts holds labels if this share is not numbers: "0" to "9" and "X".
 _FEW_LABELS = 20
 _OTHER_LABELS_SHARE = 0.05
 _DOUBTFUL_SHARE = 0.5
@@ -47,26 +47,22 @@ _TIME = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """A schema, and the columns that were read in deciding it.
-
-    Parameters
-    ----------
-    schema : Schema
-    read : dict of str to pyarrow.ChunkedArray
-        Columns whose texts are all plain numbers, as numbers.
-    """
+    """A schema, and the columns of plain numbers, which were read to infer it."""
 
     schema: Schema
     read: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
 
 @dataclass
-class _Signs:
-    """Which columns of a table surely have decimal points or commas."""
+class _Separators:
+    """The separator of a table's cells, and the numbers of columns with certain decimal points and commas."""
 
     separator: str = ""
     points: int = 0
     commas: int = 0
+
+
+_Found = tuple[ColumnSummary, pa.ChunkedArray | None]
 
 
 def infer(
@@ -78,26 +74,11 @@ def infer(
     dropped: Collection[str] = (),
     strict: bool = True,
 ) -> Inference:
-    """Decide how each column of a table is read.
+    """Infer how each column of a table is read.
 
-    Parameters
-    ----------
-    raw : RawTable
-    options : TableOptions
-        What the user says of it.
-    targets : collection of str
-        The columns to predict.
-    named : collection of str
-        The columns that the user chose to learn from; identifiers among them are kept.
-    dropped : collection of str
-        Columns that are not looked at.
-    strict : bool
-        Whether a doubtful column is an error; else it is one of categories.
-
-    Raises
-    ------
-    DataError
-        Where it cannot be said what a column is: its words are named, and the options that settle it.
+    The columns `dropped` are skipped; identifiers among those `named`, which the user chose to learn
+    from, are kept. With `strict`, a doubtful column is a DataError that names its words and the options that
+    settle it; else it holds categories.
     """
     table, names = raw.table, raw.table.column_names
     for name in options.types:
@@ -106,14 +87,12 @@ def infer(
     words = missing_words(True, options.missing)
     looked_at = [name for name in names if name not in dropped]
 
-    def look(name: str) -> tuple[ColumnSummary, pa.ChunkedArray | None] | None:
+    def look(name: str) -> _Found | None:
         column = table[name]
-        return summarise(column, 0, words, identifies(name)) if type_kind(column.type) == "text" else None
+        return summarise(column, words, identifies(name)) if type_kind(column.type) == "text" else None
 
     summaries = dict(zip(looked_at, each_column(look, looked_at, len(table)), strict=True))
-    signs = _Signs(raw.separator)
-    # A later table may have them, though this column needs none.
-    signs_given = options.decimal == "," or bool(options.thousands)
+    signs = _Separators(raw.separator)
     for found in summaries.values():
         if found is not None:
             _count_signs(signs, found[0], options)
@@ -123,33 +102,52 @@ def infer(
             columns.append(Column(name, "dropped"))
             continue
         found = summaries[name]
-        if found is None:
-            column = _typed(name, table[name], options)
-        elif found[1] is not None and name not in options.types and not signs_given:
-            column = Column(name, "number", note=_missing_words(found[0]))
-        else:
-            column = _decide(name, found[0], signs, options, name in targets, strict)
-        kept = name in targets or name in named
-        if not kept and name not in options.types and (name in raw.index or name == options.index):
-            column = replace(column, kind="identifier", note="it only numbers the rows")
-        elif not kept and name not in options.types and column.kind == "number":
-            column = _identifier(column, found[0] if found else _typed_summary(table[name], identifies(name)))
+        column = _entry(name, table[name], found, signs, options, name in targets, strict)
+        if name not in targets and name not in named and name not in options.types:
+            if name in raw.index or name == options.index:
+                column = replace(column, kind="identifier", note="it only numbers the rows")
+            elif column.kind == "number":
+                column = _identifier(column, found[0] if found else _typed_summary(table[name], name))
         columns.append(column)
-    schema = Schema(_some_left(columns, targets), raw.named, options)
+    schema = Schema(_rising_as_numbers(columns, targets), raw.named, options)
+    return Inference(schema, _already_read(schema, summaries))
+
+
+def _entry(
+    name: str,
+    column: pa.ChunkedArray,
+    found: _Found | None,
+    signs: _Separators,
+    options: TableOptions,
+    target: bool,
+    strict: bool,
+) -> Column:
+    if found is None:
+        return _typed(name, column, options)
+    # A later table may have the signs that the user gave, though this column of plain numbers needs none.
+    signs_given = options.decimal == "," or bool(options.thousands)
+    if found[1] is not None and name not in options.types and not signs_given:
+        return Column(name, "number", note=_missing_words(found[0]))
+    return _decide(name, found[0], signs, options, target, strict)
+
+
+def _already_read(schema: Schema, summaries: Mapping[str, _Found | None]) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of plain numbers by name."""
+    if any(map(is_plain, schema.options.missing or ())):
+        return {}  # numbers that mean a missing value are found by their values, when the column is read
     read = {}
-    # Numbers that mean a missing value are found by their values, when the column is read.
-    for column in () if any(map(is_plain, options.missing or ())) else schema.columns:
+    for column in schema.columns:
         numbers = (summaries.get(column.name) or (None, None))[1]
         if column.kind == "number" and numbers is not None and reads_plain(column.style, numbers):
             read[column.name] = numbers
-    return Inference(schema, read)
+    return read
 
 
 def _typed(name: str, column: pa.ChunkedArray, options: TableOptions) -> Column:
-    """Return the entry of a column whose source has types of its own."""
+    """Return the entry of a column that has a type in its source."""
     given = options.types.get(name)
     if given is not None:
-        return _given(name, given, None, _Signs(), options)
+        return _given(name, given, None, _Separators(), options)
     kind = type_kind(column.type)
     if kind == "nested":
         return Column(name, "dropped", note=f"it holds {str(column.type)[:80]}")
@@ -162,7 +160,7 @@ def _typed(name: str, column: pa.ChunkedArray, options: TableOptions) -> Column:
 
 
 def _decide(
-    name: str, summary: ColumnSummary, signs: _Signs, options: TableOptions, target: bool, strict: bool
+    name: str, summary: ColumnSummary, signs: _Separators, options: TableOptions, target: bool, strict: bool
 ) -> Column:
     """Return the entry of a column of text."""
     given = options.types.get(name)
@@ -191,9 +189,9 @@ def _decide(
 
 
 def _given(
-    name: str, given: str, summary: ColumnSummary | None, signs: _Signs, options: TableOptions
+    name: str, given: str, summary: ColumnSummary | None, signs: _Separators, options: TableOptions
 ) -> Column:
-    """Return the entry of a column whose kind the user says."""
+    """Return the entry of a column with a kind given by the user."""
     summary = summary or ColumnSummary()
     kind, _, pattern = given.partition(":")
     column = Column(name, kind)  # type: ignore[arg-type]
@@ -212,25 +210,25 @@ def _texts(name: str, summary: ColumnSummary, options: TableOptions, note: str) 
     values = {word.lower() for word in (*summary.shapes, *summary.missing) if word not in MISSING}
     if values and values <= {"true", "false"} and not summary.plain and not words:
         return Column(name, "boolean")
-    if is_free_text(summary.sample.values()):
+    if is_free_text(summary.sample):
         return Column(name, "text")
-    return Column(name, "category", missing=words, note=_joined(note, missing, _alike(summary)))
+    return Column(name, "category", missing=words, note=_joined(note, missing, _case_note(summary)))
 
 
-def _alike(summary: ColumnSummary) -> str:
+def _case_note(summary: ColumnSummary) -> str:
     """Return a note on categories that differ in capitals only."""
     spellings: dict[str, set[str]] = {}
     for label in summary.labels or ():
         spellings.setdefault(label.lower(), set()).add(label)
     found = [repr(word) for words in spellings.values() if len(words) > 1 for word in sorted(words)]
     listed = ", ".join(found[:6])
-    return f"values that differ in capitals only are categories of their own: {listed}" if found else ""
+    return f"values that differ in capitals only are separate categories: {listed}" if found else ""
 
 
 def _words(summary: ColumnSummary, options: TableOptions) -> tuple[tuple[str, ...] | None, str]:
-    """Return the words of missing values of a column of categories, where they are not the usual, and a note.
+    """Return a category column's words for missing values, None for the usual ones, and a note.
 
-    "NA" is a name where all others are as short and in capitals: EU, AS.
+    "NA" is a name where all other texts are as short and in capitals: EU, AS.
     """
     given = options.missing or ()
     others = [word for word in (*summary.shapes, *summary.missing) if word not in MISSING]
@@ -246,7 +244,7 @@ def _words(summary: ColumnSummary, options: TableOptions) -> tuple[tuple[str, ..
 
 
 def _missing_words(summary: ColumnSummary, words: Collection[str] = ()) -> str:
-    """Return a note on the words that are taken for missing values."""
+    """Return a note on the words that are taken as missing values."""
     found = {word: count for word, count in summary.missing.items() if not words or word in words}
     if not found:
         return ""
@@ -259,9 +257,9 @@ def _joined(*notes: str) -> str:
 
 
 def _mostly(kind: str, summary: ColumnSummary, fits: int) -> str:
-    """Return a note on a column of texts of which most are numbers or dates."""
+    """Return a note on a column of text where most cells are numbers or dates."""
     texts = summary.examples.items()
-    words = [text for shape, (_, text) in texts if numeral_of(shape) is None and not date_patterns(shape)]
+    words = [text for shape, text in texts if numeral_of(shape) is None and not date_patterns(shape)]
     such = f" such as {words[0][:40]!r}" if words else ""
     return (
         f"{fits:,} of {summary.present:,} values are {kind}s; the others{such} make it text: correct them, "
@@ -272,7 +270,7 @@ def _mostly(kind: str, summary: ColumnSummary, fits: int) -> str:
 def _check_doubtful(
     name: str, summary: ColumnSummary, column: Column, fits: int, target: bool, options: TableOptions
 ) -> None:
-    """Raise where most cells are numbers or dates, and the others a few words: it is one or the other."""
+    """Raise where most cells are numbers or dates and the others a few words, which may be missing values."""
     others = {
         shape: count for shape, count in summary.shapes.items() if not any(sign.isdigit() for sign in shape)
     }
@@ -291,28 +289,31 @@ def _check_doubtful(
 # --- how numbers and dates are written ---
 
 
+_Pair = tuple[str, str]
+
+
 def _numerals(summary: ColumnSummary) -> list[tuple[Numeral, int]]:
     found = ((numeral_of(shape), count) for shape, count in summary.shapes.items())
     return [(numeral, count) for numeral, count in found if numeral is not None]
 
 
-def _unit(numerals: Sequence[tuple[Numeral, int]]) -> tuple[str, str]:
+def _unit(numerals: Sequence[tuple[Numeral, int]]) -> _Pair:
     """Return the most frequent unit, ("", "") where there is none."""
-    units: Counter[tuple[str, str]] = Counter()
+    units: Counter[_Pair] = Counter()
     for numeral, count in numerals:
         units[numeral.before, numeral.after] += count
     del units["", ""]
     return units.most_common(1)[0][0] if units else ("", "")
 
 
-def _fits(summary: ColumnSummary, options: TableOptions) -> tuple[Counter[tuple[str, str]], tuple[str, str]]:
-    """Return how many cells are numbers under each pair of signs, and the unit they have."""
+def _fits(summary: ColumnSummary, options: TableOptions) -> tuple[Counter[_Pair], _Pair]:
+    """Return how many cells are numbers under each pair of decimal and thousands sign, and their unit."""
     numerals = _numerals(summary)
     unit = _unit(numerals)
     pointed = summary.plain - summary.whole - summary.grouped
     bare = unit[1] not in MULTIPLES
-    fits: Counter[tuple[str, str]] = Counter()
-    for pair in _PAIRS:
+    fits: Counter[_Pair] = Counter()
+    for pair in READINGS:
         decimal, thousands = pair
         if options.decimal not in (None, decimal) or options.thousands not in (None, thousands):
             continue
@@ -333,22 +334,8 @@ def _fits(summary: ColumnSummary, options: TableOptions) -> tuple[Counter[tuple[
     return fits, unit
 
 
-# The simplest first: of pairs that fit as well, the first is taken.
-_PAIRS = (
-    (".", ""),
-    (",", ""),
-    (".", ","),
-    (",", "."),
-    (".", " "),
-    (",", " "),
-    (".", "'"),
-    (",", "'"),
-    (".", "_"),
-)
-
-
-def _count_signs(signs: _Signs, summary: ColumnSummary, options: TableOptions) -> None:
-    """Count a column that has surely decimal points, or decimal commas."""
+def _count_signs(signs: _Separators, summary: ColumnSummary, options: TableOptions) -> None:
+    """Count a column whose decimal points or commas are certain."""
     if summary.plain > summary.whole + summary.grouped:
         signs.points += 1
         return
@@ -362,9 +349,9 @@ def _count_signs(signs: _Signs, summary: ColumnSummary, options: TableOptions) -
 
 
 def _number(
-    name: str, summary: ColumnSummary, signs: _Signs, options: TableOptions, given: bool = False
+    name: str, summary: ColumnSummary, signs: _Separators, options: TableOptions, given: bool = False
 ) -> tuple[Column, int]:
-    """Return the entry of a column if it is of numbers, and how many of its cells are."""
+    """Return the entry of a column as numbers, and how many of its cells are numbers."""
     fits, unit = _fits(summary, options)
     # The options are for the whole table: a column that they do not fit may still be of plain numbers.
     if max(fits.values(), default=0) < summary.plain:
@@ -372,7 +359,7 @@ def _number(
     if not fits:
         return Column(name, "number"), 0
     most = max(fits.values())
-    best = [pair for pair in _PAIRS if fits.get(pair, -1) == most]
+    best = [pair for pair in READINGS if fits.get(pair, -1) == most]
     pair, note = best[0], ""
     if (".", "") in best:
         if (",", ".") in best and summary.grouped:
@@ -386,8 +373,8 @@ def _number(
     return Column(name, "number", Style(*pair, *unit), note=note), most
 
 
-def _points(summary: ColumnSummary, signs: _Signs) -> tuple[tuple[str, str], str]:
-    """Return the signs of a column whose points all stand before three digits: 1.234."""
+def _points(summary: ColumnSummary, signs: _Separators) -> tuple[tuple[str, str], str]:
+    """Return the signs of a column where every point stands before three digits: 1.234."""
     if signs.commas:
         return (",", "."), ""
     if signs.points:
@@ -400,8 +387,8 @@ def _points(summary: ColumnSummary, signs: _Signs) -> tuple[tuple[str, str], str
     return (".", ""), ""
 
 
-def _commas(summary: ColumnSummary, signs: _Signs) -> tuple[tuple[str, str], str]:
-    """Return the signs of a column whose commas all stand before three digits: 1,234."""
+def _commas(summary: ColumnSummary, signs: _Separators) -> tuple[tuple[str, str], str]:
+    """Return the signs of a column where every comma stands before three digits: 1,234."""
     decimal = 'commas taken as decimal: `thousands` = "," reads 1,234 as 1234'
     if signs.commas > signs.points:
         return (",", ""), decimal
@@ -412,8 +399,8 @@ def _commas(summary: ColumnSummary, signs: _Signs) -> tuple[tuple[str, str], str
     return (",", ""), decimal
 
 
-def _why_not_numbers(summary: ColumnSummary, signs: _Signs) -> str:
-    """Return why a column that looks like numbers is none; "" for any other."""
+def _why_not_numbers(summary: ColumnSummary, signs: _Separators) -> str:
+    """Return why a column that looks like numbers is read as text; "" for any other column."""
     numerals = _numerals(summary)
     count = sum(times for _, times in numerals) + summary.plain
     if not numerals or count < FITTING_SHARE * summary.present:
@@ -432,7 +419,7 @@ def _why_not_numbers(summary: ColumnSummary, signs: _Signs) -> str:
 
 
 def _date(name: str, summary: ColumnSummary) -> tuple[Column, int]:
-    """Return the entry of a column if it is of dates, and how many of its cells are."""
+    """Return the entry of a column as dates, and how many of its cells are dates."""
     if not summary.dates:
         return Column(name, "date"), 0
     most = max(summary.dates.values())
@@ -457,22 +444,20 @@ def identifies(name: str) -> bool:
     return _IDENTIFIER.fullmatch(name.strip()) is not None or _CAPITAL_ID.fullmatch(name.strip()) is not None
 
 
-def _typed_summary(column: pa.ChunkedArray, distinct: bool) -> ColumnSummary:
-    """Return what `_identifier` asks of a column that its source holds as numbers."""
-    import numpy as np
-
+def _typed_summary(column: pa.ChunkedArray, name: str) -> ColumnSummary:
+    """Return the parts of a summary that `_identifier` reads, for a column with a numeric type."""
     summary = ColumnSummary(rows=len(column), rises=False)
     if pa.types.is_integer(column.type) and not column.null_count and len(column):
         values = numpy_array(column)
         summary.first, summary.last = int(values[0]), int(values[-1])
         # Unsigned and narrow types wrap around.
         summary.rises = bool(np.all(values[1:] > values[:-1]) and np.all(values[1:] - values[:-1] == 1))
-        summary.distinct = np.unique(values).astype(np.int64) if distinct else None
+        summary.distinct = np.unique(values).astype(np.int64) if identifies(name) else None
     return summary
 
 
 def _identifier(column: Column, summary: ColumnSummary) -> Column:
-    """Return a column of numbers as an identifier if it is one: it numbers the rows, or its name says so."""
+    """Return a number column as an identifier if it numbers the rows, or its name and values say so."""
     if summary.rows < _FEWEST_ROWS_OF_IDENTIFIERS or summary.first is None or summary.last is None:
         return column
     a_time = _TIME.fullmatch(column.name.strip()) or _YEARS[0] <= summary.first <= summary.last <= _YEARS[1]
@@ -483,8 +468,8 @@ def _identifier(column: Column, summary: ColumnSummary) -> Column:
     return column
 
 
-def _some_left(columns: list[Column], targets: Collection[str]) -> tuple[Column, ...]:
-    """Return the columns; where no other is there to learn from, those that rise by one are numbers."""
+def _rising_as_numbers(columns: list[Column], targets: Collection[str]) -> tuple[Column, ...]:
+    """Return the columns; without any other feature, columns that rise by one are numbers."""
     if any(column.kind in LEARNT and column.name not in targets for column in columns):
         return tuple(columns)
     return tuple(

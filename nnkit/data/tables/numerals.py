@@ -1,12 +1,11 @@
 """Numbers as people write them: with decimal commas, thousands, units, currencies and percent signs.
 
-Order: how one column writes its numbers, what the shapes of its cells say of it, the values of its cells.
+Order: how one column writes its numbers, what the shape of a cell says, the values of cells.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -20,6 +19,7 @@ __all__ = [
     "MULTIPLES",
     "PLAIN",
     "PLAIN_NUMBER",
+    "READINGS",
     "Numeral",
     "Style",
     "is_plain",
@@ -27,7 +27,6 @@ __all__ = [
     "parse_numbers",
     "plain_numbers",
     "reads_plain",
-    "unit_words",
 ]
 
 _SPACES = "\u00a0\u202f\u2009\u2007"
@@ -38,7 +37,12 @@ _CODES_OF_CURRENCIES = (
 )
 _CURRENCIES = frozenset(_SIGNS_OF_CURRENCIES + _CODES_OF_CURRENCIES)
 MULTIPLES = ("k", "m", "b")
-"""Units that may mean thousands and millions: 5 is not 5k, so that a number without one does not fit."""
+"""Units that may mean thousands or millions: beside them, a number without a unit does not fit."""
+READINGS = (
+    *((".", ""), (",", ""), (".", ","), (",", "."), (".", " "), (",", " ")),
+    *((".", "'"), (",", "'"), (".", "_")),
+)
+"""Pairs of a decimal sign and a sign between thousands, the simplest first."""
 LONGEST_UNIT = 20
 _LONGEST_NUMERAL = 80
 _MOST_SHAPES_KEPT = 1 << 14
@@ -54,27 +58,14 @@ _CELL = re.compile(
 
 @dataclass(frozen=True)
 class Style:
-    """How a column writes its numbers.
-
-    Parameters
-    ----------
-    decimal : {".", ","}
-    thousands : str
-        The sign between groups of three digits; a space stands for any kind of space, "" for none.
-    before, after : str
-        What stands before or after a number, in small letters: a currency, a unit, a percent sign. Where it
-        is set, numbers without it are read too, but for one of `MULTIPLES`.
-    """
+    """How a column writes its numbers."""
 
     decimal: str = "."
-    thousands: str = ""
+    thousands: str = ""  # between groups of three digits; a space stands for any kind of space
+    # The currency, unit or percent sign before or after a number, in small letters. Numbers without it are
+    # read too, unless it is one of `MULTIPLES`.
     before: str = ""
     after: str = ""
-
-    @property
-    def plain(self) -> bool:
-        """Whether Arrow and Python read such numbers as they stand."""
-        return self == PLAIN
 
     def __str__(self) -> str:
         signs = ["decimal comma"] if self.decimal == "," else []
@@ -89,38 +80,18 @@ PLAIN = Style()
 
 @dataclass(frozen=True)
 class Numeral:
-    """What the shape of a cell says: the unit it has, and the signs with which its digits are a number.
-
-    Parameters
-    ----------
-    before, after : str
-        As in `Style`.
-    signs : frozenset of (decimal, thousands)
-        Under which the digits are a number.
-    grouped : bool
-        Whether its one kind of sign may stand between thousands or before decimals: 1.234.
-    bare : int
-        The number of digits where there is no sign between them, else 0.
-    """
+    """The unit in the shape of a cell, as in `Style`, and the `READINGS` that make its digits a number."""
 
     before: str
     after: str
     signs: frozenset[tuple[str, str]]
-    grouped: bool
-    bare: int
 
 
-def normal(text: str) -> str:
-    """Return a cell's text with plain spaces and minus signs."""
-    for sign in _SPACES:
-        text = text.replace(sign, " ")
-    for sign in _MINUS:
-        text = text.replace(sign, "-")
-    return text.strip()
+_NORMAL = str.maketrans(dict.fromkeys(_SPACES, " ") | dict.fromkeys(_MINUS, "-"))
 
 
-def unit_words(text: str | None) -> str:
-    """Return a unit so that different spellings of one are equal: km, KM, km."""
+def _unit_words(text: str | None) -> str:
+    """Return a unit in one spelling: "km" for km, KM and km."""
     unit = " ".join((text or "").lower().split())
     unit = unit[:-1] if unit[-1:] == "." and unit[-2:-1].isalpha() else unit
     return unit[:-1] if len(unit) > 3 and unit.endswith("s") and unit.isalpha() else unit
@@ -128,34 +99,23 @@ def unit_words(text: str | None) -> str:
 
 @lru_cache(_MOST_SHAPES_KEPT)
 def numeral_of(shape: str) -> Numeral | None:
-    """Return what a cell's shape says if it is a number's: None for any other text.
-
-    Parameters
-    ----------
-    shape : str
-        The text with each digit as 9, but for a 0 that comes first.
-    """
-    match = _CELL.fullmatch(normal(shape)) if len(shape) <= _LONGEST_NUMERAL else None
+    """Return what the shape of a cell, as `shapes_of` gives it, says; None if it is not a number."""
+    match = _CELL.fullmatch(shape.translate(_NORMAL).strip()) if len(shape) <= _LONGEST_NUMERAL else None
     if match is None or (match["open"] is None) != (match["close"] is None):
         return None
     if match["sign"] and match["sign2"]:
         return None
-    before, after = unit_words(match["before"]), unit_words(match["after"])
+    before, after = _unit_words(match["before"]), _unit_words(match["after"])
     if before and before not in _CURRENCIES:
         return None
     if not _is_unit(after, match["after"] or "", bool(match["blank"])):
         return None
-    digits = match["digits"]
-    signs = frozenset(pair for pair in _readings() if _digits_of(*pair).fullmatch(digits))
-    if not signs:
-        return None
-    grouped = {(".", ","), (",", "")} <= signs or {(",", "."), (".", "")} <= signs
-    has_sign = any(sign in digits for sign in ".,' _")
-    return Numeral(before, after, signs, grouped and has_sign, 0 if has_sign else len(digits))
+    signs = frozenset(pair for pair in READINGS if _digits_of(*pair).fullmatch(match["digits"]))
+    return Numeral(before, after, signs) if signs else None
 
 
 def _is_unit(unit: str, written: str, apart: bool) -> bool:
-    """Tell whether what follows a number is its unit; one capital letter that touches it makes a code: 2A."""
+    """Tell whether a number is followed by its unit; one capital letter without a blank is a code: 2A."""
     if set(unit) <= {"x"} and unit:
         return False  # 940xx: digits left out
     if not unit:
@@ -165,12 +125,6 @@ def _is_unit(unit: str, written: str, apart: bool) -> bool:
     if len(unit) > LONGEST_UNIT or not re.fullmatch(r"[^\W_]?[\w²³°µ‰\"'/·*^. ]*[\w²³°‰\"']", unit):
         return False
     return apart or unit in MULTIPLES or not (len(written) == 1 and written.isupper())
-
-
-def _readings() -> Iterator[tuple[str, str]]:
-    """Yield each decimal sign with each sign between thousands, the most usual first."""
-    yield from ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "))
-    yield from ((".", "'"), (",", "'"), (".", "_"))
 
 
 @cache
@@ -183,13 +137,7 @@ def _digits_of(decimal: str, thousands: str) -> re.Pattern[str]:
 
 
 def parse_numbers(texts: pa.Array, style: Style = PLAIN) -> pa.Array:
-    """Return texts as float64; null where one is not a number of that style, and none that Arrow reads.
-
-    Parameters
-    ----------
-    texts : pyarrow.Array of string
-    style : Style
-    """
+    """Return texts as float64; null where a text is not a number of that style nor one that Arrow reads."""
     texts = pc.utf8_trim_whitespace(texts)
     for sign in _MINUS:
         texts = pc.replace_substring(texts, sign, "-")
@@ -203,7 +151,7 @@ def parse_numbers(texts: pa.Array, style: Style = PLAIN) -> pa.Array:
 
 
 def _restyled(texts: pa.Array, style: Style) -> pa.Array:
-    """Return numbers of a style as Arrow reads them; null where a text is none."""
+    """Return numbers of a style as Arrow reads them; null for any other text."""
     for space in _SPACES:
         texts = pc.replace_substring(texts, space, " ")
     group, point = re.escape(style.thousands), re.escape(style.decimal)
@@ -228,7 +176,7 @@ def _restyled(texts: pa.Array, style: Style) -> pa.Array:
 
 
 def _unit_pattern(unit: str) -> str:
-    """Return what matches a unit as `unit_words` compares it, or nothing."""
+    """Return a regular expression of a unit as `_unit_words` compares it; "" without a unit."""
     words = r"\s+".join(re.escape(word) for word in unit.split())
     plural = "s?" if len(unit) >= 3 and unit.isalpha() else ""
     # A point is of an abbreviation, as in Rs.50, but not in $.50.
@@ -238,8 +186,8 @@ def _unit_pattern(unit: str) -> str:
 
 
 def reads_plain(style: Style, numbers: pa.ChunkedArray) -> bool:
-    """Tell whether a style reads plain numbers as `plain_numbers` does: whole ones in nearly every style."""
-    return style.plain or (pa.types.is_integer(numbers.type) and style.after not in MULTIPLES)
+    """Tell whether a style reads plain numbers as `plain_numbers` does: nearly every style, whole numbers."""
+    return style == PLAIN or (pa.types.is_integer(numbers.type) and style.after not in MULTIPLES)
 
 
 def is_plain(text: str) -> bool:
@@ -248,7 +196,7 @@ def is_plain(text: str) -> bool:
 
 
 def plain_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return a whole column of plain numbers at once, as int64 or float64; None where a cell is none."""
+    """Return a column of plain numbers as int64 or float64; None where a cell is not a plain number."""
     for type_ in (pa.int64(), pa.float64()):
         try:
             numbers = pc.cast(column, type_)
@@ -256,11 +204,7 @@ def plain_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
             continue
         # Arrow reads 0x1F as a whole number, and the words nan and inf.
         if pa.types.is_integer(type_):
-            return None if _has_letters(column) else numbers
+            letters = (found.max() for found, _ in text_bytes(column) if len(found))
+            return None if any(letter > ord("9") for letter in letters) else numbers
         return numbers if pc.all(pc.is_finite(numbers)).as_py() is not False else None
     return None
-
-
-def _has_letters(column: pa.ChunkedArray) -> bool:
-    """Tell whether a cell of a column that Arrow reads as whole numbers has a letter."""
-    return any(len(letters) and letters.max() > ord("9") for letters, _ in text_bytes(column))

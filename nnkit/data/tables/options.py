@@ -1,4 +1,4 @@
-"""How a user says that a table is written; apart from what reads it, which imports pyarrow."""
+"""The options that say how a table is written, in a file that does not import pyarrow."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ THOUSANDS = ("", ".", ",", " ", "'", "_")
 """The signs that may stand between groups of three digits; a space is any kind of space, "" none."""
 
 
+def _require(fits: bool, value: Any) -> Any:
+    if not fits:
+        raise Refused("", value)
+    return value
+
+
 def _sign(named: str = "none") -> By:
-    """Return the check of a single character, or one word that stands for it."""
+    """Return the check of a single character, or of one word."""
 
     def sign(value: Any) -> str:
         one = isinstance(value, str) and len(value) == 1 and value.isascii() and value not in "\r\n\0"
-        if not one and value != named:
-            raise Refused("", value)
-        return value
+        return _require(one or value == named, value)
 
     return By(sign, "one ASCII character")
 
 
 def _signs(known: tuple[str, ...], words: str) -> By:
-    def sign(value: Any) -> str:
-        if value not in known:
-            raise Refused("", value)
-        return value
-
-    return By(sign, words)
+    return By(lambda value: _require(value in known, value), words)
 
 
 def _encoding(value: Any) -> str:
@@ -50,67 +49,34 @@ def _encoding(value: Any) -> str:
     return value
 
 
-def _header(value: Any) -> bool | int:
-    return value if isinstance(value, bool) else Whole(0).plain(value)
-
-
 def _column(value: Any) -> str | int:
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise Refused("", value)
-    return value
+    return _require(isinstance(value, str | int) and not isinstance(value, bool) and value != "", value)
 
 
 def _missing(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
-        raise Refused("", value)
-    return value
+    return _require(isinstance(value, tuple) and all(isinstance(word, str) for word in value), value)
 
 
 def _types(value: Any) -> Mapping[str, str]:
-    if not isinstance(value, Mapping):
-        raise Refused("", value)
-    for name, kind in value.items():
+    for name, kind in _require(isinstance(value, Mapping), value).items():
         dated = isinstance(kind, str) and re.match("date:.*%[a-zA-Z]", kind)
         if kind not in KINDS and not dated:
-            words = f"one of {', '.join(KINDS)}, or such as date:%d.%m.%Y"
+            words = f"one of {', '.join(KINDS)}, or a date's format, such as date:%d.%m.%Y"
             raise Refused(words, kind, f".{name}")
     return value
 
 
-_option = partial(setting, must_match=False)  # a table that was written anew is known by its content
+_option = partial(setting, must_match=False)  # a resume recognises a table by its content
 COLUMN = By(_column, "a column's name or number")
 
 
 @dataclass(frozen=True)
 class TableOptions(Settings):
-    """How a table is written, where that is not to be found out.
+    """How a table is written; what is not set is detected. The help of each field says what it sets.
 
-    Parameters
-    ----------
-    separator : str, optional
-        The character between the cells of delimited text; "whitespace" for one or more spaces or tabs.
-    header : bool or int, optional
-        Whether a row of names comes first, or the number of the row that does, counted from 0 after
-        `skip_rows`: what stands above it is left out.
-    encoding : str, optional
-        Of text, by a name that Python knows; without it UTF-8.
-    decimal, thousands : str, optional
-        The signs in numbers: ``","`` and ``"."`` for 1.234,5. A `thousands` of "" says that there is none.
-    missing : tuple of str, optional
-        Words that mean a missing value in any column, beside the usual ones such as NA; () says that no
-        word does. A blank cell always does.
-    comment : str, optional
-        Lines that begin with it are left out.
-    skip_rows : int
-        How many lines are left out at the beginning.
-    quote : str, optional
-        The character around cells that hold a separator; "" for none. Without it, a double quote.
-    index : str or int, optional
-        A column that numbers or names the rows, by name or number, which is not learnt from.
-    weight : str or int, optional
-        A column of sample weights, by name or number, which is not learnt from either.
-    types : mapping of str to str
-        The kind of columns by their names: number, category, boolean, date, date:%d.%m.%Y, text or dropped.
+    A `header` is counted after `skip_rows`, and the rows above it are left out. `decimal` and `thousands` are
+    ``","`` and ``"."`` for 1.234,5; a `thousands` of "" means that there is none. A `missing` of () means
+    that no word is a missing value, as a blank cell always is. Columns are given by name or number.
     """
 
     separator: str | None = _option(
@@ -118,7 +84,10 @@ class TableOptions(Settings):
     )
     header: bool | int | None = _option(
         None,
-        By(_header, "a row's number, counted from 0"),
+        By(
+            lambda value: value if isinstance(value, bool) else Whole(0).plain(value),
+            "a row's number, counted from 0",
+        ),
         "Whether a text file names its columns, or the row that does, from 0.",
     )
     encoding: str | None = _option(
@@ -165,13 +134,13 @@ class TableOptions(Settings):
             raise ConfigError(f"`decimal` and `thousands` are both {self.decimal!r}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is set, as JSON values."""
+        """Return the options that are set, as JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        kept = {name: value for name, value in values.items() if value != getattr(_FOUND_OUT, name)}
+        kept = {name: value for name, value in values.items() if value != getattr(_DETECTED, name)}
         return {
             name: list(value) if isinstance(value, tuple) else dict(value) if name == "types" else value
             for name, value in kept.items()
         }
 
 
-_FOUND_OUT = TableOptions()
+_DETECTED = TableOptions()

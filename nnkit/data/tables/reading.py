@@ -1,6 +1,6 @@
-"""Read any table by a schema: what a column's cells are never depends on this table's other cells.
+"""Read any table by a schema: how a cell is read never depends on the table's other cells.
 
-Order: a table, one column, each kind of column.
+Order: misfits, a table, one column, each kind of column.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nnkit.data.messages import shortened
 from nnkit.data.tables.arrow import arrow_array, null_of, numpy_array, text_array, without_words
-from nnkit.data.tables.columns import column_kind, type_kind
+from nnkit.data.tables.columns import column_kind, each_column, type_kind
 from nnkit.data.tables.dates import ISO, is_time_of_day, parse_dates
 from nnkit.data.tables.numerals import is_plain, parse_numbers, plain_numbers, reads_plain
-from nnkit.data.tables.parallel import each_column
 from nnkit.data.tables.schema import LEARNT, METADATA, Column, Schema, toml_text
 from nnkit.data.tables.summaries import missing_words, trimmed
 from nnkit.errors import DataError
 
-__all__ = ["MISFIT_SHARE", "Misfits", "read_columns", "tell", "was_read"]
+__all__ = ["MISFIT_SHARE", "Misfits", "read_columns", "report_misfits", "was_read"]
 
 logger = logging.getLogger("nnkit")
 
@@ -31,56 +31,39 @@ MISFIT_SHARE = 0.1
 TRUE = ("true", "t", "yes", "y", "1", "1.0")
 FALSE = ("false", "f", "no", "n", "0", "0.0")
 _LONGEST_SHOWN = 40
-_FEWEST_ROWS = 10  # of which all being missing says something
+_FEWEST_ROWS = 10  # for which it is remarkable that all values are missing
 
 
 @dataclass(frozen=True)
 class Misfits:
-    """The cells of a column that are not what its schema says, or categories that the training had not.
-
-    Parameters
-    ----------
-    column : Column
-    count, rows : int
-        Their number, and that of all rows.
-    row : int
-        The first of them, counted from 0.
-    text : str
-        What stands there.
-    unseen : bool
-        Whether they are categories never seen.
-    alike : str
-        A category that the training had and that differs from `text` in capitals only.
-    missing : tuple of str
-        The words that the user gave for missing values.
-    """
+    """The cells of a column that do not fit its schema, or hold categories that the training data lack."""
 
     column: Column
     count: int
-    rows: int
-    row: int
-    text: str
-    unseen: bool = False
-    alike: str = ""
-    missing: tuple[str, ...] = ()
+    rows: int  # the number of all rows
+    row: int  # of the first of these cells, counted from 0
+    text: str  # of the first
+    unseen: bool = False  # whether they are categories that the training data lack
+    alike: str = ""  # a category of the training that differs from `text` in capitals only
+    missing: tuple[str, ...] = ()  # the words that the user gave for missing values
 
     @property
     def many(self) -> bool:
-        """Whether they are more than a tenth."""
+        """Whether they are more than a tenth of the rows."""
         return self.count > MISFIT_SHARE * self.rows
 
     def __str__(self) -> str:
-        text = repr(self.text if len(self.text) <= _LONGEST_SHOWN else self.text[:_LONGEST_SHOWN] + "…")
+        text = shortened(self.text, _LONGEST_SHOWN)
         what = "were not in the training" if self.unseen else f"do not fit ({self.column})"
         alike = f", where the training had {self.alike!r}" if self.alike else ""
         return (
             f"{self.count:,} of {self.rows:,} values of column {self.column.name!r} {what} and are taken as "
-            f"missing: the first is {text} in row {self.row} (counting from 0){alike}"
+            f"missing: the first is {text!r} in row {self.row} (counting from 0){alike}"
         )
 
     @property
     def advice(self) -> str:
-        """What to set where there are many."""
+        """The options to set where there are many misfits."""
         name = toml_text(self.column.name)
         if self.unseen:
             return f"write the values alike in both, or leave the column out: `drop` = [{name}]"
@@ -91,8 +74,8 @@ class Misfits:
         )
 
 
-def tell(misfits: Iterable[Misfits], strict: bool) -> None:
-    """Log what did not fit; where `strict`, more than a tenth of a column is a DataError."""
+def report_misfits(misfits: Iterable[Misfits], strict: bool) -> None:
+    """Log misfits; with `strict`, more than a tenth of a column is a DataError."""
     for found in misfits:
         if found.many and strict:
             raise DataError(f"{found}\n{found.advice}")
@@ -100,33 +83,17 @@ def tell(misfits: Iterable[Misfits], strict: bool) -> None:
 
 
 def was_read(table: pa.Table, schema: Schema) -> bool:
-    """Tell whether a table, or one that it was taken from, was read by this schema."""
+    """Tell whether a table, or the table that it was taken from, was read by this schema."""
     return (table.schema.metadata or {}).get(METADATA) == schema.metadata
 
 
 def read_columns(
-    table: pa.Table,
-    schema: Schema,
-    names: Iterable[str],
-    read: Mapping[str, pa.ChunkedArray] | None = None,
+    table: pa.Table, schema: Schema, names: Iterable[str], read: Mapping[str, pa.ChunkedArray] | None = None
 ) -> tuple[pa.Table, list[Misfits]]:
-    """Read columns of a table by a schema.
+    """Read columns of a table by a schema; `read` holds columns that were read already.
 
-    Parameters
-    ----------
-    table : pyarrow.Table
-        Texts as they stand in a file, or columns with types of their own.
-    schema : Schema
-    names : iterable of str
-        The columns to read.
-    read : mapping of str to pyarrow.ChunkedArray, optional
-        Columns that were read already.
-
-    Returns
-    -------
-    pyarrow.Table
-        The named columns: numbers, booleans, timestamps and texts, null for what is missing or does not fit.
-    list of Misfits
+    The table's columns are texts as they stand in a file, or have types. Returned are numbers, booleans,
+    timestamps and texts, null for what is missing or does not fit, and the misfits.
     """
     names = list(names)
     read = read or {}
@@ -155,13 +122,15 @@ def _read_column(
         words = frozenset(entry.missing)
     numeric = [float(word) for word in words if is_plain(word)]
     if kind == "text":
-        numbers = plain_numbers(column) if entry.kind == "number" and not numeric else None
-        if numbers is None and entry.kind == "number" and not numeric:
-            fast = without_words(column, text_array(sorted(words), column.type))
-            numbers = None if fast is None else plain_numbers(fast[0])
-        if numbers is not None and numbers.null_count < len(numbers) and reads_plain(entry.style, numbers):
-            _tell_of_change(column, "number", numbers, entry)
-            return numbers, None
+        if entry.kind == "number" and not numeric:
+            numbers = _plain_or_words(column, words)
+            if (
+                numbers is not None
+                and numbers.null_count < len(numbers)
+                and reads_plain(entry.style, numbers)
+            ):
+                _log_change(column, "number", numbers, entry)
+                return numbers, None
         present = _without(column, words)
         if numeric and entry.kind == "number":
             # -999.0 is missing where -999 is.
@@ -174,7 +143,7 @@ def _read_column(
     elif kind == "number":
         column = _without_numbers(column, numeric)
     values = _READERS.get(entry.kind, _as_texts)(column, kind, entry)
-    _tell_of_change(column, kind, values, entry)
+    _log_change(column, kind, values, entry)
     misfits = pc.and_(pc.is_valid(column), pc.is_null(values))
     count = pc.sum(misfits).as_py() or 0
     if not count:
@@ -183,7 +152,15 @@ def _read_column(
     return values, Misfits(entry, count, len(column), row, _shown(column[row]), missing=given or ())
 
 
-def _tell_of_change(column: pa.ChunkedArray, kind: str, values: pa.ChunkedArray, entry: Column) -> None:
+def _plain_or_words(column: pa.ChunkedArray, words: frozenset[str]) -> pa.ChunkedArray | None:
+    """Return a column of plain numbers and words for missing values as numbers; None for any other."""
+    numbers = plain_numbers(column)
+    if numbers is None and (fast := without_words(column, text_array(sorted(words), column.type))):
+        numbers = plain_numbers(fast[0])
+    return numbers
+
+
+def _log_change(column: pa.ChunkedArray, kind: str, values: pa.ChunkedArray, entry: Column) -> None:
     """Log what no single cell shows: that all are missing, or none has the unit of the training."""
     rows, unit = len(values), entry.style.before or entry.style.after
     if rows >= _FEWEST_ROWS and column.null_count == rows and entry.kind in LEARNT:
@@ -212,7 +189,7 @@ def _without(column: pa.ChunkedArray, words: frozenset[str]) -> pa.ChunkedArray:
 
 
 def _without_numbers(column: pa.ChunkedArray, words: Sequence[float]) -> pa.ChunkedArray:
-    """Return numbers of a type of their own, null where one is NaN or means a missing value."""
+    """Return a column with a numeric type, null where a number is NaN or means a missing value."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), null_of(column.type), column)
     return pc.if_else(_is_among(column, words), null_of(column.type), column) if words else column
@@ -222,7 +199,7 @@ def _is_among(numbers: pa.ChunkedArray, words: Sequence[float]) -> pa.ChunkedArr
     return pc.is_in(numbers.cast(pa.float64(), safe=False), arrow_array(np.array(words)))
 
 
-def _nothing(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+def _all_null(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     return pa.chunked_array([pa.nulls(len(column), type_)])
 
 
@@ -234,7 +211,7 @@ def _as_numbers(column: pa.ChunkedArray, kind: str, entry: Column) -> pa.Chunked
             return column
         return pc.if_else(pc.is_finite(column), column, null_of(column.type))
     if kind != "text":
-        return _nothing(column, pa.float64())
+        return _all_null(column, pa.float64())
     plain = plain_numbers(column)
     if plain is not None and reads_plain(entry.style, plain):
         return plain
@@ -253,7 +230,7 @@ def _as_booleans(column: pa.ChunkedArray, kind: str, entry: Column) -> pa.Chunke
         no, yes = (pc.equal(column, number) for number in arrow_array(np.arange(2.0)))
         return pc.if_else(pc.or_(yes, no), yes, null_of(pa.bool_()))
     if kind != "text":
-        return _nothing(column, pa.bool_())
+        return _all_null(column, pa.bool_())
     lower = pc.utf8_lower(column)
     words = (TRUE, FALSE) if entry.kind == "boolean" else (("true",), ("false",))
     yes, no = (pc.is_in(lower, text_array(known, lower.type)) for known in words)
@@ -266,21 +243,21 @@ def _as_dates(column: pa.ChunkedArray, kind: str, entry: Column) -> pa.ChunkedAr
     if kind == "text" and not lasting:
         dates = parse_dates(column, entry.pattern)
         if dates.null_count > column.null_count and not of_day:
-            # What pandas, JSON and most programs make of a date is ISO 8601.
+            # pandas, JSON and most programs write dates as ISO 8601.
             dates = pc.coalesce(dates, parse_dates(column, ISO + "%z" * entry.pattern.endswith("%z")))
         return pa.chunked_array([dates])
     if kind == "date" and (types.is_time(column.type), types.is_duration(column.type)) == (of_day, lasting):
         return column
     wanted = pa.duration("us") if lasting else pa.time64("us") if of_day else pa.timestamp("us")
-    return _nothing(column, wanted)
+    return _all_null(column, wanted)
 
 
 def _as_texts(column: pa.ChunkedArray, kind: str, entry: Column) -> pa.ChunkedArray:
-    """Return values as texts; a date without a time of day as one."""
+    """Return values as texts; timestamps at midnight become dates."""
     if kind == "text":
         return column
     if kind == "empty":
-        return _nothing(column, pa.string())
+        return _all_null(column, pa.string())
     try:
         if pa.types.is_timestamp(column.type):
             days = column.cast(pa.date32(), safe=False)

@@ -1,7 +1,4 @@
-"""What each column of a table is and how its cells are written; a model keeps it.
-
-Order: one column's entry, the schema, JSON.
-"""
+"""The schema of a table: what each column holds and how its cells are written; a model keeps it."""
 
 from __future__ import annotations
 
@@ -12,6 +9,8 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from nnkit.data import json_fields
+from nnkit.data.json_fields import require
+from nnkit.data.messages import shortened
 from nnkit.data.tables.dates import is_pattern
 from nnkit.data.tables.numerals import LONGEST_UNIT, PLAIN, Style
 from nnkit.data.tables.options import THOUSANDS, TableOptions
@@ -38,38 +37,29 @@ def toml_text(text: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """How one column is read.
-
-    Parameters
-    ----------
-    name : str
-    kind : {"number", "category", "boolean", "date", "text", "picture", "identifier", "empty", "dropped"}
-    style : Style
-        How numbers are written.
-    pattern : str
-        How dates are written; see `nnkit.data.tables.dates`. "duration" for what Arrow calls so.
-    missing : tuple of str, or None
-        All words of missing values, where they are not those of its kind and of the options.
-    note : str
-        What a user should know of how this was decided, and which option decides otherwise.
-    """
+    """How one column is read."""
 
     name: str
     kind: ColumnKind
-    style: Style = PLAIN
-    pattern: str = ""
-    missing: tuple[str, ...] | None = None
-    note: str = ""
+    style: Style = PLAIN  # of numbers
+    pattern: str = ""  # of dates, see `nnkit.data.tables.dates`; "duration" for Arrow's type of this name
+    missing: tuple[str, ...] | None = None  # its words for missing values, in place of the usual ones
+    note: str = ""  # for the user: why it is read in this way, and which option changes it
 
     def __str__(self) -> str:
         written = {"number": str(self.style), "date": self.pattern}.get(self.kind, "")
         return self.kind + (f", {written}" if written else "")
 
+    @property
+    def why_left_out(self) -> str:
+        """Why nothing is learnt from a column of another kind than `LEARNT`."""
+        return "every value is missing" if self.kind == "empty" else self.note or f"it is {self.kind}"
+
     def to_json(self) -> dict[str, Any]:
-        """Return what differs from the defaults, as JSON values; a note is not kept."""
+        """Return the fields that differ from the defaults, without the note, as JSON values."""
         style = [self.style.decimal, self.style.thousands, self.style.before, self.style.after]
         values = {
-            "style": None if self.style.plain else style,
+            "style": None if self.style == PLAIN else style,
             "pattern": self.pattern or None,
             "missing": None if self.missing is None else list(self.missing),
         }
@@ -83,38 +73,23 @@ class Column:
         style = PLAIN
         if "style" in data:
             signs = json_fields.texts(data, "style")
-            if (
-                len(signs) != 4
-                or signs[0] not in (".", ",")
-                or signs[1] not in THOUSANDS
-                or max(map(len, signs)) > LONGEST_UNIT
-            ):
-                raise ModelFileError("the model file is damaged: a column's numbers have no signs")
+            known = len(signs) == 4 and signs[0] in (".", ",") and signs[1] in THOUSANDS
+            require(known and max(map(len, signs)) <= LONGEST_UNIT, "a column's numbers have no signs")
             style = Style(*signs)
         pattern = json_fields.text(data, "pattern") if "pattern" in data else ""
-        if kind == "date" and pattern != "duration" and not (pattern and is_pattern(pattern)):
-            raise ModelFileError("the model file is damaged: a column's dates have no pattern")
+        known = pattern == "duration" or (bool(pattern) and is_pattern(pattern))
+        require(kind != "date" or known, "a column's dates have no pattern")
         missing = json_fields.texts(data, "missing") if "missing" in data else None
         return cls(name, kind, style, pattern, missing)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """How a table is read.
+    """How a table is read."""
 
-    Parameters
-    ----------
-    columns : tuple of Column
-        Every column of the table it was learnt from, the target among them, in order.
-    named : bool
-        Whether that table named its columns.
-    options : TableOptions
-        What the user said of it, which holds for later tables too.
-    """
-
-    columns: tuple[Column, ...]
-    named: bool = True
-    options: TableOptions = field(default_factory=TableOptions)
+    columns: tuple[Column, ...]  # all of the table it was inferred from, with the target, in order
+    named: bool = True  # whether that table named its columns
+    options: TableOptions = field(default_factory=TableOptions)  # the user's, which hold for later tables too
 
     @cached_property
     def by_name(self) -> Mapping[str, Column]:
@@ -123,25 +98,24 @@ class Schema:
 
     @cached_property
     def metadata(self) -> bytes:
-        """What an Arrow table that was read by this schema holds in its metadata."""
+        """The schema in the metadata of an Arrow table that was read by it."""
         return json.dumps(self.to_json(), separators=(",", ":")).encode()
 
     def lines(self, names: Iterable[str] | None = None) -> list[str]:
-        """Return a line for each column, or each named: its kind, how it is written, what was doubtful."""
+        """Return a line for each column (all, or those named): its kind, how it is written, its note."""
         chosen = [self.by_name[name] for name in names] if names is not None else list(self.columns)
         width = min(_LONGEST_NAME, max((len(column.name) for column in chosen), default=0))
         lines = []
         for column in chosen[:_MOST_LINES]:
-            name = (
-                column.name if len(column.name) <= _LONGEST_NAME else column.name[: _LONGEST_NAME - 1] + "…"
-            )
+            fits = len(column.name) <= _LONGEST_NAME
+            name = column.name if fits else shortened(column.name, _LONGEST_NAME - 1)
             lines.append(f"{name:<{width}}  {column}" + (f"; {column.note}" if column.note else ""))
         if len(chosen) > _MOST_LINES:
             lines.append(f"… and {len(chosen) - _MOST_LINES:,} more columns")
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return all fields as JSON values."""
         return {
             "columns": [column.to_json() for column in self.columns],
             "named": self.named,
@@ -153,8 +127,7 @@ class Schema:
         """Read what `to_json` wrote; anything else is a ModelFileError."""
         data = json_fields.mapping(data, "schema")
         columns = tuple(Column.from_json(item) for item in json_fields.sequence(data, "columns"))
-        if len({column.name for column in columns}) < len(columns):
-            raise ModelFileError("the model file is damaged: its schema names a column twice")
+        require(len({column.name for column in columns}) == len(columns), "its schema names a column twice")
         given = json_fields.mapping(data.get("options"), "options")
         if "missing" in given:
             given = given | {"missing": json_fields.texts(given, "missing")}

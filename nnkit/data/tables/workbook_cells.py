@@ -1,10 +1,10 @@
-"""The program that reads a workbook's cells, run by `workbooks` in a process of its own.
+"""A program that reads a workbook's cells, run by `workbooks` in its own process.
 
-A workbook may name a far cell for which its reader takes more memory than there is, and a damaged one may
-lead it astray: either would end the process. It is run as a file, so that nnkit is not imported.
+A workbook with a far cell may take more memory than there is, and a damaged one may crash its reader: either
+would end nnkit's process. The program is run as a file, so that nnkit is not imported.
 
-Arguments: the workbook, the sheet's number or name ("" for the first), and the most bytes to take. Writes
-the sheet as an Arrow stream to the standard output, with the sheets' names in its metadata.
+Arguments: the workbook, and the most bytes of memory to take. Writes the first sheet as an Arrow stream to
+the standard output, with the sheets' names in its metadata.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sheet_table(rows: list[list[Cell]]) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def column(values: list[Cell]) -> pa.Array:
-    """Return a column's cells with the type that all have, or as texts where they have several."""
+    """Return a column's cells with their common type, or as texts where they have several types."""
     present = [None if value == "" else value for value in values]
     kinds = {type(value) for value in present if value is not None}
     if not kinds:
@@ -75,7 +75,7 @@ def text(cell: Cell) -> str | None:
 
 
 class _WithoutPandas:
-    """Hide pandas from pyarrow, which imports it where it is installed: that takes a second."""
+    """Hide pandas from pyarrow, which would import it (1 s)."""
 
     @staticmethod
     def find_spec(name: str, *_: Any) -> None:
@@ -83,8 +83,8 @@ class _WithoutPandas:
             raise ModuleNotFoundError(name, name=name)
 
 
-def main(path: str, sheet: str, most: int) -> None:
-    """Write a sheet; a message to the standard error and the status 3 where there is no such sheet."""
+def main(path: str, most: int) -> None:
+    """Write the first sheet; if it cannot, write a message to the standard error and end with status 3."""
     import resource
 
     from python_calamine import CalamineWorkbook, PasswordError
@@ -96,23 +96,15 @@ def main(path: str, sheet: str, most: int) -> None:
     except PasswordError:
         sys.stderr.write("the workbook is protected by a password: save it without one")
         sys.exit(3)
-    names = workbook.sheet_names
-    if not names:
+    if not workbook.sheet_names:
         sys.stderr.write("the workbook has no sheets")
         sys.exit(3)
-    chosen = sheet
-    if sheet not in names:
-        number = int(sheet) if sheet.isascii() and sheet.isdigit() else 0 if sheet == "" else len(names)
-        if number >= len(names):
-            sys.stderr.write(f"there is no sheet {sheet!r}: the sheets are {', '.join(names)[:300]}")
-            sys.exit(3)
-        chosen = names[number]
-    table, about = sheet_table(workbook.get_sheet_by_name(chosen).to_python())
-    about |= {"sheet": chosen, "sheets": names}
+    table, about = sheet_table(workbook.get_sheet_by_index(0).to_python())
+    about |= {"sheets": workbook.sheet_names}
     table = table.replace_schema_metadata({"workbook": json.dumps(about)})
     with pa.ipc.new_stream(sys.stdout.buffer, table.schema) as writer:
         writer.write_table(table)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

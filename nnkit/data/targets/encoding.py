@@ -11,26 +11,25 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nnkit.checks import Choice
 from nnkit.data import json_fields
+from nnkit.data.json_fields import require
 from nnkit.data.targets.guess import MULTILABEL, guess_task, notes_on_labels, notes_on_values
-from nnkit.data.targets.label_lists import (
-    encode_lists,
-    find_labels,
-    find_separator,
-    join_labels,
-    looks_like_lists,
-)
 from nnkit.data.targets.values import (
     as_numbers,
     called,
     check_target,
     distinct_values,
+    encode_lists,
+    find_labels,
+    find_separator,
     is_number,
     is_zeros_and_ones,
+    join_labels,
     listed,
+    looks_like_lists,
     shown,
 )
-from nnkit.errors import ConfigError, DataError, ModelFileError
-from nnkit.nn.links import predicted
+from nnkit.errors import ConfigError, DataError
+from nnkit.nn.links import inverse_link
 from nnkit.nn.losses import Task
 
 __all__ = ["TASKS", "TargetEncoder"]
@@ -47,40 +46,21 @@ _LABEL_TYPES = ("bool", "str", "object", "float16", "float32", "float64", *_INTE
 
 @dataclass(frozen=True, eq=False)
 class TargetEncoder:
-    """What a target means: the task, the classes or the units, and the width of the network's last layer.
-
-    Parameters
-    ----------
-    task : {"binary", "multiclass", "multilabel", "regression"}
-    outputs : int
-        Network outputs: 1 for binary, the number of classes for multiclass, of columns otherwise.
-    classes : ndarray of shape (K,), or None
-        The labels in their own type, ascending, but for binary the positive class second; for multilabel, no
-        and yes in the target's type; None for a regression.
-    mean, scale : ndarray of shape (outputs,), float64, or None
-        A regression's value is ``output * scale + mean``.
-    flat : bool
-        Whether the target had one dimension, so that predictions have one too.
-    names : tuple of str
-        The target's columns.
-    notes : tuple of str
-        Words for the user, such as a guess that was close.
-    labels : tuple of str
-        Of a multilabel target of one column of lists, the label of each output.
-    separator : str
-        What stands between the labels of such a cell.
-    """
+    """What a target means: the task, the classes or the units, and the width of the network's last layer."""
 
     task: Task
-    outputs: int
+    outputs: int  # of the network: 1 for binary, the number of classes for multiclass, else of columns
+    # The labels in their own type, ascending, except that binary has the positive class second, shape (K,);
+    # for multilabel, no and yes in the target's type; None for a regression.
     classes: NDArray | None = None
+    # A regression's value is ``output * scale + mean``; of shape (outputs,).
     mean: NDArray[np.float64] | None = None
     scale: NDArray[np.float64] | None = None
-    flat: bool = True
-    names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    separator: str = ""
+    flat: bool = True  # whether the target has one dimension, so that predictions have one too
+    names: tuple[str, ...] = ()  # the target's columns
+    notes: tuple[str, ...] = ()  # for the user, such as on a close guess
+    labels: tuple[str, ...] = ()  # of each output, for a multilabel target of one column of lists
+    separator: str = ""  # between the labels of such a list
 
     @classmethod
     def fit(
@@ -88,11 +68,11 @@ class TargetEncoder:
     ) -> TargetEncoder:
         """Read the task, the classes or the units from the training rows.
 
-        The rule of ``task="auto"``: texts and booleans are classes. Whole numbers are classes if they have
-        two values, if they have at most 20 (and two rows a value on average), or if they run from 0 or 1
-        without a gap and number at most 1000 and at most 5 % of the rows. Any other numbers are a regression.
-        Two columns or more are multilabel if all are 0 and 1, and else a regression with several targets.
-        One column is multilabel only if it is asked for: its cells are lists of labels, such as ``a;c``.
+        With ``task="auto"`` texts and booleans are classes. Whole numbers are classes if they have two
+        values, if they have at most 20 (and two rows a value on average), or if they run from 0 or 1 without
+        a gap and are at most 1000 and at most 5 % of the rows. Any other numbers are a regression. Two
+        columns or more are multilabel if all are 0 and 1, and else a regression with several targets. One
+        column, its cells lists of labels such as ``a;c``, is multilabel only if `task` says so.
 
         Parameters
         ----------
@@ -101,8 +81,8 @@ class TargetEncoder:
         names : sequence of str
             The target's columns, for messages.
         positive : str, number or bool, optional
-            The class of a binary target that precision, recall and F1 are of; without it, the second of the
-            sorted two.
+            The class of a binary target for which precision, recall and F1 are measured; without it, the
+            second of the sorted two.
 
         Raises
         ------
@@ -131,7 +111,7 @@ class TargetEncoder:
 
     @classmethod
     def plain(cls, task: Task, outputs: int) -> TargetEncoder:
-        """Return the encoder of targets as a network is trained on them: class numbers, or values."""
+        """Return the encoder of targets that are encoded already: class numbers, or values."""
         if task == "regression":
             return cls(task, outputs, None, np.zeros(outputs), np.ones(outputs), flat=outputs == 1)
         classes = np.arange(outputs if task == "multiclass" else 2)
@@ -143,19 +123,14 @@ class TargetEncoder:
             raise DataError(f"a {self.task} target has no class codes")
         values = check_target(target, self.names)
         if values.ndim == 2:
-            raise DataError(
-                f"{called(self.names)}the target has {values.shape[1]} columns, the model knows one"
-            )
+            raise DataError(f"{called(self.names)}the target has {values.shape[1]} columns, the model one")
         distinct, rows, inverse = distinct_values(values, self.names)
         places = {label: code for code, label in enumerate(self.classes.tolist())}
-        codes = [
-            self._code(label, places, row)
-            for label, row in zip(distinct.tolist(), rows.tolist(), strict=True)
-        ]
-        return np.array(codes, dtype=np.int32)[inverse]
+        pairs = zip(distinct.tolist(), rows.tolist(), strict=True)
+        return np.array([self._code(label, places, row) for label, row in pairs], np.int32)[inverse]
 
     def _code(self, label: Any, places: dict[Any, int], row: int) -> int:
-        """Find a label; a file may hold as numbers what another holds as text."""
+        """Return a label's code; a file may hold numbers where another holds texts."""
         if label in places:
             return places[label]
         other: Any = str(label)
@@ -192,7 +167,7 @@ class TargetEncoder:
         values = check_target(target, self.names)
         if self.labels and values.ndim == 1:
             return encode_lists(values, self.labels, self.separator, self.names).astype(dtype)
-        values = _columns(values)
+        values = values if values.ndim == 2 else values[:, None]
         if values.shape[1] != self.outputs:
             raise DataError(
                 f"{called(self.names)}the target has {values.shape[1]} columns, in training {self.outputs}"
@@ -207,32 +182,25 @@ class TargetEncoder:
         if not np.isfinite(encoded).all():
             row = int(np.argwhere(~np.isfinite(encoded))[0][0])
             raise DataError(
-                f"{called(self.names)}the target of row {row} (counting from 0) is too far from those that "
-                "the training was on: correct it or leave the row out"
+                f"{called(self.names)}the target of row {row} (counting from 0) is too far from the targets "
+                "of the training: correct it or leave the row out"
             )
         return np.ascontiguousarray(encoded)
 
     def probabilities(self, outputs: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each class from the network's outputs (logits).
+        """Return the probability of each class from the network's outputs (logits), shape (samples, outputs).
 
-        Parameters
-        ----------
-        outputs : array of shape (samples, outputs)
-
-        Returns
-        -------
-        ndarray of float64
-            (samples, K) for binary (two columns) and multiclass, each row adding up to 1; (samples, k) for
-            multilabel.
+        They have the shape (samples, K) for binary (two columns) and multiclass, where each row adds up to 1,
+        and (samples, k) for multilabel.
         """
         logits = self._checked(outputs)
         if self.task == "regression":
             raise DataError("a regression model gives values and has no probabilities")
         if self.task == "multiclass":
-            return predicted(logits, "softmax")
-        yes = predicted(logits, "sigmoid")
+            return inverse_link(logits, "softmax")
+        yes = inverse_link(logits, "sigmoid")
         # One minus a probability near one would lose its digits; the other class is the sigmoid of −z.
-        return yes if self.task == "multilabel" else np.hstack([predicted(-logits, "sigmoid"), yes])
+        return yes if self.task == "multilabel" else np.hstack([inverse_link(-logits, "sigmoid"), yes])
 
     def predict(self, outputs: ArrayLike, threshold: float = 0.5) -> NDArray:
         """Return labels in their own type, or a regression's values in their own units.
@@ -247,7 +215,7 @@ class TargetEncoder:
         Returns
         -------
         ndarray
-            (samples,); (samples, k) for multilabel and for a regression of a two-dimensional target. Of a
+            (samples,); (samples, k) for multilabel and for a regression of a two-dimensional target. For a
             column of lists, texts such as ``a;c``.
         """
         if self.task == "regression":
@@ -256,7 +224,7 @@ class TargetEncoder:
         classes = cast(NDArray, self.classes)
         if self.task == "multiclass":
             return classes[self._checked(outputs).argmax(axis=1)]
-        probabilities = predicted(self._checked(outputs), "sigmoid")
+        probabilities = inverse_link(self._checked(outputs), "sigmoid")
         yes = probabilities[:, 0] if self.task == "binary" else probabilities
         if self.labels:
             return join_labels(yes > threshold, self.labels, self.separator)
@@ -264,17 +232,17 @@ class TargetEncoder:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The name of each output of a multilabel target or a regression; empty where they have none."""
+        """The name of each output of a multilabel target or a regression; empty for outputs without names."""
         names = self.labels or self.names
         return names if len(names) == self.outputs else ()
 
     @property
     def positive(self) -> Any:
-        """The class that a binary task's precision, recall and F1 are of."""
+        """The class for which precision, recall and F1 of a binary task are measured."""
         return None if self.task != "binary" or self.classes is None else self.classes.tolist()[1]
 
     def check_threshold(self, threshold: float) -> None:
-        """Raise unless this target's answers are decided by a threshold, and it is one."""
+        """Raise unless this target is decided by a threshold, and `threshold` is a probability."""
         if self.task not in ("binary", "multilabel"):
             by = "the greatest probability" if self.task == "multiclass" else "nothing: it gives values"
             raise ConfigError(f"a {self.task} model decides by {by}: leave out `threshold`")
@@ -288,7 +256,7 @@ class TargetEncoder:
         return values
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return all fields as JSON values."""
         classes = None
         if self.classes is not None:
             kind = "str" if self.classes.dtype.kind == "U" else self.classes.dtype.name
@@ -321,28 +289,20 @@ class TargetEncoder:
             agree = len(classes) == (outputs if task == "multiclass" else 2) and (
                 task != "binary" or outputs == 1
             )
-        if not agree:
-            raise ModelFileError(
-                f"the model file is damaged: its {task} target does not agree with {outputs} outputs"
-            )
+        require(agree, f"its {task} target does not agree with {outputs} outputs")
         flat = json_fields.flag(data, "flat")
         names, notes = json_fields.texts(data, "names"), json_fields.texts(data, "notes")
         labels = json_fields.texts(data, "labels") if "labels" in data else ()
         separator = json_fields.text(data, "separator") if labels else ""
-        if labels and (task != "multilabel" or len(set(labels)) != outputs or len(separator) != 1):
-            raise ModelFileError("the model file is damaged: its labels do not agree with its outputs")
+        agree = task == "multilabel" and len(set(labels)) == outputs and len(separator) == 1
+        require(not labels or agree, "its labels do not agree with its outputs")
         return cls(task, outputs, classes, mean, scale, flat, names, notes, labels, separator)
 
 
-def _columns(values: NDArray) -> NDArray:
-    return values if values.ndim == 2 else values[:, None]
-
-
 def _is_same(label: Any, given: Any) -> bool:
-    """Tell whether a label is the one that is given, perhaps as a text or a number."""
-    if str(label) == str(given):
-        return True
-    return is_number(label) and is_number(given) and float(label) == float(given)
+    """Tell whether a label equals a given one, which may be its text or another number type."""
+    numbers = is_number(label) and is_number(given)
+    return str(label) == str(given) or (numbers and float(label) == float(given))
 
 
 def _fit(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
@@ -393,8 +353,8 @@ def _fit_classes(
         )
     if values.dtype.kind == "f" and np.abs(distinct).max() >= _EXACT:
         raise DataError(
-            f"{called(names)}whole numbers such as {np.abs(distinct).max():.0f} are too large to be told "
-            'apart: if they are labels, read them as texts, by `types` with the kind "category"'
+            f"{called(names)}float64 cannot distinguish whole numbers such as {np.abs(distinct).max():.0f}: "
+            'if they are labels, read them as texts, by `types` with the kind "category"'
         )
     if task == "binary" and len(distinct) > 2:
         raise DataError(
@@ -451,10 +411,12 @@ def _fit_regression(
 def _classes_from_json(data: dict[str, Any], task: Task) -> NDArray:
     kind = json_fields.choice(data, "dtype", _LABEL_TYPES)
     labels = json_fields.sequence(data, "values")
-    if not all(isinstance(label, str | int | float) for label in labels):
-        raise ModelFileError("the model file is damaged: its classes are neither texts nor numbers")
-    if (kind == "str") != all(isinstance(label, str) for label in labels) and kind != "object":
-        raise ModelFileError(f"the model file is damaged: its classes are not of the type {kind}")
+    require(
+        all(isinstance(label, str | int | float) for label in labels),
+        "its classes are neither texts nor numbers",
+    )
+    texts = all(isinstance(label, str) for label in labels)
+    require((kind == "str") == texts or kind == "object", f"its classes are not of the type {kind}")
     try:
         classes = np.array(labels, dtype=kind)
         # The second of two is the positive class, whichever it is.
@@ -462,6 +424,5 @@ def _classes_from_json(data: dict[str, Any], task: Task) -> NDArray:
         ordered = ordered and len(np.unique(classes)) == len(classes)
     except (ValueError, TypeError, OverflowError):
         ordered = False
-    if not ordered or classes.tolist() != labels:
-        raise ModelFileError("the model file is damaged: its classes are not distinct and ascending")
+    require(ordered and classes.tolist() == labels, "its classes are not distinct and ascending")
     return classes

@@ -1,4 +1,4 @@
-"""What a target looks like: the task that its values suggest, and what a user should know of them."""
+"""Guess the task that a target's values suggest, with notes for the user on what they look like."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.data.targets.label_lists import looks_like_lists
-from nnkit.data.targets.values import called, listed
+from nnkit.data.targets.values import called, listed, looks_like_lists
 from nnkit.nn.losses import Task
 
 __all__ = ["MULTILABEL", "guess_task", "notes_on_labels", "notes_on_values"]
@@ -38,23 +37,26 @@ def guess_task(values: NDArray, distinct: NDArray, names: Sequence[str]) -> tupl
     gapless = distinct[0] in (0, 1) and distinct[-1] - distinct[0] == count - 1
     limit = min(_MOST_NUMBERED_LABELS, _NUMBERED_SHARE * len(values))
     task: Task = classes if few or (gapless and count <= limit) else "regression"
-    # Close: many classes, or a regression whose values could be read as labels.
-    if task != "regression" and count > _FEW_LABELS // 2 and not (gapless and few):
-        other = "a regression"
-    elif task == "regression" and (count <= 3 * _FEW_LABELS or gapless):
-        other = "classes"
+    # Close: many classes, or a regression with values that could be labels.
+    if task == "regression":
+        close, taken, other, choose = (
+            count <= 3 * _FEW_LABELS or gapless,
+            "a regression",
+            "classes",
+            "multiclass",
+        )
     else:
-        return task, ()
-    taken = "a regression" if task == "regression" else "classes"
-    choose = "regression" if task != "regression" else "multiclass"
-    return task, (
+        close = count > _FEW_LABELS // 2 and not (gapless and few)
+        taken, other, choose = "classes", "a regression", "regression"
+    note = (
         f"{called(names)}{count} different whole numbers in {len(values)} rows are taken as {taken}; "
-        f'if they are {other}, set `task` = "{choose}"',
+        f'if they are {other}, set `task` = "{choose}"'
     )
+    return task, (note,) if close else ()
 
 
 def notes_on_labels(values: NDArray, distinct: NDArray, names: Sequence[str]) -> tuple[str, ...]:
-    """Return notes on text labels: those that differ in capitals or blanks only, and those that are lists."""
+    """Return notes on text labels that differ in capitals or blanks only, or look like lists."""
     labels = distinct.tolist()
     if not all(isinstance(label, str) for label in labels):
         return ()
@@ -77,7 +79,7 @@ def notes_on_labels(values: NDArray, distinct: NDArray, names: Sequence[str]) ->
 
 
 def _as_booleans(labels: Collection[str], names: Sequence[str]) -> str:
-    """Return the option that reads labels as true and false, where they are words for these."""
+    """Return the option that reads labels as true and false, if they are words for these."""
     from nnkit.data.tables.reading import FALSE, TRUE
 
     if len(names) != 1 or not set(labels) <= {*TRUE, *FALSE}:
@@ -88,16 +90,16 @@ def _as_booleans(labels: Collection[str], names: Sequence[str]) -> str:
 
 
 def notes_on_values(values: NDArray[np.float64], names: Sequence[str]) -> tuple[str, ...]:
-    """Return a note on each column of a regression, shape (samples, k), whose logarithms are less skewed."""
+    """Return a note for each column of a regression, shape (samples, k), with less skewed logarithms."""
     notes = []
     for place, column in enumerate(values.T if len(values) >= _FEWEST_SKEWED_ROWS else ()):
         if column.min() <= 0:
             continue
-        skewness, of_logarithms = _skewness(column), _skewness(np.log(column))
-        if skewness > _SKEWED and abs(of_logarithms) < _EVEN:
+        skewness, log_skewness = _skewness(column), _skewness(np.log(column))
+        if skewness > _SKEWED and abs(log_skewness) < _EVEN:
             notes.append(
                 f"{called(names[place : place + 1])}a few values are far larger than the others (skewness "
-                f"{skewness:.1f}, that of their logarithms {of_logarithms:.1f}): a logarithm of the target "
+                f"{skewness:.1f}, that of their logarithms {log_skewness:.1f}): a logarithm of the target "
                 "might be learnt better"
             )
     return tuple(notes)

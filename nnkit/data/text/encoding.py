@@ -1,4 +1,7 @@
-"""Columns of text: which columns are, the vocabulary of the training rows, and documents as bags of ids."""
+"""Columns of text: which columns are text, the vocabulary of the training rows, documents as bags of ids.
+
+Order: free text recognised, the vocabulary, documents encoded, a hash of terms.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +13,36 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nnkit.data.operations import TextColumn
+from nnkit.data.operations import Rows, TextColumn
 from nnkit.data.tables.arrow import arrow_array
 from nnkit.data.tables.columns import column_kind
-from nnkit.data.text.hashing import fnv1a
 from nnkit.data.text.options import TextOptions
-from nnkit.data.text.ragged import Ragged, starts_of
-from nnkit.data.text.terms import Terms, find_terms
+from nnkit.data.text.terms import Ragged, Terms, find_terms, starts_of
 from nnkit.data.text.tokens import tokenise
 from nnkit.errors import DataError
 from nnkit.feed.features import Bags
 from nnkit.working import working
 
-__all__ = ["as_texts", "encode_texts", "fit_texts", "is_free_text", "term_rows"]
+__all__ = ["as_texts", "encode_texts", "fit_texts", "fnv1a", "is_free_text", "term_rows"]
 
 _SAMPLED_ROWS = 2000
 _SEVERAL_WORDS = 3
-# With character n-grams a document has about six times as many terms; what they teach, many words teach too.
+# With character n-grams a document has about six times as many terms; many words teach the same.
 _FEW_TOKENS = 2_000_000
 _AUTOMATIC_LENGTHS = (3, 5)
 _ROWS_AT_ONCE = 4096
 _BEGINNING = 1000  # characters of a text in which words are looked for
-# Distinct terms that are counted before the rarest are forgotten: about a gigabyte.
+# The distinct terms to count before the rarest are forgotten: about a gigabyte.
 _MOST_COUNTED = 5_000_000
+_OFFSET_BASIS, _PRIME = 2166136261, 16777619
+# Longer texts are hashed one by one: in one array, all would be as wide as the longest.
+_LONGEST_TOGETHER = 64
 
 
 def is_free_text(sample: Iterable[str]) -> bool:
     """Tell whether texts are free text rather than categories or identifiers.
 
-    They are if more than half are different and at least half of these have three words or more.
+    They are if more than half are distinct and at least half of these have three words or more.
     """
     texts = list(sample)
     distinct = set(texts)
@@ -46,24 +50,15 @@ def is_free_text(sample: Iterable[str]) -> bool:
         return False
     # An address such as 10.0.0.1 or a URL has no blank; Chinese and Japanese have none either.
     apart = [text for text in distinct if " " in text.strip() or not text.isascii()]
-    several = sum(_words(text) >= _SEVERAL_WORDS for text in apart)
+    words = (sum(token[0].isalnum() for token in tokenise(text[:_BEGINNING])) for text in apart)
+    several = sum(count >= _SEVERAL_WORDS for count in words)
     return 2 * several >= len(distinct)
 
 
-def _sample(column: pa.ChunkedArray) -> list[str | None]:
-    """Return up to 2,000 values, taken evenly."""
-    rows = np.unique(np.linspace(0, len(column) - 1, min(len(column), _SAMPLED_ROWS)).astype(np.int64))
-    return column.take(arrow_array(rows)).to_pylist()
-
-
-def _words(text: str) -> int:
-    return sum(token[0].isalnum() for token in tokenise(text[:_BEGINNING]))
-
-
 def fit_texts(
-    name: str, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, options: TextOptions
+    name: str, column: pa.ChunkedArray, rows: Rows, options: TextOptions
 ) -> tuple[TextColumn | None, str]:
-    """Return a text column's operation, None where no term is frequent enough, and a note for the user."""
+    """Return a text column's operation (None where no term is frequent enough) and a note for the user."""
     texts = as_texts(name, column)
     count = len(column) if rows is None else len(rows)
     lengths = options.char_ngrams
@@ -86,15 +81,15 @@ def fit_texts(
 
 
 def _few_tokens(texts: pa.ChunkedArray, count: int) -> bool:
-    sample = [text or "" for text in _sample(texts)]
+    """Tell by up to 2,000 rows, evenly spaced, whether `count` rows have few tokens."""
+    rows = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), _SAMPLED_ROWS)).astype(np.int64))
+    sample = [text or "" for text in texts.take(arrow_array(rows)).to_pylist()]
     tokens = sum(len(tokenise(text)) for text in sample)
     return tokens * count <= _FEW_TOKENS * max(1, len(sample))
 
 
-def _count(
-    texts: pa.ChunkedArray, rows: NDArray[np.integer] | None, operation: TextColumn
-) -> tuple[Counter[str], int, int]:
-    """Return how often each term comes, the number of tokens and that of missing documents."""
+def _count(texts: pa.ChunkedArray, rows: Rows, operation: TextColumn) -> tuple[Counter[str], int, int]:
+    """Return the count of each term, and the numbers of tokens and of missing documents."""
     counts: Counter[str] = Counter()
     tokens, missing, rarest = 0, 0, 0
     grams = (1, None) if operation.buckets else operation.grams
@@ -111,10 +106,8 @@ def _count(
     return counts, tokens, missing
 
 
-def _weighted(
-    operation: TextColumn, texts: pa.ChunkedArray, rows: NDArray[np.integer] | None, count: int
-) -> TextColumn:
-    """Return the operation with the number of training documents that hold each entry."""
+def _weighted(operation: TextColumn, texts: pa.ChunkedArray, rows: Rows, count: int) -> TextColumn:
+    """Return the operation with the number of training documents that hold each row of the table."""
     holding = np.zeros(operation.size, np.int64)
     for documents in _documents(texts, rows, "weighting terms"):
         ids = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
@@ -125,19 +118,17 @@ def _weighted(
 
 
 def as_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column as texts: what is text in one file may be read as numbers in another."""
+    """Return a column as texts: another file may hold numbers where the training had texts."""
     column_kind(name, column.type)  # raises for what is neither a number nor a text
     try:
-        # One chunk, for `take` would join several anew at each call.
+        # One chunk, for `take` would join several at each call.
         return pa.chunked_array([column.cast(pa.large_string()).combine_chunks()])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"column {name!r} cannot be read as text: {str(error)[:160]}") from None
 
 
-def _documents(
-    texts: pa.ChunkedArray, rows: NDArray[np.integer] | None, what: str
-) -> Iterator[list[str | None]]:
-    """Yield the rows' texts, a stretch at a time; `what` says to a listener what is done with them."""
+def _documents(texts: pa.ChunkedArray, rows: Rows, what: str) -> Iterator[list[str | None]]:
+    """Yield the rows' texts in batches; `what` is the work as it is shown to the user."""
     count = len(texts) if rows is None else len(rows)
     with working(what, count, "rows") as work:
         for first in range(0, count, _ROWS_AT_ONCE):
@@ -149,14 +140,12 @@ def _documents(
             work.advance(len(found))
 
 
-def encode_texts(
-    operation: TextColumn, column: pa.ChunkedArray, rows: NDArray[np.integer] | None, dtype: np.dtype
-) -> Bags:
+def encode_texts(operation: TextColumn, column: pa.ChunkedArray, rows: Rows, dtype: np.dtype) -> Bags:
     """Return a bag of ids for each row.
 
-    A word that has no entry of its own has the first, 0; an n-gram that has none is left out. With TF-IDF
-    each id comes once in a bag, with its weight: how often it comes times ``ln((1 + n) / (1 + d)) + 1``,
-    where d of the n training documents hold it; a bag's weights are scaled to length 1, as scikit-learn's.
+    A word outside the vocabulary has the id 0; such an n-gram is left out. With TF-IDF an id comes once in a
+    bag, with a weight: its count times ``ln((1 + n) / (1 + d)) + 1``, where d of the n training documents
+    hold it. A bag's weights are scaled to length 1, as scikit-learn's are.
     """
     ids, lengths, weights = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [np.empty(0, dtype)]
     for documents in _documents(as_texts(operation.column, column), rows, "encoding texts"):
@@ -172,22 +161,17 @@ def encode_texts(
 
 
 def _ids(operation: TextColumn, terms: Terms) -> Ragged:
-    """Return each document's entries of the table."""
+    """Return each document's rows of the table."""
     places = term_rows(operation, terms.names, terms.words)
     ids = Ragged(places[terms.documents.values], terms.documents.starts)
     return ids.only(ids.values >= 0)
 
 
 def term_rows(operation: TextColumn, names: Sequence[str], words: int) -> NDArray[np.int64]:
-    """Return the row of the embedding's table that each term has, -1 where an n-gram has none.
+    """Return the row of the embedding's table for each term, -1 for an n-gram outside the vocabulary.
 
-    Parameters
-    ----------
-    operation : TextColumn
-    names : sequence of str
-        Terms as `find_terms` names them.
-    words : int
-        How many of them, at the beginning, are words: one that has no row of its own has row 0.
+    The terms are named as by `find_terms`, the first `words` of them are words, and a word outside the
+    vocabulary has row 0.
     """
     if operation.buckets:
         return fnv1a(names).astype(np.int64) % operation.buckets
@@ -212,3 +196,37 @@ def _tfidf(
     lengths = np.sqrt(np.bincount(rows, weights**2, minlength=count))
     starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
     return Ragged(values, starts), weights / lengths[rows]
+
+
+def fnv1a(texts: Sequence[str]) -> NDArray[np.uint32]:
+    """Return the 32-bit FNV-1a hash of each text's UTF-8 bytes, shape (texts,).
+
+    The hash begins at 2166136261; each byte is XORed into it, and it is multiplied by 16777619, modulo 2³².
+    G. Fowler, L. C. Noll, K.-P. Vo, D. Eastlake, "The FNV Non-Cryptographic Hash Algorithm" (RFC 9923).
+    """
+    encoded = [text.encode() for text in texts]
+    lengths = np.array([len(data) for data in encoded], np.int64)
+    hashes = np.full(len(encoded), _OFFSET_BASIS, np.uint32)
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] <= _LONGEST_TOGETHER]
+    for place in np.flatnonzero(lengths > _LONGEST_TOGETHER).tolist():
+        hashes[place] = _one(encoded[place])
+    if len(order) == 0:
+        return hashes
+    widest = int(lengths[order[0]])
+    together = b"".join(encoded[place].ljust(widest, b"\0") for place in order.tolist())
+    columns = np.frombuffer(together, np.uint8).reshape(len(order), widest)
+    found, prime = hashes[order], np.uint32(_PRIME)
+    # From the longest to the shortest: those that have a byte in this column come first.
+    having = np.searchsorted(-lengths[order], -np.arange(widest), side="left")
+    for column, count in enumerate(having.tolist()):
+        found[:count] = (found[:count] ^ columns[:count, column]) * prime
+    hashes[order] = found
+    return hashes
+
+
+def _one(data: bytes) -> int:
+    value = _OFFSET_BASIS
+    for byte in data:
+        value = (value ^ byte) * _PRIME & 0xFFFFFFFF
+    return value

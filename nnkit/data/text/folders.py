@@ -11,9 +11,10 @@ import numpy as np
 
 from nnkit.data.examples import Dataset, Examples
 from nnkit.data.limits import check_size
+from nnkit.data.messages import reading
 from nnkit.data.pictures.columns import printable, shown_path
 from nnkit.data.pictures.folders import CLASS, ExampleFiles, Kind, load_files
-from nnkit.errors import DataError, FileError, NnkitError
+from nnkit.errors import DataError, NnkitError
 
 if TYPE_CHECKING:
     from nnkit.data.tables.schema import Schema
@@ -21,29 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["TEXTS", "read_text_folder"]
 
 TEXTS = Kind("text", (".txt", ".text"), beside="note")
-"""The files that such a folder holds."""
 _TEXT, _PATH = "text", "path"
 
 
 def read_text_folder(files: ExampleFiles, skip: bool = False, encoding: str | None = None) -> Dataset:
-    """Read the texts of a folder into a table with a column of texts; of texts to predict, also of paths.
+    """Read the texts of a folder into a table with a column of texts, and of paths for texts to predict.
 
-    A byte order mark at a text's beginning is left out; an empty file is an empty text.
-
-    Parameters
-    ----------
-    files : ExampleFiles
-    skip : bool
-        Whether files that cannot be read are left out; else the first of them is an error.
-    encoding : str, optional
-        Of the texts, by a name that Python knows; without it, UTF-8.
-
-    Raises
-    ------
-    DataError
-        Where a file is not in this encoding, or none can be read.
-    FileError
-        Where a file cannot be read.
+    A byte-order mark at a text's beginning is left out; an empty file is an empty text. The encoding is UTF-8
+    unless it is given by a name that Python knows. With `skip`, files that cannot be read are left out.
     """
     from nnkit.data.tables.schema import Column, Schema
 
@@ -88,10 +74,8 @@ def _read(
 
 def _text(path: Path, encoding: str | None) -> tuple[str, int]:
     """Return a file's text, and its number of bytes."""
-    try:
+    with reading(shown_path(path)):
         content = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{shown_path(path)}: cannot be read: {error.strerror or error}") from None
     utf8 = encoding is None or codecs.lookup(encoding).name == "utf-8"
     try:
         return content.decode("utf-8-sig" if utf8 else str(encoding)), len(content)
@@ -99,7 +83,9 @@ def _text(path: Path, encoding: str | None) -> tuple[str, int]:
         start = getattr(error, "start", 0)
         raise DataError(
             f"{shown_path(path)}: byte {start + 1} is not {'UTF-8' if utf8 else encoding} text\n"
-            "Say how the texts are written by `encoding`, such as latin-1 or utf-16, or convert the file"
+            "Give the encoding of the texts by `encoding`, such as latin-1 or utf-16, or convert the file"
         ) from None
     except LookupError:
-        raise DataError(f"`encoding` {encoding!r} is not one of texts: such as utf-8 or latin-1") from None
+        raise DataError(
+            f"`encoding` {encoding!r} is not for texts: give one such as utf-8 or latin-1"
+        ) from None

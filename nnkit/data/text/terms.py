@@ -1,7 +1,7 @@
-"""What a document is learnt from: its words, and if asked its word and character n-grams.
+"""The terms of documents: words, and optionally word and character n-grams.
 
-Terms are numbered, and only the distinct ones are handled as texts: of a stretch of documents a word that
-comes a thousand times is looked up, hashed or cut into character n-grams once.
+Terms are numbered, and only the distinct ones are handled as texts: a word that comes a thousand times in a
+batch of documents is looked up, hashed or cut into character n-grams once.
 """
 
 from __future__ import annotations
@@ -12,46 +12,80 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from nnkit.data.text.ragged import Ragged, chained, starts_of
 from nnkit.data.text.tokens import tokenise
 
-__all__ = ["Terms", "find_terms", "terms_of_tokens"]
+__all__ = ["Ragged", "Terms", "chained", "find_terms", "starts_of", "terms_of_tokens"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of whole numbers: their entries, row by row, and where each row begins and the last ends."""
+
+    values: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The number of entries of each row, shape (rows,)."""
+        return np.diff(self.starts)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row of each entry, shape (entries,)."""
+        return np.repeat(np.arange(len(self.starts) - 1), self.lengths)
+
+    def only(self, kept: NDArray[np.bool_]) -> Ragged:
+        """Return the rows with only the entries that have the flag True."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Ragged(self.values[kept], before[self.starts])
+
+    def replaced(self, rows: Ragged) -> Ragged:
+        """Return each entry v replaced by all entries of ``rows``' row v."""
+        lengths = rows.lengths[self.values]
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(ends[-1]) + np.repeat(rows.starts[:-1][self.values] - ends[:-1], lengths)
+        return Ragged(rows.values[places], ends[self.starts])
+
+
+def starts_of(lengths: ArrayLike) -> NDArray[np.int64]:
+    """Return where rows of these lengths begin, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))])
+
+
+def chained(parts: Sequence[Ragged]) -> Ragged:
+    """Return rows with the entries of the first part's row, then of the second's, and so on."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.sum([part.starts for part in parts], axis=0)
+    values = np.empty(int(starts[-1]), np.int64)
+    places = starts[:-1].copy()
+    for part in parts:
+        values[np.arange(len(part.values)) + np.repeat(places - part.starts[:-1], part.lengths)] = part.values
+        places += part.lengths
+    return Ragged(values, starts)
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The terms of some documents.
+    """The terms of some documents."""
 
-    Parameters
-    ----------
-    names : list of str
-        The distinct terms. Words come first; a word n-gram's words are divided by a space, and a character
-        n-gram begins with one.
-    words : int
-        How many of them are words.
-    documents : Ragged
-        Each document's terms, as numbers of `names`: its words in their order, then its n-grams.
-    """
-
+    # The distinct terms, words first. The words of a word n-gram are separated by a space, and a character
+    # n-gram begins with one.
     names: list[str]
-    words: int
-    documents: Ragged
+    words: int  # the number of words among them
+    documents: (
+        Ragged  # each document's terms as places in `names`: its words in their order, then its n-grams
+    )
 
 
 def find_terms(texts: Sequence[str], word_ngrams: int, char_ngrams: tuple[int, int] | None) -> Terms:
     """Return the terms of documents.
 
-    Parameters
-    ----------
-    texts : sequence of str
-        The documents.
-    word_ngrams : int
-        Up to how many words that follow one another make a term; 1 for words alone.
-    char_ngrams : (int, int), optional
-        The shortest and the longest run of characters that makes a term, of each token between the signs <
-        and >, as in P. Bojanowski et al. 2017, "Enriching word vectors with subword information". Neither of
-        these signs alone makes a term.
+    `word_ngrams` is the most words in sequence that make a term, 1 for words alone. `char_ngrams` are the
+    shortest and the longest character n-gram of a token between the signs < and >, as in P. Bojanowski et al.
+    2017, "Enriching word vectors with subword information"; neither of these signs alone makes a term.
     """
     numbers: defaultdict[str, int] = defaultdict(count().__next__)
     codes, lengths = [], []
@@ -71,13 +105,7 @@ def find_terms(texts: Sequence[str], word_ngrams: int, char_ngrams: tuple[int, i
 def terms_of_tokens(
     tokens: Sequence[str], word_ngrams: int, char_ngrams: tuple[int, int] | None
 ) -> list[tuple[str, int, int]]:
-    """Return the terms of one document with the tokens that each covers; arguments as for `find_terms`.
-
-    Returns
-    -------
-    list of (str, int, int)
-        A term's name, the place of the first token that it covers, and how many it covers. Words come first.
-    """
+    """Return one document's terms: name, place of the first token, number of tokens; words come first."""
     places = range(len(tokens))
     found = [
         (" ".join(tokens[first : first + length]), first, length)
@@ -92,7 +120,7 @@ def terms_of_tokens(
 
 
 def _add_word_ngrams(words: Ragged, longest: int, names: list[str], parts: list[Ragged]) -> None:
-    """Add to the names and the parts: each n-gram is one that is a word shorter, and a word."""
+    """Add word n-grams to the names and the parts; each is an n-gram that is a word shorter, and a word."""
     distinct, place = names.copy(), np.arange(len(words.values)) - words.starts[words.rows]
     shorter, ending = distinct, words.values  # the shorter one's number that ends at each word
     for length in range(2, longest + 1):
@@ -111,7 +139,7 @@ def _add_word_ngrams(words: Ragged, longest: int, names: list[str], parts: list[
 def _add_char_ngrams(
     words: Ragged, distinct: list[str], lengths: tuple[int, int], names: list[str], parts: list[Ragged]
 ) -> None:
-    """Add to the names and the parts, cutting each distinct word once."""
+    """Add character n-grams to the names and the parts; each distinct word is cut once."""
     numbers: defaultdict[str, int] = defaultdict(count(len(names)).__next__)
     cut = [[numbers[gram] for gram in _char_ngrams(word, *lengths)] for word in distinct]
     values = np.array([number for grams in cut for number in grams], np.int64)

@@ -1,4 +1,4 @@
-"""Divide texts into tokens: words, single characters of scripts without spaces, and signs."""
+"""Split texts into tokens: words, single characters of scripts without spaces, and signs."""
 
 from __future__ import annotations
 
@@ -42,35 +42,30 @@ def tokenise(text: str) -> list[str]:
 
 
 def located_tokens(text: str) -> list[tuple[list[str], int, int]]:
-    """Return the tokens of a text with the stretches of it that they are written in.
+    """Return the tokens of a text with the beginning and the end of the part in which each is written.
 
-    Returns
-    -------
-    list of (list of str, int, int)
-        Tokens, and where the stretch begins and ends: one token each, or several where the text's characters
-        are not those of its tokens, such as an accent that stands after its letter.
+    A part has several tokens where its characters are not those of the tokens, such as an accent that stands
+    after its letter.
     """
     found: list[tuple[list[str], int, int]] = []
-    # No token crosses a space, so that each stretch between spaces has the tokens that it has in the text.
-    for stretch in re.finditer(r"\S+", text):
-        tokens = tokenise(stretch[0])
-        ends = _ends(tokens, stretch[0])
+    # No token crosses a space, so that each part between spaces can be split alone.
+    for part in re.finditer(r"\S+", text):
+        tokens, begin = tokenise(part[0]), part.start()
+        ends = _ends(tokens, part[0])
         if ends is None:
-            found.append((tokens, stretch.start(), stretch.end()))
+            found.append((tokens, begin, part.end()))
         else:
-            found += [
-                ([token], stretch.start() + end - len(token), stretch.start() + end)
-                for token, end in zip(tokens, ends, strict=True)
-            ]
+            pairs = zip(tokens, ends, strict=True)
+            found += [([token], begin + end - len(token), begin + end) for token, end in pairs]
     return found
 
 
-def _ends(tokens: list[str], stretch: str) -> list[int] | None:
-    """Return where each token ends in a stretch of text; None where one is not found as it is."""
-    lowered, ends, end = stretch.lower().replace("’", "'"), [], 0
+def _ends(tokens: list[str], part: str) -> list[int] | None:
+    """Return where each token ends in a part of a text; None where a token is not found as it is."""
+    lowered, ends, end = part.lower().replace("’", "'"), [], 0
     for token in tokens:
         begin = lowered.find(token, end)
-        if begin < 0 or len(lowered) != len(stretch):
+        if begin < 0 or len(lowered) != len(part):
             return None
         end = begin + len(token)
         ends.append(end)
@@ -79,7 +74,7 @@ def _ends(tokens: list[str], stretch: str) -> list[int] | None:
 
 @cache
 def _mark_ranges() -> str:
-    """Return the characters of Unicode's category M as the inside of a set; finding them takes 40 ms."""
+    """Return the characters of Unicode's category M as the inside of a regular expression's set (40 ms)."""
     marks = [code for code in range(_FIRST_MARK, _LAST_MARK) if unicodedata.category(chr(code))[0] == "M"]
     runs = [list(run) for _, run in groupby(enumerate(marks), lambda pair: pair[1] - pair[0])]
     return "".join(f"{chr(run[0][1])}-{chr(run[-1][1])}" for run in runs)

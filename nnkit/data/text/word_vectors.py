@@ -1,4 +1,4 @@
-"""Word vectors in the text format of word2vec or GloVe, of which the words of a vocabulary are wanted."""
+"""Read word vectors in the text format of word2vec or GloVe, for the words of a vocabulary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.files.text import UNREADABLE, open_text, unreadable
-from nnkit.errors import DataError, FileError
+from nnkit.data.targets.values import is_number
+from nnkit.errors import DataError
 
 __all__ = ["WordVectors", "read_word_vectors"]
 
@@ -20,57 +21,37 @@ _LONGEST_LINE = 2**22
 
 @dataclass(frozen=True, eq=False)
 class WordVectors:
-    """The vectors that a file has for some terms.
-
-    Parameters
-    ----------
-    places : ndarray of shape (found,), int64
-        Which of the terms asked for were found.
-    vectors : ndarray of shape (found, width), float32
-    """
+    """The places of the terms that were found, shape (found,), and their vectors, shape (found, width)."""
 
     places: NDArray[np.int64]
     vectors: NDArray[np.float32]
 
     @property
     def width(self) -> int:
-        """The numbers of a vector."""
+        """The length of a vector."""
         return int(self.vectors.shape[1])
 
 
 def read_word_vectors(path: Path, terms: Sequence[str]) -> WordVectors:
-    """Read the vectors of those terms that the file has.
+    """Read the vectors of the terms that a file has; the file may be compressed.
 
-    A line is a word and its numbers, divided by spaces; word2vec's begins with a line that counts words and
-    numbers. A word written as the term is taken before one that becomes the term in lower case; of two that
-    are written alike, the first.
-
-    Parameters
-    ----------
-    path : Path
-        The file, compressed by gzip or not.
-    terms : sequence of str
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    DataError
-        If a line is no word with as many finite numbers as the first; the line is named. Of lines whose word
-        is not asked for, only the number of their parts is looked at.
+    A line is a word and its numbers, separated by spaces; word2vec's first line counts words and numbers. A
+    word in the spelling of the term has precedence over one that becomes the term in lower case, and among
+    equal words the first. Every line must have as many finite numbers as the first; of other words, only the
+    number of parts is checked.
     """
     wanted = {term: place for place, term in enumerate(terms)}
     found: dict[int, tuple[bool, NDArray[np.float32]]] = {}
     width = 0
     for number, line in _lines(path):
-        if number == 1 and _is_count(line):
-            continue
+        if number == 1 and len(counts := line.split()) == 2 and all(part.isdigit() for part in counts):
+            continue  # word2vec's first line
         width = width or line.count(b" ")
         if not 0 < width <= _WIDEST:
-            raise _malformed(path, number, "it is no word followed by numbers")
+            raise _malformed(path, number, "it is not a word followed by numbers")
         parts = line.rsplit(b" ", width)
         if len(parts) != width + 1 or b"" in parts:
-            raise _malformed(path, number, f"it has not the {width} numbers of the first vector after a word")
+            raise _malformed(path, number, f"expected a word and {width} numbers, as in the first line")
         word = parts[0].decode("utf-8", "replace")
         exact = word in wanted
         place = wanted.get(word if exact else word.lower())
@@ -84,31 +65,17 @@ def read_word_vectors(path: Path, terms: Sequence[str]) -> WordVectors:
     return WordVectors(np.array(places, np.int64), vectors)
 
 
-def _is_count(line: bytes) -> bool:
-    """Tell whether it is word2vec's first line."""
-    parts = line.split()
-    return len(parts) == 2 and all(part.isdigit() for part in parts)
-
-
 def _numbers(path: Path, number: int, parts: list[bytes]) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore"):
             values = np.array([float(part) for part in parts]).astype(np.float32)
     except ValueError:
-        wrong = next(part for part in parts if not _is_number(part))
+        wrong = next(part for part in parts if not is_number(part))
         shown = wrong[:40].decode("utf-8", "replace")
         raise _malformed(path, number, f"{shown!r} stands where a number is expected") from None
     if not np.isfinite(values).all():
         raise _malformed(path, number, "it holds a number that is not finite")
     return values
-
-
-def _is_number(part: bytes) -> bool:
-    try:
-        float(part)
-    except ValueError:
-        return False
-    return True
 
 
 def _malformed(path: Path, number: int, what: str) -> DataError:
@@ -131,6 +98,4 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line:
                     yield number, line
     except UNREADABLE as error:
-        if isinstance(error, FileError):
-            raise
         raise unreadable(path, error) from None

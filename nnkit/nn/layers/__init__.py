@@ -1,4 +1,4 @@
-"""The kinds of layers, a file each, and how a network is put together from them."""
+"""The kinds of layers, one file each, and the assembly of a network from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activation: a registered function of each input."""
+"""Activation: a registered function, applied element by element."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Activation(Layer):
     activates: ClassVar[bool] = True
 
     name: str
-    # The rate of a `Dropout` that follows, which the network fuses into one pass over the outputs.
+    # The rate of a following `Dropout`, which the network fuses into the same kernel.
     dropout: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -30,7 +30,6 @@ class Activation(Layer):
 
     @property
     def activation(self) -> str:
-        """The name of the activation."""
         return self.name
 
     def fused(self, after: Layer) -> Layer | None:

@@ -1,4 +1,4 @@
-"""What every layer is: a frozen description that serialises as it stands, and says what it computes."""
+"""The base class of layers: a frozen description that is serialised as JSON, with its operations."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from nnkit.backends.operations import Array, Operation
 from nnkit.engine.layer_pass import LayerPass
 from nnkit.engine.places import Parameter, Shape
 from nnkit.feed.features import Bags
-from nnkit.feed.statistics import Statistics
+from nnkit.feed.statistics import RowStatistics
 
 __all__ = ["Drawn", "Layer"]
 
 Drawn = tuple[str, int, NDArray[np.floating]]
-"""A parameter's name, the first of some of its rows, and their values."""
+"""A parameter's name, the number of the first row, and the values of a block of rows."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """A layer of a network.
 
-    A kind of layer is one file: its description, the parameters that it needs for rows of a shape, its
-    forward and its backward operations side by side, and how it is shown.
+    A kind of layer is one file: its description, its parameters, its forward and its backward operations side
+    by side, and its texts.
     """
 
     bags: ClassVar[int] = 0
-    """How many of a row's bags of ids it reads; such layers stand first in a network."""
+    """The number of a row's bags of ids that it reads; such layers come first in a network."""
     activates: ClassVar[bool] = False
-    """Whether its outputs are those of units: of an activation, be it the identity."""
+    """Whether its outputs are activations of units, the identity included."""
 
     @property
     def activation(self) -> str:
-        """The name of the activation that its outputs have gone through."""
+        """The name of the activation of its outputs."""
         return "identity"
 
     @property
     def dropout(self) -> float:
-        """The share of its outputs that is zeroed at random while training."""
+        """The probability that an output is set to zero while training."""
         return 0.0
 
     @property
@@ -51,7 +51,7 @@ class Layer:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Of a container: the layers in it."""
+        """For a container: the layers in it."""
         return ()
 
     def parameters(self, shape: Shape) -> Mapping[str, Parameter]:
@@ -60,7 +60,7 @@ class Layer:
         Raises
         ------
         ConfigError
-            If the layer cannot take rows of that shape.
+            If the layer does not accept rows of that shape.
         """
         return {}
 
@@ -69,54 +69,48 @@ class Layer:
         return shape
 
     def check_bags(self, number: int, bags: Bags) -> None:
-        """Raise `DataError` unless a layer that reads bags can read such, the data's of that number."""
+        """Raise `DataError` unless the layer can read the data's bags with this number."""
 
     def draw(self, shape: Shape, seed: int, number: int, dtype: DTypeLike) -> Iterator[Drawn]:
-        """Yield initial values of its parameters; what is left out begins at zero.
+        """Yield the initial values of its parameters, by default zeros, for rows of a shape.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            Of its inputs' rows.
-        seed, number : int
-            The draws are a function of both; `number` tells the layers of a network apart.
-        dtype : dtype
-            Of the values.
+        The draws are a function of `seed` and `number`, which differs between the layers of a network.
         """
         yield from ()
 
-    def prepared(self, statistics: Statistics) -> Layer:
-        """Return the layer as it is once statistics of the training rows are known.
+    def prepared(self, statistics: RowStatistics) -> Layer:
+        """Return the layer adapted to statistics of the training rows; a model file keeps the result.
 
-        It is asked once, before its parameters are drawn, and what it returns is what a model file keeps.
+        Called once, before the parameters are drawn.
         """
         return self
 
     def fused(self, after: Layer) -> Layer | None:
-        """Return one layer that computes this one and the next, or None where there is none."""
+        """Return one layer that computes this one and the next, or None if there is none."""
         return None
 
     def forward(self, at: LayerPass, x: Array) -> tuple[list[Operation], Array]:
-        """Return the operations that compute its outputs from its inputs, and the array of the outputs."""
+        """Return the operations from its inputs to its outputs, and the array of the outputs."""
         raise NotImplementedError
 
     def backward(self, at: LayerPass, delta: Array) -> tuple[list[Operation], Array]:
-        """Return the operations from the derivative by its outputs to that by its inputs, and its array.
+        """Return the operations of the backward pass, and the array of the inputs' derivative.
 
-        They also compute the gradients of its parameters. `delta` may be changed in place and returned.
+        `delta` is the outputs' derivative; it may be changed in place and returned. The operations also
+        compute the gradients of the layer's parameters.
         """
         raise NotImplementedError
 
     def describe(self) -> str:
-        """Return the layer in a word or two, as in ``128 relu``."""
+        """Return a short text such as ``128 relu``."""
         return type(self).__name__
 
     def title(self) -> str:
-        """Return the layer's name in a table of layers, as in ``Dense, relu``."""
+        """Return its name in a table of layers, such as ``Dense, relu``."""
         return type(self).__name__
 
     def shape_in_words(self, before: str, after: str) -> str:
-        """Return what a table of layers shows of its shapes; those of its rows are given in words."""
+        """Return its shape for a table of layers, from the texts of its rows' shapes."""
         return before if before == after else f"{before} → {after}"
 
     def to_json(self) -> dict[str, Any]:
@@ -126,5 +120,5 @@ class Layer:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Layer]) -> Layer:
-        """Return the layer of such a description, its kind left out; `read` returns a layer in it."""
+        """Return the layer of a JSON description without its kind; `read` reads a layer inside it."""
         return cls(**values)

@@ -1,12 +1,11 @@
-"""A network put together from layers: read from JSON, fused, and each layer at its place.
+"""The assembly of a network: layers read from JSON, fused, and put at their places.
 
-The registry of the kinds of layers is here: a new kind is one file and one name in `_KINDS`.
+A new kind of layer is one file and one name in `_KINDS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from nnkit.engine.places import Place, Shape, width_of
@@ -33,13 +32,12 @@ def layer_from_json(value: Mapping[str, Any]) -> Layer:
         fields = dict(value)
         return _KINDS[fields.pop("kind")].from_json(fields, layer_from_json)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFileError(
-            f"the model describes a layer that nnkit does not know: {shown(value)} ({error})"
-        ) from error
+        message = f"the model describes a layer that nnkit does not know: {shown(value)} ({error})"
+        raise ModelFileError(message) from error
 
 
 def all_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """Yield the layers, and those in containers in place of these."""
+    """Yield the layers, with containers replaced by the layers in them."""
     for layer in layers:
         if layer.layers:
             yield from all_layers(layer.layers)
@@ -48,7 +46,7 @@ def all_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
 
 
 def known_width(layers: Sequence[Layer]) -> int | None:
-    """Return the number of outputs, whatever the number of inputs; None where it depends on that."""
+    """Return the number of outputs; None if it depends on the number of inputs."""
     shape: Shape | None = None
     for layer in all_layers(layers):
         one, another = layer.output_shape((1,)), layer.output_shape((2,))
@@ -58,9 +56,8 @@ def known_width(layers: Sequence[Layer]) -> int | None:
 
 
 def activations_of(layers: Sequence[Layer]) -> dict[str, ActivationFunction]:
-    """Return the activations that the layers name, as they are registered now."""
-    names = [layer.activation for layer in all_layers(layers)]
-    return {name: activation_function(name) for name in names}
+    """Return the layers' activations by name, as they are registered now."""
+    return {layer.activation: activation_function(layer.activation) for layer in all_layers(layers)}
 
 
 def place_layers(
@@ -68,47 +65,30 @@ def place_layers(
 ) -> tuple[Place, ...]:
     """Fuse the layers, and give each its name, its numbers and its shapes.
 
-    Parameters
-    ----------
-    layers : sequence of Layer
-        Those that read bags first.
-    inputs : int
-        The number of inputs, without what is embedded.
-    activations : mapping of str to ActivationFunction, optional
-        What the names of the layers' activations mean; by default, what is registered now.
+    `inputs` is the number of inputs without embedded vectors; `activations` are by default those registered
+    now.
     """
-    named = activations_of(layers) if activations is None else activations
-    return _Builder(named).places(layers, (inputs,))
+    functions = activations_of(layers) if activations is None else activations
+    with_parameters = others = bags = 0  # the layers so far, in execution order, and the bags that they read
 
-
-@dataclass
-class _Builder:
-    """Counts the layers of a network, in the order in which they run."""
-
-    functions: Mapping[str, ActivationFunction]
-    _numbers: dict[str, int] = field(default_factory=lambda: {"parameters": 0, "index": 0, "bags": 0})
-
-    def places(self, layers: Sequence[Layer], shape: Shape) -> tuple[Place, ...]:
-        found = []
+    def placed(layers: Sequence[Layer], shape: Shape) -> tuple[Place, ...]:
+        nonlocal with_parameters, others, bags
+        found: list[Place] = []
         for layer in _fused(layers):
-            found.append(self._place(layer, shape))
-            shape = found[-1].outputs
+            children = placed(layer.layers, shape)
+            index, outputs = -1 - bags if layer.bags else others, layer.output_shape(shape)
+            found.append(Place(layer, with_parameters, index, shape, outputs, functions, bags, children))
+            with_parameters += bool(layer.parameters(shape))
+            others += not layer.bags
+            bags += layer.bags
+            shape = outputs
         return tuple(found)
 
-    def _place(self, layer: Layer, shape: Shape) -> Place:
-        children = self.places(layer.layers, shape)
-        number, first_bag = self._numbers["parameters"], self._numbers["bags"]
-        named = bool(layer.parameters(shape))
-        self._numbers["parameters"] += named
-        self._numbers["bags"] += layer.bags
-        index = -1 - first_bag if layer.bags else self._numbers["index"]
-        self._numbers["index"] += not layer.bags
-        outputs = layer.output_shape(shape)
-        return Place(layer, number, index, shape, outputs, self.functions, first_bag, children)
+    return placed(layers, (inputs,))
 
 
 def _fused(layers: Sequence[Layer]) -> list[Layer]:
-    """Return layers that compute the same: sequences unrolled, and what ends a layer joined to it."""
+    """Return equivalent layers: sequences flattened, and layers fused into the ones before them."""
     found: list[Layer] = []
     for layer in _unrolled(layers):
         whole = found[-1].fused(layer) if found else None

@@ -1,4 +1,4 @@
-"""Containers: layers one after the other, and layers whose outputs are added to their inputs."""
+"""Containers: a sequence of layers, and a residual connection around layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnkit.backends.operations import Array, Copy, Operation
 from nnkit.engine.layer_pass import LayerPass
 from nnkit.engine.places import Shape
 from nnkit.errors import ConfigError
-from nnkit.feed.statistics import Statistics
+from nnkit.feed.statistics import RowStatistics
 from nnkit.nn.layers.base import Layer
 
 __all__ = ["Residual", "Sequential"]
@@ -18,7 +18,7 @@ __all__ = ["Residual", "Sequential"]
 
 @dataclass(frozen=True)
 class _Container(Layer):
-    """A layer of layers."""
+    """A layer that contains layers."""
 
     members: tuple[Layer, ...]
 
@@ -37,7 +37,7 @@ class _Container(Layer):
     def layers(self) -> tuple[Layer, ...]:
         return self.members
 
-    def prepared(self, statistics: Statistics) -> Layer:
+    def prepared(self, statistics: RowStatistics) -> Layer:
         return type(self)([layer.prepared(statistics) for layer in self.members])
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -58,11 +58,11 @@ class _Container(Layer):
 
 
 class Sequential(_Container):
-    """Layers one after the other: as if they stood in the network themselves."""
+    """Layers one after the other, as if they were in the network themselves."""
 
 
 class Residual(_Container):
-    """``X + F(X)``: F is the layers, whose outputs have the shape of their inputs.
+    """``X + F(X)``: F is the layers; their outputs must have the shape of their inputs.
 
     He et al. 2015, "Deep residual learning for image recognition", arXiv:1512.03385.
     """
@@ -71,8 +71,8 @@ class Residual(_Container):
         found = super().output_shape(shape)
         if found != shape:
             raise ConfigError(
-                f"Residual adds what its layers make of rows of shape {shape} to the rows, and they make "
-                f"{found} of them; let its last layer have as many outputs as the inputs"
+                f"the layers in a Residual turn rows of shape {shape} into rows of shape {found}, and these "
+                "cannot be added; give its last layer as many outputs as the inputs"
             )
         return shape
 
@@ -88,7 +88,7 @@ class Residual(_Container):
     def backward(self, at: LayerPass, delta: Array) -> tuple[list[Operation], Array]:
         if not at.wanted:
             return at.children.backward(delta, everything=False, parameters=at.wants_parameters)
-        # The layers change the derivative that they are given, and it also goes past them.
+        # The layers may change the derivative in place, but the identity branch needs it unchanged.
         kept = at.take(at.width)
         inner, onward = at.children.backward(kept, everything=True, parameters=at.wants_parameters)
         added = at.kernel("add", {}, {}, {"target": at.cut(delta), "source": at.cut(onward)})

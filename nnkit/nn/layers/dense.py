@@ -33,8 +33,8 @@ class Dense(Layer):
     activation : str
         A registered activation.
     initializer : str, mapping or None
-        How W is drawn; a mapping gives parameters, as in ``{"name": "normal", "std": 0.02}``. None takes He's
-        for the ReLU family and Glorot's for the rest. Biases begin at zero.
+        The distribution of the initial W, such as ``{"name": "normal", "std": 0.02}``. None selects He's for
+        the ReLU family and Glorot's for all others. Biases begin at zero.
     bias : bool
         Whether there is a b.
     """
@@ -45,7 +45,7 @@ class Dense(Layer):
     activation: str = "identity"
     initializer: str | Mapping[str, Any] | None = None
     bias: bool = True
-    # The rate of a `Dropout` that follows, which the network fuses into one pass over the outputs.
+    # The rate of a following `Dropout`, which the network fuses into the same kernel.
     dropout: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -27,12 +27,10 @@ class Dropout(Layer):
 
     @property
     def dropout(self) -> float:
-        """The share of outputs that are zeroed."""
         return self.rate
 
     @property
     def does_nothing(self) -> bool:
-        """Whether nothing is zeroed."""
         return self.rate == 0
 
     def forward(self, at: LayerPass, x: Array) -> tuple[list[Operation], Array]:

@@ -1,4 +1,4 @@
-"""Embedding: vectors looked up by the ids of a row's bag, and reduced to one."""
+"""Embedding: vectors that are looked up by a row's bag of ids and reduced to one."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ Reduction = Literal["mean", "sum", "max"]
 
 @dataclass(frozen=True)
 class Embedding(Layer):
-    """A table of vectors, of which each row's bag of ids looks up some and reduces them to one.
+    """A table of vectors: each row's bag of ids selects some of them, which are reduced to one.
 
-    Embeddings stand first in a network, one for each of `Features.bags`, and their vectors follow a row's
-    other inputs. An empty bag gives zeros. A step updates the rows of the table that its batch looks up, and
-    costs nothing for the others: for SGD, AdaGrad and RMSprop that is what the dense update does, to
-    rounding; Momentum, Nesterov, Adam and AdamW leave the moments of rows unseen as they are and do not move
-    them, where the dense update would. Penalties and weight decay, too, reach the rows seen alone.
+    Embeddings come first in a network, one for each of `Features.bags`, and their vectors follow a row's
+    other inputs. An empty bag gives zeros. A step updates only the rows of the table that its batch looks up.
+    For SGD, AdaGrad and RMSprop this equals an update of the whole table, to rounding; Momentum, Nesterov,
+    Adam and AdamW neither decay the moments of the other rows nor move these rows. Penalties and weight decay
+    also apply only to the rows looked up.
 
     Parameters
     ----------
     size : int
         The number of rows of the table.
     width : int
-        The numbers of a row.
+        The number of columns.
     reduce : {"mean", "sum", "max"}
-        With the weights w of a bag's ids, Σ w x / Σ w (0 where Σ w = 0) or Σ w x; "max", element by element,
-        takes none.
+        With the weights w of a bag's ids: Σ w x / Σ w (0 if Σ w = 0), Σ w x, or, without weights, the maximum
+        of each element.
     initializer : str, mapping or None
-        How the table is drawn, as a matrix of `size` inputs and `width` outputs. None draws normal with
-        standard deviation 1 / √width, whatever the size: a row's expected squared length is 1 (as Vaswani et
-        al. 2017, arXiv:1706.03762, whose program draws so and scales by √width when it looks up).
+        The distribution of the table, as of a matrix of `size` inputs and `width` outputs. None draws normal
+        with standard deviation 1 / √width: a row's expected squared length is 1, as in the program of Vaswani
+        et al. 2017, arXiv:1706.03762, which then scales the vectors by √width.
     """
 
     bags: ClassVar[int] = 1
@@ -63,12 +63,9 @@ class Embedding(Layer):
             initializer_from(self.initializer)
 
     def check_bags(self, number: int, bags: Bags) -> None:
-        """Raise `DataError` unless it can look up such bags, the data's of that number."""
         if bags.size != self.size:
-            raise DataError(
-                f"bags {number}: their ids are rows of a table of {bags.size}, and its Embedding has "
-                f"{self.size}"
-            )
+            sizes = f"their ids are for a table of {bags.size} rows, and the Embedding has {self.size}"
+            raise DataError(f"bags {number}: {sizes}")
         if bags.weights is not None and self.reduce == "max":
             raise DataError(f"bags {number} have weights, which reduce = 'max' cannot take; use 'mean'")
 
@@ -83,13 +80,13 @@ class Embedding(Layer):
             yield "weight", first, vectors
 
     def forward(self, at: LayerPass, x: Array) -> tuple[list[Operation], Array]:
-        """Fill the table's columns of the batch's inputs, once the rows that its bags name are numbered."""
+        """Number the table's rows that the batch looks up, and fill the embedded columns of its inputs."""
         column = width_of(at.place.inputs)
         lookup = self._kernel(at, "embed", {"inputs": x, "column": column})
-        return [self._kernel(at, "number"), lookup] if at.trains("weight") else [lookup], x
+        return [self._kernel(at, "unique_rows"), lookup] if at.trains("weight") else [lookup], x
 
     def backward(self, at: LayerPass, delta: Array) -> tuple[list[Operation], Array]:
-        """Sum the derivative by the table's columns into the gradient of the rows seen; none if frozen."""
+        """Sum the embedded columns of the derivative into the gradient of the rows looked up."""
         if not at.trains("weight"):
             return [], delta
         column = width_of(at.place.inputs) - at.first_column
@@ -120,10 +117,7 @@ class Embedding(Layer):
         return at.kernel(name, {}, constants, arguments)
 
     def _gradient_arguments(self, at: LayerPass) -> dict[str, Any]:
-        """Return what the kernels of the gradient work on, and how a batch's tokens are brought together.
-
-        On the host by their places in a list, on a GPU by sorting.
-        """
+        """Return the arrays of the gradient, and those that group equal ids (on a GPU by sorting)."""
         rows = at.row_gradient("weight")
         tokens, most = at.most_tokens, rows.gradient.shape[0]
         sizes = {"slots": self.size, "run_starts": most + 1}

@@ -1,4 +1,4 @@
-"""LayerNorm: each row centred and scaled by itself, then each feature scaled and shifted."""
+"""LayerNorm: each row standardised, then each feature scaled and shifted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LayerNorm"]
 
 @dataclass(frozen=True)
 class LayerNorm(Layer):
-    """``(x − mean) / √(variance + epsilon) · weight + bias``, the mean and variance those of the row.
+    """``(x − mean) / √(variance + epsilon) · weight + bias``, with the mean and variance of the row.
 
     Ba, Kiros and Hinton 2016, "Layer normalization", arXiv:1607.06450.
 
@@ -28,7 +28,7 @@ class LayerNorm(Layer):
     epsilon : float
         Greater than 0; it keeps a row of equal numbers finite.
     bias : bool
-        Whether there is a bias. Weights begin at one and biases at zero; neither decays.
+        Whether there is a bias. Weights begin at one and biases at zero; weight decay applies to neither.
     """
 
     epsilon: float = 1e-5
@@ -56,7 +56,7 @@ class LayerNorm(Layer):
         return [at.kernel("layer_norm_gradient", {}, {"BIAS": self.bias}, arguments)], delta
 
     def _arguments(self, at: LayerPass) -> dict[str, Array]:
-        """Return what both passes take: the inputs, the parameters and what the rows come to."""
+        """Return the arguments of both passes: the inputs, the parameters and the statistics of the rows."""
         statistics = {name: at.exact_buffer(name, (), at.dtype) for name in ("mean", "inverse")}
         parameters = {name: at.value(name) for name in self.parameters(at.place.inputs)}
         return {"x": at.cut(at.x), **parameters, **statistics}

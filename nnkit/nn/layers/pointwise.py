@@ -1,8 +1,6 @@
-"""Bias, activation and dropout in one pass over the outputs, for the layers that end with them.
+"""Bias, activation and dropout in one kernel, for the layers that end with them.
 
-Dropout zeroes outputs with some probability and scales the others by 1 / (1 − rate): Srivastava et al. 2014,
-"Dropout: a simple way to prevent neural networks from overfitting". Its draws are a function of the seed, the
-epoch, the batch, the layer and the element.
+The draws of dropout are a function of the seed, the epoch, the batch, the layer and the element.
 """
 
 from __future__ import annotations
@@ -24,22 +22,10 @@ def pointwise_forward(
     bias: str | None = None,
     dtype: DTypeLike | None = None,
 ) -> tuple[list[Operation], Array]:
-    """Return the operations from z to the outputs, and the array of these.
+    """Return the operations from z to the outputs, and the array of the outputs.
 
-    Parameters
-    ----------
-    at : LayerPass
-        The layer's.
-    z : array of shape (rows, columns)
-        The layer's own array named z, or its inputs, which stay as they are.
-    activation : str
-        Its name.
-    dropout : float
-        The share of outputs zeroed while training.
-    bias : str or None
-        The name of the parameter that is added.
-    dtype : dtype, optional
-        Of z; by default, what activations are kept in.
+    `z` is the layer's own array named z, or its inputs, which do not change; `dtype` is its type, by default
+    that of activations. `activation` and `bias` are names, and `dropout` is the rate.
     """
     drops = at.drops and dropout > 0
     if activation == "identity" and not drops and bias is None:
@@ -77,7 +63,7 @@ def pointwise_forward(
 def pointwise_backward(
     at: LayerPass, delta: Array, activation: str, dropout: float, bias: str | None = None
 ) -> list[Operation]:
-    """Return the operations that turn the derivative by the outputs into that by z, in place."""
+    """Return the operations that turn the outputs' derivative into the derivative of z, in place."""
     drops = at.drops and dropout > 0
     if activation == "identity" and not drops and bias is None:
         return []
@@ -99,4 +85,4 @@ def pointwise_backward(
 
 
 def _mask(at: LayerPass, width: int) -> Array:
-    return at.exact_buffer("mask", (-(-width // 4) * 4,), np.uint8)  # whole draws, of four
+    return at.exact_buffer("mask", (-(-width // 4) * 4,), np.uint8)  # four numbers are drawn at once

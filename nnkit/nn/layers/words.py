@@ -1,4 +1,4 @@
-"""Layers in words: one line of them for messages, a table of them for a summary."""
+"""Layers as text: one line for messages, a table for a summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["layers_in_words", "layers_table"]
 
 
 def layers_in_words(layers: Sequence[Layer], inputs: int | None = None) -> str:
-    """Return the inputs, where they are given, what is embedded beside them, and the layers after them."""
+    """Return a line such as ``20 + mean of 5,000 × 32 → 64 relu → 3``."""
     embedded = [layer.describe() for layer in layers if layer.bags]
     first = " + ".join([*([str(inputs)] if inputs else []), *embedded])
     after = [layer.describe() for layer in layers if not layer.bags]
@@ -20,16 +20,10 @@ def layers_in_words(layers: Sequence[Layer], inputs: int | None = None) -> str:
 
 
 def layers_table(layers: Sequence[Layer], inputs: int | None, dtype: str) -> str:
-    """Return a line for each layer with its shape and number of parameters, and one for all of them.
+    """Return a line for each layer with its shape and number of parameters, and a line with the total.
 
-    Parameters
-    ----------
-    layers : sequence of Layer
-        In their order.
-    inputs : int or None
-        The number of inputs, without what is embedded; None where it is not known.
-    dtype : str
-        Of the parameters.
+    `inputs` is the number of inputs without embedded vectors, None if unknown; `dtype` that of the
+    parameters.
     """
     shape: Shape | None = None if inputs is None else (inputs,)
     total = 0
@@ -51,7 +45,7 @@ def layers_table(layers: Sequence[Layer], inputs: int | None, dtype: str) -> str
 
 
 def _indented(layers: Sequence[Layer], depth: int = 0) -> Iterator[tuple[int, Layer]]:
-    """Yield the layers in their order, a container before those in it, and in how many containers each is."""
+    """Yield each layer with its depth in containers; a container comes before its layers."""
     for layer in layers:
         yield depth, layer
         yield from _indented(layer.layers, depth + 1)
@@ -62,7 +56,7 @@ def _parameter_count(layer: Layer, shape: Shape) -> int:
 
 
 def _known(layer: Layer, shape: Shape | None, question: Callable[[Layer, Shape], Any]) -> Any:
-    """Return an answer for rows of a shape; where that is unknown, the one that all shapes give, if any."""
+    """Return the answer for rows of a shape; for an unknown shape, the common answer of all, if any."""
     if shape is not None:
         return question(layer, shape)
     one, another = question(layer, (1,)), question(layer, (2,))

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from nnkit.data import limits
-from nnkit.data.files.text import compression, not_utf8, open_text, plain_name, read_text
+from nnkit.data.files.text import compression, open_text, plain_name, read_text
 from nnkit.data.sources.loading import load_dataset
+from nnkit.data.tables.decoding import check_utf8
 from nnkit.errors import DataError, FileError
 
 CSV = "a,b,target\n" + "".join(f"{i * 7 % 400},{i * 2.5},{i % 2}\n" for i in range(400))
@@ -84,7 +85,8 @@ def test_a_text_that_begins_like_a_compressed_file_is_a_text(tmp_path: Path) -> 
 def test_the_line_that_is_not_utf8_is_named_in_a_compressed_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(zstd(b"a\nb\n\xff\n"))
-    assert "line 3 is not UTF-8" in str(not_utf8(path))
+    with pytest.raises(DataError, match="line 3 is not UTF-8"):
+        check_utf8(read_text(path, 1), str(path))
     with open_text(path) as stream:
         assert stream.readline() == b"a\n"
 

@@ -75,9 +75,7 @@ def test_train_and_test_are_parts_and_what_is_beside_is_left_out(write: Write, t
     assert dataset.test.target is not None
     assert dataset.test.target.tolist() == ["neg", "pos"]
     notes = "\n".join(dataset.notes)
-    assert (
-        f"{last.parents[2] / 'stray'}{last.suffix}: left out, because it lies beside the subfolders" in notes
-    )
+    assert f"{last.parents[2] / 'stray'}{last.suffix}: left out, because it is beside the subfolders" in notes
     assert f"{tmp_path / 'set/train/unsup'} is left out" in notes
     part = loaded(tmp_path / "set" / "train")
     assert part.test is None
@@ -171,7 +169,7 @@ def test_examples_beside_the_classes_are_told(write: Write, tmp_path: Path) -> N
         write(name)
     stray = write("stray")
     if stray.suffix == ".png":
-        with pytest.raises(DataError, match="lies beside the subfolders"):
+        with pytest.raises(DataError, match="is beside the subfolders"):
             loaded(tmp_path / "set")
     else:
         assert "stray.txt: left out" in loaded(tmp_path / "set").notes[0]

@@ -635,7 +635,7 @@ def test_wrong_sources_are_told(tmp_path: Path) -> None:
     assert "no class to learn" in told(one)
     mixed = folder_of(tmp_path / "mixed")
     saved(mixed / "stray.png")
-    assert "stray.png: lies beside the subfolders" in told(mixed)
+    assert "stray.png: is beside the subfolders" in told(mixed)
     (mixed / "stray.png").unlink()
     (mixed / "dogs" / "notes.txt").write_text("good dogs")
     assert "notes.txt: no picture" in told(mixed)

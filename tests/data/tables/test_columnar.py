@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nnkit.data.examples import RawTable
 from nnkit.data.sources.loading import load_dataset
+from nnkit.data.tables.arrow import plain_table
 from nnkit.data.tables.columnar import read_arrow, read_parquet
-from nnkit.data.tables.raw import RawTable
-from nnkit.data.tables.string_views import plain_table
 
 POLARS = pl.DataFrame(
     {

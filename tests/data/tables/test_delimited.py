@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from nnkit.data.examples import RawTable
 from nnkit.data.tables.delimited import read_delimited
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.tables.raw import RawTable
 from nnkit.errors import ConfigError, DataError, FileError
 
 VALUES = [(f"{0.25 * i:.2f}", f"{i * i}", "ab"[i % 2]) for i in range(30)]
@@ -243,7 +243,7 @@ def test_header_with_too_few_cells_is_named(tmp_path: Path) -> None:
         read(tmp_path, "a,b\n5,3,1\n" + late)
     with pytest.raises(DataError, match="the header has 2 cells and the rows have 3"):
         read(tmp_path, "a,b\n" + "1,2,\n" * 20_000 + "1,2,3\n")
-    with pytest.raises(DataError, match=r"line 2 has 4 cells where 2 .*stands in quotes.*`skip_rows`"):
+    with pytest.raises(DataError, match=r"line 2 has 4 cells where 2 .*needs quotes.*`skip_rows`"):
         read(tmp_path, "a,b\n1,2,3,4\n2,3,4,5\n1,2,3,4\n")
 
 
@@ -395,7 +395,7 @@ def test_encoding_option(tmp_path: Path, encoding: str) -> None:
         ("\n# c\na,b\n\n1,2\n\n" + "1,2\n" * 20 + '"x\ny",2\n1,2,3\n', {}, "line 29 has 3 cells"),
         ("\r\na,b\r\n" + "1,2\r\n" * 40 + "1,2,3\r\n", {}, "line 43 has 3 cells"),
         ("a  b\n" + "1  2\n" * 40 + "1  2  3\n", {}, "line 42 has 3 cells"),
-        ('a,b,c\n1,"2,0\n3,4,1\n', {}, 'line 2 has a cell that begins with " and is nowhere closed'),
+        ('a,b,c\n1,"2,0\n3,4,1\n', {}, 'line 2 has a cell that begins with " and is never closed'),
         ("a,a\n1,2\n", {}, "columns 1 and 2 are both named 'a'"),
         ("a,b\nx,é\n".encode("latin-1"), {}, "line 2 is not UTF-8 text (its byte 3 is 0xe9): say"),
         ("a,b\nx,é\n".encode("latin-1"), {}, '`encoding` = "latin-1"'),

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from nnkit.data.examples import RawTable
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources.loading import load_dataset
 from nnkit.data.tables.inference import infer
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.tables.raw import RawTable
 from nnkit.data.tables.reading import read_columns
 from nnkit.data.tables.schema import Column, Schema
 from nnkit.errors import ConfigError, DataError

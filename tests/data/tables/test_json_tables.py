@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.json
 import pytest
 
+from nnkit.data.examples import RawTable
 from nnkit.data.sources.loading import load_dataset
-from nnkit.data.tables.json_lines import read_json_lines
-from nnkit.data.tables.raw import RawTable
+from nnkit.data.tables.json_tables import read_json
 from nnkit.errors import DataError
 
 FRAME = pd.DataFrame({"x": [1.5, 2.0, None], "n": [1, 2, 3], "y": ["a", "b", "é"], "d": ["2020-01-01"] * 3})
@@ -23,7 +23,7 @@ ROWS = json.loads(FRAME.to_json(orient="records"))
 
 def read(folder: Path, text: str, name: str = "x.json") -> RawTable:
     (folder / name).write_text(text, encoding="utf-8")
-    return read_json_lines(folder / name)
+    return read_json(folder / name)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_keys_that_each_row_has_alone_take_no_quadratic_time(tmp_path: Path) -> 
         ('[{"a": "\\ud800"}]', "surrogate"),
         ('{"columns": ["a"], "data": [[1, 2]]}', "row 0 (counting from 0) has 2 values where 1 columns"),
         ('{"columns": ["a", "a"], "data": [[1, 2]]}', "same name"),
-        ('{"a": 1}\n{"a": "x"}\n[1]', "line 3 is no object"),
+        ('{"a": 1}\n{"a": "x"}\n[1]', "line 3 is not an object"),
         ('{"a": 1}\n{"a": "x"}\n{"a"', "line 3 is not valid JSON"),
         ('{"a": 1,}', "write one object a line, for example with jq -c ."),
         ("null", "line 1 is null"),

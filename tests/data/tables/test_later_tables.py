@@ -96,7 +96,7 @@ def test_another_layout_than_the_trainings_is_found_out(
         schema=first.schema,
     )
     assert later.train.features.equals(first.train.features)
-    assert any("is not laid out as that of the training" in note for note in later.notes)
+    assert any("layout differs from that of the training" in note for note in later.notes)
 
 
 def test_a_key_that_no_object_has_is_missing(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_doubtful_values_are_noted(tmp_path: Path) -> None:
     ]
     dataset = load_dataset(write(tmp_path / "t.csv", "word,address,level,target", rows))
     assert (
-        "column 'word': values that differ in capitals only are categories of their own: 'Yes', 'yes'"
+        "column 'word': values that differ in capitals only are separate categories: 'Yes', 'yes'"
         in dataset.notes
     )
     assert dataset.schema is not None

@@ -1,4 +1,4 @@
-"""Summaries of columns: batches add up, and every row counts."""
+"""Summaries of columns: every row counts, in any order."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnkit.data.tables.inference import _decide, _identifier, _Signs
+from nnkit.data.tables.inference import _decide, _Separators
 from nnkit.data.tables.options import TableOptions
-from nnkit.data.tables.summaries import MOST_SHAPES, ColumnSummary, summarise
+from nnkit.data.tables.summaries import MOST_SHAPES, summarise
 
 _profile = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 _CELLS = [
@@ -44,52 +44,12 @@ def _column(cells) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(cells, pa.string())])
 
 
-def _in_batches(cells, cuts) -> ColumnSummary:
-    whole = ColumnSummary()
-    for begin, end in zip([0, *cuts], [*cuts, len(cells)], strict=True):
-        whole = whole.merge(summarise(_column(cells[begin:end]), begin, distinct=True)[0])
-    return whole
-
-
-def _cuts(data, cells) -> list[int]:
-    return sorted(data.draw(st.lists(st.integers(0, len(cells)), max_size=6)))
-
-
-@_profile
-@given(_columns, st.data())
-def test_any_split_of_the_rows_merges_to_the_summary_of_the_whole(cells, data) -> None:
-    whole, merged = summarise(_column(cells), 0, distinct=True)[0], _in_batches(cells, _cuts(data, cells))
-    for name in ("rows", "blank", "missing", "plain", "whole", "labels", "sample", "stride", "first", "last"):
-        assert getattr(merged, name) == getattr(whole, name), name
-    for name in ("shapes", "examples", "uncounted", "dates", "rises"):
-        assert getattr(merged, name) == getattr(whole, name), name
-    assert (merged.distinct is None) == (whole.distinct is None)
-    if whole.distinct is not None:
-        assert merged.distinct.tolist() == whole.distinct.tolist()
-    if whole.whole == whole.plain:
-        assert merged.coded == whole.coded
-    if whole.grouped and whole.plain == whole.whole + whole.grouped:
-        assert (merged.grouped, merged.long) == (whole.grouped, whole.long)
-
-
-@_profile
-@given(_columns, st.sampled_from([",", ";"]), st.booleans(), st.booleans(), st.data())
-def test_what_is_decided_depends_on_no_batch_boundary(cells, separator, points, commas, data) -> None:
-    signs = _Signs(separator, int(points), int(commas))
-    summaries = summarise(_column(cells), 0, distinct=True)[0], _in_batches(cells, _cuts(data, cells))
-    first, second = (
-        _identifier(_decide("a", summary, signs, TableOptions(), False, False), summary)
-        for summary in summaries
-    )
-    assert first == second
-
-
 @_profile
 @given(_columns, st.randoms(use_true_random=False))
 def test_what_is_decided_depends_on_no_order_of_the_rows(cells, random) -> None:
     shuffled = random.sample(cells, len(cells))
     entries = [
-        _decide("a", summarise(_column(rows))[0], _Signs(","), TableOptions(), False, False)
+        _decide("a", summarise(_column(rows))[0], _Separators(","), TableOptions(), False, False)
         for rows in (cells, shuffled)
     ]
     assert entries[0] == entries[1]
@@ -123,7 +83,7 @@ def test_the_last_of_many_rows_counts(last: str) -> None:
     summary = summarise(_column(["1"] * 200_000 + [last]))[0]
     assert summary.plain == 200_000
     assert sum(summary.shapes.values()) == 1
-    assert list(summary.examples.values()) == [(200_000, last)]
+    assert list(summary.examples.values()) == [last]
 
 
 def test_more_shapes_than_are_kept_are_counted() -> None:

@@ -12,19 +12,14 @@ import pyarrow.feather as feather
 import pytest
 
 from nnkit.data import limits
-from nnkit.data.load_request import LoadRequest
+from nnkit.data.examples import LoadRequest, RawTable
 from nnkit.data.sources.loading import load_dataset
 from nnkit.data.tables import files
 from nnkit.data.tables.files import read_parts, table_parts
-from nnkit.data.tables.raw import RawTable
 from nnkit.errors import DataError, FileError
 
 FRAME = pd.DataFrame(
-    {
-        "x": [float(i) for i in range(12)],
-        "colour": list("abcabcabcabc"),
-        "target": [i % 2 for i in range(12)],
-    }
+    {"x": [float(i) for i in range(12)], "colour": list("abcabcabcabc"), "target": [i % 2 for i in range(12)]}
 )
 WRITE: dict[str, Callable[[pd.DataFrame, Path], object]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),

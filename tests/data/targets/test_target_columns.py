@@ -248,5 +248,5 @@ def test_large_whole_numbers_stay_exact_or_are_refused(tmp_path: Path) -> None:
     assert encoder.classes is not None
     assert encoder.classes.tolist() == [large, large + 1]
     beyond = table(tmp_path, rows(str(2**64 + 2), str(2**65), str(2**65)))
-    with pytest.raises(DataError, match=r"target 'y'.*too large to be told apart.*`types`"):
+    with pytest.raises(DataError, match=r"target 'y'.*float64 cannot distinguish.*`types`"):
         TargetEncoder.fit(beyond.train.target, names=("y",))  # type: ignore[arg-type]

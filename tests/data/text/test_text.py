@@ -22,10 +22,9 @@ from nnkit.data.operations import TextColumn
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.sources.loading import load_dataset
 from nnkit.data.text import encoding as text_module
-from nnkit.data.text.hashing import fnv1a
+from nnkit.data.text.encoding import fnv1a
 from nnkit.data.text.options import TextOptions
-from nnkit.data.text.ragged import Ragged, chained, starts_of
-from nnkit.data.text.terms import find_terms
+from nnkit.data.text.terms import Ragged, chained, find_terms, starts_of
 from nnkit.data.text.tokens import tokenise
 from nnkit.errors import DataError, ModelFileError
 from nnkit.feed.features import Bags

@@ -70,7 +70,7 @@ def test_a_text_in_another_encoding_is_named_with_the_option(tmp_path: Path) -> 
     assert "`encoding`" in str(caught.value)
     with pytest.raises(DataError, match=r"2\.txt: byte 4 is not ascii text"):
         texts_of(folder, encoding="ascii")
-    with pytest.raises(DataError, match="'base64' is not one of texts"):
+    with pytest.raises(DataError, match="'base64' is not for texts"):
         texts_of(folder, encoding="base64")
     dataset = load_dataset(folder, pictures=PictureOptions(on_bad="skip"))
     assert dataset.train.features.to_pydict() == {"text": ["fine", "x"]}
