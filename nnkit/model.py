@@ -101,7 +101,7 @@ class Model:
         return sum(math.prod(part.shape) for member in self.members for part in member.arena.segments)
 
     def only_network(self, what: str) -> Network:
-        """Return the network; raise a `DataError` for an ensemble, with `what` needs one network."""
+        """Return the network; for an ensemble, raise a `DataError`: `what` needs one."""
         if self.others:
             raise DataError(f"{what} needs one network, and this model is an ensemble of {len(self.members)}")
         return self.network
@@ -262,7 +262,7 @@ class Model:
         return {"threshold": threshold, "f1": f1}
 
     def _metrics(self) -> tuple[str, ...]:
-        """Return the task's metrics, without the accuracy of the top 5 of at most 5 classes, which is 1."""
+        """Return the task's metrics, without top-5 accuracy for at most 5 classes, where it is always 1."""
         few = self.task == "multiclass" and self.target.outputs <= 5
         return tuple(name for name in metrics_for(self.target.task) if not (few and name == "top_5_accuracy"))
 

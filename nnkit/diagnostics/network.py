@@ -133,7 +133,7 @@ class Probe:
         self._before = None
 
     def figures(self, epoch: int, enough: bool = True) -> NetworkFigures:
-        """Return the figures of the looks since the last call; without `enough` rows no unit is dead."""
+        """Return the figures of the looks since the last call; without `enough` rows `dead` is None."""
         layers = tuple(
             LayerFigures(
                 place.name,
@@ -218,7 +218,7 @@ def _has_weights(place: Place) -> bool:
 
 
 def check_network(looks: Sequence[NetworkFigures], learning_rate: float) -> list[Finding]:
-    """Return the findings of the last figures, and of the updates over all of them, at least one."""
+    """Return the findings: updates are judged over all looks (at least one), the rest by the last."""
     last = looks[-1]
     if not last.layers:  # all are frozen
         return []

@@ -71,6 +71,8 @@ class LayerPass:
         The column of the layer's outputs at which `delta` begins. Set by the backward pass.
     wants_parameters : bool
         Whether the gradients of the layer's parameters are needed. Set by the backward pass.
+    onto : array or None
+        The array for the derivative with respect to the inputs, if it is given. Set by the backward pass.
     """
 
     x: Array

@@ -69,7 +69,7 @@ def _pattern(pattern: str) -> str:
 
 
 def is_pattern(pattern: str) -> bool:
-    """Tell whether a pattern is of a date or a time of day: its codes are known, and none comes twice."""
+    """Tell whether a pattern has known codes, each at most once, for a date or a time of day."""
     if pattern in (ISO, ISO + "%z", TIME, TIME + "%z"):
         return True
     codes = re.findall("%(.)", pattern, re.DOTALL)

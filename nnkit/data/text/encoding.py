@@ -107,7 +107,7 @@ def _count(texts: pa.ChunkedArray, rows: Rows, operation: TextColumn) -> tuple[C
 
 
 def _weighted(operation: TextColumn, texts: pa.ChunkedArray, rows: Rows, count: int) -> TextColumn:
-    """Return the operation with the number of training documents that hold each row of the table."""
+    """Return the operation with the number of training documents that contain each term."""
     holding = np.zeros(operation.size, np.int64)
     for documents in _documents(texts, rows, "weighting terms"):
         ids = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
