@@ -139,8 +139,8 @@ class Ended:
     peak: int
 
 
-def run_python(arguments: Sequence[str], cache: Path) -> Ended:
-    """Run Python in a child process with nnkit's cache in a folder; exit where it fails.
+def run_python(arguments: Sequence[str], cache: Path, python: str = "") -> Ended:
+    """Run Python, this one or another, in a child process with nnkit's cache in a folder; exit if it fails.
 
     The peak is at least this process's own memory when the child starts: load few libraries here.
     """
@@ -149,7 +149,7 @@ def run_python(arguments: Sequence[str], cache: Path) -> Ended:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=output)
+        process = subprocess.Popen([python or sys.executable, *arguments], env=environment, stdout=output)
         _, status, usage = os.wait4(process.pid, 0)
         taken = time.perf_counter() - began
         output.seek(0)
@@ -159,6 +159,6 @@ def run_python(arguments: Sequence[str], cache: Path) -> Ended:
     return Ended(printed, taken, usage.ru_maxrss * 1024)
 
 
-def run_nnkit(arguments: Sequence[str], cache: Path) -> Ended:
+def run_nnkit(arguments: Sequence[str], cache: Path, python: str = "") -> Ended:
     """Run an `nnkit` command in a child process."""
-    return run_python(["-c", "from nnkit.cli import main; main()", *arguments], cache)
+    return run_python(["-P", "-c", "from nnkit.cli import main; main()", *arguments], cache, python)

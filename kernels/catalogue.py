@@ -20,7 +20,7 @@ from nnkit.kernels.layout import COPY_COLUMNS, COUNTERS, SCALARS, SCALING, SEGME
 __all__ = ["CATALOGUE", "Argument", "Declaration", "Flags", "Use", "holds"]
 
 Flags = Mapping[str, bool | int | float]
-Use = Literal["in", "out", "inout", "figures", "scratch", "shape", "number"]
+Use = Literal["in", "out", "inout", "small", "scratch", "shape", "number"]
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class Argument:
     Parameters
     ----------
     name : str
-        As the templates call it.
-    use : {"in", "out", "inout", "figures", "scratch", "shape", "number"}
-        Arrays that are read, written or both; ``figures`` are arrays of a handful of numbers, such as the
-        step's counters, which count neither as traffic nor as results; ``scratch`` holds nothing before or
-        after; of ``shape`` only the shape is read, by the kernel or by the code that chooses its grid;
-        ``number`` is a scalar.
+        Its name in the templates.
+    use : {"in", "out", "inout", "small", "scratch", "shape", "number"}
+        ``in``, ``out`` and ``inout`` are arrays that are read, written or both. ``small`` is an array of a
+        few numbers, such as the step's counters, that may be read and written and does not count as memory
+        traffic. The contents of ``scratch`` matter only while the kernel runs. Of ``shape``, only the shape
+        is read, by the kernel or by the code that chooses its grid. ``number`` is a scalar.
     when : str
         The condition under which the kernel takes it, an expression over the flags; empty for always.
     fours : bool
         Whether a CUDA kernel reads or writes it in groups of four elements.
     of_rows : bool
-        Whether only the rows that a batch saw are touched.
+        Whether only those rows of an embedding's table that occur in the batch are read or written.
     device : {"", "host", "cuda"}
         The device whose kernel takes it; empty for both.
     shape : tuple of str
         Of an array: a number, a name that stands for one length throughout the kernel, or ``*`` for any
-        length; ``...`` for any further dimensions. Empty where nothing is said of it.
+        length; ``...`` for any further dimensions. Empty where it is not declared.
     """
 
     name: str
@@ -63,11 +63,13 @@ class Argument:
 
 
 def holds(condition: str, flags: Flags) -> bool:
-    """Whether an expression over the flags is true, as an empty one is; flags not given are False."""
-    return not condition or bool(eval(_condition(condition), {"__builtins__": {}}, _Folded(flags)))
+    """Whether an expression over the flags is true; an empty one is. Flags that are not given are False."""
+    return not condition or bool(eval(_condition(condition), {"__builtins__": {}}, _FlagsOrFalse(flags)))
 
 
-class _Folded(dict):
+class _FlagsOrFalse(dict):
+    """Flags by name; one that is not given is False."""
+
     def __missing__(self, key: str) -> bool:
         return False
 
@@ -84,17 +86,17 @@ class Declaration:
     Parameters
     ----------
     name : str
-        Of its templates.
+        The name of its templates.
     flags : tuple of str
-        The upper-case constants that are folded into its source.
+        The upper-case names in its templates, which are replaced with constants.
     formulas : tuple of str
-        The placeholders that it inlines formulas for.
+        The placeholder functions in its templates, which are replaced with formulas.
     arguments : tuple of Argument
-        All that any device's kernel takes, but for what a device allocates for itself.
+        The arguments on any device, except the arrays that the CUDA backend allocates for itself.
     device : {"", "host"}
-        ``host`` for a kernel that no other device is asked for.
+        ``host`` for a kernel that exists only there; empty for both devices.
     host_flags : tuple of str
-        The flags that are on only for arrays in the host's memory.
+        The flags that are only ever set for arrays in the host's memory.
     """
 
     name: str
@@ -105,11 +107,11 @@ class Declaration:
     host_flags: tuple[str, ...] = ()
 
     def reads(self, flags: Flags) -> list[Argument]:
-        """Return the arrays that hold what the kernel reads on any device, apart from figures."""
+        """Return the arrays that the kernel reads on any device, without the small ones."""
         return self._used(("in", "inout"), flags)
 
     def writes(self, flags: Flags) -> list[Argument]:
-        """Return the arrays that hold what the kernel computes on any device, apart from figures."""
+        """Return the arrays that the kernel writes on any device, without small ones and scratch."""
         return self._used(("out", "inout"), flags)
 
     def _used(self, uses: tuple[Use, ...], flags: Flags) -> list[Argument]:
@@ -117,7 +119,7 @@ class Declaration:
         return list(taken.values())
 
     def moved(self, flags: Flags, arguments: Mapping[str, Any], rows_seen: int = 0) -> int:
-        """Return the bytes of each array read, once, and of each array written, once.
+        """Return the memory traffic in bytes: an array counts once if read, and once if written.
 
         Gathers and lookups are counted as if the batch were the whole data set. The intermediate arrays of a
         sort are not counted.
@@ -125,11 +127,11 @@ class Declaration:
         Parameters
         ----------
         flags : mapping of str to bool, int or float
-            What the kernel is specialised by.
+            The flags of the specialised kernel.
         arguments : mapping of str to array or number
-            What it is given.
+            Its arguments by name.
         rows_seen : int
-            How many rows of its table a kernel of an embedding sees; the others are not touched.
+            For a kernel of an embedding, the number of distinct rows of the table that occur in the batch.
         """
         total = 0
         for argument in (*self.reads(flags), *self.writes(flags)):
@@ -151,28 +153,32 @@ class Declaration:
 _COUNTERS, _SCALARS = f"counters[{COUNTERS}]", f"scalars[{SCALARS}]"
 _SEGMENTS, _COPIES = f"segments[segments,{SEGMENT_COLUMNS}]", f"copies[segments,{COPY_COLUMNS}]"
 _BATCH = f"""
-    figures {_COUNTERS}
+    small {_COUNTERS}
     in order[*] if SHUFFLED
     number batch_size"""
 _SCALED = f"""
-    figures {_SCALARS}
-    figures scaling[{SCALING}] if RESCALED"""
+    small {_SCALARS}
+    small scaling[{SCALING}] if RESCALED"""
 _LOSS = f"""
-    in outputs[rows,columns] labels[rows,...] @fours
+    # A batch's rows, or where there are MEMBERS so many predictions of each.
+    in outputs[predictions,columns] @fours
+    in labels[rows,...] @fours
     in bias[columns] @fours if BIAS
     in batch_weights[rows] if WEIGHTED
-    figures count[1]
+    small count[1]
     out bias_gradient[columns] @fours if BIAS and GRADIENT
-    out gradient[rows,columns] @fours if GRADIENT
+    out gradient[predictions,columns] @fours if GRADIENT
     scratch row[columns] @host{_SCALED}
-    number batch_size"""
+    number batch_size
+    number members if MEMBERS"""
 _RULE = f"""
-    figures {_COUNTERS} rates[*]{_SCALED}
+    small {_COUNTERS} rates[*]{_SCALED}
+    small decay_factors[*] if DECAY_VARIES
     number batch_size weight_decay
     number clip_norm if CLIP"""
 _ROWS_SEEN = """
     in rows_seen[seen] @of_rows
-    figures seen[1]"""
+    small seen[1]"""
 _TOKENS = "owners[tokens] runs[tokens]"
 # Each row that the batch saw is one run of sorted tokens; this is where it starts.
 _RUN_STARTS = "run_starts[*]"
@@ -184,12 +190,12 @@ gather
     in source[*,numbers] @fours
     in index[*] @host if INDEXED
     in codes[placed,features] if CODES
-    figures offsets[features] if CODES
+    small offsets[features] if CODES
     in sparse_values[entries] sparse_columns[entries] sparse_starts[*] if SPARSE
     in shift[numbers] scale[numbers] @fours if SCALED
     in targets[placed,...] if TARGETS
     in weights[placed] if WEIGHTED
-    figures {_COUNTERS}
+    small {_COUNTERS}
     # A ring has the rows in their order: only the draws of augmentation need the rows' numbers.
     in order[*] if SHUFFLED and (AUGMENTED or not RING)
     shape order[*] if SHUFFLED and RING and not AUGMENTED
@@ -200,28 +206,33 @@ gather
     out inputs[rows,*] @fours
     out labels[rows,...] if TARGETS
     out batch_weights[rows] if WEIGHTED
-    figures count[1]
+    small count[1]
 forward
-    flags BIAS DROPOUT KEEP_Z
+    flags BIAS DROPOUT DROPOUT_VARIES KEEP_Z
     host_flags SHARD
     formulas activation
     inout z[rows,columns] @fours
     in bias[columns] @fours if BIAS
     out a[rows,columns] @fours if KEEP_Z
     out mask[rows,*] @fours if DROPOUT
-    figures {_COUNTERS} if DROPOUT
-    number layer key0 key1 threshold kept_scale if DROPOUT
+    small {_COUNTERS} if DROPOUT
+    small dropout_factors[*] if DROPOUT_VARIES
+    number layer key0 key1 if DROPOUT
+    number threshold kept_scale if DROPOUT and not DROPOUT_VARIES
+    number dropout if DROPOUT_VARIES
     number row_offset @host if DROPOUT and SHARD
 backward
-    flags BIAS DROPOUT FROM_Z
+    flags BIAS DROPOUT DROPOUT_VARIES FROM_Z
     formulas activation_derivative
     inout delta[rows,columns] @fours
     in z[rows,columns] @fours if FROM_Z
     in a[rows,columns] @fours if not FROM_Z
     in mask[rows,*] @fours if DROPOUT
     out bias_gradient[columns] @fours if BIAS
-    number kept_scale if DROPOUT
-    number keep if DROPOUT and not FROM_Z
+    small {_COUNTERS} dropout_factors[*] if DROPOUT_VARIES
+    number kept_scale if DROPOUT and not DROPOUT_VARIES
+    number keep if DROPOUT and not (DROPOUT_VARIES or FROM_Z)
+    number dropout if DROPOUT_VARIES
 layer_norm
     flags BIAS GRADIENT
     in x[rows,columns] weight[columns] @fours
@@ -239,55 +250,133 @@ layer_norm_gradient
 add
     inout target[rows,columns] @fours
     in source[rows,columns] @fours
+scale_members
+    flags BIAS SHARED
+    # A SHARED row of `x` is that of all members, otherwise each has one.
+    in x[*,columns] scale[members,columns] @fours
+    in bias[members,columns] @fours if BIAS
+    out out[predictions,columns] @fours
+scale_members_gradient
+    flags BIAS SHARED
+    inout delta[predictions,columns] @fours
+    in x[*,columns] scale[members,columns] @fours
+    out scale_gradient[members,columns] @fours
+    out bias_gradient[members,columns] @fours if BIAS
+sum_members
+    in x[predictions,columns] @fours
+    out out[rows,columns] @fours
+join_members
+    flags LINK
+    in z[rows,*]
+    out outputs[rows,columns]
+join_gradient
+    flags LINK
+    in z[rows,*] delta[rows,columns]
+    in outputs[rows,columns] if LINK != 0
+    # The mean of values: only the number of columns is read.
+    shape outputs[rows,columns] if LINK == 0
+    out z_gradient[rows,*]
+scale_columns
+    in x[rows,columns] weight[columns] @fours
+    out out[rows,columns] @fours
+scale_columns_gradient
+    inout delta[rows,columns] @fours
+    in x[rows,columns] weight[columns] @fours
+    out weight_gradient[columns] @fours
+# Of the layer Periodic; its parameters are flat, as are their gradients.
+periodic
+    in x[rows,inputs] frequency[waves] phase[waves] weight[*] bias[*]
+    out out[rows,*]
+    scratch waves[*] @host
+    number columns
+periodic_gradient
+    in x[rows,*] delta[rows,*] frequency[waves] phase[waves] weight[lines]
+    out frequency_gradient[waves] phase_gradient[waves] weight_gradient[lines] @fours
+    scratch waves[*] @host
+    number columns
+periodic_inputs
+    in x[rows,*] delta[rows,*] frequency[waves] phase[waves] weight[*]
+    out onto[rows,*]
+    number columns first
 multiply @host
     in a[rows,inner] b[inner,columns]
     out out[rows,columns]
+find_bins
+    in x[rows,*]
+    small columns[bins] starts[*]
+    in lows[bins] inverses[bins]
+    out places[rows,numbers] fractions[rows,numbers]
+sum_knots
+    in weight[bins,units] @fours
+    small starts[*]
+    out knots[knots,units] @fours
+interpolate
+    inout z[rows,units] @fours
+    in knots[knots,units] @fours
+    in places[rows,numbers] fractions[rows,numbers]
+interpolate_gradient
+    in delta[rows,units] @fours
+    in places[rows,numbers] fractions[rows,numbers]
+    small starts[*]
+    small owners[knots] @cuda
+    scratch slopes[knots,units] @fours @cuda
+    out gradient[bins,units] @fours
+expand
+    in x[rows,*]
+    small columns[bins]
+    in lows[bins] inverses[bins]
+    out out[rows,*]
+expand_gradient
+    in delta[rows,bins] x[rows,*]
+    small columns[bins] starts[*]
+    in lows[bins] inverses[bins]
+    inout onto[rows,*]
 elementwise_loss
-    flags BIAS AVERAGE_ROWS GRADIENT RESCALED SUMMED WEIGHTED
+    flags BIAS AVERAGE_ROWS GRADIENT MEMBERS RESCALED SUMMED WEIGHTED
     formulas value derivative{_LOSS}
 softmax_loss
-    flags BIAS AVERAGE_ROWS CEILED GRADIENT INDICES RESCALED WEIGHTED{_LOSS}
+    flags BIAS AVERAGE_ROWS CEILED GRADIENT INDICES MEMBERS RESCALED WEIGHTED{_LOSS}
     # The host's kernel works in its rows even where no gradient is wanted.
-    scratch gradient[rows,columns] @host if not GRADIENT
+    scratch gradient[predictions,columns] @host if not GRADIENT
 penalise
     flags AVERAGE_ROWS PENALTY_ON_SUM RESCALED
     in values[*] @fours
     inout gradients[*] @fours
-    figures {_SEGMENTS}{_SCALED}
+    small {_SEGMENTS}{_SCALED}
     number batch_size l1 l2
 squared_norm
     flags RESCALED
     in gradients[*] @fours
-    figures {_SEGMENTS}{_SCALED}
+    small {_SEGMENTS}{_SCALED}
 update
-    flags CLIP COPIED GROUPED PREPARED RESCALED SLOTS
+    flags CLIP COPIED DECAY_VARIES GROUPED PREPARED RESCALED SLOTS
     host_flags FOLDED
     formulas rule prepare
     inout values[size] @fours
     in gradients[dense] @fours
     in last[dense] @host if FOLDED
     out copy[*] @fours if COPIED
-    figures {_COPIES} if COPIED
-    figures {_SEGMENTS}
-    figures rate_factors[segments] if GROUPED
+    small {_COPIES} if COPIED
+    small {_SEGMENTS}
+    small rate_factors[segments] if GROUPED
     inout state0[size] @fours if SLOTS > 0
     inout state1[size] @fours if SLOTS > 1{_RULE}
 copy_parameters
     in values[*] @fours
     out copy[*] @fours
-    figures {_SEGMENTS} {_COPIES}
+    small {_SEGMENTS} {_COPIES}
 clear @host
-    figures {_SCALARS}
+    small {_SCALARS}
 combine @host
     flags AVERAGE_ROWS FOLDED LEAD
     inout gradients[shards,*]
-    figures {_SEGMENTS} parts[shards,{SCALARS}] own[{SCALARS}]
-    figures {_SCALARS} if LEAD
+    small {_SEGMENTS} parts[shards,{SCALARS}] own[{SCALARS}]
+    small {_SCALARS} if LEAD
     number rows if AVERAGE_ROWS
 reduce_norms @host
     flags LEAD
-    figures figures[*,{SCALARS}] own[{SCALARS}]
-    figures {_SCALARS} if LEAD
+    small shard_scalars[*,{SCALARS}] own[{SCALARS}]
+    small {_SCALARS} if LEAD
 unique_rows
     flags MAX SHUFFLED WEIGHTED{_BATCH}
     in ids[*] starts[*]
@@ -299,7 +388,7 @@ unique_rows
     out {_RUN_STARTS} @cuda @of_rows
     out offsets[tokens] @cuda if MAX or WEIGHTED
     out rows_seen[*] @of_rows
-    figures seen[1]
+    small seen[1]
 embed
     flags GRADIENT MAX MEAN SHUFFLED WEIGHTED{_BATCH}
     in ids[ids] starts[*]
@@ -312,7 +401,7 @@ embed
     number column
 embed_gradient
     flags MAX MEAN SHUFFLED WEIGHTED
-    figures {_COUNTERS}
+    small {_COUNTERS}
     number batch_size column
     # On a GPU the tokens are sorted, and `owners` gives the row of each.
     in starts[*] @host
@@ -329,7 +418,7 @@ embed_gradient
     in {_RUN_STARTS} @cuda @of_rows
     in offsets[tokens] @cuda if MAX or WEIGHTED
     out gradient[seen,width] @fours @of_rows
-    figures seen[1] @cuda
+    small seen[1] @cuda
 penalise_rows
     flags AVERAGE_ROWS PENALTY_ON_SUM RESCALED
     in table[vectors,width] @fours @of_rows
@@ -338,9 +427,9 @@ penalise_rows
 squared_norm_rows
     flags RESCALED
     in gradient[seen,width] @fours @of_rows
-    figures seen[1]{_SCALED}
+    small seen[1]{_SCALED}
 update_rows
-    flags CLIP GROUPED DECAYS_UNSEEN PREPARED RESCALED SLOTS
+    flags CLIP DECAY_VARIES GROUPED DECAYS_UNSEEN PREPARED RESCALED SLOTS
     formulas rule prepare decay_unseen
     inout table[vectors,width] @fours @of_rows
     in gradient[seen,width] @fours @of_rows{_ROWS_SEEN}
@@ -351,7 +440,7 @@ update_rows
 mark_rows
     flags RESCALED
     out last_seen[vectors] @of_rows{_ROWS_SEEN}
-    figures {_COUNTERS} {_SCALARS}
+    small {_COUNTERS} {_SCALARS}
 shuffle @host
     out order[*]
     number epoch key0 key1
@@ -395,7 +484,7 @@ def _catalogue() -> dict[str, Declaration]:
     for line in _TABLE.splitlines():
         if line.startswith("    "):
             kernels[name] += [] if line.lstrip().startswith("#") else [line]
-        elif line:
+        elif line and line[0] != "#":
             name = line
             kernels[name] = []
     declarations = (_declared(name, lines) for name, lines in kernels.items())

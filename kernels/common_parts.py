@@ -5,30 +5,41 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import exp, log, sqrt
 
 from numpy import float64 as double
+from numpy import int32
 
 from nnkit.kernels.formulas import (
     bounded,
+    cosine_of_turns,
     finite_or_zero,
     is_finite,
+    log_of_sum,
+    log_sigmoid,
+    log_sigmoid_slope,
     philox,
     rows_by_weight,
     scale_after,
+    sine_of_turns,
+    turns,
     u32,
 )
 from nnkit.kernels.layout import (
     AUGMENT_ERASE,
     AUGMENT_PLACE,
+    BATCH,
     BATCH_SHARE,
     CLEAN_STEPS,
     EPOCH,
+    IDENTITY,
     LOSS_SCALE,
     LOSS_SUM,
     LOSS_WEIGHT,
     PENALTY_SUM,
+    SIGMOID,
     SKIPPED_STEPS,
+    SOFTMAX,
     SQUARED_NORM,
     WEIGHT_SUM,
 )
@@ -40,9 +51,11 @@ from nnkit.kernels.layout import (
 AUGMENTED = BIAS = AVERAGE_ROWS = CEILED = CLIP = CODES = COPIED = PENALTY_ON_SUM = DROPOUT = ERASE = FLIP = (
     False
 )
-FROM_Z = GRADIENT = GROUPED = INDICES = KEEP_Z = DECAYS_UNSEEN = MAX = MEAN = PREPARED = RESCALED = False
-RING = SCALED = SHUFFLED = SPARSE = SUMMED = TARGETS = WEIGHTED = False
+FROM_Z = GRADIENT = GROUPED = INDICES = KEEP_Z = DECAYS_UNSEEN = MAX = MEAN = MEMBERS = PREPARED = False
+DECAY_VARIES = DROPOUT_VARIES = RESCALED = RING = SCALED = SHARED = SHUFFLED = SPARSE = SUMMED = False
+TARGETS = WEIGHTED = False
 SLOTS = 0
+LINK = 0
 label_smoothing = 0.0
 ceiling = 0.0
 TINY = 0.0
@@ -95,6 +108,21 @@ def add_to_loss(scalars, total, weight_total, rows):
     scalars[BATCH_SHARE] = share
     scalars[LOSS_SUM] += total * share
     scalars[LOSS_WEIGHT] += weight_total * share
+
+
+def prediction_count(rows, members):
+    """How many predictions a batch's rows have: where there are MEMBERS, one row has one of each."""
+    return rows * members if MEMBERS else rows
+
+
+def row_of(i, members):
+    """The row that a prediction is of."""
+    return i // members if MEMBERS else i
+
+
+def member_share(w, members):
+    """A prediction's part of its row's weight."""
+    return w / real(members) if MEMBERS else w
 
 
 def loss_factor(per_output, batch_size, scaling):
@@ -156,6 +184,125 @@ def rescale(scalars, scaling):
         scaling[CLEAN_STEPS] = clean
         if overflowed:
             scaling[SKIPPED_STEPS] += double(1.0)
+
+
+def decay_of(given):
+    """The step's weight decay."""
+    decay = given.weight_decay
+    if DECAY_VARIES:
+        decay = given.weight_decay * real(given.decay_factors[given.counters[BATCH]])
+    return decay
+
+
+def dropout_of(dropout, dropout_factors, counters):
+    """The step's rate of dropout, in float64."""
+    return dropout * dropout_factors[counters[BATCH]]
+
+
+def kept_from(rate):
+    """The least random word that keeps an element, and the factor of what is kept."""
+    return u32(rate * double(4294967295) + double(0.5)), real(double(1.0) / (double(1.0) - rate))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The members of an ensemble: a row of `z` holds the outputs of each, one member after the other.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def log_partition_of(z, start, columns):
+    """log Σ e^z over one member's outputs."""
+    peak = z[start]
+    for j in range(1, columns):
+        peak = z[start + j] if z[start + j] > peak else peak
+    total = real(0.0)
+    for j in range(columns):
+        total += exp(z[start + j] - peak)
+    return peak + log(total)
+
+
+def join_values(z, outputs, columns, members):
+    """The mean of values."""
+    for j in range(columns):
+        total = z[j]
+        for m in range(1, members):
+            total += z[m * columns + j]
+        outputs[j] = total / real(members)
+
+
+def join_logits(z, outputs, columns, members):
+    """The logits of the mean of probabilities."""
+    for j in range(columns):
+        yes = log_sigmoid(z[j])
+        no = log_sigmoid(-z[j])
+        for m in range(1, members):
+            yes = log_of_sum(yes, log_sigmoid(z[m * columns + j]))
+            no = log_of_sum(no, log_sigmoid(-z[m * columns + j]))
+        outputs[j] = yes - no
+
+
+def join_logarithms(z, outputs, columns, members):
+    """The logarithms of the mean of rates or, of a softmax, of probabilities."""
+    for m in range(members):
+        partition = log_partition_of(z, m * columns, columns) if LINK == SOFTMAX else real(0.0)
+        for j in range(columns):
+            y = z[m * columns + j] - partition
+            outputs[j] = y if m == 0 else log_of_sum(outputs[j], y)
+    for j in range(columns):
+        outputs[j] -= log(real(members))
+
+
+def join_row(z, outputs, columns):
+    """Write the outputs whose prediction is the mean of the members'."""
+    members = z.shape[0] // columns
+    if LINK == IDENTITY:
+        join_values(z, outputs, columns, members)
+    elif LINK == SIGMOID:
+        join_logits(z, outputs, columns, members)
+    else:
+        join_logarithms(z, outputs, columns, members)
+
+
+def join_row_gradient(z, outputs, delta, z_gradient, columns):
+    """Write the derivative by each member's outputs, from that by the joined ones."""
+    members = z.shape[0] // columns
+    for m in range(members):
+        start = m * columns
+        partition = log_partition_of(z, start, columns) if LINK == SOFTMAX else real(0.0)
+        total = real(0.0)
+        for j in range(columns):
+            y = z[start + j] - partition
+            slope = real(1.0)
+            if LINK == SIGMOID:
+                slope = exp(log_sigmoid_slope(y) - log_sigmoid_slope(outputs[j]))
+            elif LINK != IDENTITY:
+                slope = exp(y - outputs[j])
+            slope = slope * delta[j] / real(members)
+            total += slope
+            z_gradient[start + j] = slope
+        if LINK == SOFTMAX:
+            for j in range(columns):
+                z_gradient[start + j] -= exp(z[start + j] - partition) * total
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Periodic embeddings.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def within_half(t):
+    """A number of turns without the whole ones; 0 where it is too large to have a fraction."""
+    inside = 0.0 if abs(t) >= 1073741824.0 else t
+    return inside - real(int32(inside + (0.5 if inside >= 0.0 else -0.5)))
+
+
+def wave(x, frequency, phase):
+    """cos(2πx · frequency + phase)."""
+    return cosine_of_turns(within_half(turns(x, frequency, phase)))
+
+
+def wave_slope(x, frequency, phase):
+    """Its derivative by the phase."""
+    return -sine_of_turns(within_half(turns(x, frequency, phase)))
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -23,8 +23,11 @@ from nnkit.kernels import (
     cuda_embedding,
     cuda_layers,
     cuda_losses,
+    cuda_members,
     cuda_norm,
+    cuda_numbers,
     cuda_parts,
+    cuda_periodic,
     cuda_sorting,
     wide,
 )
@@ -43,10 +46,13 @@ from nnkit.kernels.specialise import (
 
 __all__ = ["TEMPLATES", "Launch", "launch", "launches"]
 
-_MODULES = (cuda_layers, cuda_norm, cuda_losses, cuda_arena, cuda_sorting, cuda_embedding)
+_MODULES = (
+    *(cuda_layers, cuda_norm, cuda_numbers, cuda_periodic, cuda_members, cuda_losses),
+    *(cuda_arena, cuda_sorting, cuda_embedding),
+)
 _PHASES = (
     *("layer_norm_sums", "count_tokens", "start_rows", "list_tokens", "count_digits", "sort_digit"),
-    *("count_runs", "find_runs", "add_partials"),
+    *("count_runs", "find_runs", "add_partials", "sum_places", "periodic_lines"),
 )
 
 TEMPLATES: Mapping[str, Callable] = {

@@ -10,6 +10,7 @@ from numba import cuda
 
 from nnkit.kernels.common_parts import (
     COPIED,
+    DECAY_VARIES,
     DECAYS_UNSEEN,
     GROUPED,
     PREPARED,
@@ -17,6 +18,7 @@ from nnkit.kernels.common_parts import (
     SLOTS,
     TINY,
     add_penalty,
+    decay_of,
     double,
     penalty_scale,
     prepare,
@@ -128,8 +130,11 @@ def normal_or_zero(x):
 
 
 def step_figures(given):
-    """The step's scale, rate and two corrections, computed in float64 by one thread of each block."""
-    figures = cuda.shared.array(4, real)
+    """The step's scale, rate, two corrections and decay, computed in float64 by one thread of each block.
+
+    All threads read them from there: one that went on alone could already have counted the batch.
+    """
+    figures = cuda.shared.array(5 if DECAY_VARIES else 4, real)
     if cuda.threadIdx.x == 0:
         figures[0] = update_scale(given.scalars, given.scaling, given.batch_size, given.clip_norm)
         figures[1] = given.rates[given.counters[BATCH]]
@@ -137,6 +142,8 @@ def step_figures(given):
             wide1, wide2 = prepare(double(given.counters[STEP] + 1))
             figures[2] = wide1
             figures[3] = wide2
+        if DECAY_VARIES:
+            figures[4] = decay_of(given)
     cuda.syncthreads()
     return figures
 
@@ -195,6 +202,7 @@ def update(given):
         figures = step_figures(given)
         scale = figures[0]
         rate = figures[1]
+        weight_decay = figures[4] if DECAY_VARIES else given.weight_decay
         if PREPARED:
             correction1 = figures[2]
             correction2 = figures[3]
@@ -204,7 +212,7 @@ def update(given):
                 rate = figures[1] * real(given.rate_factors[s])
             start = segments[s, SEGMENT_START]
             stop = segments[s, SEGMENT_STOP]
-            decay = given.weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
+            decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
             for k in range(start + 4 * thread, stop, cuda.gridDim.x * (4 * BLOCK_X)):
                 w4 = update4(values, gradients, given.state0, given.state1, k, stop, scale, rate, decay, 1.0)
                 if COPIED:

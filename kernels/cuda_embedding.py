@@ -10,6 +10,7 @@ import numpy as np
 from numba import cuda
 
 from nnkit.kernels.common_parts import (
+    DECAY_VARIES,
     DECAYS_UNSEEN,
     GRADIENT,
     GROUPED,
@@ -251,6 +252,7 @@ def update_rows(given):
         figures = step_figures(given)
         scale = figures[0]
         rate = figures[1]
+        decay = figures[4] if DECAY_VARIES else given.weight_decay
         if GROUPED:
             rate *= given.rate_factor
         if PREPARED:
@@ -268,7 +270,6 @@ def update_rows(given):
                 left = real(decay_unseen(double(given.counters[STEP] - given.last_seen[row])))
             first = given.state0[row]
             second = given.state1[row]
-            decay = given.weight_decay
             update4(table[row], gradient[r], first, second, j, width, scale, rate, decay, left)
 
 

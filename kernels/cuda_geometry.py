@@ -85,8 +85,19 @@ def geometry(
         return _over_tokens(arguments, dtype, wide and whole, threads)
     if name == "gather":
         return _over_batch(arguments, constants, wide, threads)
+    if name in ("find_bins", "expand", "expand_gradient"):  # a thread for each element
+        items = {"find_bins": "places", "expand": "out", "expand_gradient": "x"}[name]
+        across = arguments["starts"].shape[0] - 1 if name == "expand_gradient" else arguments[items].shape[1]
+        return _over_arena(4 * arguments[items].shape[0] * across, wide, threads)
+    if name in ("sum_knots", "interpolate_gradient"):  # a thread for each column of numbers
+        units = arguments["weight" if name == "sum_knots" else "gradient"].shape[1]
+        return _streaming(arguments["starts"].shape[0] - 1, _fours(units), wide, threads)
     if name == "mark_rows":
         return _over_arena(4 * arguments["rows_seen"].shape[0], wide, threads, WHOLE=wide)
+    if name in ("join_members", "join_gradient"):  # a thread for each row
+        return _over_arena(4 * arguments["outputs"].shape[0], wide, threads)
+    if name.startswith("periodic"):
+        return _over_waves(name, arguments, dtype, wide and name == "periodic_gradient", threads)
     rows, *columns = arguments[_SIZED_BY[name]].shape
     if not columns:
         return _over_arena(rows, wide, threads)
@@ -95,21 +106,32 @@ def geometry(
     if name == "embed":
         groups = _fours(arguments["table"].shape[1])
         return _streaming(rows, groups, wide and arguments["column"] % 4 == 0, threads)
-    if name in ("forward", "add") or (name == "backward" and not constants.get("BIAS")):
+    if name in _STREAMED or (name == "backward" and not constants.get("BIAS")):
         return _streaming(rows, _fours(columns[0]), wide, threads)
     if name in ("layer_norm", "layer_norm_gradient"):
         return _normalising(rows, columns[0], wide, threads)
-    sum_columns = _over_rows if name == "softmax_loss" else _summing
-    return sum_columns(rows, columns[0], dtype, wide, threads)
+    if name == "softmax_loss":
+        return _over_rows(rows, columns[0], dtype, wide, threads)
+    members = arguments["scale"].shape[0] if name == "scale_members_gradient" else 1
+    return _summing(rows // members, columns[0], dtype, wide, threads, members)
 
 
+# Each of their threads has a group of columns and some rows.
+_STREAMED = (
+    *("forward", "add", "interpolate", "sum_places"),
+    *("scale_members", "sum_members", "scale_columns"),
+)
+# The kernels that prepare another one's sums, and take its arrays.
+_BEFORE = {"layer_norm_sums": "layer_norm_gradient", "sum_places": "interpolate_gradient"}
 # The array over which a kernel is laid: of two dimensions, or of one in the arena.
 _SIZED_BY = {
     **dict.fromkeys(("penalise", "squared_norm", "update"), "gradients"),
     "copy_parameters": "values",
     **dict.fromkeys(("penalise_rows", "squared_norm_rows", "update_rows"), "gradient"),
     **{"embed": "inputs", "forward": "z", "add": "target", "backward": "delta", "layer_norm_sums": "delta"},
-    **dict.fromkeys(("layer_norm", "layer_norm_gradient"), "x"),
+    **{"interpolate": "z", "sum_places": "slopes"},
+    **dict.fromkeys(("layer_norm", "layer_norm_gradient", "scale_columns", "scale_columns_gradient"), "x"),
+    **{"scale_members": "out", "scale_members_gradient": "delta", "sum_members": "out"},
     **dict.fromkeys(("softmax_loss", "elementwise_loss"), "outputs"),
 }
 
@@ -118,9 +140,10 @@ def _grouped(name: str, constants: Mapping[str, Constant], arguments: Mapping[st
     """Return the arrays that a kernel reads or writes in groups of four."""
     if name == "add_partials":
         return [arguments["gradient"]]
-    if name not in CATALOGUE and name != "layer_norm_sums":
-        return []  # a phase of the sort
-    declared = CATALOGUE["layer_norm_gradient" if name == "layer_norm_sums" else name]
+    name = _BEFORE.get(name, name)
+    if name not in CATALOGUE:
+        return []  # a phase of the sort or of a periodic embedding
+    declared = CATALOGUE[name]
     taken = (one for one in declared.arguments if one.fours and one.taken(constants))
     return [arguments[one.name] for one in taken]
 
@@ -147,16 +170,22 @@ def _over_batch(
     return Geometry(plan.grid, plan.block, {**plan.constants, **levels})
 
 
-def _summing(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int) -> Geometry:
-    """The same, with sums of columns: each tile's last block adds the sums of its chunks of rows."""
+def _summing(
+    rows: int, columns: int, dtype: np.dtype, wide: bool, threads: int, members: int = 1
+) -> Geometry:
+    """The same, with sums of columns: each tile's last block adds the sums of its chunks of rows.
+
+    Where there are members, each has tiles of its own.
+    """
     groups = _fours(columns)
     x = min(_SUMMING_GROUPS, _power_at_least(groups), threads)
     y = threads // x
-    tiles = _quotient(groups, x)
+    tiles = members * _quotient(groups, x)
     chunks = max(1, min(_quotient(rows, y * _ROWS_OF_A_THREAD), _SUMMING_BLOCKS // tiles))
+    partials = (chunks, columns) if members == 1 else (members, chunks, columns)
     blocks = tiles * chunks
     scratch = {
-        **dict.fromkeys(("partials", "weight_partials", "bias_partials"), ((chunks, columns), dtype)),
+        **dict.fromkeys(("partials", "weight_partials", "bias_partials"), (partials, dtype)),
         **dict.fromkeys(("tickets", "weight_tickets", "bias_tickets"), ((tiles + 1,), _INDEX)),
         "block_sums": ((2, blocks), _DOUBLE),
     }
@@ -189,6 +218,18 @@ def _over_rows(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: in
         "tickets": ((block_groups + 1,), _INDEX),
     }
     return Geometry((blocks, 1), (x, y), constants, scratch)
+
+
+def _over_waves(
+    name: str, arguments: Mapping[str, Any], dtype: np.dtype, wide: bool, threads: int
+) -> Geometry:
+    """A thread for each output or input, or for four parameters, whose gradient is summed over the rows."""
+    rows = arguments["x"].shape[0]
+    if name in ("periodic", "periodic_inputs"):
+        result = arguments["out" if name == "periodic" else "onto"]
+        return _streaming(rows, result.shape[1], False, threads)
+    size = arguments["weight_gradient" if name == "periodic_lines" else "frequency"].shape[0]
+    return _summing(rows, size, dtype, wide, threads)
 
 
 def _normalising(rows: int, columns: int, wide: bool, threads: int) -> Geometry:
@@ -259,9 +300,10 @@ def sequence(name: str, arguments: Mapping[str, Any], threads: int) -> list[tupl
         plan = _over_tokens(arguments, _DOUBLE, wide=False, threads=threads)
         tiles = plan.scratch["partials"][0][0]
         return [(name, {}), *([("add_partials", {})] if tiles > 1 else [])]
-    if name == "layer_norm_gradient":  # its rows are written in place, once their columns are summed
-        return [("layer_norm_sums", {}), (name, {})]
-    return [(name, {})]
+    if name == "periodic_gradient":
+        return [(name, {}), ("periodic_lines", {})]
+    # The norm's rows are written in place, once their columns are summed.
+    return [*((before, {}) for before, after in _BEFORE.items() if after == name), (name, {})]
 
 
 def _sorting_sequence(arguments: Mapping[str, Any], threads: int) -> list[tuple[str, dict[str, int]]]:

@@ -10,6 +10,7 @@ from nnkit.kernels.common_parts import (
     BIAS,
     CODES,
     DROPOUT,
+    DROPOUT_VARIES,
     ERASE,
     FROM_Z,
     INDICES,
@@ -22,7 +23,10 @@ from nnkit.kernels.common_parts import (
     WEIGHTED,
     activation,
     activation_derivative,
+    double,
     draw_picture,
+    dropout_of,
+    kept_from,
     real,
 )
 from nnkit.kernels.cuda_parts import (
@@ -131,6 +135,7 @@ def gather(given):
             if dense:
                 y4 = numbers4(given, row, place, j, shift4, scale4)
             if CODES and not dense:
+                # A code of -1 is no category: it equals none.
                 y4 = real(given.codes[place, feature4] == category4)
             if SPARSE:
                 start = given.sparse_starts[row]
@@ -156,7 +161,7 @@ def draw4(place, layer, batch, epoch, key0, key1):
     return philox(u32(place), u32(layer), batch, epoch, u32(key0), u32(key1))
 
 
-def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale):
+def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale, dropout, dropout_factors):
     """Bias, activation, dropout; in place, unless the derivative needs z and `a` is an array of its own."""
     columns = z.shape[1]
     blocks = (columns + 3) // 4
@@ -168,6 +173,11 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
         if DROPOUT:
             batch = u32(counters[BATCH])
             epoch = u32(counters[EPOCH])
+        if DROPOUT_VARIES:
+            least, factor = kept_from(dropout_of(dropout, dropout_factors, counters))
+        else:
+            least = threshold
+            factor = kept_scale
         for i in range(cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, z.shape[0], cuda.gridDim.y * BLOCK_Y):
             x4 = read4(z[i], j, columns)
             if BIAS:
@@ -175,11 +185,11 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
             y4 = activation(x4)
             if DROPOUT:
                 word4 = draw4(i * blocks + b, layer, batch, epoch, key0, key1)
-                kept4 = word4 >= u32(threshold)
+                kept4 = word4 >= u32(least)
                 byte4 = u8(kept4)
                 # The mask's rows are padded to whole draws.
                 write4(mask[i], j, j + 4, byte4)
-                y4 = y4 * kept_scale if kept4 else 0.0
+                y4 = y4 * factor if kept4 else 0.0
             if KEEP_Z:
                 write4(z[i], j, columns, x4)
                 write4(a[i], j, columns, y4)
@@ -187,11 +197,20 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
                 write4(z[i], j, columns, y4)
 
 
-def backward(delta, z, a, mask, bias_gradient, kept_scale, keep, partials, tickets):
+def backward(
+    delta, z, a, mask, bias_gradient, kept_scale, keep, dropout, dropout_factors, counters, partials, tickets
+):
     """Turn the derivative by the layer's output into that by z, in place; sum its columns for the bias."""
     columns = delta.shape[1]
     j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
     sums4 = real(0.0)
+    if DROPOUT_VARIES:
+        rate = dropout_of(dropout, dropout_factors, counters)
+        _, factor = kept_from(rate)
+        kept = real(double(1.0) - rate)
+    else:
+        factor = kept_scale
+        kept = keep
     if j < columns:
         for i in range(
             cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, delta.shape[0], cuda.gridDim.y * BLOCK_Y
@@ -200,15 +219,45 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep, partials, ticke
             x4 = read4(z[i], j, columns) if FROM_Z else read4(a[i], j, columns)
             if DROPOUT:
                 kept4 = read4(mask[i], j, columns)
-                d4 = 0.0 if kept4 == 0.0 else d4 * kept_scale
+                d4 = 0.0 if kept4 == 0.0 else d4 * factor
                 if not FROM_Z:
-                    x4 *= keep
+                    x4 *= kept
             d4 *= activation_derivative(x4)
             write4(delta[i], j, columns, d4)
             if BIAS:
                 sums4 += d4
     if BIAS:
         sum_columns4(sums4, j, columns, bias_gradient, partials, tickets)
+
+
+def scale_columns(x, weight, out):
+    """Multiply each column by its weight."""
+    columns = x.shape[1]
+    j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
+    if j < columns:
+        w4 = read4(weight, j, columns)
+        for i in range(cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, x.shape[0], cuda.gridDim.y * BLOCK_Y):
+            x4 = read4(x[i], j, columns)
+            x4 *= w4
+            write4(out[i], j, columns, x4)
+
+
+def scale_columns_gradient(delta, x, weight, weight_gradient, partials, tickets):
+    """Turn the derivative by the output into that by `x`, in place; sum the columns for the weights."""
+    columns = delta.shape[1]
+    j = 4 * (cuda.blockIdx.x * BLOCK_X + cuda.threadIdx.x)
+    sums4 = real(0.0)
+    if j < columns:
+        w4 = read4(weight, j, columns)
+        for i in range(
+            cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, delta.shape[0], cuda.gridDim.y * BLOCK_Y
+        ):
+            d4 = read4(delta[i], j, columns)
+            x4 = read4(x[i], j, columns)
+            sums4 += d4 * x4
+            d4 *= w4
+            write4(delta[i], j, columns, d4)
+    sum_columns4(sums4, j, columns, weight_gradient, partials, tickets)
 
 
 def add(target, source):

@@ -22,7 +22,10 @@ from nnkit.kernels.common_parts import (
     double,
     label_smoothing,
     loss_factor,
+    member_share,
+    prediction_count,
     real,
+    row_of,
     value,
 )
 from nnkit.kernels.cuda_parts import (
@@ -108,7 +111,8 @@ def elementwise_loss(given):
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size."""
     outputs = given.outputs
     columns = outputs.shape[1]
-    rows = given.count[0]
+    filled = given.count[0]
+    predictions = prediction_count(filled, given.members)
     per_output = real(1.0) if SUMMED else 1.0 / real(columns)
     factor = loss_factor(per_output, given.batch_size, given.scaling)
     total = double(0.0)
@@ -120,10 +124,11 @@ def elementwise_loss(given):
             cuda.blockIdx.y * BLOCK_Y + cuda.threadIdx.y, outputs.shape[0], cuda.gridDim.y * BLOCK_Y
         ):
             d4 = real(0.0)
-            if i < rows:
-                w = given.batch_weights[i] if WEIGHTED else real(1.0)
+            if i < predictions:
+                r = row_of(i, given.members)
+                w = member_share(given.batch_weights[r] if WEIGHTED else real(1.0), given.members)
                 y4 = logits4(given, i, j, columns)
-                t4 = read4(given.labels[i], j, columns)
+                t4 = read4(given.labels[r], j, columns)
                 total += double(w) * double(losses4(y4, t4, j, columns))
                 if WEIGHTED and j == 0:
                     weight_total += double(w)
@@ -135,7 +140,7 @@ def elementwise_loss(given):
                     sums4 += d4
     if GRADIENT and BIAS:
         sum_columns4(sums4, j, columns, given.bias_gradient, given.partials, given.tickets)
-    add_grid_to_loss(given, total, weight_total, per_output, rows)
+    add_grid_to_loss(given, total, weight_total, per_output, filled)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -155,10 +160,11 @@ def class_logits4(given, i, j, columns):
 
 def targets4(given, i, j, columns, classes):
     """The target probabilities of four classes of a row; 0 beyond the last."""
+    r = row_of(i, given.members)
     if INDICES:
-        t4 = smoothed_indicator(given.labels[i] == j + LANE, label_smoothing, classes)
+        t4 = smoothed_indicator(given.labels[r] == j + LANE, label_smoothing, classes)
     else:
-        t4 = read4(given.labels[i], j, columns)
+        t4 = read4(given.labels[r], j, columns)
         t4 = smoothed_probability(t4, label_smoothing, classes)
     if not WHOLE:
         t4 = t4 if j + LANE < columns else 0.0
@@ -270,6 +276,7 @@ def softmax_loss(given):
     rows, columns = given.outputs.shape
     factor = loss_factor(real(1.0), given.batch_size, given.scaling)
     filled = given.count[0]
+    predictions = prediction_count(filled, given.members)
     total = double(0.0)
     weight_total = double(0.0)
     # A block has consecutive rows, so that those of a group of blocks are consecutive too.
@@ -278,24 +285,25 @@ def softmax_loss(given):
         i = (cuda.blockIdx.x * turns + turn) * BLOCK_Y + cuda.threadIdx.y
         w = real(0.0)
         stop = 0
-        if i < filled:
-            w = given.batch_weights[i] if WEIGHTED else real(1.0)
+        if i < predictions:
+            r = row_of(i, given.members)
+            w = member_share(given.batch_weights[r] if WEIGHTED else real(1.0), given.members)
             stop = columns
         x4, peak = row_peak4(given, i, stop, columns)
         e4, t4, partition, mass, terms = row_sums4(given, i, stop, columns, x4, peak)
         if CEILED:
             log_partition = real(0.0)
-            if i < filled:
+            if i < predictions:
                 log_partition = log(partition)
             terms = ceiled_terms4(given, i, stop, columns, x4, t4, peak, log_partition)
         total += double(w) * terms
-        if cuda.threadIdx.x == 0 and i < filled:
+        if cuda.threadIdx.x == 0 and i < predictions:
             if not CEILED:
                 total += double(w) * (double(mass) * double(log(partition)))
             weight_total += double(w)
         if GRADIENT:
             write_gradient4(given, i, stop, columns, e4, t4, partition, mass, w * factor)
-            if i >= filled and i < rows:
+            if i >= predictions and i < rows:
                 for j in range(4 * cuda.threadIdx.x, columns, 4 * BLOCK_X):
                     write4(given.gradient[i], j, columns, real(0.0), real(0.0), real(0.0), real(0.0))
     add_rows_to_loss(given, total, weight_total, turns, filled)

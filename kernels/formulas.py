@@ -95,6 +95,31 @@ def silu_derivative(z):
     return s * (1.0 + z * (1.0 - s))
 
 
+def selu(z):
+    """Klambauer et al. 2017 (arXiv:1706.02515): λ z, or below zero λ α (e^z − 1)."""
+    below = 1.7580993408473766 * expm1(0.0 if z > 0.0 else z)
+    return below if z < 0.0 else 1.0507009873554805 * z
+
+
+def selu_derivative(a):
+    return 1.0507009873554805 if a > 0.0 else a + 1.7580993408473766
+
+
+def mish(z):
+    """z tanh(log(1 + e^z)): Misra 2019 (arXiv:1908.08681), the tanh as a quotient of sums in e^−|z|."""
+    e = exp(-abs(z))
+    above = 1.0 + 2.0 * e if z >= 0.0 else e * (e + 2.0)
+    return z * (above / (above + (2.0 * e * e if z >= 0.0 else 2.0)))
+
+
+def mish_derivative(z):
+    """tanh(s) + z (1 − tanh²(s)) σ(z), s = log(1 + e^z), without the cancellation in 1 − tanh²."""
+    e = exp(-abs(z))
+    above = 1.0 + 2.0 * e if z >= 0.0 else e * (e + 2.0)
+    below = above + (2.0 * e * e if z >= 0.0 else 2.0)
+    return (above + 4.0 * z * e * (e if z >= 0.0 else 1.0) * (1.0 + e) / below) / below
+
+
 def softplus(z):
     positive = 0.0 if z < 0.0 else z
     return positive + log1p(exp(-abs(z)))
@@ -102,6 +127,24 @@ def softplus(z):
 
 def softplus_derivative(z):
     return sigmoid(z)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Piecewise-linear numbers: Gorishniy et al. 2022 (arXiv:2203.05556), equation 1, but for the outermost bins,
+# which end like all others here: beyond the training rows' numbers the share stays 0 or 1.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def piecewise_share(x, low, inverse):
+    """How far x is on its way through a bin, 0 to 1, from the bin's lower end and its inverse width."""
+    share = (x - low) * inverse
+    above = 0.0 if share < 0.0 else share
+    return 1.0 if above > 1.0 else above
+
+
+def piecewise_slope(x, low, inverse):
+    share = (x - low) * inverse
+    return inverse if share >= 0.0 and share < 1.0 else 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -130,6 +173,60 @@ def layer_norm_derivative(slope, x_hat, inverse, mean_slope, mean_product):
     element affects the others.
     """
     return inverse * (slope - mean_slope - x_hat * mean_product)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The members of an ensemble: the mean of their predictions from the logarithms, which do not underflow.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def log_of_sum(a, b):
+    """log(e^a + e^b)."""
+    greatest = b if a < b else a
+    return greatest + log1p(exp(-abs(a - b)))
+
+
+def log_sigmoid(z):
+    return -softplus(-z)
+
+
+def log_sigmoid_slope(z):
+    """The logarithm of σ'(z) = σ(z) (1 − σ(z))."""
+    return log_sigmoid(z) + log_sigmoid(-z)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Periodic embeddings of a number x: cos(2πx·w + b), counted in turns, which are brought into [−½, ½] exactly.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def turns(x, frequency, phase):
+    return x * frequency + 0.15915494309189535 * phase
+
+
+def quarter_sine(u):
+    """sin 2πu for u in [−¼, ¼]: Taylor's series, whose next term is below float64's last digit."""
+    s = u * u
+    p = 0.0011309237482517954
+    p = p * s - 0.012031585942120619
+    p = p * s + 0.10422916220813978
+    p = p * s - 0.7181223017785001
+    p = p * s + 3.8199525848482803
+    p = p * s - 15.094642576822984
+    p = p * s + 42.058693944897634
+    p = p * s - 76.70585975306136
+    p = p * s + 81.60524927607504
+    p = p * s - 41.341702240399755
+    return (p * s + 6.283185307179586) * u
+
+
+def cosine_of_turns(r):
+    return quarter_sine(0.25 - abs(r))
+
+
+def sine_of_turns(r):
+    folded = 0.5 - r if r > 0.25 else r
+    return quarter_sine(-0.5 - r if r < -0.25 else folded)
 
 
 # ---------------------------------------------------------------------------------------------------------

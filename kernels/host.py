@@ -16,7 +16,17 @@ from math import exp, log
 import numpy as np
 from numpy import uint8 as u8
 
-from nnkit.kernels import common_parts, elementary, host_embedding, host_norm, host_parts, host_product
+from nnkit.kernels import (
+    common_parts,
+    elementary,
+    host_embedding,
+    host_members,
+    host_norm,
+    host_numbers,
+    host_parts,
+    host_periodic,
+    host_product,
+)
 from nnkit.kernels.catalogue import CATALOGUE
 from nnkit.kernels.common_parts import (
     AUGMENTED,
@@ -26,6 +36,7 @@ from nnkit.kernels.common_parts import (
     CODES,
     COPIED,
     DROPOUT,
+    DROPOUT_VARIES,
     FROM_Z,
     GRADIENT,
     GROUPED,
@@ -44,14 +55,20 @@ from nnkit.kernels.common_parts import (
     activation_derivative,
     add_penalty,
     add_to_loss,
+    decay_of,
     derivative,
     double,
+    dropout_of,
+    kept_from,
     label_smoothing,
     loss_factor,
+    member_share,
     penalty_scale,
+    prediction_count,
     prepare,
     real,
     rescale,
+    row_of,
     should_update,
     unscaled_square,
     update_scale,
@@ -104,7 +121,10 @@ from nnkit.kernels.specialise import FUNCTIONS, Constant, LoadedKernel, Target, 
 
 __all__ = ["TEMPLATES", "kernel"]
 
-_MODULES = (sys.modules[__name__], host_norm, host_product, host_embedding)
+_MODULES = (
+    *(sys.modules[__name__], host_norm, host_numbers, host_periodic, host_members),
+    *(host_product, host_embedding),
+)
 
 
 def gather(given):
@@ -140,7 +160,8 @@ def gather(given):
         if CODES:
             to_row[columns:] = 0.0
             for k in range(given.codes.shape[1]):
-                to_row[columns + given.offsets[k] + given.codes[place, k]] = 1.0
+                if given.codes[place, k] >= 0:
+                    to_row[columns + given.offsets[k] + given.codes[place, k]] = 1.0
         if SPARSE:
             to_row[:] = 0.0
             for k in range(given.sparse_starts[row], given.sparse_starts[row + 1]):
@@ -157,13 +178,33 @@ def gather(given):
     inputs[rows:] = 0.0
 
 
-def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale, row_offset):
+def forward(
+    z,
+    bias,
+    a,
+    mask,
+    counters,
+    layer,
+    key0,
+    key1,
+    threshold,
+    kept_scale,
+    dropout,
+    dropout_factors,
+    row_offset,
+):
     """Bias, activation, dropout; in place, unless the derivative needs z and `a` is an array of its own.
 
-    The draws of a SHARD are those of its rows in the batch.
+    The draws of a SHARD are those of its rows in the batch. DROPOUT_VARIES multiplies the rate of dropout by
+    the step's factor.
     """
     columns = z.shape[1]
     blocks = (columns + 3) // 4
+    if DROPOUT_VARIES:
+        least, factor = kept_from(dropout_of(dropout, dropout_factors, counters))
+    else:
+        least = threshold
+        factor = kept_scale
     for i in range(z.shape[0]):
         z_row = z[i]
         if DROPOUT:
@@ -178,17 +219,17 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
                     u32(key0),
                     u32(key1),
                 )
-                mask_row[4 * b] = u8(word0 >= u32(threshold))
-                mask_row[4 * b + 1] = u8(word1 >= u32(threshold))
-                mask_row[4 * b + 2] = u8(word2 >= u32(threshold))
-                mask_row[4 * b + 3] = u8(word3 >= u32(threshold))
+                mask_row[4 * b] = u8(word0 >= u32(least))
+                mask_row[4 * b + 1] = u8(word1 >= u32(least))
+                mask_row[4 * b + 2] = u8(word2 >= u32(least))
+                mask_row[4 * b + 3] = u8(word3 >= u32(least))
         if KEEP_Z:
             a_row = a[i]
         for j in range(columns):
             x = z_row[j] + bias[j] if BIAS else z_row[j]
             y = activation(x)
             if DROPOUT:
-                y = 0.0 if mask_row[j] == 0 else y * kept_scale
+                y = 0.0 if mask_row[j] == 0 else y * factor
             if KEEP_Z:
                 z_row[j] = x
                 a_row[j] = y
@@ -196,9 +237,16 @@ def forward(z, bias, a, mask, counters, layer, key0, key1, threshold, kept_scale
                 z_row[j] = y
 
 
-def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
+def backward(delta, z, a, mask, bias_gradient, kept_scale, keep, dropout, dropout_factors, counters):
     """Turn the derivative by the layer's output into that by z, in place; sum its columns for the bias."""
     columns = delta.shape[1]
+    if DROPOUT_VARIES:
+        rate = dropout_of(dropout, dropout_factors, counters)
+        _, factor = kept_from(rate)
+        kept = real(double(1.0) - rate)
+    else:
+        factor = kept_scale
+        kept = keep
     if BIAS:
         bias_gradient[:] = 0.0
     for i in range(delta.shape[0]):
@@ -212,11 +260,11 @@ def backward(delta, z, a, mask, bias_gradient, kept_scale, keep):
         for j in range(columns):
             d = row[j]
             if DROPOUT:
-                d = 0.0 if mask_row[j] == 0 else d * kept_scale
+                d = 0.0 if mask_row[j] == 0 else d * factor
             if FROM_Z:
                 d = d * activation_derivative(z_row[j])
             else:
-                d = d * activation_derivative(a_row[j] * keep if DROPOUT else a_row[j])
+                d = d * activation_derivative(a_row[j] * kept if DROPOUT else a_row[j])
             row[j] = d
             if BIAS:
                 bias_gradient[j] += d
@@ -231,27 +279,51 @@ def add(target, source):
             to_row[j] += from_row[j]
 
 
+def scale_columns(x, weight, out):
+    """Multiply each column by its weight."""
+    for i in range(x.shape[0]):
+        from_row = x[i]
+        to_row = out[i]
+        for j in range(x.shape[1]):
+            to_row[j] = from_row[j] * weight[j]
+
+
+def scale_columns_gradient(delta, x, weight, weight_gradient):
+    """Turn the derivative by the output into that by `x`, in place; sum the columns for the weights."""
+    weight_gradient[:] = 0.0
+    for i in range(delta.shape[0]):
+        row = delta[i]
+        x_row = x[i]
+        for j in range(delta.shape[1]):
+            weight_gradient[j] += row[j] * x_row[j]
+            row[j] *= weight[j]
+
+
 def elementwise_loss(
-    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, scaling, batch_size
-):
+    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, scaling, batch_size,
+    members,
+):  # fmt: skip
     """Add the bias; sum w and w·loss, a mean over outputs; write the gradient of Σ w·loss / batch_size.
 
     SUMMED takes the sum over outputs for the mean; AVERAGE_ROWS lets a batch's mean count by its rows in the
     epoch's, as scikit-learn does, and not by their weights. `row`, (columns,), is scratch: the losses are
     stored before they are summed, because a sum kept in order would slow down all that is computed beside it.
+    Where there are MEMBERS, each row has one row of outputs of each, of which it is the mean loss.
     """
     columns = outputs.shape[1]
+    predictions = prediction_count(count[0], members)
     per_output = real(1.0) if SUMMED else 1.0 / real(columns)
     factor = loss_factor(per_output, batch_size, scaling)
     total = double(0.0)
     weight_total = double(0.0)
     if BIAS and GRADIENT:
         bias_gradient[:] = 0.0
-    for i in range(count[0]):
-        w = batch_weights[i] if WEIGHTED else real(1.0)
+    for i in range(predictions):
+        r = row_of(i, members)
+        w = member_share(batch_weights[r] if WEIGHTED else real(1.0), members)
         for j in range(columns):
             y = outputs[i, j] + bias[j] if BIAS else outputs[i, j]
-            t = labels[i, j]
+            t = labels[r, j]
             row[j] = value(y, t)
             if GRADIENT:
                 d = derivative(y, t) * (w * factor)
@@ -261,22 +333,25 @@ def elementwise_loss(
         total += double(w) * total_of(row)
         weight_total += double(w)
     if GRADIENT:
-        gradient[count[0] :] = 0.0
+        gradient[predictions:] = 0.0
     add_to_loss(scalars, total * double(per_output), weight_total, count[0])
 
 
 def softmax_loss(
-    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, scaling, batch_size
-):
+    outputs, bias, labels, batch_weights, count, gradient, bias_gradient, row, scalars, scaling, batch_size,
+    members,
+):  # fmt: skip
     """The same for softmax cross-entropy, a loss of whole rows, from class indices or from probabilities."""
     columns = outputs.shape[1]
+    predictions = prediction_count(count[0], members)
     classes = real(columns)
     factor = loss_factor(real(1.0), batch_size, scaling)
     total = double(0.0)
     weight_total = double(0.0)
     if BIAS and GRADIENT:
         bias_gradient[:] = 0.0
-    for i in range(count[0]):
+    for i in range(predictions):
+        r = row_of(i, members)
         y = outputs[i]
         e = gradient[i]
         if BIAS:
@@ -290,31 +365,31 @@ def softmax_loss(
             row[j] = exp(e[j] - peak)
         partition = real(total_of(row))
         log_partition = log(partition)
-        mass = real(1.0) if INDICES else smoothed_mass(real(total_of(labels[i])), label_smoothing)
+        mass = real(1.0) if INDICES else smoothed_mass(real(total_of(labels[r])), label_smoothing)
         for j in range(columns):
             if INDICES:
-                t = smoothed_indicator(labels[i] == j, label_smoothing, classes)
+                t = smoothed_indicator(labels[r] == j, label_smoothing, classes)
             else:
-                t = smoothed_probability(labels[i, j], label_smoothing, classes)
+                t = smoothed_probability(labels[r, j], label_smoothing, classes)
             if CEILED:
                 e[j] = ceiled_cross_entropy_term(e[j] - peak - log_partition, t)
             else:
                 e[j] = cross_entropy_term(e[j] - peak - log_partition, t)
-        w = batch_weights[i] if WEIGHTED else real(1.0)
+        w = member_share(batch_weights[r] if WEIGHTED else real(1.0), members)
         total += double(w) * total_of(e)
         weight_total += double(w)
         if GRADIENT:
             for j in range(columns):
                 if INDICES:
-                    t = smoothed_indicator(labels[i] == j, label_smoothing, classes)
+                    t = smoothed_indicator(labels[r] == j, label_smoothing, classes)
                 else:
-                    t = smoothed_probability(labels[i, j], label_smoothing, classes)
+                    t = smoothed_probability(labels[r, j], label_smoothing, classes)
                 d = cross_entropy_derivative(row[j] / partition, t, mass) * (w * factor)
                 e[j] = d
                 if BIAS:
                     bias_gradient[j] += d
     if GRADIENT:
-        gradient[count[0] :] = 0.0
+        gradient[predictions:] = 0.0
     add_to_loss(scalars, total, weight_total, count[0])
 
 
@@ -359,6 +434,7 @@ def update(given):
     if should_update(given.scalars):
         scale = update_scale(given.scalars, given.scaling, given.batch_size, given.clip_norm)
         learning_rate = real(given.rates[counters[BATCH]])
+        weight_decay = decay_of(given)
         if PREPARED:
             wide1, wide2 = prepare(double(counters[STEP] + 1))
             correction1 = real(wide1)
@@ -368,7 +444,7 @@ def update(given):
                 learning_rate = real(given.rates[counters[BATCH]]) * real(given.rate_factors[s])
             start = segments[s, SEGMENT_START]
             stop = segments[s, SEGMENT_STOP]
-            decay = given.weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
+            decay = weight_decay if segments[s, SEGMENT_DECAYS] != 0 else real(0.0)
             w = given.values[start:stop]
             g = given.gradients[start:stop]
             rest = given.last[start:stop]
@@ -416,18 +492,18 @@ def combine(gradients, segments, parts, own, scalars, rows):
                 g[k] += other[k]
 
 
-def reduce_norms(figures, own, scalars):
-    """Add up the shards' penalties and squared norms; `figures` is (shards, SCALARS).
+def reduce_norms(shard_scalars, own, scalars):
+    """Add up the shards' penalties and squared norms, given in `shard_scalars`, (shards, SCALARS).
 
-    A shard's `own` numbers for its update are in another array, since the others still read `figures`.
+    The sums go to another array, the shard's `own`, since the other shards still read `shard_scalars`.
     """
     norm = double(0.0)
     penalty_sum = double(0.0)
-    for shard in range(figures.shape[0]):
-        norm += figures[shard, SQUARED_NORM]
-        penalty_sum += figures[shard, PENALTY_SUM]
+    for shard in range(shard_scalars.shape[0]):
+        norm += shard_scalars[shard, SQUARED_NORM]
+        penalty_sum += shard_scalars[shard, PENALTY_SUM]
     own[SQUARED_NORM] = norm
-    own[WEIGHT_SUM] = figures[0, WEIGHT_SUM]
+    own[WEIGHT_SUM] = shard_scalars[0, WEIGHT_SUM]
     if LEAD:
         scalars[SQUARED_NORM] = norm
         scalars[PENALTY_SUM] += penalty_sum
@@ -506,7 +582,7 @@ def dot_of(a, b, center):
         total += a[k] * (b[k] - center)
     return total
 """
-_REDUCED = ("elementwise_loss", "softmax_loss", "layer_norm", "layer_norm_gradient")
+_REDUCED = ("elementwise_loss", "softmax_loss", "layer_norm", "layer_norm_gradient", "periodic")
 
 
 def _target(name: str, dtype: str) -> Target:

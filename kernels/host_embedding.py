@@ -17,6 +17,7 @@ from nnkit.kernels.common_parts import (
     SHUFFLED,
     WEIGHTED,
     add_penalty,
+    decay_of,
     decay_unseen,
     double,
     penalty_scale,
@@ -166,6 +167,7 @@ def update_rows(given):
     if should_update(given.scalars):
         scale = update_scale(given.scalars, given.scaling, given.batch_size, given.clip_norm)
         learning_rate = real(given.rates[counters[BATCH]])
+        decay = decay_of(given)
         if GROUPED:
             learning_rate *= given.rate_factor
         if PREPARED:
@@ -181,7 +183,7 @@ def update_rows(given):
                 left = real(decay_unseen(double(counters[STEP] - given.last_seen[row])))
                 for k in range(first.size):
                     first[k] *= left
-            update_stretch(given.table[row], g, g, first, second, scale, learning_rate, given.weight_decay)
+            update_stretch(given.table[row], g, g, first, second, scale, learning_rate, decay)
 
 
 def mark_rows(last_seen, rows_seen, seen, counters, scalars):

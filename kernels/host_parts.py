@@ -1,4 +1,4 @@
-"""The parts that the host's kernels are made of: pictures, draws, and the stretches of the arena."""
+"""Parts of the host's kernels: pictures, random draws, and stretches (contiguous runs) of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnkit.kernels.formulas import (
 )
 from nnkit.kernels.layout import COPY_PITCH, COPY_START, COPY_WIDTH
 
-# Flags that `specialise` folds, beside those of `common_parts`.
+# Flags that `specialise` replaces with constants, in addition to those of `common_parts`.
 FOLDED = INDEXED = LEAD = SHARD = False
 
 
@@ -31,7 +31,7 @@ def dot_of(a, b, center):
 
 
 def vary_picture(given, row, from_row, to_row):
-    """Move and mirror a row's picture, and erase a part of it, as drawn for the row and the epoch."""
+    """Write a row's picture, randomly moved, mirrored and erased in part, to `to_row`."""
     height = given.height
     width = given.width
     down, right, flipped, tall, wide, top, left = draw_picture(given, row)
@@ -47,41 +47,45 @@ def vary_picture(given, row, from_row, to_row):
 
 
 def draw_fraction(i, epoch, purpose, key0, key1):
-    """Draw a number in [0, 1), of 53 bits, from one counter."""
+    """Return a random number in [0, 1), of 53 bits, that is a function of the arguments alone."""
     high, low, _, _ = philox(u32(i), u32(i >> 32), u32(epoch), u32(purpose), u32(key0), u32(key1))
     return (double(high >> u32(5)) * double(67108864.0) + double(low >> u32(6))) * double(
         1.1102230246251565e-16
     )
 
 
-def copy_stretch(w, copy, place):
-    """Round a segment to its place in the copy, whose rows may be longer."""
-    start = place[COPY_START]
-    width = place[COPY_WIDTH]
-    pitch = place[COPY_PITCH]
+def copy_stretch(w, copy, layout):
+    """Write a segment of the weights to the 16-bit copy, whose rows may have padding, as `layout` says."""
+    start = layout[COPY_START]
+    width = layout[COPY_WIDTH]
+    pitch = layout[COPY_PITCH]
     for k in range(w.size):
         row = k // width
         copy[start + row * pitch + (k - row * width)] = w[k]
 
 
-def update_stretch(w, g, rest, first, second, scale, learning_rate, decay):
-    """Decay a stretch of weights and apply the rule; moments of weights without input are flushed to 0."""
+def update_stretch(w, g, last, state0, state1, scale, learning_rate, decay):
+    """Decay a stretch of weights and apply the optimizer's rule.
+
+    FOLDED adds `last`, the last shard's gradient. State below TINY becomes 0: where the gradient stays 0, it
+    would decay to subnormal numbers, which are slow.
+    """
     for k in range(w.size):
         old = decoupled_decay(w[k], learning_rate, decay)
-        slope = (g[k] + rest[k]) * scale if FOLDED else g[k] * scale
+        gradient = (g[k] + last[k]) * scale if FOLDED else g[k] * scale
         if SLOTS == 0:
-            w[k] = rule(old, slope, learning_rate)
+            w[k] = rule(old, gradient, learning_rate)
         if SLOTS == 1:
-            w[k], state = rule(old, slope, learning_rate, first[k])
-            first[k] = 0.0 if abs(state) < TINY else state
+            w[k], new0 = rule(old, gradient, learning_rate, state0[k])
+            state0[k] = 0.0 if abs(new0) < TINY else new0
         if SLOTS == 2:
-            w[k], state, other = rule(old, slope, learning_rate, first[k], second[k])
-            first[k] = 0.0 if abs(state) < TINY else state
-            second[k] = 0.0 if abs(other) < TINY else other
+            w[k], new0, new1 = rule(old, gradient, learning_rate, state0[k], state1[k])
+            state0[k] = 0.0 if abs(new0) < TINY else new0
+            state1[k] = 0.0 if abs(new1) < TINY else new1
 
 
 def penalise_stretch(w, g, scale, l1, l2):
-    """Add the penalty's gradient to a stretch's, and return the penalty."""
+    """Add the gradient of the penalty to that of a stretch of weights, and return the penalty."""
     total = double(0.0)
     for k in range(w.size):
         total += double(penalty(w[k], l1, l2))
@@ -90,7 +94,7 @@ def penalise_stretch(w, g, scale, l1, l2):
 
 
 def sum_of_squares(g):
-    """The sum over a stretch, in float64."""
+    """Return the sum of a stretch's squares, in float64."""
     total = double(0.0)
     for k in range(g.size):
         total += double(g[k]) * double(g[k])

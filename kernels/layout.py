@@ -13,7 +13,7 @@ WEIGHT_SUM = 0  # Σw of the current batch
 LOSS_SUM = 1  # Σ w·loss of the epoch so far
 LOSS_WEIGHT = 2  # Σw of the epoch so far
 PENALTY_SUM = 3  # Σ over the epoch's batches of penalty · Σw; of the penalty alone where it is divided by Σw
-SQUARED_NORM = 4  # of the current batch's gradient, before the correction by batch / Σw
+SQUARED_NORM = 4  # of the current batch's gradient, before its correction by the nominal batch size / Σw
 BATCH_SHARE = 5  # the current batch's factor, where batches count by their rows
 SCALARS = 6
 
@@ -34,6 +34,12 @@ COPY_START = 0
 COPY_WIDTH = 1  # elements of a row
 COPY_PITCH = 2  # from one row of the copy to the next
 COPY_COLUMNS = 3
+
+# LINK: the function from outputs to predictions; an ensemble predicts the mean of its members' predictions
+IDENTITY = 0
+SIGMOID = 1
+SOFTMAX = 2
+EXP = 3
 
 # The last counter word of a draw is its purpose; dropout's is the epoch, which stays far below these.
 SHUFFLE = 0x4F524445  # "ORDE"

@@ -35,11 +35,16 @@ if TYPE_CHECKING:
     from nnkit.model import load as load
     from nnkit.nn.activations import register_activation as register_activation
     from nnkit.nn.layers import Activation as Activation
+    from nnkit.nn.layers import BatchEnsemble as BatchEnsemble
     from nnkit.nn.layers import Dense as Dense
     from nnkit.nn.layers import Dropout as Dropout
     from nnkit.nn.layers import Embedding as Embedding
+    from nnkit.nn.layers import Ensemble as Ensemble
     from nnkit.nn.layers import LayerNorm as LayerNorm
+    from nnkit.nn.layers import Periodic as Periodic
+    from nnkit.nn.layers import PiecewiseLinear as PiecewiseLinear
     from nnkit.nn.layers import Residual as Residual
+    from nnkit.nn.layers import Scale as Scale
     from nnkit.nn.layers import Sequential as Sequential
     from nnkit.nn.losses import Loss as Loss
     from nnkit.nn.losses import register_loss as register_loss
@@ -55,7 +60,9 @@ if TYPE_CHECKING:
     from nnkit.nn.optimizers import RMSprop as RMSprop
     from nnkit.nn.schedules import Constant as Constant
     from nnkit.nn.schedules import Cosine as Cosine
+    from nnkit.nn.schedules import CosLog4 as CosLog4
     from nnkit.nn.schedules import Exponential as Exponential
+    from nnkit.nn.schedules import FlatCosine as FlatCosine
     from nnkit.nn.schedules import InverseTime as InverseTime
     from nnkit.nn.schedules import OneCycle as OneCycle
     from nnkit.nn.schedules import ReduceOnPlateau as ReduceOnPlateau
@@ -80,12 +87,14 @@ _HOMES = {
     "nnkit.insight.perturbations": "lime_values shap_values",
     "nnkit.model": "Model load",
     "nnkit.nn.activations": "register_activation",
-    "nnkit.nn.layers": "Activation Dense Dropout Embedding LayerNorm Residual Sequential",
+    "nnkit.nn.layers": "Activation BatchEnsemble Dense Dropout Embedding Ensemble LayerNorm Periodic "
+    "PiecewiseLinear Residual Scale Sequential",
     "nnkit.nn.losses": "Loss register_loss",
     "nnkit.nn.metrics": "Metric register_metric",
     "nnkit.nn.network": "Network",
     "nnkit.nn.optimizers": "SGD AdaGrad Adam AdamW Momentum Nesterov RMSprop",
-    "nnkit.nn.schedules": "Constant Cosine Exponential InverseTime OneCycle ReduceOnPlateau StepDecay",
+    "nnkit.nn.schedules": "Constant CosLog4 Cosine Exponential FlatCosine InverseTime OneCycle "
+    "ReduceOnPlateau StepDecay",
     "nnkit.training.callbacks": "Callback TrainingStatus",
     "nnkit.training.checkpoint": "Checkpoints",
     "nnkit.training.history": "History",

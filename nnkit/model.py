@@ -222,14 +222,13 @@ class Model:
         threshold: float = 0.5,
     ) -> dict[str, float]:
         """Return metrics by name for raw outputs, as of `outputs`; other arguments as for `evaluate`."""
-        encoded = self.target.transform(y, np.float64)
-        if len(encoded) != len(outputs):
-            raise DataError(f"there are {len(outputs)} rows of features and {len(encoded)} targets")
+        truth = self.target.truth(y)
+        if len(truth) != len(outputs):
+            raise DataError(f"there are {len(outputs)} rows of features and {len(truth)} targets")
         if self.task == "regression":
             values = self.decoded(outputs).reshape(len(outputs), -1)
-            truth = self.target.predict(encoded).reshape(len(outputs), -1)
         else:
-            values, truth = inverse_link(outputs, self.loss.link), encoded.astype(np.int64)
+            values, truth = inverse_link(outputs, self.loss.link), truth.astype(np.int64)
         names = self._metrics() if metrics is None else metrics
         return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
 
@@ -237,7 +236,7 @@ class Model:
         """Return why metrics, as of `evaluate`, are undefined for these labels or values, by name."""
         classes = None if self.task == "multilabel" else self.target.classes
         labels = self.target.output_names if classes is None else tuple(map(str, classes.tolist()))
-        return undefined_metrics(metrics, self.target.task, self.target.transform(y, np.float64), labels)
+        return undefined_metrics(metrics, self.target.task, self.target.truth(y), labels)
 
     @_QUIET
     def best_threshold(self, X: Any, y: ArrayLike) -> dict[str, float]:

@@ -187,7 +187,7 @@ def test_options_and_assignments_reach_the_config(tmp_path: Path) -> None:
         *("train", config, "--epochs", 2, "--activation", "tanh", "--out", tmp_path / "run"),
         *("--set", "training.optimizer={name='sgd'}", "--set", "training.learning_rate=0.25"),
     )
-    assert "4 → 5 tanh → 3" in out
+    assert "4 → numbers in 16 bins → 5 tanh → dropout 0.1 → 3" in out
     assert "sgd at 0.25, batches of 7" in out
     assert "epoch 2/2" in out
 
@@ -429,8 +429,10 @@ def test_info_describes_a_model(answers: Path, digits: Path) -> None:
     assert re.search(r"^task +binary$", out, re.MULTILINE)
     assert re.search(r"^classes +no, yes$", out, re.MULTILINE)
     assert re.search(r"^columns +height, width, colour$", out, re.MULTILINE)
-    # Two numbers, and four one-hot places: three colours and the unseen.
-    assert re.search(rf"^parameters +{6 * 16 + 16 + 16 + 1} float32$", out, re.MULTILINE)
+    # Two numbers with their bins, and the one-hot places of three colours.
+    edges = load(answers / "model.safetensors").network.layers[0].edges
+    inputs = 5 + sum(len(column) - 1 for column in edges)
+    assert re.search(rf"^parameters +{inputs * 16 + 16 + 16 + 1:,} float32$", out, re.MULTILINE)
     assert re.search(r"^layers +16 relu → dropout 0.2 → 10$", succeed("info", digits), re.MULTILINE)
 
 
@@ -657,7 +659,7 @@ def test_a_signal_while_a_finished_training_is_measured_ends_nothing(
 
 
 def test_a_stopped_training_is_gone_on_with_to_the_same_weights(tmp_path: Path) -> None:
-    options = ("train", "moons", "--hidden", 16, "--epochs", 400, "--batch-size", 16)
+    options = ("train", "moons", "--hidden", 16, "--epochs", 400, "--batch-size", 16, "--early-stopping", 0)
     options += ("--set", "run.keep_checkpoints=true")
     succeed(*options, "--out", tmp_path / "whole")
     folder = tmp_path / "parts"

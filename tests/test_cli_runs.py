@@ -331,9 +331,9 @@ def test_an_interrupted_run_is_listed_as_such(tmp_path: Path) -> None:
     shown = re.split(r" {2,}", succeed("runs", tmp_path).rstrip())
     assert shown[0] == "run"
     assert datetime.strptime(shown[1], "%Y-%m-%d %H:%M").date() == datetime.now().date()
-    assert shown[2:] == ["iris, multiclass", "interrupted, epoch 3 of 20"]
+    assert shown[2:] == ["iris, multiclass", "interrupted, epoch 3 of 400"]
     with locked(tmp_path / "run"):
-        assert "running, epoch 3 of 20" in succeed("runs", tmp_path)
+        assert "running, epoch 3 of 400" in succeed("runs", tmp_path)
 
 
 # --- quiet ---

@@ -216,6 +216,7 @@ def test_later_files_are_read_as_the_config_said(tmp_path: Path) -> None:
         "decimal": ",",
         "thousands": ".",
         "missing": 99,
+        "missing_flags": "false",
     }
     given = [part for key, value in settings.items() for part in ("--set", f"data.{key}={value}")]
     run = tmp_path / "run"

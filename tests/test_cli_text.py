@@ -130,9 +130,9 @@ def test_text_beside_numbers_and_categories(tmp_path: Path) -> None:
             ),
             *("--set", "training.batch_size=16", "--out", tmp_path / categories),
         )
-        embedded = "1 + mean of" if categories == "embed" else "4 + mean of"
+        embedded = "1 + mean of" if categories == "embed" else "3 + mean of"
         assert f"network  {embedded}" in out
-        assert ("sum of 3 × 3" in out) == (categories == "embed")  # min(600, round(1.6 · 3^0.56)) = 3
+        assert ("sum of 2 × 8" in out) == (categories == "embed")
         assert metrics_of(tmp_path / categories, tmp_path / "rows.parquet")["accuracy"] > 0.9
     assert "several columns of text" in nnkit("predict", tmp_path / "embed", "--text", "x").err
 

@@ -100,7 +100,14 @@ def test_a_loaded_model_is_the_saved_one_bit_for_bit(
 
 
 def test_float64_predictions_need_float64_parameters(tmp_path: Path) -> None:
-    run = trained(tmp_path, "diabetes", "run.precision=fp64", "run.device=cpu")
+    run = trained(
+        tmp_path,
+        "diabetes",
+        "run.precision=fp64",
+        "run.device=cpu",
+        "model.numbers=linear",
+        "model.activation=relu",
+    )
     loaded = load(run.folder / "model.safetensors")
     parameters = loaded.network.parameters()
     X = loaded.preprocessor.transform(run.dataset.train.features).dense
@@ -696,7 +703,11 @@ def test_a_network_says_its_layers_shapes_and_parameters() -> None:
 
 def test_a_model_says_what_it_is_in_short(iris: Path) -> None:
     model = load(iris)
-    assert repr(model) == "<Model: multiclass, 3 classes; 4 → 4 relu → 3; 35 parameters>"
+    bins = sum(len(edges) - 1 for edges in model.network.layers[0].edges)
+    assert repr(model) == (
+        "<Model: multiclass, 3 classes; 4 → numbers in 16 bins → 4 silu → dropout 0.1 → 3; "
+        f"{4 * (4 + bins) + 4 + 15} parameters>"
+    )
     summary = model.summary()
     assert re.search(r"^task +multiclass$", summary, re.MULTILINE)
     assert re.search(r"^classes +0, 1, 2$", summary, re.MULTILINE)

@@ -185,6 +185,7 @@ def test_every_block_of_python_runs_as_it_stands(folder: Path, forgotten_activat
         "starts": bags,
         "vectors": random.normal(size=(20_000, 64)).astype(np.float32),
         "numbers": np.zeros((100, 0), np.float32),
+        "frame": pa.table({"rooms": random.normal(size=100), "town": ["north", "south", "east", None] * 25}),
         "table": pa.table({"median_income": [4.0], "total_rooms": [3000.0], "id": ["h1"]}),
     }
     with pytest.MonkeyPatch.context() as patch:

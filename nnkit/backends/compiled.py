@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "Team",
     "blas_thread_count",
     "can_run_in_parallel",
+    "plain_team",
     "plan_program",
     "plan_team",
 ]
@@ -123,7 +124,33 @@ def plan_team(workers: Sequence[Sequence[Sequence[Lowered]]]) -> Team | None:
         member = Plan(writer.source(), writer.arguments).load(only_cached=False)
         assert member is not None
         members.append(member)
-    return Team(members, arrived)
+
+    def release(first: int) -> None:
+        arrived[[0, *range(first, len(workers))], 0] = 2**62
+
+    return Team(members, release)
+
+
+def plain_team(workers: Sequence[Sequence[Sequence[Callable[[], object]]]]) -> Team:
+    """Return a team whose members make the workers' calls from Python, a stretch at a time."""
+    barrier = threading.Barrier(len(workers))
+
+    def member(stretches: Sequence[Sequence[Callable[[], object]]], count: int) -> None:
+        try:
+            with np.errstate(all="ignore"):
+                for _ in range(count):
+                    for stretch in stretches:
+                        for call in stretch:
+                            call()
+                        barrier.wait()
+        except threading.BrokenBarrierError:  # another member's error
+            if stretches is workers[0]:
+                raise
+        except BaseException:
+            barrier.abort()
+            raise
+
+    return Team([partial(member, stretches) for stretches in workers], lambda first: barrier.abort())
 
 
 class Team:
@@ -133,13 +160,13 @@ class Team:
     ----------
     members : sequence of function of int
         Each runs its shard a number of times and waits for the others after each phase.
-    arrived : ndarray of shape (shards, 8), int64
-        In the first column, the number of phases that each shard has ended.
+    release : function of int
+        Lets the members before that one go on without the others.
     """
 
-    def __init__(self, members: Sequence[Callable[[int], object]], arrived: NDArray[np.int64]) -> None:
+    def __init__(self, members: Sequence[Callable[[int], object]], release: Callable[[int], None]) -> None:
         self._members = tuple(members)
-        self._arrived = arrived
+        self._release = release
 
     def run(self, count: int = 1) -> None:
         """Run the phases of all shards `count` times."""
@@ -151,11 +178,16 @@ class Team:
                     thread.start()
                 except BaseException:
                     # The others must not wait for those that have not started.
-                    self._arrived[[0, *range(number, len(self._members))], 0] = 2**62
+                    self._release(number)
                     raise
-            first(count)
-            for thread in threads:
-                thread.join()
+            try:
+                first(count)
+            except BaseException:
+                self._release(len(self._members))
+                raise
+            finally:
+                for thread in threads:
+                    thread.join()
 
 
 @cache

@@ -16,6 +16,7 @@ from nnkit.backends.compiled import (
     Lowered,
     blas_thread_count,
     can_run_in_parallel,
+    plain_team,
     plan_program,
     plan_team,
 )
@@ -70,6 +71,9 @@ class NumpyBackend:
             [[_lowered(operation) for operation in stretch] for stretch in split_at_reductions(operations)]
             for operations in workers
         ]
+        if max(map(_size, lowered)) > _MOST_COMPILED:
+            calls = [[list(map(_call, stretch)) for stretch in stretches] for stretches in lowered]
+            return plain_team(calls)
         team = plan_team(lowered)
         if team is not None:
             return team
@@ -83,11 +87,12 @@ class NumpyBackend:
         return _InPlace()
 
     def readers(self) -> int:
-        # On a core of its own a reader hides the disk and page faults; without one it takes turns.
+        # With a second core, a reader waits for the disk while the training computes. On a single core, the
+        # two would only take turns.
         return int(usable_cores() > 1)
 
     def free_memory(self) -> None:
-        """None: it is the host's."""
+        """None, as the memory is the host's."""
 
     def numerics(self) -> dict[str, str]:
         from importlib.metadata import version
@@ -126,27 +131,34 @@ class _InPlace:
         """Nothing is copied."""
 
     def send(self, slot: int, pairs: Sequence[tuple[NDArray, Array]]) -> None:
-        """It is there."""
+        """Nothing is copied: both arrays of a pair are the same."""
 
     def receive(self, slot: int) -> None:
-        """It is there."""
+        """Nothing to wait for."""
 
     def done(self, slot: int) -> None:
-        """The work is done when its call returns."""
+        """Nothing to record: the work is done when its call returns."""
 
     def synchronize(self) -> None:
         """Nothing is copied."""
 
 
-# Less work costs less than the shards' waiting for each other, and fewer rows make slow products.
+# With less work, sharding saves less than the shards wait for each other; with fewer rows, products are slow.
 _LEAST_WORK, _FEWEST_SHARD_ROWS = 2e7, 32
-# The number of runs after which a program is looked for in the cache, and the number after which it is
-# compiled, which takes 1 to 2 s and saves at least 7 µs a run.
+# The number of runs after which the cache is searched for a compiled program, and the number after which one
+# is compiled, which takes 1 to 2 s and saves at least 7 µs a run.
 _RUNS_TO_LOOK, _RUNS_TO_COMPILE = 8, 5_000
+# The operations of a program that is compiled. The time grows faster than their number (15 took 9 s on a busy
+# machine, 83 took 156 s there); members of an ensemble have many.
+_MOST_COMPILED = 40
+
+
+def _size(stretches: Sequence[Sequence[Lowered]]) -> int:
+    return sum(map(len, stretches))
 
 
 def _lowered(operation: Product | Copy | Kernel) -> Lowered:
-    """Return a kernel as a call of its compiled loop; BLAS and NumPy take the others as they are."""
+    """Return a kernel as a call of its compiled loop; a product (BLAS) or copy (NumPy) stays as it is."""
     if not isinstance(operation, Kernel):
         return operation
     real: type[Any] = np.dtype(operation.dtype).type
@@ -171,7 +183,7 @@ class _Sequence:
         self._calls = tuple(map(_call, lowered))
         self._compiled: Callable[[int], object] | None = None
         self._runs = 0
-        self._next = _RUNS_TO_LOOK
+        self._next = _RUNS_TO_LOOK if len(lowered) <= _MOST_COMPILED else sys.maxsize
 
     def run(self, count: int = 1) -> None:
         self._runs += count
@@ -187,7 +199,7 @@ class _Sequence:
                     call()
 
     def _compile(self) -> None:
-        """Take the compiled loop if there is one; make it if this program has run often."""
+        """Load the compiled loop if it is in the cache; compile it if this program has run often."""
         often = self._runs >= _RUNS_TO_COMPILE
         plan = plan_program(self._lowered)
         self._compiled = None if plan is None else plan.load(only_cached=not often)
@@ -206,7 +218,7 @@ class _Alias:
 
 
 def _writable_alias(array: NDArray) -> NDArray:
-    # Numba compiles again for a read-only array; the kernels only read from these.
+    # Numba would compile a kernel anew for a read-only array. No kernel writes to the arrays passed here.
     return array if array.flags.writeable or array.size == 0 else np.asarray(_Alias(array))
 
 

@@ -73,6 +73,7 @@ def _measure(plan: Plan, widths: tuple[int, ...], blank: Record) -> Iterable[Rec
     overhead = ours - seconds["its products"]
     figures = {
         **{name: measured("s", each) for name, each in seconds.items()},
+        # On a GPU too, the products are computed on the CPU: what the GPU's launches and copies add to them.
         "Model.predict over its products": measured("s", overhead, Aim("<=", 30e-6) if has_aim else None),
         "outputs / NumPy": measured("", seconds["outputs"] / seconds["NumPy"]),
     }

@@ -9,9 +9,15 @@ from collections.abc import Callable
 
 __all__ = ["ACTIVATIONS", "LOSSES", "OPTIMIZERS", "PLOTS", "SCHEDULES", "completed", "listed"]
 
-ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
+ACTIVATIONS = (
+    *("identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "selu", "mish"),
+    "softplus",
+)
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
-SCHEDULES = ("constant", "step", "exponential", "inverse_time", "cosine", "one_cycle", "reduce_on_plateau")
+SCHEDULES = (
+    *("constant", "step", "exponential", "inverse_time", "cosine", "flat_cos", "coslog4", "one_cycle"),
+    "reduce_on_plateau",
+)
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "poisson", "poisson_deviance")
 PLOTS = (
     "learning",

@@ -33,7 +33,7 @@ def config_from(sources: list[str] | None) -> Config:
 
 
 def load_model(path: Path, quiet: bool = False) -> Model:
-    """Load the model of a file or a run; print its path if the run was named without its time."""
+    """Load the model of a file or a run; print its path unless `path` is the file or its folder."""
     file = model_file(path)
     if not quiet and not file.is_relative_to(path):
         typer.echo(f"model    {file}", err=True)
@@ -51,7 +51,7 @@ def load_rows(
     quiet: bool = False,
     target: str | None = None,
 ) -> Dataset:
-    """Load rows for a model to predict or be measured on; `target` names another column than the model's."""
+    """Load rows for a model's predictions or evaluation; `target` replaces the model's target column."""
     from nnkit.data.pictures.columns import PictureOptions, PictureSettings
     from nnkit.data.sources.loading import load_dataset
 
@@ -60,6 +60,7 @@ def load_rows(
     # In a folder the subfolders are the classes, whatever the target column was called in training.
     folder = isinstance(data, str) and _is_folder_of_examples(Path(data).expanduser())
     options = PictureOptions(settings or PictureSettings(), on_bad.value, expected=settings is not None)
+    # A model of pictures that was trained on a folder has a target "class", which is no column of other data.
     classes_named = folder or (settings is not None and names == ["class"])
     wanted = None if classes_named else names
     dataset = load_dataset(

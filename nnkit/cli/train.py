@@ -31,7 +31,13 @@ Precision = StrEnum("Precision", ["fp32", "fp64", "tf32", "fp16", "bf16"])
 # The keys of the config that have an option, which is called as the key is.
 _KEYS = (
     *("data.target", "data.validation", "model.hidden", "model.activation", "model.dropout"),
-    *("training.epochs", "training.batch_size", "training.optimizer", "training.learning_rate"),
+    *(
+        "training.preset",
+        "training.epochs",
+        "training.batch_size",
+        "training.optimizer",
+        "training.learning_rate",
+    ),
     *("training.schedule", "training.loss", "training.weight_decay", "training.l1", "training.l2"),
     *("training.early_stopping", "run.device", "run.precision", "run.seed", "run.out"),
 )
@@ -51,6 +57,7 @@ def train(
     dropout: Annotated[
         float | None, option("The share of hidden units to drop in each step.", default="0", panel="Network")
     ] = None,
+    preset: Annotated[str | None, of_key("training.preset", "Training", ("fast", "default", "best"))] = None,
     epochs: Annotated[int | None, of_key("training.epochs", "Training")] = None,
     batch_size: Annotated[int | None, of_key("training.batch_size", "Training")] = None,
     optimizer: Annotated[str | None, of_key("training.optimizer", "Training", OPTIMIZERS)] = None,

@@ -5,9 +5,10 @@ Order: operations on a table's columns, on arrays, on pictures, and their JSON.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ __all__ = [
     "PlainRows",
     "Rows",
     "TextColumn",
+    "flagged_columns",
     "operation_from_json",
 ]
 
@@ -48,39 +50,72 @@ def _to_json(name: str, record: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A column of numbers, or of dates and times in seconds: ``(value or fill - shift) * scale``."""
+    """A column of numbers, or of dates and times in seconds: ``x = (value or fill - shift) * scale``."""
 
     column: str
     kind: str
     fill: float
     shift: float
     scale: float
+    flagged: bool = False  # whether another input is 1 where the value is missing, and 0 elsewhere
+    # Whether x becomes x / √(1 + (x / 3)²), between -3 and 3 (Holzmüller et al. 2024, arXiv:2407.04491).
+    clipped: bool = False
+
+    def encoded(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return values, NaN where missing, as the network takes them; what overflows is not finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            x: NDArray[np.float64] = np.where(np.isnan(values), self.fill, values)
+            x = (x - self.shift) * self.scale
+            # `hypot` squares without overflow.
+            return x / np.hypot(1.0, x / 3.0) if self.clipped else x
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""
         return _to_json("scale", self)
 
 
+LastPlace = Literal["other", "missing", "none"]
+
+
 @dataclass(frozen=True)
 class CategoryColumn:
-    """A column of texts: a place for each value, and the last for missing and unseen values.
+    """A column of texts: a place for each value, and one more for missing values if `last` says so.
 
-    The places are one-hot inputs, or the rows of an embedding's table if `embedded`.
+    The places are one-hot inputs, or the rows of an embedding's table if `embedded`. A value without a place
+    has the code -1: its inputs are zeros.
     """
 
     column: str
     values: tuple[str, ...]
     embedded: bool = False
+    # What the last place is for: "missing" where the training rows have missing values, "none" if there is no
+    # such place; "other", of older files, for missing and unseen values.
+    last: LastPlace = "none"
 
     @property
     def places(self) -> int:
         """The number of places."""
-        return len(self.values) + 1
+        return len(self.values) + (self.last != "none")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each place stands for."""
+        return self.values if self.last == "none" else (*self.values, f"({self.last})")
+
+    @property
+    def missing_code(self) -> int:
+        """The code of a missing value."""
+        return -1 if self.last == "none" else len(self.values)
+
+    @property
+    def unseen_code(self) -> int:
+        """The code of a value that the training rows lack."""
+        return len(self.values) if self.last == "other" else -1
 
     def to_json(self) -> dict[str, Any]:
         """Return the operation as JSON values."""
         name = "embed" if self.embedded else "one_hot"
-        return {"operation": name, "column": self.column, "values": list(self.values)}
+        return {"operation": name, "column": self.column, "values": list(self.values), "last": self.last}
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +273,11 @@ class PictureColumns:
 ColumnOperation = NumberColumn | CategoryColumn | TextColumn
 
 
+def flagged_columns(operations: Iterable[Any]) -> tuple[NumberColumn, ...]:
+    """Return the columns of numbers whose missing values have flags; these follow all numbers."""
+    return tuple(op for op in operations if isinstance(op, NumberColumn) and op.flagged)
+
+
 @dataclass(frozen=True)
 class PlainRows:
     """Rows as `Network.outputs` takes them: uint8 arrays are pixels, all other numbers stay as they are."""
@@ -262,11 +302,14 @@ def operation_from_json(data: Any) -> Operation:
         return _text_column(data)
     if name == "scale":
         kind = json_fields.choice(data, "kind", ("number", "time"))
-        numbers = (json_fields.number(data, key) for key in ("fill", "shift", "scale"))
-        return NumberColumn(json_fields.text(data, "column"), kind, *numbers)
+        fill, shift, scale = (json_fields.number(data, key) for key in ("fill", "shift", "scale"))
+        # An older file has neither.
+        flagged, clipped = (key in data and json_fields.flag(data, key) for key in ("flagged", "clipped"))
+        return NumberColumn(json_fields.text(data, "column"), kind, fill, shift, scale, flagged, clipped)
     values = json_fields.texts(data, "values", distinct=True)
     require(bool(values), "a category column has no values")
-    return CategoryColumn(json_fields.text(data, "column"), values, name == "embed")
+    last: Any = json_fields.choice(data, "last", get_args(LastPlace)) if "last" in data else "other"
+    return CategoryColumn(json_fields.text(data, "column"), values, name == "embed", last)
 
 
 def _array_columns(data: dict[str, Any]) -> ArrayColumns:
@@ -304,7 +347,8 @@ def _picture_columns(data: dict[str, Any]) -> PictureColumns:
     channels = json_fields.whole(data, "channels", 1, 3)
     shift, scale = (tuple(json_fields.numbers(data, key)) for key in ("shift", "scale"))
     require(
-        channels != 2 and len(shift) == len(scale) == channels, "its pictures have no channels to be scaled"
+        channels != 2 and len(shift) == len(scale) == channels,
+        "its pictures need 1 or 3 channels, with a 'shift' and a 'scale' for each",
     )
     fit = json_fields.choice(data, "fit", PICTURE_FITS)
     depth = json_fields.whole(data, "depth", 8, 16) if "depth" in data else 16  # of an older file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -24,6 +24,7 @@ from nnkit.data.operations import (
     PlainRows,
     Rows,
     TextColumn,
+    flagged_columns,
     operation_from_json,
 )
 from nnkit.data.pictures.columns import Pictures, encode_pictures, fit_pictures
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCALINGS", "Preprocessor", "Scaling"]
 
-Scaling = Literal["auto", "standardize", "unit", "none"]
-SCALINGS: tuple[Scaling, ...] = ("auto", "standardize", "unit", "none")
+Scaling = Literal["auto", "standardize", "robust", "unit", "none"]
+SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 _DTYPES = ("float32", "float64")
 _MOST_NAMED = 10
 _Kind = TypeVar("_Kind")
@@ -84,28 +85,35 @@ class Preprocessor:
         dtype: DTypeLike = np.float32,
         text: TextOptions | None = None,
         categories: str = "onehot",
+        missing_flags: bool = True,
     ) -> Preprocessor:
         """Read the statistics of the training rows.
 
         Parameters
         ----------
         features : array of shape (samples, p), or a table (Arrow, pandas, Polars)
-            Missing numbers of a table become the median; texts, categories and booleans become codes; empty
-            and constant columns and identifiers are dropped; free text becomes bags of ids if `text` says
-            how. Or `Pictures`.
+            Missing numbers of a table become the median, beside a flag; texts, categories and booleans become
+            codes; empty and constant columns and identifiers are dropped; free text becomes bags of ids if
+            `text` says how. Or `Pictures`.
         rows : ndarray of integers, optional
             The training rows; without it, all. This is cheaper than to take them out first, and errors name
             the row in the whole.
-        scaling : {"auto", "standardize", "unit", "none"}
+        scaling : {"auto", "standardize", "robust", "unit", "none"}
             "standardize" to mean 0 and standard deviation 1, "unit" to between 0 and 1, "none" not at all.
-            "auto" divides uint8 pixels by 255 (by 16 where none is larger, as in digits; by 1 where all are 0
-            or 1) and standardises everything else, `Pictures` by channel.
+            "robust", for a table: x, the value less the median, divided by the interquartile range (by half
+            of the range if that is 0), then x / √(1 + (x / 3)²), between -3 and 3 (Holzmüller et al. 2024,
+            arXiv:2407.04491). "auto" divides uint8 pixels by 255 (by 16 where none is larger, as in digits;
+            by 1 where all are 0 or 1) and standardises everything else, `Pictures` by channel.
         dtype : numpy dtype
             float32 or float64.
         text : TextOptions, optional
             How free text is encoded, for a network that begins with an `Embedding` for each such column.
-        categories : {"onehot", "embed"}
-            Whether categories are one-hot inputs, or rows of an `Embedding` for each such column.
+        categories : {"auto", "onehot", "embed"}
+            Whether categories are one-hot inputs, or rows of an `Embedding` for each such column; "auto"
+            takes one-hot inputs for up to fifty values, missing ones included.
+        missing_flags : bool
+            Whether a table's column of numbers or dates with missing values in the training rows has another
+            input, which is 1 where the value is missing.
 
         Raises
         ------
@@ -116,6 +124,9 @@ class Preprocessor:
         name = np.dtype(dtype).name
         if name not in _DTYPES:
             raise ConfigError(f"features are stored as float32 or float64, not {name}")
+        if scaling == "robust" and isinstance(features, Pictures | np.ndarray):
+            kind = "pictures" if isinstance(features, Pictures) else "an array"
+            raise ConfigError(f'scaling = "robust" is for tables, not for {kind}: set "standardize"')
         if isinstance(features, Pictures):
             return cls((fit_pictures(features, rows, scaling),), name)
         if isinstance(features, np.ndarray):
@@ -124,7 +135,8 @@ class Preprocessor:
         from nnkit.data.tables.frames import as_read_table
 
         table, schema = as_read_table(features)
-        operations, notes, constant = fit_table(table, schema, rows, scaling, text, categories == "embed")
+        fitted = fit_table(table, schema, rows, scaling, text, categories, missing_flags)
+        operations, notes, constant = fitted
         return cls(operations, name, notes, constant, schema)
 
     @working("encoding rows")
@@ -133,8 +145,9 @@ class Preprocessor:
     ) -> Features:
         """Encode rows.
 
-        A table's cells are read by the schema. Cells that do not fit, and categories that the training had
-        not, are taken as missing and logged, as a warning where they are more than a tenth of a column.
+        A table's cells are read by the schema. Cells that do not fit are taken as missing, and categories
+        that the training had not as none; they are logged, as a warning where they are more than a tenth of
+        a column.
 
         Parameters
         ----------
@@ -273,14 +286,19 @@ class Preprocessor:
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """The names of the columns in which rows are stored: numbers, then category codes."""
+        """The names of the columns in which rows are stored: numbers, flags, then category codes."""
         if self.input_names is None:
             return ()
-        return _columns_of((*self._of_kind(NumberColumn), *self._one_hot))
+        return _columns_of((*self._of_kind(NumberColumn), *self.flagged, *self._one_hot))
+
+    @property
+    def flagged(self) -> tuple[NumberColumn, ...]:
+        """The columns whose missing values have flags, in the order of these, which follow all numbers."""
+        return flagged_columns(self.operations)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """A name for each of the network's inputs, in their order: the numbers, then the one-hot places."""
+        """A name for each of the network's inputs: the numbers, their flags, then the one-hot places."""
         first = self._first
         if isinstance(first, PictureColumns):
             channels = ("red", "green", "blue") if first.settings.channels == 3 else ("grey",)
@@ -289,8 +307,9 @@ class Preprocessor:
         if isinstance(first, ArrayColumns | PlainRows):
             names = first.names if isinstance(first, ArrayColumns) else ()
             return names or tuple(str(column) for column in range(first.count))
-        places = (f"{op.column}={value}" for op in self._one_hot for value in (*op.values, "(other)"))
-        return (*_columns_of(self._of_kind(NumberColumn)), *places)
+        places = (f"{op.column}={name}" for op in self._one_hot for name in op.names)
+        flags = (f"{op.column}=(missing)" for op in self.flagged)
+        return (*_columns_of(self._of_kind(NumberColumn)), *flags, *places)
 
     @property
     def width(self) -> int:
@@ -298,7 +317,8 @@ class Preprocessor:
         first = self._first
         if isinstance(first, ArrayColumns | PictureColumns | PlainRows):
             return first.count
-        return len(self._of_kind(NumberColumn)) + sum(op.places for op in self._one_hot)
+        numbers = len(self._of_kind(NumberColumn)) + len(self.flagged)
+        return numbers + sum(op.places for op in self._one_hot)
 
     def to_json(self) -> dict[str, Any] | str:
         """Return all fields as JSON values; plain rows follow from the network."""

@@ -14,6 +14,7 @@ from nnkit.errors import DivergenceError
 from nnkit.feed.features import Features
 from nnkit.training.callbacks import Callback, TrainingStatus
 from nnkit.training.class_weights import class_weights
+from nnkit.training.history import History
 
 __all__ = ["Diagnosis"]
 
@@ -118,7 +119,8 @@ class Diagnosis(Callback):
         if (by_class := trainer.settings.class_weight) is not None:
             weights = class_weights(by_class, self._targets, trainer.network.output_width)
         baseline = baseline_loss(trainer.loss, self._targets, weights)
-        found = check_curves(trainer.history, baseline, rate, bool(trainer.penalty))
+        stops = bool(trainer.settings.early_stopping and trainer.settings.restore_best)
+        found = check_curves(_path(trainer), baseline, rate, bool(trainer.penalty), stops)
         if self.figures:
             found += check_network(self.figures, rate)
         self.findings = found
@@ -127,3 +129,14 @@ class Diagnosis(Callback):
         """Add the finding of a training that ended with numbers that are not finite."""
         if not any(finding.name == "diverging_loss" for finding in self.findings):
             self.findings = [diverging_loss(str(error).split(";")[0], rate), *self.findings]
+
+
+def _path(trainer: Any) -> History:
+    """Return the history without the epochs whose weights a cooldown did not start from."""
+    history, state = trainer.history, trainer.state
+    if not state.cooldown_epochs:
+        return history
+    left = state.cooldown_from - trainer.settings.early_stopping
+    path = History(history.monitor, history.greater_is_better)
+    path.rows = [row for row in history.rows if not left < row["epoch"] <= state.cooldown_from]
+    return path

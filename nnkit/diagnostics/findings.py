@@ -97,7 +97,7 @@ def _deep(hidden: Sequence[str]) -> Finding | None:
         f"{name} in {len(squashing)} hidden layers",
         f"The slope of {name} is {slope}, so the gradient shrinks at each layer and the first ones hardly "
         "learn.",
-        'Set model.activation = "relu".',
+        'Leave out model.activation, or set it to "relu".',
     )
 
 

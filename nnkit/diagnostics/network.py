@@ -1,7 +1,8 @@
 """Findings of the network in training: dead and saturated units, gradients, sizes of updates.
 
-Order: the figures, the probe that takes them, the checks. A probe only reads the buffers of the training's
-last steps: the weights are the same bits with it and without.
+Order: the figures, the probe that measures them, the checks. A look is one measurement: after a training
+step, the probe reads the outputs, gradients and weights that the step left in its buffers. It only reads: the
+weights are the same bits with it and without.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from nnkit.engine.step import Step
 
 __all__ = ["LayerFigures", "NetworkFigures", "Probe", "check_network"]
 
-# Weights of a layer that are read: enough for their norm within a percent or two. The rows of a gradient
-# differ more; for its thresholds, powers of ten, the number is enough too.
+# The maximum number of a layer's weights that are read: their norm is then within a percent or two. The rows
+# of a gradient differ more, and its norm is less exact, but its thresholds are powers of ten.
 _MOST_WEIGHTS = 2**14
 # With a rate set too high "as much as 40 % of your network can be dead": Stanford's CS231n, "Neural networks
 # part 1". (Measured on sound trainings: at most a seventh, and a quarter where there are 4 to 20 rows.)
@@ -33,10 +34,11 @@ _SATURATED_OUTPUT, _SATURATED = 0.99, 0.50
 # From the last layer to the first the gradient should keep its size (Glorot and Bengio 2010, section 4.2.1).
 # Four layers of sigmoids, whose slope is at most a quarter each, leave 4⁻⁴ of it.
 _VANISHING, _EXPLODING = 4.0**-4, 1e3
-# Where outputs grow from layer to layer too, all gradients are alike, and too large beside the weights: a
-# plain step at the usual rate of 0.01 would replace them. (Measured on 40 sound trainings on the built-in
-# data by bench/diagnosis.py: at most 1.5 times, and in the first layer at least 0.09 of the last one's.)
-_BESIDE_WEIGHTS = 100.0
+# If the outputs grow from layer to layer as well, the gradients of all layers are about equal, but too large
+# relative to the weights: a step of SGD at the usual rate of 0.01 would be as large as the weights. (Measured
+# on 40 sound trainings on the built-in data by bench/diagnosis.py: at most 1.5 times, and in the first layer
+# at least 0.09 of the last one's.)
+_LARGE_GRADIENT = 100.0
 # "This ratio should be somewhere around 1e-3": Stanford's CS231n, "Neural networks part 3", on the norm of
 # an update by that of the weights. A hundred times more or ten thousand times less is no longer around it.
 _LARGE_UPDATE, _SMALL_UPDATE = 0.1, 1e-7
@@ -44,27 +46,30 @@ _LARGE_UPDATE, _SMALL_UPDATE = 0.1, 1e-7
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """The figures of one layer with parameters, at one moment.
+    """The figures of one layer with weights, over some looks.
 
     Norms are Euclidean, estimated from a sample of the rows of large matrices.
     """
 
-    name: str  # as its parameters begin, such as "layers.0"
+    name: str  # the beginning of its parameters' names, such as "layers.0"
     activation: str
     units: int
-    dead: float | None  # of a hidden layer of ReLUs: the share of units that are 0 on every row, if enough
-    saturated: float | None  # of a hidden layer of sigmoid or tanh: the share of outputs with hardly a slope
-    gradient_norm: float  # of the weights, the root mean square over the looks
-    weight_norm: float
-    update_ratio: float | None = None  # the norm of an update by that of the weights, the mean over the looks
+    # Of a hidden layer of ReLUs: the share of units that are 0 on every row; None if there were too few rows.
+    dead: float | None
+    # Of a hidden layer of sigmoid or tanh: the share of outputs where the slope is near 0.
+    saturated: float | None
+    gradient_norm: float  # of the weights' gradient: the root mean square over the looks
+    weight_norm: float  # at the last look
+    # The norm of an update divided by that of the weights: the mean over the looks.
+    update_ratio: float | None = None
 
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """The figures of all layers over some looks."""
+    """The figures of all layers over some looks, that is, measured steps."""
 
     epoch: int  # of the last look, from 1
-    rows: int  # whose outputs were read, over all looks
+    rows: int  # the number of rows whose outputs were read, over all looks
     layers: tuple[LayerFigures, ...]  # from the inputs to the outputs
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +85,8 @@ class NetworkFigures:
 class Probe:
     """Reads outputs, gradients and weights of a training's steps, at most `rows` rows of a batch.
 
-    Looks add up until their figures are taken: a unit is dead if it was 0 on every row of all of them.
+    Each `look` measures the last step. `figures` summarises the looks since its last call: a unit is dead if
+    it was 0 on every row of all of them.
     """
 
     def __init__(self, step: Step, rows: int) -> None:
@@ -102,9 +108,9 @@ class Probe:
         self.forget()
 
     def look(self) -> None:
-        """Add the last step to the figures, and keep the weights to measure the next update.
+        """Measure the last step, and keep the weights to measure the next update.
 
-        A step with an overflow, from a scaled loss, is skipped by the training, and so it is here.
+        A step whose scaled loss overflowed is skipped, as the training skips it.
         """
         gradients = [
             self._step.last_gradient(place.parameter_name("weight"), sampled)
@@ -114,13 +120,13 @@ class Probe:
             self._before = None
             return
         self._before = [self._weights(layer) for layer in range(len(self._layers))]
-        for layer, (_, activation, above) in enumerate(self._layers):
+        for layer, (_, activation, output_place) in enumerate(self._layers):
             window = self._window[layer]
-            window.gradients.append(self._whole(layer, gradients[layer]))
-            window.weight_norm = self._whole(layer, self._before[layer])
-            found = None if above is None else self._step.outputs(above, self._rows)
-            if found is not None and above is not None:
-                window.add(activation, *found, 1.0 - above.layer.dropout)
+            window.gradients.append(self._full_norm(layer, gradients[layer]))
+            window.weight_norm = self._full_norm(layer, self._before[layer])
+            found = None if output_place is None else self._step.outputs(output_place, self._rows)
+            if found is not None and output_place is not None:
+                window.add(activation, *found, 1.0 - output_place.layer.dropout)
         self.rows += min(self._rows, self._step.batch_size)
 
     def measure_update(self, steps: int) -> None:
@@ -133,7 +139,7 @@ class Probe:
         self._before = None
 
     def figures(self, epoch: int, enough: bool = True) -> NetworkFigures:
-        """Return the figures of the looks since the last call; without `enough` rows `dead` is None."""
+        """Return the figures of the looks since the last call; `dead` is None unless `enough` rows."""
         layers = tuple(
             LayerFigures(
                 place.name,
@@ -152,7 +158,7 @@ class Probe:
         return found
 
     def forget(self, updates: bool = True) -> None:
-        """Discard the looks so far; with ``updates=False`` keep the sizes of their updates."""
+        """Discard the looks so far; with ``updates=False``, keep their update ratios."""
         kept = [[] for _ in self._layers] if updates else [window.updates for window in self._window]
         self._window = [_Window(updates=sizes) for sizes in kept]
         self.rows = 0
@@ -166,7 +172,7 @@ class Probe:
         weights: NDArray[np.float64] = arena.backend.to_host(view, self._sampled[layer]).astype(np.float64)
         return weights
 
-    def _whole(self, layer: int, sampled: NDArray[np.float64]) -> float:
+    def _full_norm(self, layer: int, sampled: NDArray[np.float64]) -> float:
         """Return the norm of all rows, estimated from the sampled ones."""
         fan_in = self._fan_in(self._layers[layer][0])
         return _norm(sampled) * (fan_in / len(sampled)) ** 0.5
@@ -179,7 +185,7 @@ def _norm(values: NDArray[np.float64]) -> float:
 
 @dataclass
 class _Window:
-    """The looks at a layer so far."""
+    """A layer's measurements over the looks so far."""
 
     alive: NDArray[np.bool_] | None = None
     saturated: list[float] = field(default_factory=list)
@@ -188,7 +194,7 @@ class _Window:
     weight_norm: float = 0.0
 
     def add(self, activation: str, outputs: NDArray, kept: NDArray | None, share: float) -> None:
-        """Add a hidden layer's outputs; dropout has divided those that it kept by their share."""
+        """Add a hidden layer's outputs; dropout has divided those it kept by `share`, the share it keeps."""
         if activation == "relu":
             alive = outputs.max(axis=0) > 0
             self.alive = alive if self.alive is None else self.alive | alive
@@ -200,9 +206,9 @@ class _Window:
 
 
 def _activated(places: Sequence[Place]) -> Iterator[tuple[Place, str, Place | None]]:
-    """Yield each layer of weights, its activation, and the layer with its outputs, None at the end.
+    """Yield each layer with weights, its activation, and the layer that has its activated outputs.
 
-    An activation may be a layer of its own, after that of the weights.
+    This is the layer itself, or a following one that is only an activation; None for the network's outputs.
     """
     chain = [place for place in leaves(places) if place.layer.activates]
     weighed = [_has_weights(place) for place in chain]
@@ -217,13 +223,13 @@ def _has_weights(place: Place) -> bool:
     return any(parameter.role == "weight" for parameter in place.parameters.values())
 
 
-def check_network(looks: Sequence[NetworkFigures], learning_rate: float) -> list[Finding]:
-    """Return the findings: updates are judged over all looks (at least one), the rest by the last."""
-    last = looks[-1]
+def check_network(figures: Sequence[NetworkFigures], learning_rate: float) -> list[Finding]:
+    """Return the findings: updates are judged over all figures (at least one), the rest by the last."""
+    last = figures[-1]
     if not last.layers:  # all are frozen
         return []
     units = _dead_units(last, learning_rate), _saturated_units(last, learning_rate)
-    found = (*units, _gradients(last), _updates(looks, learning_rate))
+    found = (*units, _gradients(last), _updates(figures, learning_rate))
     return [finding for finding in found if finding is not None]
 
 
@@ -239,9 +245,9 @@ def _dead_units(figures: NetworkFigures, rate: float) -> Finding | None:
         "dead_relus",
         "serious",
         f"ReLUs that are 0 on all of {figures.rows:,} rows: {_by_layer(shares)} (epoch {figures.epoch})",
-        "Such a unit outputs nothing and receives no gradient: it stays dead, and the network is narrower "
-        "than it looks.",
-        f'Set training.learning_rate = {rate / 10:.2g}, or model.activation = "leaky_relu".',
+        "A unit that is 0 on every row receives no gradient: it stays dead, and the network is narrower than "
+        "it looks.",
+        f'Set training.learning_rate = {rate / 10:.2g}, or model.activation = "silu".',
     )
 
 
@@ -273,26 +279,26 @@ def _gradients(figures: NetworkFigures) -> Finding | None:
             "The gradient is lost on its way back, and the first layers keep their initial weights.",
             'Set model.activation = "relu" and model.initializer = "auto", or fewer layers in model.hidden.',
         )
-    beside = max(layer.gradient_norm / max(layer.weight_norm, 1e-300) for layer in figures.layers)
-    if first < _EXPLODING * last and beside < _BESIDE_WEIGHTS:
+    relative = max(layer.gradient_norm / max(layer.weight_norm, 1e-300) for layer in figures.layers)
+    if first < _EXPLODING * last and relative < _LARGE_GRADIENT:
         return None
     return Finding(
         "exploding_gradients",
         "serious",
-        f"{seen}, up to {beside:,.2g} times the weights'",
+        f"{seen}, up to {relative:,.2g} times that of the weights",
         "The gradient grows from layer to layer: each step changes the weights far too much.",
         'Set training.clip_norm = 1.0, and model.initializer = "auto".',
     )
 
 
-def _updates(looks: Sequence[NetworkFigures], rate: float) -> Finding | None:
-    """Judge by the median of the looks, for most schedules end at a rate of nearly 0."""
-    measured = [look for look in looks if all(layer.update_ratio is not None for layer in look.layers)]
+def _updates(figures: Sequence[NetworkFigures], rate: float) -> Finding | None:
+    """Judge by the median of the figures, since most schedules end at a rate of nearly 0."""
+    measured = [one for one in figures if all(layer.update_ratio is not None for layer in one.layers)]
     if not measured:
         return None
-    ordered = sorted(measured, key=lambda look: max(layer.update_ratio or 0.0 for layer in look.layers))
-    figures = ordered[len(ordered) // 2]
-    ratios = [(layer.name, layer.update_ratio or 0.0) for layer in figures.layers]
+    ordered = sorted(measured, key=lambda one: max(layer.update_ratio or 0.0 for layer in one.layers))
+    median = ordered[len(ordered) // 2]
+    ratios = [(layer.name, layer.update_ratio or 0.0) for layer in median.layers]
     largest = max(ratio for _, ratio in ratios)
     if _SMALL_UPDATE <= largest <= _LARGE_UPDATE:
         return None
@@ -300,8 +306,8 @@ def _updates(looks: Sequence[NetworkFigures], rate: float) -> Finding | None:
     return Finding(
         "large_updates" if large else "small_updates",
         "notice",
-        f"an update by the size of the weights: {_by_layer(ratios, '.1g')} (after epoch {figures.epoch}); "
-        "about 1e-3 is usual",
+        f"update size relative to the weights: {_by_layer(ratios, '.1g')} (after epoch {median.epoch}), "
+        "where about 1e-3 is usual",
         "Each step undoes the ones before."
         if large
         else "The weights hardly move from their initial values.",

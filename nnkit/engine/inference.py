@@ -27,7 +27,8 @@ __all__ = ["Inference", "Predictors"]
 # all BLAS threads (20-64-64-1, 10,000 rows: 1.9 ms in one chunk, 3.4 ms in chunks of 4096).
 _CHUNK_ELEMENTS = 2**20
 _FEWEST_ROWS, _MOST_ROWS = 1024, 16384
-# The inputs of 1,000 pictures of 64 × 64 take 49 MB; a few hundred such rows fill a product as well.
+# The inputs of 1,000 pictures of 64 × 64 take 49 MB, a layer's outputs for 32 members of 512 units 67 MB; a
+# few hundred such rows fill a product as well.
 _WIDE, _WIDE_ELEMENTS, _FEWEST_WIDE_ROWS = 4096, 2**21, 64
 # Rows that need no cast are read where they lie, by one program for each chunk (0.2 ms to prepare).
 _MOST_READ_IN_PLACE = 64
@@ -78,8 +79,9 @@ class Inference:
         self._reproducible = reproducible
         widest = max(width_of(place.outputs) for place in leaves(places))
         fitting = min(max(_CHUNK_ELEMENTS // widest, _FEWEST_ROWS), _MOST_ROWS)
-        if rows.width > _WIDE:
-            fitting = min(fitting, max(_WIDE_ELEMENTS // rows.width, _FEWEST_WIDE_ROWS))
+        wide = max(rows.width, widest)
+        if wide > _WIDE:
+            fitting = min(fitting, max(_WIDE_ELEMENTS // wide, _FEWEST_WIDE_ROWS))
         self._chunk = max(1, min(fitting, rows.count))
         self._counters = backend.zeros(COUNTERS, np.int64)
         self._scalars = backend.zeros(SCALARS, np.float64)

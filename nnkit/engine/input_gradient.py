@@ -76,7 +76,7 @@ class InputGradient:
         self._batch = Batch(buffers, self._chunk, backend.zeros(1, np.int64))
         counters, self._scalars = backend.zeros(COUNTERS, np.int64), backend.zeros(SCALARS, np.float64)
         self._gradient = backend.empty((self._chunk, self.inputs), arena.dtype)
-        passes = Passes(self._places, arena, self._chunk, training=True, drops=False)
+        passes = Passes(self._places, arena, self._chunk, training=True, drops=False, joins=True)
         self._program = backend.compile(
             [
                 *passes.forward(self._batch, counters, seed=0),

@@ -112,6 +112,8 @@ class Objective:
     ----------
     scaling : array of shape (SCALING,), float64, or None
         The state of the loss scale, if the loss is scaled.
+    factors : dict of str to array of shape (steps_per_epoch,), float64
+        The factors of each step, for what is scheduled beside the learning rate; see `Step`.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Objective:
         self.segments = backend.from_host(arena.table())
         self.places = tuple(places)
         self.average_rows = average_rows
+        self.factors: dict[str, Array] = {}
         self._loss = loss
         self._penalty = penalty
         self._seed = seed
@@ -150,7 +153,7 @@ class Objective:
         self, passes: Passes, batch: Batch, counters: Array, scalars: Array, average_rows: bool
     ) -> list[Operation]:
         """Return the loss of a filled batch and its gradient, without penalties, over the given arrays."""
-        forward = passes.forward(batch, counters, self._seed)
+        forward = passes.forward(batch, counters, self._seed, self.factors.get("dropout"))
         loss = passes.loss(self._loss, batch, scalars, self.batch_size, average_rows, self.scaling)
         return [*forward, loss, *passes.backward()]
 

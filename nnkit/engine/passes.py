@@ -51,6 +51,8 @@ class Passes:
     half : HalfPrecision, optional
         The 16-bit type of weights, activations and their gradients; sums, losses and the network's outputs
         stay in the arena's dtype. Rows then have padding, which stays zero.
+    joins : bool, optional
+        Whether an ensemble joins its members' outputs to one prediction; by default, unless training.
 
     Attributes
     ----------
@@ -73,6 +75,7 @@ class Passes:
         row_offset: int | None = None,
         most_tokens: Sequence[int] = (),
         half: HalfPrecision | None = None,
+        joins: bool | None = None,
     ) -> None:
         self._places = tuple(places)
         self._arena = arena
@@ -89,6 +92,7 @@ class Passes:
             max(width_of(place.outputs) for place in leaves(places)),
             most_tokens,
             half,
+            not training if joins is None else joins,
         )
         self._last = self._places[-1]
         self.row_gradients = [
@@ -129,9 +133,11 @@ class Passes:
         outputs, mask = (None if array is None else array[:, :width] for array in found)
         return outputs, mask
 
-    def forward(self, batch: Batch, counters: Array, seed: int) -> list[Operation]:
-        """Return the forward pass over a batch; `counters` and `seed` as in `PassInputs`."""
-        inputs = PassInputs(batch, counters, seed, self.row_offset)
+    def forward(
+        self, batch: Batch, counters: Array, seed: int, dropout_factors: Array | None = None
+    ) -> list[Operation]:
+        """Return the forward pass over a batch; the other arguments as in `PassInputs`."""
+        inputs = PassInputs(batch, counters, seed, self.row_offset, dropout_factors)
         self._chain = Chain(self._workspace, self._places, inputs, is_last=True)
         operations, _ = self._chain.forward(batch.inputs)
         return operations
@@ -150,23 +156,24 @@ class Passes:
         With `scaling`, the state of the loss scale, the gradient is multiplied by the scale.
         """
         last, space = self._chain.layers[-1], self._workspace
-        outputs, width = self.outputs(batch.capacity), width_of(self._last.outputs)
-        bias = last.deferred_bias
+        members, bias = last.members, last.deferred_bias
+        outputs = self._for_loss(self._chain.outputs)
         space.release_all()
         if not space.training:  # the softmax still needs rows to work in
             gradient = self._arena.backend.empty(outputs.shape, outputs.dtype)
         else:
-            if self._half is None:
-                self._delta = space.take(batch.capacity, width)
+            if self._half is None or members > 1:
+                self._delta = space.take(batch.capacity, members * last.width)
             else:  # the loss does not write the padding, which must stay zero
-                name, columns = "loss gradient", (space.padded(width),)
+                name, columns = "loss gradient", (space.padded(last.width),)
                 whole = space.buffer(self._last.index, name, columns, space.dtype, zeroed=True)
                 self._delta = whole[: batch.capacity]
-            gradient = last.cut(self._delta)
+            gradient = self._for_loss(self._delta)
         constants: dict[str, bool | int | float] = {
             "BIAS": bias is not None,
             "AVERAGE_ROWS": average_rows,
             "GRADIENT": space.training,
+            "MEMBERS": members > 1,
             "RESCALED": scaling is not None,
             "WEIGHTED": batch.weights is not None,
             "INDICES": batch.labels is not None and batch.labels.ndim == 1,
@@ -184,8 +191,14 @@ class Passes:
             "scalars": scalars,
             "scaling": scaling,
             "batch_size": nominal,
+            "members": members,
         }
         return Kernel(loss.kernel, self._arena.dtype, loss.formulas, constants, arguments)
+
+    def _for_loss(self, array: Array) -> Array:
+        """Return an array of the last layer with a row for each prediction; members' have no padding."""
+        last = self._chain.layers[-1]
+        return last.cut(array) if last.members == 1 else array.reshape(-1, last.width)
 
     def backward(self, by_inputs: Array | None = None) -> list[Operation]:
         """Return the backward pass, from the gradient that `loss` leaves to that of every parameter.

@@ -62,7 +62,7 @@ class Place:
     first_bag : int
         The first of the bags that it reads.
     children : tuple of Place
-        For a container: the layers in it.
+        For a container: the layers in it, one copy after the other if it has several.
     """
 
     layer: Any
@@ -79,6 +79,13 @@ class Place:
         """The layer's own parameters, by their full names."""
         own = self.layer.parameters(self.inputs)
         return {self.parameter_name(name): parameter for name, parameter in own.items()}
+
+    @property
+    def branches(self) -> tuple[tuple[Place, ...], ...]:
+        """For a container: each copy of the layers in it."""
+        copies, children = self.layer.copies, self.children
+        size = len(children) // copies
+        return tuple(children[number * size : (number + 1) * size] for number in range(copies))
 
     @property
     def name(self) -> str:

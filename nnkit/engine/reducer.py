@@ -99,7 +99,7 @@ class Threads(Reducer):
         self._plain = plain
         self._gradients = backend.zeros((count, arena.size), arena.dtype)
         self._parts = backend.zeros((count, SCALARS), np.float64)
-        self._figures = backend.zeros((count, SCALARS), np.float64)
+        self._shard_scalars = backend.zeros((count, SCALARS), np.float64)
         self._own = [backend.zeros(SCALARS, np.float64) for _ in range(count)]
         factors, shares = arena.rate_factors(), _shares(arena.table(), arena.size, count)
         self._segments = [backend.from_host(share) for share, _ in shares]
@@ -119,7 +119,7 @@ class Threads(Reducer):
             "gradients": self._gradients,
             "segments": self._segments[worker],
             "parts": self._parts,
-            "own": self._figures[worker],
+            "own": self._shard_scalars[worker],
             "scalars": self._scalars,
             "rows": rows,
         }
@@ -128,12 +128,12 @@ class Threads(Reducer):
 
     def share(self, worker: int) -> Mapping[str, Any]:
         shared = {"gradients": self._gradients[0], "segments": self._segments[worker]}
-        return {**shared, "scalars": self._figures[worker]}
+        return {**shared, "scalars": self._shard_scalars[worker]}
 
     def reduce_norms(self, worker: int) -> list[Operation]:
         if self._plain:
             return []
-        arguments = {"figures": self._figures, "own": self._own[worker], "scalars": self._scalars}
+        arguments = {"shard_scalars": self._shard_scalars, "own": self._own[worker], "scalars": self._scalars}
         return [Reduce(self._kernel("reduce_norms", {"LEAD": worker == 0}, arguments))]
 
     def updated(self, worker: int) -> Mapping[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from nnkit.engine.segments import segment_table
 from nnkit.feed.batch import Batch, Rows
 from nnkit.kernels import layout
 
-__all__ = ["Step", "UpdateRule"]
+__all__ = ["Scheduled", "Step", "UpdateRule"]
+
+Scheduled = Literal["dropout", "weight_decay"]
 
 
 class UpdateRule(Protocol):
@@ -73,6 +75,8 @@ class Step(Objective):
         scaled down (Pascanu et al. 2013, arXiv:1211.5063).
     state : mapping of str to array of shape (size,), optional
         The optimizer's state to resume with, used in place; zeros if not given.
+    scheduled : collection of {"dropout", "weight_decay"}
+        What has a factor of its own in each step, which comes with each epoch as the learning rates do.
 
     Attributes
     ----------
@@ -96,12 +100,14 @@ class Step(Objective):
         state: Mapping[str, Array] | None = None,
         average_rows: bool = False,
         half: HalfPrecision | None = None,
+        scheduled: Collection[Scheduled] = (),
     ) -> None:
         tokens = rows.most_tokens(batch_size)
         super().__init__(places, arena, loss, penalty, batch_size, seed, average_rows, tokens, half)
         backend = arena.backend
         self.steps_per_epoch = -(-rows.count // batch_size)
         self.rates = backend.zeros(self.steps_per_epoch, np.float64)
+        self.factors = {name: backend.zeros(self.steps_per_epoch, np.float64) for name in scheduled}
         self.rows = rows
         self.rate_factors = backend.from_host(arena.rate_factors())
         self._norm_scalars = backend.zeros(layout.SCALARS, np.float64)
@@ -205,6 +211,7 @@ class Step(Objective):
         return {
             "SLOTS": len(self._optimizer.state),
             "CLIP": self._clip_norm is not None,
+            "DECAY_VARIES": "weight_decay" in self.factors,
             "PREPARED": "prepare" in self._optimizer.formulas,
             **self.rescaled,
             **self._optimizer.constants,
@@ -245,14 +252,21 @@ class Step(Objective):
             "scalars": self.scalars,
             "scaling": self.scaling,
             "rates": self.rates,
+            "decay_factors": self.factors.get("weight_decay"),
             "batch_size": self.batch_size,
             "clip_norm": np.float64(self._clip_norm or 0.0),
             "weight_decay": float(self._optimizer.weight_decay),
             **{f"state{slot}": self.state[name] for slot, name in enumerate(self._optimizer.state)},
         }
 
-    def begin_epoch(self, epoch: int, order: NDArray[np.int64], rates: NDArray[np.float64]) -> None:
-        """Copy an epoch's order and learning rates to the device, and reset its sums.
+    def begin_epoch(
+        self,
+        epoch: int,
+        order: NDArray[np.int64],
+        rates: NDArray[np.float64],
+        factors: Mapping[Any, NDArray[np.float64]] | None = None,
+    ) -> None:
+        """Copy an epoch's order, learning rates and factors to the device, and reset its sums.
 
         Parameters
         ----------
@@ -262,10 +276,14 @@ class Step(Objective):
             A permutation of the rows.
         rates : ndarray of shape (steps_per_epoch,)
             The learning rate of each batch.
+        factors : mapping of {"dropout", "weight_decay"} to ndarray of shape (steps_per_epoch,), optional
+            The factors in [0, 1] of what is scheduled beside it; 1 if not given.
         """
         backend = self.arena.backend
         self.rows.begin(order)
         backend.write(self.rates, rates)
+        for name, array in self.factors.items():
+            backend.write(array, (factors or {}).get(name, 1.0))
         backend.write(self.counters[layout.EPOCH : layout.EPOCH + 1], epoch)
         backend.write(self.scalars, 0.0)
 
@@ -350,7 +368,7 @@ class Step(Objective):
     def arrays(self) -> dict[str, Array]:
         """Return the device arrays of a checkpoint by name: everything that further steps depend on.
 
-        The epoch's order and rates are not among them; `begin_epoch` sets them.
+        The epoch's order, rates and factors are not among them; `begin_epoch` sets them.
         """
         return {
             "values": self.arena.values,

@@ -64,6 +64,8 @@ class Workspace:
         As for `Passes`.
     widest : int
         The maximum number of columns of a derivative.
+    joins : bool
+        Whether an ensemble joins its members' outputs.
 
     Attributes
     ----------
@@ -86,6 +88,7 @@ class Workspace:
         widest: int,
         most_tokens: Sequence[int],
         half: HalfPrecision | None,
+        joins: bool,
     ) -> None:
         self.arena = arena
         self.capacity = capacity
@@ -94,6 +97,7 @@ class Workspace:
         self.gradients = gradients
         self.most_tokens = most_tokens
         self.half = half
+        self.joins = joins
         self.dtype = arena.dtype if half is None else half.dtype
         self.row_gradients: dict[str, RowGradient] = {}
         self.homes: dict[int, tuple[int, str] | None] = {}
@@ -123,6 +127,13 @@ class Workspace:
         key = (index, name)
         if key not in self._scratch:
             self._scratch[key] = self.arena.backend.zeros(shape, dtype)
+        return self._scratch[key]
+
+    def constant(self, index: int, name: str, values: NDArray) -> Array:
+        """Return a layer's read-only array of this name, with these values when it is first asked for."""
+        key = (index, name)
+        if key not in self._scratch:
+            self._scratch[key] = self.arena.backend.from_host(values)
         return self._scratch[key]
 
     def kept(self, index: int, name: str, rows: int) -> Array | None:

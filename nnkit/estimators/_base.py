@@ -119,6 +119,7 @@ class _BaseMLP(BaseEstimator):
         "precision": [StrOptions({"fp32", "fp64", "tf32", "fp16", "bf16"}), None],
         "dtype": [StrOptions({"float32", "float64"}), type, np.dtype, None],
         "callbacks": "no_validation",  # the trainer checks them
+        "preset": [StrOptions({"tables"}), None],
     }
     _score_name: ClassVar[str]
 
@@ -158,7 +159,8 @@ class _BaseMLP(BaseEstimator):
         Parameters
         ----------
         X : array, data frame or sparse matrix of shape (n_samples, n_features)
-            float32 rows are trained on in float32, all others in float64, unless `dtype` says otherwise.
+            float32 rows are trained on in float32, all others in float64, unless `dtype` says otherwise. With
+            ``preset="tables"``, also a frame with texts, dates and missing values.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels, or a regression's values.
         sample_weight : array-like of shape (n_samples,), optional
@@ -177,7 +179,26 @@ class _BaseMLP(BaseEstimator):
         ValueError
             If the data cannot be trained on, or the weights became infinite.
         """
+        if self.preset is not None:
+            from nnkit.estimators import _tables
+
+            _tables.fit(self, X, y, sample_weight, None if eval_set is None else _eval_parts(eval_set))
+            return self
+        if "model_" in vars(self):
+            self._forget()
         return self._train(X, y, sample_weight, eval_set, incremental=False)
+
+    def _forget(self) -> None:
+        """Remove what an earlier `fit` has set."""
+        for name in [name for name in vars(self) if name.endswith("_") or name == "_trained"]:
+            delattr(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("coefs_", "intercepts_") and "model_" in vars(self):
+            raise AttributeError(
+                f'{name} is not there with preset="tables": model_.network.parameters() has the parameters'
+            )
+        return object.__getattribute__(self, name)  # raises the usual error
 
     def _train(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> Any:
         sizes = self._hidden_sizes()
@@ -236,8 +257,7 @@ class _BaseMLP(BaseEstimator):
     def _held_out(self, eval_set: Any) -> tuple[Any, NDArray, NDArray | None] | None:
         if eval_set is None:
             return None
-        if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
-            raise ConfigError("eval_set is (X, y) or (X, y, sample_weight)")
+        eval_set = _eval_parts(eval_set)
         X, y = self._checked(from_device(eval_set[0]), from_device(eval_set[1]), reset=False)
         weights = None if len(eval_set) == 2 else _check_sample_weight(from_device(eval_set[2]), X)
         if y.ndim == 2 and y.shape[1] == 1:
@@ -502,6 +522,8 @@ class _BaseMLP(BaseEstimator):
             )
 
     def _check_partial_fit(self) -> None:
+        if self.preset is not None or "model_" in vars(self):
+            raise ConfigError('partial_fit does not support preset="tables": call fit with all rows')
         # Each call would hold out other rows, and their scores cannot be compared.
         if self.early_stopping:
             raise ConfigError(
@@ -520,6 +542,10 @@ class _BaseMLP(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray:
         """Return the network's outputs, shape (n_samples, n_outputs), in the network's dtype."""
         check_is_fitted(self)
+        if "model_" in vars(self):
+            from nnkit.estimators import _tables
+
+            return _tables.outputs(self, X)
         with _texts_named():
             X = validate_data(self, from_device(X), accept_sparse=["csr", "csc"], reset=False)
         network = self._ready()
@@ -561,7 +587,8 @@ class _BaseMLP(BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.preset is None
+        tags.input_tags.allow_nan = tags.input_tags.string = self.preset is not None
         return tags
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -667,7 +694,7 @@ def _texts_named() -> Iterator[None]:
             raise
         raise DataError(
             f"{str(error)[:200]}: the estimators take numbers alone, no columns of text: encode them first, "
-            "for example with OneHotEncoder or TfidfVectorizer, or train on the table with `nnkit train`"
+            'for example with OneHotEncoder or TfidfVectorizer, or give a data frame and preset="tables"'
         ) from None
 
 
@@ -676,6 +703,13 @@ def _not_finite() -> DataError:
         "Solver produced non-finite parameter weights. The input data may contain large values and need to "
         "be preprocessed."
     )
+
+
+def _eval_parts(eval_set: Any) -> Any:
+    """Return an `eval_set`, which must have two or three parts."""
+    if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
+        raise ConfigError("eval_set is (X, y) or (X, y, sample_weight)")
+    return eval_set
 
 
 def named_loss(loss: str | dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nnkit.training.callbacks import Callback, TrainingStatus
 
 __all__ = ["Convergence", "Progress"]
 
-_SMALLEST_RATE = 1e-6  # at which the adaptive policy gives up
+_SMALLEST_RATE = 1e-6  # the adaptive policy ends the training at this rate, in place of dividing it
 _ADAPTIVE_DIVISOR = 5.0
 
 
@@ -29,9 +29,9 @@ class Progress:
     scores: list[float] = field(default_factory=list)  # the validation score of each epoch
     best_loss: float = np.inf
     best_score: float = -np.inf  # since the last `fit` began
-    waited: int = 0  # epochs in a row without an improvement by the tolerance
-    samples: int = 0  # seen
-    divisor: float = 1.0  # of the learning rate by the adaptive policy, with the current optimizer
+    waited: int = 0  # consecutive epochs without an improvement of at least the tolerance
+    samples: int = 0  # the number of samples seen in all epochs
+    divisor: float = 1.0  # the adaptive policy divides the initial rate by it; 1 for a new optimizer
 
     def begin_fit(self) -> None:
         """Reset the state that depends on the last fit's held-out rows and optimizer."""
@@ -42,8 +42,9 @@ class Progress:
 class Convergence(Callback):
     """Ends a training that no longer improves, and changes the learning rate between epochs.
 
-    The policy is a constant rate; ``invscaling``, divided by (samples seen + 1)^`power` from the second epoch
-    on; or ``adaptive``, divided by 5 each time the training would end.
+    The policies of the learning rate: ``constant``; ``invscaling`` divides the initial rate by
+    (samples seen + 1)^`power` from the second epoch on; ``adaptive`` divides the rate by 5 each time the
+    training would end.
     """
 
     progress: Progress  # changed in place
@@ -52,8 +53,8 @@ class Convergence(Callback):
     score: str | None  # the metric to record, such as "validation_accuracy"
     early_stopping: bool  # judge the score in place of the loss, and keep the best parameters
     tolerance: float  # the smallest change that is an improvement
-    patience: float  # the maximum number of epochs in a row without one; may be infinite
-    policy: str
+    patience: float  # the maximum number of consecutive epochs without an improvement; may be infinite
+    policy: str  # of the learning rate
     rate: float  # the initial learning rate
     power: float
     verbose: bool  # print a line each epoch

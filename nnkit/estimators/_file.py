@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         fitted["sparse_labels"] = estimator._sparse_labels
     parameters = {name: _to_json(value) for name, value in estimator.get_params(deep=False).items()}
     described = {"class": type(estimator).__name__, "parameters": parameters, "fitted": fitted}
+    if hasattr(estimator, "model_"):
+        replace(estimator.model_, estimator=described).save(path)
+        return
     dtype = estimator.coefs_[0].dtype
     names = tuple(getattr(estimator, "feature_names_in_", ()))
     if len(set(names)) < len(names):  # before scikit-learn 1.9, two columns may have one name
@@ -118,7 +122,11 @@ def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
             if not fits(value):
                 raise ModelFileError(f"the estimator's {name} has an invalid value")
             setattr(estimator, name, value)
-    estimator._adopt(model.only_network("an estimator"))
+    of_table = not isinstance(model.preprocessor.operations[0], ArrayColumns)
+    if of_table:
+        estimator.model_ = replace(model, estimator=None)
+    else:
+        estimator._adopt(model.only_network("an estimator"))
     if "feature_names_in_" in fitted:
         estimator.feature_names_in_ = np.array(json_fields.texts(fitted, "feature_names_in_"), dtype=object)
     if model.classes is not None:
@@ -126,9 +134,11 @@ def _estimator(cls: type, model: Model, described: dict[str, Any]) -> Any:
         classes = np.arange(model.target.outputs) if multilabel else model.classes
         estimator._know(classes, multilabel, None)
         estimator._sparse_labels = json_fields.flag(fitted, "sparse_labels")
-    if estimator.n_outputs_ != model.target.outputs or estimator.n_features_in_ != model.preprocessor.width:
+    width = estimator.n_features_in_ if of_table else model.preprocessor.width
+    if estimator.n_outputs_ != model.target.outputs or estimator.n_features_in_ != width:
         raise ModelFileError("the description of the estimator does not match the network")
-    estimator._network()  # raises if the parameters describe none
+    if not of_table:
+        estimator._network()  # raises if the parameters describe none
     return estimator
 
 

@@ -31,7 +31,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         The widths of the hidden layers.
     activation : str, default "relu"
         Of the hidden layers: ``identity``, ``logistic``, ``tanh``, ``relu``; also ``leaky_relu``, ``elu``,
-        ``gelu``, ``silu``, ``softplus``, or a registered one.
+        ``gelu``, ``silu``, ``selu``, ``mish``, ``softplus``, or a registered one.
     solver : {"adam", "sgd", "lbfgs"}, default "adam"
         ``lbfgs`` uses all rows at each step and suits small data.
     alpha : float, default 1e-4
@@ -97,6 +97,17 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         The type to convert X to; if not given, float32 and float64 stay and all else becomes float64.
     callbacks : object or sequence of objects, optional
         Called during training by their ``on_*`` methods, as in `Trainer.fit`.
+    preset : {"tables"}, optional
+        ``tables`` reads and trains as `nnkit train` does on a table. X is a pandas, Polars or Arrow frame,
+        with texts, dates and missing values, or an array of numbers, NaN where missing. Parameters at their
+        default leave it to the rules for tables: piecewise-linear numbers, epochs by the number of rows, a
+        tenth of the rows held out for early stopping unless ``validation_fraction=0``, whatever
+        `early_stopping` says. Of the others these count, and any other is an error: `hidden_layer_sizes`,
+        `activation`, `dropout`, `batch_size`, `max_iter` (the epochs), `learning_rate_init`, `optimizer`,
+        `schedule`, `weight_decay`, `clip_norm`, `class_weight`, `n_iter_no_change`, `validation_fraction`,
+        `device`, `precision`, `random_state`, `verbose`, `callbacks`. There are `model_`, `classes_`,
+        `n_features_in_`, `feature_names_in_`, `n_outputs_`, `n_iter_`, `loss_`, `loss_curve_`,
+        `validation_scores_`, `out_activation_`, `stopped_early_`, but no `coefs_` and no `partial_fit`.
 
     Attributes
     ----------
@@ -121,6 +132,8 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         Where X had names.
     out_activation_ : str
         ``softmax`` or ``logistic``.
+    model_ : Model
+        With ``preset="tables"``, the network and its preprocessing.
     stopped_early_ : bool
         Whether the last `fit` ended because it no longer improved.
 
@@ -176,6 +189,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         precision: str | None = None,
         dtype: Any = None,
         callbacks: Any = None,
+        preset: str | None = None,
     ) -> None:
         # Long, for scikit-learn reads the parameters and their defaults from this signature.
         self._set_arguments(locals())

@@ -35,7 +35,7 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
     max_iter, shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As for `MLPClassifier`.
-    dropout, optimizer, schedule, weight_decay, clip_norm, device, precision, dtype, callbacks
+    dropout, optimizer, schedule, weight_decay, clip_norm, device, precision, dtype, callbacks, preset
         As for `MLPClassifier`.
 
     Attributes
@@ -98,6 +98,7 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
         precision: str | None = None,
         dtype: Any = None,
         callbacks: Any = None,
+        preset: str | None = None,
     ) -> None:
         # Long, for scikit-learn reads the parameters and their defaults from this signature.
         self._set_arguments(locals())

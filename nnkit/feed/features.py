@@ -139,7 +139,7 @@ class Features:
     shift, scale : ndarray of shape (p,), float64, or None
         For each dense column; None for 0 and 1.
     codes : ndarray of shape (samples, k), int32, or None
-        Category codes; column j lies in ``[0, cardinalities[j])``.
+        Category codes; column j lies in ``[0, cardinalities[j])``, or is -1 for no category: its block is 0.
     cardinalities : tuple of int
         The width of each one-hot block.
     sparse : SparseRows or None
@@ -184,7 +184,7 @@ class Features:
             return
         if len(self.codes) != len(self):
             raise DataError(f"there are {len(self)} rows of numbers and {len(self.codes)} rows of codes")
-        if np.any(self.codes < 0) or np.any(self.codes >= np.array(self.cardinalities)):
+        if np.any(self.codes < -1) or np.any(self.codes >= np.array(self.cardinalities)):
             raise DataError("a category's code lies outside its column's cardinality")
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
 """A ring of buffers that threads fill with an epoch's next rows while the device trains on the previous ones.
 
-A slot is a run of whole batches of the epoch, their rows in the epoch's order. All slots are places in one
-array, so that a step finds a batch by its number modulo the ring's length: one prepared step, or captured
-graph, serves every slot, and nothing is copied on the device.
+A chunk is a run of whole batches of the epoch, their rows in the epoch's order. The ring is one array,
+divided into slots that hold a chunk each: chunk k is in slot k modulo the number of slots. A step
+thus finds a batch by its number modulo the ring's length: one prepared step, or captured graph, serves every
+slot, and nothing is copied on the device.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ SLOT_BYTES = 1 << 22
 """Approximate size of a slot."""
 # Batches may be larger than a slot. Above this total, fewer slots are filled at once.
 _MOST_BYTES = 1 << 29
-# In addition to one slot for each reader: the slot in use; and for a GPU, which runs behind the host's calls,
-# one slot that is being copied and one that is filled and waits for its copy.
+# The slots in addition to one for each reader: the slot in use; and for a GPU, which runs behind the host's
+# calls, one slot that is being copied and one that is filled and waits for its copy.
 _SLOTS_ON_HOST, _SLOTS_ON_DEVICE = 1, 3
 
 
@@ -71,7 +72,7 @@ def _copy_rows(source: NDArray, rows: NDArray[np.int64], target: NDArray) -> Non
     if 0 in wide.shape:
         return
     if wide.shape[1] > 1 and wide.strides[1] != wide.itemsize:
-        target[: len(rows)] = source[rows]  # such as in Fortran order
+        target[: len(rows)] = source[rows]  # the source is, for instance, in Fortran order
         return
     entry = host.kernel("copy_rows", np.dtype(np.float64)).entry
     flat = target.reshape(len(target), -1)
@@ -97,18 +98,20 @@ class _Bytes:
 
 
 class _Readers:
-    """Threads that call `fill` with the numbers of the slots from `first` to `stop` − 1, in order.
+    """Threads that call `fill` with the numbers of the chunks from `first` to `stop` − 1, in order.
 
-    A slot is filled as soon as the one that occupied its place, `slots` before it, is released.
+    A chunk is read as soon as its slot is free: when the chunk `slots` before it has been released.
     """
 
     def __init__(self, fill: Callable[[int], None], first: int, stop: int, slots: int, threads: int) -> None:
         self._fill = fill
         self._next, self._stop, self._slots = first, stop, slots
         self._filled: dict[int, Future[None]] = {}
-        own: set[int] = set()
-        self._own = own
-        self._pool = ThreadPoolExecutor(threads, "nnkit-reader", lambda: own.add(threading.get_ident()))
+        thread_ids: set[int] = set()
+        self._thread_ids = thread_ids
+        self._pool = ThreadPoolExecutor(
+            threads, "nnkit-reader", lambda: thread_ids.add(threading.get_ident())
+        )
         self._fill_before(first + slots)
 
     def _fill_before(self, upper: int) -> None:
@@ -120,28 +123,28 @@ class _Readers:
             self.close()
             raise
         if self._next == self._stop:
-            self._pool.shutdown(wait=False)  # the threads end after the last slot
+            self._pool.shutdown(wait=False)  # the threads end after the last chunk
 
-    def wait_for(self, number: int) -> None:
-        """Wait until a slot is filled, or raise the error of its reader; to be called in order."""
-        error = self._filled[number].exception()
+    def wait_for(self, chunk: int) -> None:
+        """Wait until a chunk is in its slot, or raise the error of its reader; to be called in order."""
+        error = self._filled[chunk].exception()
         if error is not None:
             self.close()
             raise error
 
-    def release(self, number: int) -> None:
-        """Let a slot's place be filled again."""
-        self._filled.pop(number, None)
-        self._fill_before(number + 1 + self._slots)
+    def release(self, chunk: int) -> None:
+        """Let the chunk's slot be filled again."""
+        self._filled.pop(chunk, None)
+        self._fill_before(chunk + 1 + self._slots)
 
     def close(self) -> None:
-        """End the threads once they have filled their current slots."""
+        """End the threads once they have read their current chunks."""
         # Garbage collection may call this in one of the threads, which cannot wait for itself.
-        self._pool.shutdown(wait=threading.get_ident() not in self._own, cancel_futures=True)
+        self._pool.shutdown(wait=threading.get_ident() not in self._thread_ids, cancel_futures=True)
 
 
 class Ring:
-    """Rows that are streamed to a device slot by slot, in an epoch's order.
+    """Rows that are streamed to a device chunk by chunk, in an epoch's order.
 
     Parameters
     ----------
@@ -150,124 +153,131 @@ class Ring:
     rows : RingRows
         The data set.
     batch_size : int
-        Rows of a batch; a slot holds whole batches, about 4 MiB.
+        Rows of a batch; a chunk has whole batches, about 4 MiB.
     kind : {"pinned", "pageable"}
         The host memory that a GPU's copies come from.
     readers : int, optional
-        The number of threads that fill slots ahead of the device; 0 fills a slot when it is needed. By
-        default as the device suggests.
+        The number of threads that read chunks ahead of the device; 0 reads a chunk when it is needed. By
+        default the backend's `readers`.
 
     Attributes
     ----------
-    arrays : dict of str to array of shape (places, ...)
+    arrays : dict of str to array of shape (ring_rows, ...)
         On the device, by the names of the rows' arrays: row k of the epoch is at k modulo their length.
     batches : int
-        The number of batches of a slot.
+        The number of batches of a chunk.
     """
 
     def __init__(
         self, backend: Backend, rows: RingRows, batch_size: int, kind: str, readers: int | None = None
     ) -> None:
-        epoch = -(-rows.count // batch_size)
-        self.batches = int(min(max(1, SLOT_BYTES // max(1, rows.row_bytes * batch_size)), epoch))
+        self._epoch_batches = -(-rows.count // batch_size)
+        fitting = max(1, SLOT_BYTES // max(1, rows.row_bytes * batch_size))
+        self.batches = int(min(fitting, self._epoch_batches))
         self._rows = rows
         self._device = backend.name
         self._slot_rows = self.batches * batch_size
-        self._last = -(-epoch // self.batches)
+        self._epoch_chunks = -(-self._epoch_batches // self.batches)
         self._threads = backend.readers() if readers is None else readers
         more = _SLOTS_ON_HOST if backend.free_memory() is None else _SLOTS_ON_DEVICE
         affordable = max(more + 1, _MOST_BYTES // max(1, rows.row_bytes * self._slot_rows))
-        self._slots = min(more + self._threads, self._last, affordable) if self._threads else 1
+        self._slots = min(more + self._threads, self._epoch_chunks, affordable) if self._threads else 1
         self._uploads = backend.uploads(self._slots, kind)
-        places = self._slots * self._slot_rows
+        ring_rows = self._slots * self._slot_rows
         self.arrays: dict[str, Array] = {}
         self._host: dict[str, NDArray] = {}
         for name, array in rows.arrays.items():
-            pair = self._uploads.buffer((places, *array.shape[1:]), array.dtype)
+            pair = self._uploads.buffer((ring_rows, *array.shape[1:]), array.dtype)
             self._host[name], self.arrays[name] = pair
         self._order: NDArray[np.int64] | None = None
-        self._epoch = epoch
-        self._taken: int | None = None
-        self._next = 0
+        self._current: int | None = None  # the chunk in use
+        self._next = 0  # the next chunk that the readers deliver
         self._readers: _Readers | None = None
         self._end: weakref.finalize | None = None
 
     def begin(self, order: NDArray[np.int64] | None) -> None:
-        """Take the rows in this order from now on; None keeps the storage order."""
+        """Begin an epoch with the rows in this order; None keeps the storage order."""
         self.close()
         self._order = order
 
     def stretches(self, first: int, count: int) -> Iterator[tuple[int, int]]:
-        """Yield the first and the number of a slot's batches, valid until the next pair is requested."""
+        """Yield the `count` batches from `first` on, chunk by chunk, as pairs of a first batch and a number.
+
+        A pair's batches are in the ring until the next pair is requested.
+        """
         batch, stop = first, first + count
         while batch < stop:
-            number = batch // self.batches
-            upper = min((number + 1) * self.batches, self._epoch)
-            self._take(number)
-            yield batch, min(stop, upper) - batch
-            if stop >= upper:
-                self._release(number)
-            batch = upper
+            chunk = batch // self.batches
+            chunk_stop = min((chunk + 1) * self.batches, self._epoch_batches)
+            self._acquire(chunk)
+            yield batch, min(stop, chunk_stop) - batch
+            if stop >= chunk_stop:
+                self._release(chunk)
+            batch = chunk_stop
 
-    def _take(self, number: int) -> None:
-        if number == self._taken:
+    def _acquire(self, chunk: int) -> None:
+        """Wait until a chunk is in its slot, and make it the current one."""
+        if chunk == self._current:
             return
-        if self._taken is not None:  # the caller left it before its end
-            self._release(self._taken)
+        if self._current is not None:  # the caller left it before its end
+            self._release(self._current)
         if self._threads == 0:
-            self._filler()(number)
+            self._filler()(chunk)
         else:
-            if self._readers is None or number != self._next:
-                self._begin_at(number)
+            if self._readers is None or chunk != self._next:
+                self._begin_at(chunk)
             assert self._readers is not None
-            self._readers.wait_for(number)
-        self._taken = number
-        self._uploads.receive(number % self._slots)
+            self._readers.wait_for(chunk)
+        self._current = chunk
+        self._uploads.receive(chunk % self._slots)
 
     def _filler(self) -> Callable[[int], None]:
-        """Return what reads a slot and sends it; the threads hold it, so it must not hold the ring."""
+        """Return a function that reads a chunk and sends it to its slot.
+
+        The threads keep the function alive, so it must not refer to the ring: that could not be collected.
+        """
         rows, order, slot_rows, slots = self._rows, self._order, self._slot_rows, self._slots
         host, device, uploads = self._host, self.arrays, self._uploads
         reading = partial(_raising, DataError, "the rows could not be read while training")
         failure = f"device {self._device}: rows could not be copied while training"
         sending = partial(_raising, DeviceError, failure)
 
-        def fill(number: int) -> None:
-            slot, first = number % slots, number * slot_rows
+        def fill(chunk: int) -> None:
+            slot, first = chunk % slots, chunk * slot_rows
             stop = min(first + slot_rows, rows.count)
             picked = np.arange(first, stop) if order is None else order[first:stop]
-            place = slice(slot * slot_rows, slot * slot_rows + stop - first)
+            in_ring = slice(slot * slot_rows, slot * slot_rows + stop - first)
             with sending():
                 uploads.prepare(slot)
             with reading():
-                rows.read(picked, {name: buffer[place] for name, buffer in host.items()})
+                rows.read(picked, {name: buffer[in_ring] for name, buffer in host.items()})
             with sending():
-                uploads.send(slot, [(host[name][place], device[name][place]) for name in host])
+                uploads.send(slot, [(host[name][in_ring], device[name][in_ring]) for name in host])
 
         return fill
 
-    def _begin_at(self, number: int) -> None:
+    def _begin_at(self, chunk: int) -> None:
         self.close()
-        self._next = number
-        self._readers = _Readers(self._filler(), number, self._last, self._slots, self._threads)
-        # When the ring is collected, its threads end, and no copy into freed memory is left under way.
+        self._next = chunk
+        self._readers = _Readers(self._filler(), chunk, self._epoch_chunks, self._slots, self._threads)
+        # When the ring is garbage-collected, end the threads and wait for copies into its memory.
         self._end = weakref.finalize(self, _end, self._readers, self._uploads)
 
-    def _release(self, number: int) -> None:
-        self._uploads.done(number % self._slots)
-        self._taken, self._next = None, number + 1
+    def _release(self, chunk: int) -> None:
+        self._uploads.done(chunk % self._slots)
+        self._current, self._next = None, chunk + 1
         if self._readers is not None:
-            self._readers.release(number)
+            self._readers.release(chunk)
 
     def close(self) -> None:
         """End the readers and wait for their last copies; the ring can begin again."""
-        end, taken = self._end, self._taken
+        end, current = self._end, self._current
         # Reset first: if the device has failed, every call below fails, now and at the next close.
-        self._readers = self._end = self._taken = None
+        self._readers = self._end = self._current = None
         if end is not None:
             end()
-        if taken is not None:
-            self._uploads.done(taken % self._slots)
+        if current is not None:
+            self._uploads.done(current % self._slots)
         self._uploads.synchronize()
 
 

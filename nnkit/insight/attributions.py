@@ -49,8 +49,8 @@ def integrated_gradients(
 ) -> Explanation:
     """Explain an output of each row by the gradients on the way to it from a baseline.
 
-    The contributions of a category's places, and of the elements of an embedding's vector, are added up: the
-    columns are the user's own.
+    The contributions of a number and its flag, of a category's places, and of the elements of an embedding's
+    vector, are added up: the columns are the user's own.
 
     Parameters
     ----------
@@ -112,14 +112,15 @@ def _start(
         if isinstance(operation, TextColumn):
             start[column.inputs] = 0.0
         elif baseline == "zero" and column.part == "dense":
-            start[column.inputs] = _encoded_zero(model, column.place, operation)
+            start[column.inputs] = 0.0
+            start[column.place] = _encoded_zero(model, column.place, operation)
     return start
 
 
 def _encoded_zero(model: Model, place: int, operation: Any) -> float:
     """Return the network's input for a number of 0 in the user's unit."""
     if operation is not None:
-        return -operation.shift * operation.scale
+        return float(operation.encoded(np.zeros(1))[0])
     first: Any = model.preprocessor.operations[0]
     shift, scale = first.shift_by_column, first.scale_by_column
     return -(0.0 if shift is None else shift[place]) * (1.0 if scale is None else scale[place])

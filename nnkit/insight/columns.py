@@ -16,6 +16,7 @@ from nnkit.data.operations import (
     PictureColumns,
     PlainRows,
     TextColumn,
+    flagged_columns,
 )
 from nnkit.errors import DataError
 from nnkit.feed.features import Bags, Features
@@ -33,11 +34,12 @@ class Column:
     place: int  # its column there, or its place among the bags
     first: int  # its first place among the inputs of the network's first layer
     width: int
+    flag: int | None = None  # the dense column, and the input, that is 1 where the number is missing
 
     @property
-    def inputs(self) -> slice:
+    def inputs(self) -> list[int]:
         """Its places among the inputs of the network's first layer."""
-        return slice(self.first, self.first + self.width)
+        return [*range(self.first, self.first + self.width), *([] if self.flag is None else [self.flag])]
 
 
 def model_columns(model: Model) -> tuple[Column, ...]:
@@ -47,7 +49,9 @@ def model_columns(model: Model) -> tuple[Column, ...]:
         return tuple(Column(name, "dense", j, j, 1) for j, name in enumerate(preprocessor.output_names))
     widths = iter([layer.width for layer in model.network.embeddings])
     numbers = sum(isinstance(operation, NumberColumn) for operation in preprocessor.operations)
-    nexts = {"dense": (0, 0), "codes": (0, numbers), "bags": (0, preprocessor.width)}
+    flagged = flagged_columns(preprocessor.operations)
+    flags = {operation.column: place for place, operation in enumerate(flagged, numbers)}
+    nexts = {"dense": (0, 0), "codes": (0, numbers + len(flags)), "bags": (0, preprocessor.width)}
     columns = []
     for operation in preprocessor.operations:
         part: Literal["dense", "codes", "bags"]
@@ -59,7 +63,8 @@ def model_columns(model: Model) -> tuple[Column, ...]:
             assert isinstance(operation, CategoryColumn | TextColumn)
             part, width = "bags", next(widths)
         place, first = nexts[part]
-        columns.append(Column(operation.column, part, place, first, width))
+        flag = flags.get(operation.column)
+        columns.append(Column(operation.column, part, place, first, width, flag))
         nexts[part] = (place + 1, first + width)
     return tuple(columns)
 
@@ -67,7 +72,7 @@ def model_columns(model: Model) -> tuple[Column, ...]:
 def spread(model: Model, features: Features) -> NDArray[np.float64]:
     """Return encoded rows as they enter the network's first layer, shape (rows, inputs).
 
-    These are the scaled numbers, one-hot categories and embedded bags.
+    These are the scaled numbers, their flags, one-hot categories and embedded bags.
     """
     if features.sparse is not None:
         raise DataError("rows of a sparse matrix are not explained: give them as an array")
@@ -136,7 +141,7 @@ def embedded_terms(bags: Bags, table: NDArray, reduce: str, row: int, slopes: ND
 def term_name(operation: TextColumn | CategoryColumn, row: int) -> str:
     """Return the term or category that a row of an embedding's table stands for."""
     if isinstance(operation, CategoryColumn):
-        return operation.values[row] if row < len(operation.values) else "(other)"
+        return operation.names[row]
     if operation.buckets:
         return f"bucket {row}"
     if row == 0:
@@ -149,7 +154,7 @@ def term_name(operation: TextColumn | CategoryColumn, row: int) -> str:
 def permuted(features: Features, columns: Sequence[Column], order: NDArray[np.integer]) -> Features:
     """Return a copy of the rows in which some columns have the values of the rows in `order`."""
     dense, codes, bags = features.dense, features.codes, list(features.bags)
-    numbers = [column.place for column in columns if column.part == "dense"]
+    numbers = [place for column in columns if column.part == "dense" for place in column.inputs]
     categories = [column.place for column in columns if column.part == "codes"]
     if numbers:
         dense = (dense if features.rows is None else dense[features.rows]).copy()

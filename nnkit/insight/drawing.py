@@ -1,4 +1,4 @@
-"""How plots are drawn: by matplotlib, as SVG in a page's own colours, or as a file of PNG or SVG.
+"""How plots are drawn: by matplotlib, as SVG in an HTML page, or as a PNG or SVG file.
 
 Order: colours, a plot, its drawing, SVG that a style sheet colours.
 """
@@ -45,7 +45,7 @@ __all__ = [
 MARKERS = "osD^vP*X"
 _SUFFIXES = (".png", ".svg")
 _DOTS_AN_INCH = 200
-# Of two signs, each over a light and a dark surface.
+# RGB colours for positive and negative numbers, legible on light and dark backgrounds.
 _POSITIVE, _NEGATIVE = (0.18, 0.50, 0.86), (0.87, 0.42, 0.12)
 
 
@@ -56,11 +56,11 @@ class Palette:
     ink: str  # of text and axes
     soft: str  # of less important text and lines
     grid: str
-    back: str
-    series: tuple[str, ...]  # eight to tell curves apart; the ninth curve has the first again, dashed
+    back: str  # of the background
+    series: tuple[str, ...]  # of curves; after eight, they repeat with another line style
 
     def by_role(self) -> dict[str, str]:
-        """Return each colour by the name of its variable in a style sheet."""
+        """Return each colour by the name of its CSS variable."""
         series = {f"--series-{number}": colour for number, colour in enumerate(self.series)}
         return {"--back": self.back, "--ink": self.ink, "--soft": self.soft, "--grid": self.grid, **series}
 
@@ -84,7 +84,7 @@ DARK = Palette(
     "#14171a",
     ("#6cb4ff", "#ff9d5c", "#4fd1a1", "#e58bdb", "#e0c14a", "#5cd3e8", "#ff8095", "#b6bcc4"),
 )
-# Stand-ins, for matplotlib knows no variables: each becomes the style sheet's own as the SVG is written.
+# matplotlib has no CSS variables: it draws with these colours, which `_svg` then replaces with the variables.
 _STAND_IN = Palette(
     "#010203", "#070809", "#040506", "#0d0e0f", tuple(f"#a0b0{number:02x}" for number in range(8))
 )
@@ -94,7 +94,7 @@ _STAND_IN = Palette(
 class Plot:
     """A picture, with a description and a table for those who do not see it."""
 
-    key: str  # its name in a page
+    key: str  # its name, and the beginning of its ids in a page
     title: str
     description: str
     headers: list[str]
@@ -104,7 +104,7 @@ class Plot:
 
 
 def literal(text: str) -> str:
-    """Return a text for matplotlib, which reads mathematics between two dollar signs."""
+    """Return a text with its dollar signs escaped, between which matplotlib would read mathematics."""
     return text.replace("$", r"\$")
 
 
@@ -240,7 +240,7 @@ def _style(key: str, palette: Palette) -> dict[Any, Any]:
 
 
 def _svg(plot: Plot, opaque: bool) -> str:
-    """Return a plot as an ``svg`` element in the variables of a style sheet."""
+    """Return a plot as an ``svg`` element whose colours are CSS variables, as `colours` defines them."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     text = io.StringIO()
@@ -254,10 +254,11 @@ def _svg(plot: Plot, opaque: bool) -> str:
 
 
 def page_svg(plot: Plot) -> str:
-    """Return a plot as an ``svg`` element for a page that has `colours`; empty without matplotlib.
+    """Return a plot as an ``svg`` element for an HTML page; empty without matplotlib.
 
-    The page holds its title and description as ``KEY-title`` and ``KEY-description``. Ids begin with the
-    key, unlike those of the page's other plots.
+    The page must include the style sheet `colours`, and two elements with the ids ``KEY-title`` and
+    ``KEY-description`` that label the plot. All ids in the element begin with the plot's key, so that they
+    differ from those of other plots.
     """
     if not have_matplotlib():
         return ""
@@ -278,7 +279,7 @@ def _svg_file(plot: Plot) -> str:
 
 
 def colours() -> str:
-    """Return a style sheet's variables for each role's colour, light and dark."""
+    """Return a style sheet that defines the CSS variable of each colour, for light and dark pages."""
     light, dark = (
         " ".join(f"{role}: {colour};" for role, colour in palette.by_role().items())
         for palette in (LIGHT, DARK)

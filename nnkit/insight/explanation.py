@@ -158,7 +158,10 @@ def _output_name(model: Model, output: int) -> str:
         return f"logit of {label!r}"
     if model.task == "multilabel":
         return f"log-odds of {label!r}"
-    return f"logarithm of {label!r}" if model.loss.link == "exp" else label
+    warp = model.target.warp
+    if warp is not None and warp.name == "quantile":
+        return f"normal score of {label!r}"
+    return label if warp is None and model.loss.link != "exp" else f"logarithm of {label!r}"
 
 
 def explained(

@@ -154,7 +154,9 @@ def permutation_importance(
 def _chosen(model: Model, names: Sequence[str] | None) -> list[Column]:
     columns = model_columns(model)
     if model.preprocessor.pictures is not None and names is None:
-        raise DataError("a picture's pixels are not shuffled one by one: explain pictures by gradients")
+        raise DataError(
+            "permutation importance is not computed for the pixels of pictures: explain pictures by gradients"
+        )
     if names is None:
         return list(columns)
     found = {column.name: column for column in columns}
@@ -187,8 +189,8 @@ def importance_plot(evaluated: EvaluatedModel) -> Plot:
     count = len(model_columns(evaluated.model))
     if not 1 < count <= MOST_COLUMNS:
         raise DataError(
-            f"the importance of columns is drawn of 2 to {MOST_COLUMNS}, and this model has {count:,}; "
-            "nnkit explain prints it as a table"
+            f"the importance plot needs 2 to {MOST_COLUMNS} columns, and this model has {count:,}; "
+            "nnkit explain prints the importance as a table"
         )
     taken = drawn_examples(evaluated.examples, _MOST_ROWS, 0)
     assert taken.target is not None
@@ -215,7 +217,7 @@ def importance_plot(evaluated: EvaluatedModel) -> Plot:
         "importance."
     )
     if len(shown) < count:
-        words += f" Drawn are the first {len(shown)} of {count}."
+        words += f" The plot shows the first {len(shown)} of {count} columns."
     rows = [
         [found.columns[column], f"{found.mean[column]:.4f}", f"{found.deviation[column]:.4f}"]
         for column in found.order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import Whole
+from nnkit.data.operations import NumberColumn
 from nnkit.errors import DataError
 from nnkit.extras import extra_module
 from nnkit.feed.features import Bags, Features
@@ -28,8 +30,8 @@ _LIME_SAMPLES = 5000
 class ColumnMatrix:
     """Rows and background as matrices with a number for each input column, which SHAP and LIME perturb.
 
-    A number is as it is scaled, a category its code, an embedded text or category the place of its bag among
-    those of background and rows.
+    A number is as it is scaled, or below all others where it is missing and has a flag; a category is its
+    code, an embedded text or category the place of its bag among those of background and rows.
 
     Attributes
     ----------
@@ -45,11 +47,33 @@ class ColumnMatrix:
             raise DataError("rows of a sparse matrix are not explained: give them as an array")
         self._like = parts[0]
         self._pools = tuple(_joined(*pair) for pair in zip(*(part.bags for part in parts), strict=True))
+        self._missing = self._missing_numbers(parts)
         self.background = self._matrix(parts[0], 0)
         self.rows = self._matrix(parts[1], len(parts[0]))
 
+    def _missing_numbers(self, parts: Sequence[Features]) -> dict[int, tuple[float, float, float]]:
+        """Return what stands for a missing number, by the place of its flag.
+
+        This is a value below all others, as far as these reach; the greatest value that is taken for it; and
+        the number that is filled in.
+        """
+        found = {}
+        numbers = [op for op in self._model.preprocessor.operations if isinstance(op, NumberColumn)]
+        for column in self.columns:
+            if column.flag is not None:
+                values = np.concatenate([part.dense[:, column.place] for part in parts]).astype(np.float64)
+                least, reach = values.min(), np.ptp(values) + 1
+                fill = numbers[column.place].encoded(np.array([np.nan]))
+                found[column.flag] = float(least - reach), float(least - reach / 2), float(fill[0])
+        return found
+
     def _matrix(self, features: Features, first: int) -> NDArray[np.float64]:
         dense = features.dense if features.rows is None else features.dense[features.rows]
+        if self._missing:
+            dense = dense.astype(np.float64)
+        for column in self.columns:
+            if column.flag is not None:
+                dense[dense[:, column.flag] == 1, column.place] = self._missing[column.flag][0]
         values = {"dense": dense.T, "codes": () if features.codes is None else features.codes.T}
         bags = first + np.arange(len(features))
         columns = [bags if c.part == "bags" else values[c.part][c.place] for c in self.columns]
@@ -58,11 +82,17 @@ class ColumnMatrix:
     def outputs(self, matrix: NDArray) -> NDArray[np.float64]:
         """Return the network's outputs, shape (rows, outputs), for rows of such a matrix."""
         by_part: dict[str, list[NDArray]] = {"dense": [], "codes": [], "bags": []}
+        flags: dict[int, NDArray] = {}
         for column, values in zip(self.columns, matrix.T, strict=True):
+            if column.flag is not None:
+                _, most, fill = self._missing[column.flag]
+                flags[column.flag] = values <= most
+                values = np.where(flags[column.flag], fill, values)
             by_part[column.part].append(
                 values if column.part == "dense" else np.rint(values).astype(np.int32)
             )
         like = self._like
+        by_part["dense"] += [flags[place] for place in sorted(flags)]
         # Pixels are no whole numbers any more once they are perturbed: they are scaled here.
         dense = np.column_stack(by_part["dense"]) if by_part["dense"] else np.empty((len(matrix), 0))
         dense = dense if like.shift is None else dense - like.shift

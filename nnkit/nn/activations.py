@@ -137,6 +137,8 @@ for _function in (
     ActivationFunction("elu", formulas.elu, formulas.elu_derivative),
     ActivationFunction("gelu", formulas.gelu, formulas.gelu_derivative),
     ActivationFunction("silu", formulas.silu, formulas.silu_derivative),
+    ActivationFunction("selu", formulas.selu, formulas.selu_derivative),
+    ActivationFunction("mish", formulas.mish, formulas.mish_derivative),
     ActivationFunction("softplus", formulas.softplus, formulas.softplus_derivative),
 ):
     _REGISTRY[_function.name] = _function

@@ -41,7 +41,7 @@ Initializer = Callable[[int, int, Draw, Draw], NDArray[np.float64]]
 """``initializer(fan_in, fan_out, uniform, normal)`` returns ``fan_in * fan_out`` weights, float64."""
 
 _DRAWN_AT_ONCE = 1 << 17
-_RECTIFIERS = frozenset({"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"})
+_RECTIFIERS = frozenset({"relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus"})
 
 
 def _scaled(variance: float, both: bool, *, is_uniform: bool) -> Initializer:
@@ -81,6 +81,8 @@ INITIALIZERS: dict[str, Initializer] = {
     # (https://doi.org/10.1007/978-3-642-35289-8_3).
     "lecun_uniform": _scaled(1.0, both=False, is_uniform=True),
     "lecun_normal": _scaled(1.0, both=False, is_uniform=False),
+    # As PyTorch's Linear begins, and the layers of TabM: up to 1 / √fan_in.
+    "fan_in_uniform": _scaled(1.0 / 3.0, both=False, is_uniform=True),
     "normal": normal,
     "zeros": zeros,
 }
@@ -94,7 +96,12 @@ def register_initializer(name: str, function: Initializer) -> None:
 
 
 def default_initializer(activation: str) -> str:
-    """Return "he_normal" for an activation of the ReLU family, else "glorot_uniform"."""
+    """Return "he_normal" for the ReLU family, "lecun_normal" for SELU, else "glorot_uniform".
+
+    SELU keeps its units' mean and variance with LeCun's (Klambauer et al. 2017, arXiv:1706.02515).
+    """
+    if activation == "selu":
+        return "lecun_normal"
     return "he_normal" if activation in _RECTIFIERS else "glorot_uniform"
 
 

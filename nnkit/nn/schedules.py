@@ -21,8 +21,10 @@ from nnkit.nn.options import check_parameters, named_options
 __all__ = [
     "SCHEDULES",
     "Constant",
+    "CosLog4",
     "Cosine",
     "Exponential",
+    "FlatCosine",
     "InverseTime",
     "OneCycle",
     "PlateauState",
@@ -186,6 +188,35 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
+class FlatCosine(Schedule):
+    """1 for half of the training, then half a cosine down to 0.
+
+    RealMLP's schedule of dropout and weight decay: Holzmüller et al. 2024 (arXiv:2407.04491).
+    """
+
+    name: ClassVar[str] = "flat_cos"
+
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
+        progress = np.minimum(steps, total_steps - 1) / total_steps
+        return _cosine(1.0, 0.0, np.maximum(2.0 * progress - 1.0, 0.0))
+
+
+@dataclass(frozen=True)
+class CosLog4(Schedule):
+    """Four cycles up from 0 and down again, each twice as long as the one before.
+
+    ``½(1 − cos(2π log₂(1 + 15 t / T)))``, for the steps t = 0 … T − 1: RealMLP's schedule of the learning
+    rate, Holzmüller et al. 2024 (arXiv:2407.04491).
+    """
+
+    name: ClassVar[str] = "coslog4"
+
+    def _decay(self, steps: Steps, total_steps: int, steps_per_epoch: int) -> Steps:
+        progress = np.minimum(steps, total_steps - 1) / total_steps
+        return _cosine(0.0, 1.0, 2.0 * np.log2(1.0 + 15.0 * progress))
+
+
+@dataclass(frozen=True)
 class OneCycle(Schedule):
     """Up to the base learning rate and down again, both along half a cosine: PyTorch's OneCycleLR.
 
@@ -302,7 +333,10 @@ class ReduceOnPlateau(Schedule):
 
 SCHEDULES: dict[str, type[Schedule]] = {
     kind.name: kind
-    for kind in (Constant, StepDecay, Exponential, InverseTime, Cosine, OneCycle, ReduceOnPlateau)
+    for kind in (
+        *(Constant, StepDecay, Exponential, InverseTime, Cosine, FlatCosine, CosLog4),
+        *(OneCycle, ReduceOnPlateau),
+    )
 }
 
 
@@ -324,5 +358,8 @@ def schedule_from(value: str | Mapping[str, Any] | Schedule) -> Schedule:
 
 
 def _cosine(start: float, end: float, progress: Steps) -> Steps:
-    """Interpolate from `start` to `end` along half a cosine; `progress` lies in [0, 1]."""
+    """Interpolate from `start` to `end` along half a cosine; `progress` lies in [0, 1].
+
+    Beyond 1 the cosine goes on, and returns to `start` at 2.
+    """
     return end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * progress))

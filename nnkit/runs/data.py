@@ -64,24 +64,35 @@ class RunData:
         If it names no data, the built-in ``digits`` are used.
     mapped : bool
         Whether a file of numbers stays mapped, whatever ``run.data_placement`` says.
+    dataset : Dataset, optional
+        The data, in place of those that the config names.
+    held_out : Examples, optional
+        The rows to validate on, in place of those that the config names.
 
     Attributes
     ----------
     dataset : Dataset
-        As read.
+        As read or given.
     training, validation : ndarray of int64, or None
         The rows of ``dataset.train`` to train on and to hold out; both None if no share is held out.
     encoder : TargetEncoder
         The task follows from all rows, classes and units from the training rows.
     """
 
-    def __init__(self, config: Config, mapped: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        mapped: bool = False,
+        dataset: Dataset | None = None,
+        held_out: Examples | None = None,
+    ) -> None:
         self._config = config
+        self._own_held_out = held_out
         self._mapped = mapped or config.run.data_placement == "mmap"
         self.training: NDArray[np.int64] | None = None
         self.validation: NDArray[np.int64] | None = None
         self._pictures = config.data.pictures()
-        self.dataset = self._load(config.data.train or "digits", test=config.data.test)
+        self.dataset = dataset or self._load(config.data.train or "digits", test=config.data.test)
         self._pictures = self._pictures.like(self.dataset.train.features)
         for note in self.dataset.notes:
             logger.info(note)
@@ -139,13 +150,15 @@ class RunData:
         """Return the encoder of the training rows; `of_all` is kept if it has the labels of lists."""
         if of_all is not None and of_all.labels:
             return of_all
-        names, positive = self.dataset.target_names, self._config.data.positive
-        return TargetEncoder.fit(self._target(), task, names, positive)
+        data = self._config.data
+        transform, clamp = data.target_transform, data.clamp_predictions
+        names = self.dataset.target_names
+        return TargetEncoder.fit(self._target(), task, names, data.positive, transform, clamp)
 
     def _split(self, encoder: TargetEncoder) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
         """Return the training rows and the held-out rows; None and None if no share is held out."""
         data, count = self._config.data, len(self.dataset.train)
-        if isinstance(data.validation, str) or data.validation == 0:
+        if self._own_held_out is not None or isinstance(data.validation, str) or data.validation == 0:
             return None, None
         if count < _FEWEST_ROWS_TO_SPLIT and "validation" not in data.given:
             few = f"{count} rows are too few to hold some out: the metrics are those of the training rows"
@@ -214,9 +227,17 @@ class RunData:
         if test.target is None:
             raise DataError("the test rows have no target column")
         preprocessor.transform(test.features, strict=True)
-        encoder.transform(test.target)
+        encoder.truth(test.target)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows to validate on: of the source, of a file of their own, or given."""
+        own = self._own_held_out is not None or isinstance(self._config.data.validation, str)
+        return own or self.validation is not None
 
     def _held_out(self) -> Examples | None:
+        if self._own_held_out is not None:
+            return self._own_held_out
         if self.validation is not None:
             return self.dataset.train.take(self.validation)
         validation = self._config.data.validation

@@ -92,8 +92,7 @@ def plan_embeddings(config: Config, preprocessor: Preprocessor, notes: list[str]
         zip(preprocessor.embedded, preprocessor.embedding_sizes, strict=True)
     ):
         if isinstance(column, CategoryColumn):
-            width = config.data.category_width or category_width(size)
-            planned.layers.append(Embedding(size, width, "sum"))
+            planned.layers.append(Embedding(size, config.data.category_width, "sum"))
             continue
         width = text.width or _TEXT_WIDTH
         if text.vectors is not None:
@@ -102,15 +101,6 @@ def plan_embeddings(config: Config, preprocessor: Preprocessor, notes: list[str]
             planned.values[parameter_name(number, "weight")] = vectors
         planned.layers.append(Embedding(size, width, reduce))
     return planned
-
-
-def category_width(places: int) -> int:
-    """Return the width of the vectors of `places` categories: ``min(600, round(1.6 n^0.56))``.
-
-    The rule of thumb of fastai (J. Howard, S. Gugger 2020, "Fastai: a layered API for deep learning";
-    `emb_sz_rule` in fastai.tabular.model).
-    """
-    return max(1, min(600, round(1.6 * places**0.56)))
 
 
 def _vectors(path: str, width: int | None, column: TextColumn, notes: list[str]) -> WordVectors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ from nnkit.data.sources.built_in import BUILT_INS
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, unknown_name
 from nnkit.model import Model
-from nnkit.nn.layers import Dense, Dropout, Layer
-from nnkit.nn.losses import Loss, loss_for_task, loss_from
+from nnkit.nn.layers import BatchEnsemble, Dense, Dropout, Ensemble, Layer, Periodic, PiecewiseLinear
+from nnkit.nn.losses import Link, Loss, loss_for_task, loss_from
 from nnkit.nn.network import Network
 from nnkit.nn.optimizers import optimizer_from
 from nnkit.runs.config import Config
 from nnkit.training.trainer import Trainer
 
 __all__ = ["layers_of", "loss_of", "resolved", "trainer_of"]
+
+# The keys of [training] that the trainer takes as they are.
+_AS_THEY_ARE = (
+    *("dropout_schedule", "weight_decay_schedule", "cooldown", "monitor"),
+    *("l1", "l2", "clip_norm", "groups", "restore_best"),
+)
+_TABM_INITIALIZER = "fan_in_uniform"  # of its outputs, as of its hidden layers
 
 
 def loss_of(config: Config, encoder: TargetEncoder) -> Loss:
@@ -32,21 +40,39 @@ def loss_of(config: Config, encoder: TargetEncoder) -> Loss:
         raise ConfigError(
             f"loss {loss.name!r} does not fit a {encoder.task} target; use {fitting!r}, or set data.task"
         )
+    if loss.link == "exp" and encoder.warp is not None:
+        raise ConfigError(
+            f"loss {loss.name!r} learns the logarithm of the target's mean: leave out data.target_transform"
+        )
     return loss
 
 
-def layers_of(config: Config, outputs: int) -> list[Layer]:
-    """Return the dense layers, with dropout between them, down to `outputs` outputs."""
-    model = config.model
+def layers_of(config: Config, outputs: int, link: Link) -> list[Layer]:
+    """Return the dense layers, with dropout between them, down to `outputs` outputs, or an ensemble of them.
+
+    `link` is that of the loss.
+    """
+    model, members = config.model, config.model.ensemble
+    shares = members > 1 and model.ensemble_kind == "tabm"
     initializer = None if model.initializer == "auto" else model.initializer
     rates = model.dropout if isinstance(model.dropout, list) else [model.dropout] * len(model.hidden)
-    layers: list[Layer] = []
+    embeddings: dict[str, list[Layer]] = {
+        "piecewise": [PiecewiseLinear(model.bins)],
+        "periodic": [Periodic()],
+    }
+    numbers = embeddings.get(model.numbers, [])
+    hidden: list[Layer] = []
     for units, rate in zip(model.hidden, rates, strict=True):
-        layers.append(Dense(units, model.activation, initializer))
+        given = (units, model.activation, initializer)
+        hidden.append(BatchEnsemble(*given, members=members) if shares else Dense(*given))
         if rate > 0:
-            layers.append(Dropout(rate))
+            hidden.append(Dropout(rate))
     output = "identity" if model.output == "auto" else model.output
-    return [*layers, Dense(outputs, output)]
+    last = Dense(outputs, output, _TABM_INITIALIZER if shares else None)
+    if members == 1:
+        return [*numbers, *hidden, last]
+    ensemble = partial(Ensemble, members=members, link=link)
+    return [*numbers, *hidden, ensemble(last)] if shares else [ensemble(numbers, hidden, last)]
 
 
 def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEncoder) -> Trainer:
@@ -68,7 +94,7 @@ def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEnco
         class_weight=_class_weight(training.class_weight, encoder),
         early_stopping=training.early_stopping or None,
         metrics=training.metrics or None,
-        **{name: getattr(training, name) for name in ("l1", "l2", "clip_norm", "restore_best")},
+        **{name: getattr(training, name) for name in _AS_THEY_ARE},
         augment=config.data.augment,
         data_placement=run.data_placement,
     )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from nnkit.data.examples import Dataset, Examples
+from nnkit.data.operations import NumberColumn
+from nnkit.data.pictures.columns import Pictures
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.diagnostics.data import check_data
 from nnkit.diagnostics.findings import Finding, check_settings
@@ -17,6 +21,7 @@ from nnkit.runs.config import Config
 from nnkit.runs.data import EncodedRows, RunData
 from nnkit.runs.embeddings import plan_embeddings, text_options, with_text_defaults
 from nnkit.runs.from_config import layers_of, loss_of, trainer_of
+from nnkit.runs.table_defaults import with_table_defaults
 
 __all__ = ["TrainingPlan"]
 
@@ -32,6 +37,8 @@ class TrainingPlan:
         If it names no data, the built-in ``digits`` are used.
     mapped : bool
         Whether a file of numbers stays mapped, whatever ``run.data_placement`` says.
+    dataset, held_out
+        Data in place of those that the config names, as `RunData` takes them.
 
     Attributes
     ----------
@@ -45,9 +52,15 @@ class TrainingPlan:
         The network, which `trainer` trains in place, with its preprocessing.
     """
 
-    def __init__(self, config: Config, mapped: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        mapped: bool = False,
+        dataset: Dataset | None = None,
+        held_out: Examples | None = None,
+    ) -> None:
         self.config = config
-        self.data = RunData(config, mapped)
+        self.data = RunData(config, mapped, dataset, held_out)
         self.dataset = self.data.dataset
         encoder = self.data.encoder
         loss = loss_of(config, encoder)
@@ -60,13 +73,19 @@ class TrainingPlan:
             scaling=config.data.scaling,
             text=text_options(config, self.dataset),
             categories=config.data.categories,
+            missing_flags=config.data.missing_flags,
         )
         notes = list(preprocessor.notes)
         if len(preprocessor.text_columns) == len(preprocessor.operations):
             self.config = with_text_defaults(config, notes)
+        elif not isinstance(self.dataset.train.features, np.ndarray | Pictures):
+            columns = sum(isinstance(operation, NumberColumn) for operation in preprocessor.operations)
+            self.config = with_table_defaults(
+                config, self.training_rows, columns, encoder.task, self.data.holds_out, notes
+            )
         embeddings = plan_embeddings(self.config, preprocessor, notes)
         self._word_vectors = embeddings.values
-        network = Network([*embeddings.layers, *layers_of(self.config, encoder.outputs)])
+        network = Network([*embeddings.layers, *layers_of(self.config, encoder.outputs, loss.link)])
         self.trainer = trainer_of(self.config, network, loss, encoder)
         for note in notes:
             logger.info(note)
@@ -86,12 +105,29 @@ class TrainingPlan:
         """Return the training and the held-out rows as the network takes them."""
         return self.data.encoded(self.model.preprocessor, self.model.target, self.trainer.dtype)
 
+    def fit(self, rows: EncodedRows, **options: Any) -> None:
+        """Train the model from its first step; `options` as `Trainer.fit` takes them."""
+        self.begin_from_vectors()
+        batch_size = self.config.training.batch_size
+        given = {**self.fit_options(rows), **options}
+        self.trainer.fit(rows.features, rows.targets, batch_size=batch_size, **given)
+
+    def fit_options(self, rows: EncodedRows) -> dict[str, Any]:
+        """Return the arguments of `Trainer.fit` and `Trainer.resume` that follow from data and config."""
+        return {
+            "validation": None if rows.validation is None else (*rows.validation, rows.held_weights),
+            "sample_weight": rows.weights,
+            "decode": self.model.target.values if self.model.task == "regression" else None,
+            "epochs": self.config.training.epochs,
+        }
+
     def check(self, rows: EncodedRows | None = None) -> list[Finding]:
         """Return the problems of data and settings that show before training; `rows` as from `encoded`."""
         rows = self.encoded() if rows is None else rows
         config, encoder, preprocessor = self.config, self.model.target, self.model.preprocessor
-        weighted = config.training.class_weight is not None or encoder.task not in ("binary", "multiclass")
-        labels = None if weighted or encoder.classes is None else encoder.classes.tolist()
+        # The sizes of classes are checked only where the training does not weight the classes.
+        unweighted = config.training.class_weight is None and encoder.task in ("binary", "multiclass")
+        labels = encoder.classes.tolist() if unweighted and encoder.classes is not None else None
         found = check_settings(self.model.network.layers, self.trainer.loss, rows.targets)
         return found + check_data(
             rows.features,
@@ -101,6 +137,7 @@ class TrainingPlan:
             config.data.scaling != "none",
             None if labels is None else [str(label) for label in labels],
             preprocessor.constant,
+            len(preprocessor.flagged),
         )
 
     def tune_rate(self, lowest: float, highest: float, steps: int) -> RateCurve:

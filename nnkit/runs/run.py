@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnkit.cache import cache_folder
 from nnkit.diagnostics.diagnosis import Diagnosis
@@ -173,8 +172,7 @@ class Run(TrainingPlan):
 
     def resolved(self) -> Config:
         """Return the config with all defaults filled in that depend on the data."""
-        held_out = self.data.validation is not None or isinstance(self.config.data.validation, str)
-        return resolved(self.config, self.trainer, self.model, held_out, self.folder)
+        return resolved(self.config, self.trainer, self.model, self.data.holds_out, self.folder)
 
     def stop(self) -> None:
         """End the run early and save its model: after the current steps, or before the first."""
@@ -274,30 +272,19 @@ class Run(TrainingPlan):
 
     def _fit(self, rows: EncodedRows, callbacks: Sequence[Callback]) -> None:
         """Train from the first step, or from the checkpoint."""
-        training, run = self.config.training, self.config.run
+        run = self.config.run
         record = RunRecord(self.folder, self.resolved())
         watching = [] if self.diagnosis is None else [self.diagnosis]
         given: dict[str, Any] = {
-            "validation": None if rows.validation is None else (*rows.validation, rows.held_weights),
-            "sample_weight": rows.weights,
             "callbacks": [record, _EarlierStop(self), *watching, *callbacks],
-            "decode": self._units() if self.model.task == "regression" else None,
             "progress": False,
             "checkpoints": Checkpoints(self.folder / CHECKPOINTS, run.checkpoint_every, run.checkpoint_keep),
-            "epochs": training.epochs,
         }
         if self._checkpoint is not None:
+            given |= self.fit_options(rows)
             self.trainer.resume(self._checkpoint, rows.features, rows.targets, **given)
-            return
-        self.begin_from_vectors()
-        self.trainer.fit(rows.features, rows.targets, batch_size=training.batch_size, **given)
-
-    def _units(self) -> Callable[[NDArray], NDArray]:
-        """Return the function from a regression's outputs to values in the target's units."""
-        mean, scale = self.model.target.mean, self.model.target.scale
-        assert mean is not None
-        assert scale is not None
-        return lambda values: values.astype(np.float64) * scale + mean
+        else:
+            self.fit(rows, **given)
 
     def _finish(self, rows: EncodedRows) -> Outcome:
         """Measure the model and save it."""

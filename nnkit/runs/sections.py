@@ -32,10 +32,14 @@ _MOST = 2**31 - 1
 _WIDEST_EMBEDDING = 2**16
 
 Task = Literal["auto", "classification", "binary", "multiclass", "multilabel", "regression"]
-Scaling = Literal["auto", "standardize", "unit", "none"]
-Categories = Literal["onehot", "embed"]
+Scaling = Literal["auto", "standardize", "robust", "unit", "none"]
+Categories = Literal["auto", "onehot", "embed"]
+TargetTransform = Literal["none", "log", "quantile"]
 OnBad = Literal["error", "skip"]
 Reduce = Literal["auto", "mean", "sum", "max"]
+Numbers = Literal["auto", "linear", "piecewise", "periodic"]
+Preset = Literal["fast", "default", "best"]
+EnsembleKind = Literal["seeds", "tabm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +112,24 @@ class DataConfig(Section):
         "sorted order.",
         "yes",
     )
+    target_transform: TargetTransform = _data(
+        "none",
+        Choice(get_args(TargetTransform)),
+        "What a regression learns of its target: its logarithm, or its normal score by the quantiles of the "
+        "training rows; predictions are in the target's own units.",
+    )
+    clamp_predictions: bool = _data(
+        False, Flag(), "Whether a regression's predictions are clamped to the range of the training rows."
+    )
     weight: str | int | None = _of_tables("weight")
     index: str | int | None = _of_tables("index")
     types: Mapping[str, str] | None = _of_tables("types", default=None)
     missing: list[str] | None = _of_tables("missing", check=keys.WORDS, example=["-999", "n/a"])
+    missing_flags: bool = _data(
+        True,
+        Flag(),
+        "Whether a number with missing values has another input, which is 1 where it is missing.",
+    )
     separator: str | None = _of_tables("separator")
     header: str | int | None = _of_tables(
         "header",
@@ -126,7 +144,9 @@ class DataConfig(Section):
     decimal: str | None = _of_tables("decimal")
     thousands: str | None = _of_tables("thousands")
     scaling: Scaling = _data(
-        "auto", Choice(get_args(Scaling)), "How numbers and pixels are scaled; unit divides pixels by 255."
+        "auto",
+        Choice(get_args(Scaling)),
+        "How numbers and pixels are scaled; unit divides pixels by 255, robust is for tables.",
     )
     text: str | int | list[str | int] | None = _data(
         None,
@@ -135,16 +155,12 @@ class DataConfig(Section):
         ["body"],
     )
     categories: Categories = _data(
-        "onehot",
+        "auto",
         Choice(get_args(Categories)),
-        "Whether a category is one-hot inputs or has a vector that is learnt.",
+        "Whether a category is one-hot inputs or has a vector that is learnt; auto takes one-hot inputs for "
+        "up to 50 values, missing ones included.",
     )
-    category_width: int | None = _data(
-        None,
-        Whole(1, _WIDEST_EMBEDDING),
-        "The width of those vectors; without it, min(600, round(1.6 n^0.56)) for n categories.",
-        8,
-    )
+    category_width: int = _data(8, Whole(1, _WIDEST_EMBEDDING), "The width of those vectors.")
     image_size: int | list[int] | None = _data(
         None, keys.IMAGE_SIZE, "The side of pictures in pixels, or [height, width]; without it, 64.", [48, 64]
     )
@@ -251,6 +267,13 @@ class ModelConfig(Section):
         ListOf(Whole(1, 2**24), most=1000),
         "The widths of the hidden layers; [] for a linear model.",
     )
+    numbers: Numbers = setting(
+        "auto",
+        Choice(get_args(Numbers)),
+        "How the network reads numbers: as they are, also by their bins, or also by learnt waves; auto is "
+        "piecewise for tables.",
+    )
+    bins: int = setting(16, Whole(1, 1024), "The maximum number of bins of a column.")
     activation: str = setting("relu", keys.ACTIVATION, "The activation of the hidden layers.")
     dropout: float | list[float] = setting(
         0.0,
@@ -262,6 +285,16 @@ class ModelConfig(Section):
     )
     output: str = setting(
         "auto", keys.TEXT, "The activation of the output layer; auto leaves it to the loss."
+    )
+    ensemble: int = setting(
+        1,
+        Whole(1, 1024),
+        "The members of an ensemble, which are trained at once and average their predictions; 1 for none.",
+    )
+    ensemble_kind: EnsembleKind = setting(
+        "seeds",
+        Choice(get_args(EnsembleKind)),
+        "Whether members have all weights of their own, or as in TabM share those of the hidden layers.",
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
@@ -279,11 +312,18 @@ class TrainingConfig(Section):
     Keys declared by `setting` are short forms of entries in the tables `optimizer` and `schedule`.
     """
 
+    preset: Preset = setting(
+        "default",
+        Choice(get_args(Preset)),
+        "For a table: how long the settings that are not given may take; best trains an ensemble of five.",
+    )
     epochs: int = _like("epochs", check=Whole(1, _MOST))
     batch_size: int = _like("batch_size")
     optimizer: str | dict[str, Any] = _like("optimizer", check=keys.OPTIMIZER)
     learning_rate: float = setting(1e-3, Number(above=0, most=100), "The base learning rate.")
     schedule: str | dict[str, Any] = _like("schedule", default="cosine", check=keys.SCHEDULE)
+    dropout_schedule: str | dict[str, Any] = _like("dropout_schedule", check=keys.SCHEDULE)
+    weight_decay_schedule: str | dict[str, Any] = _like("weight_decay_schedule", check=keys.SCHEDULE)
     warmup: int | Period = setting(
         0,
         keys.WARMUP,
@@ -297,12 +337,15 @@ class TrainingConfig(Section):
     l1: float = _like("l1")
     l2: float = _like("l2")
     clip_norm: float | None = _like("clip_norm")
+    groups: dict[str, dict[str, Any]] | None = _like("groups")
     early_stopping: int = _like(
         "early_stopping",
         default=0,
         check=Whole(0, _MOST),
         help="Stop after so many epochs without improvement; 0 for never.",
     )
+    cooldown: float = _like("cooldown")
+    monitor: str | None = _like("monitor", check=keys.METRIC)
     restore_best: bool = _like("restore_best", default=True)
     metrics: list[str] = _like(
         "metrics",

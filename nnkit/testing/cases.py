@@ -50,7 +50,7 @@ class KernelCase:
     name : str
         The kernel, or the last of them.
     dtype : str
-        The type of the arithmetic, and of all arrays of real numbers that are no figures.
+        The type of the arithmetic, and of all arrays of real numbers except small ones.
     flags : mapping of str to bool or int
         Of the kernel.
     turn : int
@@ -145,7 +145,7 @@ _COPIES = ((0, 5, 8), (32, 13, 16), (48, 31, 32))  # start, width and pitch of t
 _SIZE = 96
 
 
-def _figures(batch: int) -> Arguments:
+def _small_arrays(batch: int) -> Arguments:
     counters, scalars, scaling = np.zeros(COUNTERS, np.int64), np.zeros(SCALARS), np.zeros(3)
     counters[[EPOCH, BATCH, STEP]] = 4, batch, 7
     scalars[[WEIGHT_SUM, LOSS_SUM, LOSS_WEIGHT, PENALTY_SUM, SQUARED_NORM, BATCH_SHARE]] = (
@@ -154,6 +154,7 @@ def _figures(batch: int) -> Arguments:
     scaling[[LOSS_SCALE, CLEAN_STEPS, SKIPPED_STEPS]] = 8.0, 3.0, 1.0
     return {
         **{"counters": counters, "scalars": scalars, "scaling": scaling, "rates": np.full(3, 0.05)},
+        **{"decay_factors": np.array([1.0, 0.5, 0.25]), "dropout_factors": np.array([1.0, 0.6, 0.2])},
         **{"key0": 0x9E3779B1, "key1": 12, "batch_size": _ROWS},
         **{"l1": 0.01, "l2": 0.1, "clip_norm": np.float64(0.3), "weight_decay": 0.3},
     }
@@ -183,10 +184,10 @@ def _gather(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> 
     if flags["INDICES"]:
         targets = random.integers(0, 3, stored).astype(np.int32)
     return {
-        **_figures(1 if flags["RING"] or flags["SHARD"] else 2),
+        **_small_arrays(1 if flags["RING"] or flags["SHARD"] else 2),
         "source": pixels.astype(kind),
         "index": random.permutation(len(pixels))[:stored],
-        "codes": np.stack([random.integers(0, n, stored) for n in cardinalities], axis=1).astype(np.int32),
+        "codes": np.stack([random.integers(-1, n, stored) for n in cardinalities], axis=1).astype(np.int32),
         "offsets": np.cumsum((0, *cardinalities[:-1])),
         "sparse_values": random.normal(size=starts[-1]).astype(dtype),
         "sparse_columns": np.concatenate(sparse_columns),
@@ -210,7 +211,7 @@ def _layer(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> A
     draws = -(-columns // 4) * 4
     z, a, delta = random.normal(size=(3, _ROWS, columns)).astype(dtype)
     return {
-        **_figures(1),
+        **_small_arrays(1),
         "z": z,
         # Between 0 and 1, where every derivative of an activation is defined.
         "a": abs(np.tanh(a)) if "FROM_Z" in flags else _poison(z.shape, dtype),
@@ -219,6 +220,7 @@ def _layer(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> A
         "bias_gradient": _poison(columns, dtype),
         "mask": random.integers(0, 2, (_ROWS, draws), np.uint8),
         **{"layer": 2, "threshold": 2**30, "kept_scale": 1.5, "keep": 0.75, "row_offset": 4},
+        "dropout": np.float64(0.5),
     }
 
 
@@ -237,6 +239,53 @@ def _norm(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Ar
     }
 
 
+def _numbers(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
+    edges, columns, units = ((-1.0, 0.25, 0.5), (-2.0, 3.0), (0.0, 0.5, 1.0, 4.0)), (0, 2, 3), _columns(turn)
+    counts = [len(one) - 1 for one in edges]
+    starts = np.cumsum([0, *counts]).astype(np.int32)
+    bins, knots = sum(counts), sum(map(len, edges))
+    x = random.normal(size=(_ROWS, 5)).astype(dtype)
+    of_bins = np.concatenate([random.integers(0, count, (_ROWS, 1)) for count in counts], axis=1)
+    return {
+        **{"x": x, "onto": x.copy(), "delta": random.normal(size=(_ROWS, units)).astype(dtype)},
+        "columns": np.repeat(columns, counts).astype(np.int32),
+        "starts": starts,
+        "lows": np.concatenate([one[:-1] for one in edges]).astype(dtype),
+        "inverses": np.concatenate([1 / np.diff(one) for one in edges]).astype(dtype),
+        "owners": np.repeat(np.arange(3), [len(one) for one in edges]).astype(np.int32),
+        "places": (of_bins + starts[:-1] + np.arange(3)).astype(np.int32),
+        "fractions": random.random((_ROWS, 3)).astype(dtype),
+        **{
+            "weight": random.normal(size=(bins, units)).astype(dtype),
+            "gradient": _poison((bins, units), dtype),
+        },
+        "knots": random.normal(size=(knots, units)).astype(dtype),
+        "slopes": _poison((knots, units), dtype),
+        "z": random.normal(size=(_ROWS, units)).astype(dtype),
+        "out": _poison((_ROWS, 5 + bins), dtype),
+    }
+
+
+def _shares(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
+    given = _numbers(random, dtype, flags, turn)
+    return {**given, "delta": random.normal(size=(_ROWS, len(given["columns"]))).astype(dtype)}
+
+
+def _waves(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
+    columns, count, width, inputs = 3, 5, 2, 4 + turn % 2
+    out = columns * width + inputs
+    frequency, phase = random.normal(size=(2, columns * count)).astype(dtype)
+    weight, bias = (random.normal(size=n * columns * width).astype(dtype) for n in (count, 1))
+    gradients = {"frequency": frequency, "phase": phase, "weight": weight}
+    return {
+        **{"frequency": frequency, "phase": 3 * phase, "weight": weight, "bias": bias},
+        **{"x": random.normal(size=(_ROWS, inputs)).astype(dtype), "out": _poison((_ROWS, out), dtype)},
+        **{"delta": random.normal(size=(_ROWS, out)).astype(dtype), "waves": _poison(2 * count, dtype)},
+        **{f"{name}_gradient": _poison(array.shape, dtype) for name, array in gradients.items()},
+        **{"onto": _poison((_ROWS, inputs - 1), dtype), "first": 1, "columns": columns},
+    }
+
+
 def _product(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
     a, b = random.normal(size=(_ROWS, 7)), random.normal(size=(7, _columns(turn)))
     return {"a": a.astype(dtype), "b": b.astype(dtype), "out": _poison((_ROWS, _columns(turn)), dtype)}
@@ -244,12 +293,13 @@ def _product(random: np.random.Generator, dtype: str, flags: dict, turn: int) ->
 
 def _loss(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
     columns = _columns(turn)
-    outputs = random.normal(size=(_ROWS, columns)).astype(dtype)
+    predictions = 3 * _ROWS if flags["MEMBERS"] else _ROWS
+    outputs = random.normal(size=(predictions, columns)).astype(dtype)
     labels = random.random((_ROWS, columns)).astype(dtype)
     if flags.get("INDICES"):
         labels = random.integers(0, columns, _ROWS).astype(np.int32)
     return {
-        **_figures(1),
+        **_small_arrays(1),
         "outputs": outputs,
         "labels": labels,
         "bias": random.normal(size=columns).astype(dtype),
@@ -258,13 +308,30 @@ def _loss(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Ar
         "gradient": _poison(outputs.shape, dtype),
         "bias_gradient": _poison(columns, dtype),
         "row": _poison(columns, dtype),
+        "members": 3,
     }
+
+
+def _members(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
+    columns = _columns(turn)
+    z = random.normal(size=(_ROWS, 3 * columns)).astype(dtype)
+    outputs, delta = random.normal(size=(2, _ROWS, columns)).astype(dtype)
+    x, by_out = random.normal(size=(2, 3 * _ROWS, columns)).astype(dtype)
+    scale, bias = random.normal(size=(2, 3, columns)).astype(dtype)
+    joined = {"z": z, "outputs": outputs, "delta": delta, "z_gradient": _poison(z.shape, dtype)}
+    scaled = {
+        **{"x": x[:_ROWS] if flags.get("SHARED") else x, "scale": scale, "bias": bias, "delta": by_out},
+        **{"scale_gradient": _poison(scale.shape, dtype), "bias_gradient": _poison(scale.shape, dtype)},
+    }
+    if "LINK" in flags:
+        return joined
+    return {**scaled, "out": _poison(x.shape if "SHARED" in flags else (_ROWS, columns), dtype)}
 
 
 def _arena(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
     values, gradients, last, state0, state1 = random.normal(size=(5, _SIZE)).astype(dtype)
     return {
-        **_figures(1),
+        **_small_arrays(1),
         **{"values": values, "gradients": gradients, "last": last},
         **{"state0": abs(state0), "state1": abs(state1)},
         "segments": np.array(_SEGMENTS),
@@ -276,11 +343,11 @@ def _arena(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> A
 
 def _shards(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
     return {
-        **_figures(1),
+        **_small_arrays(1),
         "gradients": random.normal(size=(3, _SIZE)).astype(dtype),
         "segments": np.array(_SEGMENTS),
         "parts": random.random((3, SCALARS)),
-        "figures": random.random((3, SCALARS)),
+        "shard_scalars": random.random((3, SCALARS)),
         "own": _poison(SCALARS, np.float64),
         "rows": 11,
     }
@@ -301,7 +368,7 @@ def _embedding(random: np.random.Generator, dtype: str, flags: dict, turn: int) 
         gradient = random.normal(size=(seen, width)).astype(dtype)
         rows_seen, count = random.permutation(vectors)[:seen].astype(np.int32), seen - 3
     return {
-        **_figures(2 if turn % 2 else 1),
+        **_small_arrays(2 if turn % 2 else 1),
         **{"table": table, "state0": abs(state0), "state1": abs(state1)},
         "last_seen": random.integers(0, 7, vectors),
         "rate_factor": 3.0,
@@ -326,7 +393,7 @@ def _embedding(random: np.random.Generator, dtype: str, flags: dict, turn: int) 
 
 def _orders(random: np.random.Generator, dtype: str, flags: dict, turn: int) -> Arguments:
     return {
-        **_figures(1),
+        **_small_arrays(1),
         **{"order": np.arange(_SAMPLES), "window": 4, "epoch": 3},
         "source": random.integers(0, 256, (9, 7), np.uint8),
         "rows": random.integers(0, 9, 4),
@@ -338,7 +405,13 @@ _ARGUMENTS: Mapping[str, Callable[[np.random.Generator, str, dict, int], Argumen
     "gather": _gather,
     **dict.fromkeys(("forward", "backward"), _layer),
     **dict.fromkeys(("layer_norm", "layer_norm_gradient", "add"), _norm),
+    **dict.fromkeys(("find_bins", "sum_knots", "interpolate", "interpolate_gradient", "expand"), _numbers),
+    "expand_gradient": _shares,
+    **dict.fromkeys(("scale_columns", "scale_columns_gradient"), _norm),
+    **dict.fromkeys(("periodic", "periodic_gradient", "periodic_inputs"), _waves),
     "multiply": _product,
+    **dict.fromkeys(("join_members", "join_gradient"), _members),
+    **dict.fromkeys(("scale_members", "scale_members_gradient", "sum_members"), _members),
     **dict.fromkeys(("elementwise_loss", "softmax_loss"), _loss),
     **dict.fromkeys(("penalise", "squared_norm", "update", "copy_parameters", "clear"), _arena),
     **dict.fromkeys(("combine", "reduce_norms"), _shards),

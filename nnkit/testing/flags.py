@@ -10,6 +10,7 @@ from itertools import combinations, product
 from typing import Any
 
 from nnkit.kernels.catalogue import CATALOGUE, holds
+from nnkit.kernels.layout import EXP, IDENTITY, SIGMOID, SOFTMAX
 from nnkit.nn.activations import ActivationFunction, activation_function, activation_names
 from nnkit.nn.losses import Loss, loss_from, loss_names
 from nnkit.nn.optimizers import Optimizer, optimizer_from, optimizer_names
@@ -27,6 +28,10 @@ _IMPOSSIBLE: Mapping[str, Mapping[str, str]] = {
         "SPARSE and (RING or INDEXED)": "sparse rows lie on the device as they are",
         "RING and INDEXED": "a ring holds rows that have been picked",
     },
+    "forward": {"DROPOUT_VARIES and not DROPOUT": "what varies is the rate of dropout"},
+    "backward": {"DROPOUT_VARIES and not DROPOUT": "what varies is the rate of dropout"},
+    "elementwise_loss": {"BIAS and MEMBERS": "members add biases of their own"},
+    "softmax_loss": {"BIAS and MEMBERS": "members add biases of their own"},
     "unique_rows": {"MAX and WEIGHTED": "a maximum takes no weights"},
     "embed": {
         "MAX and MEAN": "a bag is reduced in one way",
@@ -46,7 +51,7 @@ _IMPOSSIBLE: Mapping[str, Mapping[str, str]] = {
         "DECAYS_UNSEEN and SLOTS != 1": "RMSprop alone shrinks its state at every step",
     },
 }
-_VALUES: Mapping[str, tuple[int, ...]] = {"SLOTS": (0, 1, 2)}
+_VALUES: Mapping[str, tuple[int, ...]] = {"SLOTS": (0, 1, 2), "LINK": (IDENTITY, SIGMOID, SOFTMAX, EXP)}
 
 
 def flag_sets(name: str) -> list[Flags]:

@@ -36,6 +36,8 @@ class Evaluation:
         Sample weights.
     decode : function, optional
         Converts a regression's values and targets to their original units.
+    monitor : str, optional
+        One of the metrics, which is needed after each epoch even if it is expensive.
     """
 
     def __init__(
@@ -47,14 +49,15 @@ class Evaluation:
         targets: NDArray,
         weights: NDArray | None,
         decode: Decode | None,
+        monitor: str | None = None,
     ) -> None:
         self._inference = inference
         self._loss = loss
         self._task = task
         self._weights = weights
         self._decode = decode
-        self._cheap = [name for name in metrics if get_metric(name).cheap]
-        self._final = [name for name in metrics if not get_metric(name).cheap]
+        self._cheap = [name for name in metrics if get_metric(name).cheap or name == monitor]
+        self._final = [name for name in metrics if name not in self._cheap]
         hard = task == "regression" or targets.ndim == 1 or np.array_equal(targets, np.round(targets))
         truth = targets if hard else np.round(targets)
         if task == "multiclass" and truth.ndim == 2:
@@ -67,11 +70,17 @@ class Evaluation:
         """Return the outputs on the validation rows, and their loss."""
         return self._inference.run()
 
-    def measure(self, outputs: NDArray, last: bool) -> dict[str, float]:
-        """Return the metrics of the outputs; the expensive ones only after the last epoch."""
+    def measure(self, outputs: NDArray) -> dict[str, float]:
+        """Return the metrics of the outputs that are measured after each epoch."""
+        return self._measured(self._cheap, outputs)
+
+    def measure_rest(self, outputs: NDArray) -> dict[str, float]:
+        """Return the other metrics, which are too expensive for each epoch."""
+        return self._measured(self._final, outputs)
+
+    def _measured(self, names: Sequence[str], outputs: NDArray) -> dict[str, float]:
         values = inverse_link(outputs, self._loss.link)
         if self._decode is not None:
             values = self._decode(values)
-        names = [*self._cheap, *(self._final if last else [])]
         measured = evaluate_metrics(names, self._task, self._truth, values, self._weights)
         return {f"validation_{name}": value for name, value in measured.items()}

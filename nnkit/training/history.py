@@ -92,14 +92,14 @@ class History:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch (counted from 1) with the best value, the first of equals; None without any value."""
+        """The epoch (counted from 1) with the best value, the last of equals; None without any value."""
         name = self._monitored()
         if name not in self:
             return None
         values = self[name] * (-1.0 if self.greater_is_better else 1.0)
         if np.all(np.isnan(values)):
             return None
-        return int(self["epoch"][np.nanargmin(values)])
+        return int(self["epoch"][np.flatnonzero(values == np.nanmin(values))[-1]])
 
     def to_json(self) -> dict[str, Any]:
         """Return the history as a JSON object; NaN and infinity become null."""

@@ -21,8 +21,9 @@ from nnkit.feed.batch import Rows
 from nnkit.feed.order import epoch_order
 from nnkit.kernels.formulas import LEAST_LOSS_SCALE
 from nnkit.kernels.layout import STEP
+from nnkit.nn.metrics import get_metric
 from nnkit.nn.network import Network
-from nnkit.nn.schedules import ReduceOnPlateau
+from nnkit.nn.schedules import ReduceOnPlateau, Schedule
 from nnkit.training.callbacks import TrainingStatus
 from nnkit.training.calls import Calls, Moment
 from nnkit.training.checkpoint import Checkpoint, CheckpointWriter
@@ -110,6 +111,7 @@ class Loop:
             None if carried is None else carried.slots,
             settings.average == "rows",
             trainer.half,
+            tuple(settings.scheduled),
         )
         self._carried = carried or OptimizerState(0, 0, self.step.state)
         self.calls = Calls(trainer, callbacks, self.step.steps_per_epoch)
@@ -177,7 +179,12 @@ class Loop:
             schedule_epochs=self.settings.schedule_epochs or 0,
             plateau=self._carried.plateau,
         )
-        trainer.history = History()
+        monitor = self.settings.monitor
+        trainer.history = (
+            History()
+            if monitor is None or self.evaluation is None
+            else History(f"validation_{monitor}", get_metric(monitor).greater_is_better)
+        )
         trainer.backend.write(self.step.counters[STEP : STEP + 1], self._carried.steps)
         self.step.begin_counting_skips()
         self._began = time.perf_counter()
@@ -295,7 +302,8 @@ class Loop:
             order = shuffle(epoch)
         else:
             order = epoch_order(self.rows.count, seed, epoch, shuffle, self.block_rows)
-        self.step.begin_epoch(epoch, order, self._rates)
+        factors = {name: self._factors(one) for name, one in self.settings.scheduled.items()}
+        self.step.begin_epoch(epoch, order, self._rates, factors)
         if resumed is not None and state.batch:
             self.trainer.backend.write(self.step.scalars, resumed.arrays["scalars"])
         else:
@@ -341,14 +349,22 @@ class Loop:
 
     def _learning_rates(self) -> NDArray[np.float64]:
         """Return the epoch's learning rate for each batch."""
-        trainer, steps = self.trainer, self.step.steps_per_epoch
-        first = trainer.state.epochs_before + trainer.state.epoch
-        total = trainer.state.schedule_epochs or trainer.state.epochs_before + self.settings.epochs
-        factors = self.settings.schedule.factors(first * steps, steps, total * steps, steps)
-        rate = (
-            self.settings.optimizer.learning_rate * trainer.state.plateau.factor * trainer.state.rate_factor
-        )
-        return rate * factors
+        state = self.trainer.state
+        if state.cooldown_epochs:
+            steps = self.step.steps_per_epoch
+            first = (state.epoch - state.cooldown_from) * steps
+            return state.cooldown_rate * (
+                1 - np.arange(first, first + steps) / (state.cooldown_epochs * steps)
+            )
+        rate = self.settings.optimizer.learning_rate * state.plateau.factor * state.rate_factor
+        return rate * self._factors(self.settings.schedule)
+
+    def _factors(self, schedule: Schedule) -> NDArray[np.float64]:
+        """Return a schedule's factor for each batch of the epoch."""
+        state, steps = self.trainer.state, self.step.steps_per_epoch
+        first = state.epochs_before + state.epoch
+        total = state.schedule_epochs or state.epochs_before + self.settings.epochs
+        return schedule.factors(first * steps, steps, total * steps, steps)
 
     def _end_epoch(self, sums: StepSums, training_rate: float) -> TrainingStatus:
         trainer, state = self.trainer, self.trainer.state
@@ -360,9 +376,10 @@ class Loop:
             self._judge(epoch, sums.loss, followed)
         else:
             outputs, loss = self.evaluation.run()
-            self._judge(epoch, loss, followed)
-            last = epoch == self.settings.epochs or state.stopped_early
-            measured = {"validation_loss": loss, **self.evaluation.measure(outputs, last)}
+            measured = {"validation_loss": loss, **self.evaluation.measure(outputs)}
+            self._judge(epoch, self._monitored(measured), followed)
+            if epoch == self.settings.epochs or state.stopped_early:
+                measured |= self.evaluation.measure_rest(outputs)
         row = {
             "epoch": epoch,
             "step": epoch * self.step.steps_per_epoch,
@@ -378,6 +395,13 @@ class Loop:
         state.epoch, state.batch = epoch, 0
         return status
 
+    def _monitored(self, measured: Mapping[str, float]) -> float:
+        """Return the value that tells which epoch is best; lower is better."""
+        name = self.settings.monitor
+        if name is None:
+            return measured["validation_loss"]
+        return measured[f"validation_{name}"] * (-1.0 if get_metric(name).greater_is_better else 1.0)
+
     def _judge(self, epoch: int, value: float, followed: bool) -> None:
         """Keep the weights if they are the best so far, stop early, and show the value to the schedule.
 
@@ -387,16 +411,33 @@ class Loop:
         state, settings, schedule = self.trainer.state, self.settings, self.settings.schedule
         if not followed:
             return
-        if value < state.best:
-            state.best, state.best_epoch, state.waited = value, epoch, 0
+        state.waited = 0 if value < state.best else state.waited + 1
+        if value <= state.best:
+            state.best, state.best_epoch = value, epoch
             self._keep_best.run()
+        if state.cooldown_epochs:
+            ended = epoch >= state.cooldown_from + state.cooldown_epochs
         else:
-            state.waited += 1
-        if settings.early_stopping is not None and state.waited >= settings.early_stopping:
+            ended = settings.early_stopping is not None and state.waited >= settings.early_stopping
+        if ended and not self._begin_cooldown(epoch):
             state.stopped_early = True
             self.trainer.stop()
         if isinstance(schedule, ReduceOnPlateau):
             state.plateau = schedule.observe(state.plateau, value)
+
+    def _begin_cooldown(self, epoch: int) -> bool:
+        """Return to the best weights, to train them on with a falling rate; False if it cannot be done."""
+        state, settings = self.trainer.state, self.settings
+        share = settings.cooldown * (state.best_epoch or epoch)
+        epochs = min(math.ceil(share), settings.epochs - epoch)
+        if state.cooldown_epochs or epochs < 1 or not state.best_epoch:
+            return False
+        self._return_to_best.run()
+        state.cooldown_from, state.cooldown_epochs = epoch, epochs
+        best = state.best_epoch - 1
+        rows = self.trainer.history.rows
+        state.cooldown_rate = float(rows[best]["learning_rate"] if best < len(rows) else self._rates[-1])
+        return True
 
     def _check_finite(self, sums: StepSums) -> None:
         if not math.isfinite(sums.loss) and sums.weight != 0:

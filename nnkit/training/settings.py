@@ -15,6 +15,7 @@ from nnkit.checks import By, Check, Choice, Flag, Number, Refused, Settings, Who
 from nnkit.errors import unknown_name
 
 if TYPE_CHECKING:
+    from nnkit.engine.step import Scheduled
     from nnkit.feed.augmentation import Augmentation
     from nnkit.nn.losses import Loss
     from nnkit.nn.optimizers import Optimizer
@@ -43,6 +44,19 @@ def _schedule(value: Any) -> Schedule:
     from nnkit.nn.schedules import schedule_from
 
     return schedule_from(value)
+
+
+_FALLING = "a schedule other than reduce_on_plateau whose factors do not rise above 1"
+
+
+def _falling(value: Any) -> Schedule:
+    """Return a schedule of what must not exceed its setting: a rate of dropout has to stay below 1."""
+    from nnkit.nn.schedules import ReduceOnPlateau
+
+    made = _schedule(value)
+    if isinstance(made, ReduceOnPlateau) or any(getattr(made, name, 0) > 1 for name in ("factor", "rate")):
+        raise Refused("", value)
+    return made
 
 
 def _augmentation(value: Any) -> Augmentation | None:
@@ -85,6 +99,12 @@ def _metrics(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _metric(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refused("", value)
+    return value
+
+
 def _order(value: Any) -> bool | Callable:
     return value if callable(value) else Flag().plain(value)
 
@@ -107,6 +127,16 @@ class TrainingSettings(Settings):
         "constant",
         By(_schedule, "a name, a mapping with one, or a Schedule"),
         "How the learning rate changes.",
+    )
+    dropout_schedule: Schedule = setting(
+        "constant",
+        By(_falling, _FALLING),
+        "How the rates of dropout change; flat_cos ends without dropout.",
+    )
+    weight_decay_schedule: Schedule = setting(
+        "constant",
+        By(_falling, _FALLING),
+        "How the weight decay changes, apart from being multiplied by the learning rate.",
     )
     l1: float = setting(0.0, Number(0), "The factor of the penalty on the weights' absolute values.")
     l2: float = setting(0.0, Number(0), "The factor of the penalty on half of the weights' squares.")
@@ -138,6 +168,18 @@ class TrainingSettings(Settings):
         Whole(1, MOST_EPOCHS),
         "The number of epochs without improvement after which to stop.",
         example=5,
+    )
+    cooldown: float = setting(
+        0.0,
+        Number(0, 1),
+        "After early stopping: for what share of the best epoch's number its weights are trained on, while "
+        "the learning rate falls to 0.",
+    )
+    monitor: str | None = setting(
+        None,
+        By(_metric, "the name of a metric"),
+        "The metric on the validation rows that tells which epoch is best; by default the validation loss.",
+        example="accuracy",
     )
     restore_best: bool | None = setting(
         None, Flag(), "Whether to end with the parameters of the best epoch instead of the last."
@@ -183,6 +225,17 @@ class TrainingSettings(Settings):
         must_match=False,
     )
 
+    @property
+    def scheduled(self) -> dict[Scheduled, Schedule]:
+        """What changes beside the learning rate, and how."""
+        from nnkit.nn.schedules import Constant
+
+        given: dict[Scheduled, Schedule] = {
+            "dropout": self.dropout_schedule,
+            "weight_decay": self.weight_decay_schedule,
+        }
+        return {name: schedule for name, schedule in given.items() if schedule != Constant()}
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings that a resumed training must match, as a JSON object."""
         known = settings_of(type(self)).items()
@@ -193,6 +246,7 @@ def _json(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return value.to_json()
     if isinstance(value, Mapping):
-        nested = {key: isinstance(one, Mapping | bool) for key, one in value.items()}
-        return {str(key): _json(one) if nested[key] else float(one) for key, one in value.items()}
+        # Weights of classes may be NumPy's numbers, which JSON does not take.
+        other = {key: isinstance(one, Mapping | bool) for key, one in value.items()}
+        return {str(key): _json(one) if other[key] else float(one) for key, one in value.items()}
     return list(value) if isinstance(value, tuple) else value

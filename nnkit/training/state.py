@@ -60,6 +60,10 @@ class TrainingState:
         The state of a reduce-on-plateau schedule.
     rate_factor : float
         A factor of the learning rate, see `Trainer.scale_learning_rate`.
+    cooldown_from, cooldown_epochs : int
+        The epoch after which the rate began to fall to 0, and for how many epochs it does; 0 before that.
+    cooldown_rate : float
+        The rate that it falls from.
     stopped_early : bool
         Whether early stopping ended the training.
     restored : bool
@@ -75,6 +79,9 @@ class TrainingState:
     waited: int = 0
     plateau: PlateauState = field(default_factory=PlateauState)
     rate_factor: float = 1.0
+    cooldown_from: int = 0
+    cooldown_epochs: int = 0
+    cooldown_rate: float = 0.0
     stopped_early: bool = False
     restored: bool = False
 
@@ -90,9 +97,9 @@ class TrainingState:
             best = math.inf if value["best"] is None else float(value["best"])
             state = cls(**{**value, "best": best, "plateau": plateau})
             best_seen = 0.0 if plateau.best is None else plateau.best
-            numbers = [state.rate_factor, plateau.factor, plateau.waited, best_seen]
+            numbers = [state.rate_factor, state.cooldown_rate, plateau.factor, plateau.waited, best_seen]
             counts = [state.epoch, state.epochs_before, state.batch, state.best_epoch, state.waited]
-            counts.append(state.schedule_epochs)
+            counts += [state.schedule_epochs, state.cooldown_from, state.cooldown_epochs]
             known = set(map(type, counts)) <= {int} and 0 <= min(counts) <= max(counts) < 2**53
             if not known or not all(map(math.isfinite, numbers)):
                 raise ValueError("a number is out of range")

@@ -104,6 +104,12 @@ class Trainer:
         The seed of the weights, the order of the rows and dropout. In [0, 2**64).
     schedule : str, mapping or Schedule
         How the learning rate changes.
+    dropout_schedule : str, mapping or Schedule
+        How the rates of dropout change; flat_cos ends without dropout. The schedule's factor multiplies the
+        rate of each layer in each step.
+    weight_decay_schedule : str, mapping or Schedule
+        How the weight decay changes, apart from being multiplied by the learning rate. RealMLP takes flat_cos
+        for both (Holzmüller et al. 2024, arXiv:2407.04491).
     l1 : float
         The factor of the penalty on the weights' absolute values. ``l1 Σ|w| + ½ l2 Σw²`` over the weights,
         without the biases, is added to the loss.
@@ -128,10 +134,15 @@ class Trainer:
     early_stopping : int, optional
         The number of epochs without improvement after which to stop. The validation loss has to improve or,
         without validation, the training loss.
+    cooldown : float
+        After early stopping: for what share of the best epoch's number its weights are trained on, while the
+        learning rate falls to 0. In [0, 1]; with 0 the training ends at once.
+    monitor : str, optional
+        The metric on the validation rows that tells which epoch is best; by default the validation loss. Of
+        equally good epochs the last counts.
     restore_best : bool, optional
         Whether to end with the parameters of the best epoch instead of the last. By default if
-        `early_stopping` is set. The best epoch has the lowest validation loss; without validation the last
-        parameters stay.
+        `early_stopping` is set. Without validation the last parameters stay.
     metrics : sequence of str, optional
         The metrics to evaluate; by default those of the task. They are evaluated on the validation rows after
         each epoch.
@@ -184,6 +195,8 @@ class Trainer:
         precision: str = "fp32",
         seed: int = 0,
         schedule: str | Mapping[str, Any] | Schedule = "constant",
+        dropout_schedule: str | Mapping[str, Any] | Schedule = "constant",
+        weight_decay_schedule: str | Mapping[str, Any] | Schedule = "constant",
         l1: float = 0.0,
         l2: float = 0.0,
         penalty_on: Literal["mean", "sum"] = "mean",
@@ -192,6 +205,8 @@ class Trainer:
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         class_weight: str | Mapping[int, float] | None = None,
         early_stopping: int | None = None,
+        cooldown: float = 0.0,
+        monitor: str | None = None,
         restore_best: bool | None = None,
         metrics: Sequence[str] | None = None,
         augment: Mapping[str, Any] | Augmentation | None = None,
@@ -204,6 +219,8 @@ class Trainer:
             precision=precision,
             seed=seed,
             schedule=schedule,
+            dropout_schedule=dropout_schedule,
+            weight_decay_schedule=weight_decay_schedule,
             l1=l1,
             l2=l2,
             penalty_on=penalty_on,
@@ -212,15 +229,20 @@ class Trainer:
             groups=groups,
             class_weight=class_weight,
             early_stopping=early_stopping,
+            cooldown=cooldown,
+            monitor=monitor,
             restore_best=early_stopping is not None if restore_best is None else restore_best,
             metrics=metrics,
             augment=augment,
             data_placement=data_placement,
         )
         self.network = network
+        network.layers[-1].check_link(settings.loss.link)
         self.loss, self.optimizer, self.seed = settings.loss, settings.optimizer, settings.seed
         self.penalty = Penalty(settings.l1, settings.l2, settings.penalty_on)
         metrics = self._known_metrics(settings.metrics)
+        if settings.monitor is not None:
+            metrics = tuple(dict.fromkeys([*metrics, *self._known_metrics((settings.monitor,))]))
         self._automatic = device == "auto"
         selection = select(device)
         resolved = resolve_precision(precision, selection.backend, self._automatic)
@@ -639,7 +661,8 @@ class Trainer:
         placed = place_rows(wanted, self.backend, self._automatic, features, targets, weights, before=before)
         rows = Rows(self.backend, self.dtype, placed.features, targets, weights, placement=placed.placement)
         inference = Inference(self.network.places, self.network.arena, rows, self.loss, self.half)
-        return Evaluation(inference, self.loss, task, self.settings.metrics or (), targets, weights, decode)
+        metrics, monitor = self.settings.metrics or (), self.settings.monitor
+        return Evaluation(inference, self.loss, task, metrics, targets, weights, decode, monitor)
 
 
 @contextmanager

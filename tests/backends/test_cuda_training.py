@@ -11,7 +11,19 @@ import pytest
 from numpy.typing import NDArray
 from simulated import rounding
 
-from nnkit import Activation, Dense, Dropout, Embedding, LayerNorm, Network, Residual, Trainer
+from nnkit import (
+    Activation,
+    BatchEnsemble,
+    Dense,
+    Dropout,
+    Embedding,
+    Ensemble,
+    LayerNorm,
+    Network,
+    PiecewiseLinear,
+    Residual,
+    Trainer,
+)
 from nnkit.backends import select
 from nnkit.diagnostics.diagnosis import Diagnosis
 from nnkit.engine.parameters import Arena
@@ -119,6 +131,20 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
         classes(),
         {},
     ),
+    "piecewise-linear numbers, adamw": (
+        [PiecewiseLinear(4), Dense(8, "silu"), Dropout(0.2), Dense(CLASSES)],
+        {"loss": "cross_entropy", "optimizer": "adamw"},
+        numbers(),
+        classes(),
+        {},
+    ),
+    "their shares by themselves, sgd": (
+        [PiecewiseLinear(4), LayerNorm(), Dense(5, "relu"), Dense(CLASSES)],
+        {"loss": "cross_entropy", "optimizer": "sgd"},
+        numbers(),
+        classes(),
+        {},
+    ),
     "one output, relu throughout, sgd": (
         layers("relu", 0.0, 1),
         {"loss": "huber", "optimizer": "sgd"},
@@ -198,6 +224,28 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
         documents(),
         classes(),
         {"sample_weight": weights()},
+    ),
+    "an ensemble over embeddings, dropout, adam": (
+        [
+            *(Embedding(9, 3, "mean"), Embedding(40, 4, "sum")),
+            Ensemble(Dense(6, "tanh"), Dropout(0.3), Dense(CLASSES), members=3, link="softmax"),
+        ],
+        {"loss": "cross_entropy", "optimizer": "adam"},
+        documents(),
+        classes(),
+        {"sample_weight": weights()},
+    ),
+    "tabm, dropout, adam": (
+        [
+            BatchEnsemble(8, "gelu", members=3),
+            Dropout(0.2),
+            BatchEnsemble(5, "tanh", members=3),
+            Ensemble(Dense(2), members=3, link="identity"),
+        ],
+        {"loss": "mse", "optimizer": "adam", "clip_norm": 0.5},
+        numbers(),
+        targets(2),
+        {},
     ),
 }
 

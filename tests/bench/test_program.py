@@ -15,7 +15,7 @@ from nnkit.bench.records import Aim, Record, load_result, once
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 RECORDED = ("diagnosis", "embedding", "estimators", "faults", "hostile", "pictures")
-RECORDED += ("reading", "shell", "text", "trainings")
+RECORDED += ("reading", "shell", "tables", "text", "trainings")
 
 
 @pytest.fixture

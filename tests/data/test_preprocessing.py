@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 
 from nnkit.data.arrays.reading import as_numbers
 from nnkit.data.preprocessing import Preprocessor
@@ -30,7 +30,9 @@ def gathered(features: Features) -> np.ndarray:
         dense = dense - features.shift
     if features.scale is not None:
         dense = dense * features.scale
-    blocks = [np.eye(width)[features.codes[:, j]] for j, width in enumerate(features.cardinalities)]
+    # The code -1 is the last row of a larger identity, which has its 1 in the column that is cut off.
+    hot = [np.eye(width + 1)[:, :width] for width in features.cardinalities]
+    blocks = [block[features.codes[:, j]] for j, block in enumerate(hot)]
     return np.hstack([dense, *blocks])
 
 
@@ -54,12 +56,14 @@ def test_table_equals_imputer_scaler_and_one_hot() -> None:
     encoded = Preprocessor.fit(frame, rows=training, dtype=np.float64).transform(frame)
     numeric = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     numeric.fit(frame.loc[training, ["age", "rooms"]])
+    flags = SimpleImputer(add_indicator=True).fit(frame.loc[training, ["age", "rooms"]])
+    flags = flags.transform(frame[["age", "rooms"]])[:, 2:]
     one_hot = OneHotEncoder(sparse_output=False).fit(frame.loc[training, ["city", "new"]])
     hot = one_hot.transform(frame[["city", "new"]])
-    none = np.zeros((200, 1))
-    expected = np.hstack([numeric.transform(frame[["age", "rooms"]]), hot[:, :3], none, hot[:, 3:], none])
+    numbers = numeric.transform(frame[["age", "rooms"]])
+    expected = np.hstack([numbers, flags, hot])
     np.testing.assert_allclose(gathered(encoded), expected, rtol=1e-12, atol=1e-12)
-    assert encoded.cardinalities == (4, 3)
+    assert encoded.cardinalities == (3, 2)
 
 
 def test_names_and_width_agree_with_the_encoded_rows() -> None:
@@ -67,10 +71,11 @@ def test_names_and_width_agree_with_the_encoded_rows() -> None:
     features = preprocessor.transform(random_table())
     assert preprocessor.input_names == ("age", "city", "rooms", "new")
     assert preprocessor.output_names == (
-        *("age", "rooms", "city=Lima", "city=Oslo", "city=Rome", "city=(other)"),
-        *("new=false", "new=true", "new=(other)"),
+        *("age", "rooms", "age=(missing)", "city=Lima", "city=Oslo", "city=Rome"),
+        *("new=false", "new=true"),
     )
-    assert preprocessor.width == features.width == 9
+    assert preprocessor.column_names == ("age", "rooms", "age", "city", "new")
+    assert preprocessor.width == features.width == 8
     assert features.dense.dtype == np.float32
     assert features.dense.flags.c_contiguous
 
@@ -88,7 +93,33 @@ def test_polars_categories_and_dictionaries_are_codes() -> None:
     frame = pl.DataFrame({"c": ["u", None, "v", "u"]}).with_columns(pl.col("c").cast(pl.Categorical))
     assert Preprocessor.fit(frame).transform(frame).codes[:, 0].tolist() == [0, 2, 1, 0]
     numbered = pd.DataFrame({"c": pd.Categorical([7, 3, 7])})
-    assert Preprocessor.fit(numbered).output_names == ("c=3", "c=7", "c=(other)")
+    assert Preprocessor.fit(numbered).output_names == ("c=3", "c=7")
+
+
+def test_only_columns_with_missing_training_rows_have_flags() -> None:
+    table = pa.table(
+        {
+            "late": [1.0, 2.0, 4.0, None],
+            "when": pa.array([None, dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 3), None]),
+            "x": [5.0, None, 7.0, 9.0],
+        }
+    )
+    rows = np.array([0, 1, 2])
+    preprocessor = Preprocessor.fit(table, rows=rows)
+    assert [number.column for number in preprocessor.flagged] == ["when", "x"]
+    encoded = preprocessor.transform(table).dense
+    np.testing.assert_array_equal(encoded[:, 3:], [[1, 0], [0, 1], [0, 0], [1, 0]])
+    plain = Preprocessor.fit(table, rows=rows, missing_flags=False)
+    np.testing.assert_array_equal(plain.transform(table).dense, encoded[:, :3])
+    assert not plain.flagged
+
+
+def test_a_model_from_before_flags_has_none() -> None:
+    data = Preprocessor.fit(random_table(), missing_flags=False).to_json()
+    assert isinstance(data, dict)
+    for operation in data["operations"]:
+        operation.pop("flagged", None)
+    assert Preprocessor.from_json(data).transform(random_table()).dense.shape == (200, 2)
 
 
 def test_columns_are_matched_by_name() -> None:
@@ -100,10 +131,43 @@ def test_columns_are_matched_by_name() -> None:
         preprocessor.transform(frame[["rooms", "new"]])
 
 
-def test_unseen_and_missing_values_take_the_last_place() -> None:
-    preprocessor = Preprocessor.fit(pa.table({"c": ["x", "y", "x"]}))
-    codes = preprocessor.transform(pa.table({"c": ["y", "z", None]})).codes
-    assert codes[:, 0].tolist() == [1, 2, 2]
+def test_a_missing_value_is_a_category_if_the_training_has_some_and_an_unseen_one_is_none() -> None:
+    later = pa.table({"c": ["y", "z", None]})
+    without = Preprocessor.fit(pa.table({"c": ["x", "y", "x"]}))
+    assert without.transform(later).codes[:, 0].tolist() == [1, -1, -1]
+    with_missing = Preprocessor.fit(pa.table({"c": ["x", "y", None]}))
+    assert with_missing.transform(later).codes[:, 0].tolist() == [1, -1, 2]
+    assert (without.width, with_missing.output_names) == (2, ("c=x", "c=y", "c=(missing)"))
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit([["x"], ["y"], [None]])
+    cells = np.array([["y"], ["z"], [None]], object)
+    np.testing.assert_array_equal(gathered(with_missing.transform(later)), encoder.transform(cells))
+
+
+def test_an_unseen_embedded_value_is_an_empty_bag() -> None:
+    later = pa.table({"c": ["y", "z", None, "x"]})
+    preprocessor = Preprocessor.fit(pa.table({"c": ["x", "y", None]}), categories="embed")
+    [bags] = preprocessor.transform(later).bags
+    assert (bags.size, bags.ids.tolist(), bags.starts.tolist()) == (3, [1, 2, 0], [0, 1, 1, 2, 3])
+
+
+def test_unseen_and_missing_values_share_the_last_place_of_an_older_model() -> None:
+    data = Preprocessor.fit(pa.table({"c": ["x", "y", "x"]})).to_json()
+    assert isinstance(data, dict)
+    del data["operations"][0]["last"]
+    older = Preprocessor.from_json(data)
+    assert older.transform(pa.table({"c": ["y", "z", None]})).codes[:, 0].tolist() == [1, 2, 2]
+    assert older.output_names == ("c=x", "c=y", "c=(other)")
+
+
+def test_auto_has_vectors_for_categories_of_more_than_fifty_places() -> None:
+    full, missing = [f"v{row % 50}" for row in range(900)], [*(f"v{row % 49}" for row in range(899)), None]
+    table = pa.table({"a": full, "b": missing, "c": [*full[:899], None], "x": np.arange(900) ** 2})
+    preprocessor = Preprocessor.fit(table, categories="auto")
+    assert [operation.column for operation in preprocessor.embedded] == ["c"]
+    assert preprocessor.transform(table).cardinalities == (50, 50)
+
+
+def test_other_spellings_of_a_value_have_its_code() -> None:
     numbers = Preprocessor.fit(pa.table({"c": ["1", "x", "2", "y"]}))
     assert numbers.transform(pa.table({"c": [2, 1]})).codes[:, 0].tolist() == [1, 0]
 
@@ -149,8 +213,37 @@ def test_missing_numbers_become_the_training_median() -> None:
     table = pa.table({"age": [1.0, None, 3.0, 5.0, 1000.0]})
     preprocessor = Preprocessor.fit(table, rows=np.arange(4), scaling="none")
     assert preprocessor.transform(table).dense[:, 0].tolist() == [1, 3, 3, 5, 1000]
-    assert preprocessor.notes == ("1 missing value in 'age' becomes the median 3",)
-    assert preprocessor.transform(pa.table({"age": [float("nan")]})).dense.tolist() == [[3]]
+    assert preprocessor.notes == ("1 missing value in 'age' becomes the median 3, beside a flag",)
+    assert preprocessor.transform(pa.table({"age": [float("nan")]})).dense.tolist() == [[3, 1]]
+
+
+def test_robust_scaling_is_scikit_learns_with_a_smooth_clip() -> None:
+    random = np.random.default_rng(3)
+    frame = pd.DataFrame({"x": random.standard_cauchy(99), "y": random.exponential(size=99)})
+    frame.loc[[4, 9], "x"] = np.nan
+    training = np.arange(0, 99, 2)
+    preprocessor = Preprocessor.fit(frame, rows=training, scaling="robust", dtype=np.float64)
+    scaled = RobustScaler().fit(frame.loc[training]).transform(frame)
+    scaled = np.nan_to_num(scaled, nan=0.0)  # a missing number becomes the median
+    clipped = scaled / np.sqrt(1 + (scaled / 3) ** 2)
+    dense = preprocessor.transform(frame).dense
+    np.testing.assert_allclose(dense[:, :2], clipped, rtol=1e-12, atol=1e-15)
+    again = Preprocessor.from_json(json.loads(json.dumps(preprocessor.to_json())))
+    np.testing.assert_array_equal(again.transform(frame).dense, dense)
+    far = preprocessor.transform(pa.table({"x": [1e200, -1e200], "y": [0.0, 0.0]})).dense[:, 0]
+    np.testing.assert_allclose(far, [3, -3])
+
+
+def test_robust_scaling_without_a_spread_in_the_middle_takes_half_of_the_range() -> None:
+    table = pa.table({"x": [5.0] * 8 + [1.0, 9.0]})
+    preprocessor = Preprocessor.fit(table, scaling="robust", dtype=np.float64)
+    ends = 1 / np.sqrt(1 + 1 / 9)
+    np.testing.assert_allclose(preprocessor.transform(table).dense[:, 0], [0.0] * 8 + [-ends, ends])
+
+
+def test_robust_scaling_is_for_tables() -> None:
+    with pytest.raises(ConfigError, match=r"robust.* not for an array: set .standardize"):
+        Preprocessor.fit(np.ones((3, 2)), scaling="robust")
 
 
 def test_dates_become_seconds() -> None:
@@ -302,9 +395,11 @@ ARRAY = {"operation": "scale_array", "columns": 2, "pixels": False, "shift": 0, 
         [NUMBER | {"scale": 10**400}],
         [NUMBER | {"column": 3}],
         [NUMBER | {"kind": "x"}],
+        [NUMBER | {"flagged": 1}],
         [{"operation": "one_hot", "column": "c", "values": []}],
         [{"operation": "one_hot", "column": "c", "values": ["x", "x"]}],
         [{"operation": "one_hot", "column": "c", "values": [1]}],
+        [{"operation": "one_hot", "column": "c", "values": ["x"], "last": "first"}],
         [ARRAY | {"columns": 2**60, "scale": 1}],
         [ARRAY | {"columns": True, "scale": 1}],
         [ARRAY | {"scale": [1]}],
@@ -337,10 +432,13 @@ def test_california_housing_is_standardised(shared_data: Path) -> None:
     train = load_dataset(shared_data / "california_housing.csv", target="median_house_value").train
     preprocessor = Preprocessor.fit(train.features)
     features = preprocessor.transform(train.features)
-    assert features.cardinalities == (6,)
-    assert preprocessor.notes == ("207 missing values in 'total_bedrooms' become the median 435",)
-    np.testing.assert_allclose(features.dense.mean(axis=0, dtype=np.float64), 0, atol=1e-6)
-    np.testing.assert_allclose(features.dense.std(axis=0, dtype=np.float64), 1, atol=1e-6)
+    assert features.cardinalities == (5,)
+    [note] = preprocessor.notes
+    assert note == "207 missing values in 'total_bedrooms' become the median 435, beside a flag"
+    numbers = features.dense[:, :-1].astype(np.float64)
+    np.testing.assert_allclose(numbers.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(numbers.std(axis=0), 1, atol=1e-6)
+    assert features.dense[:, -1].sum() == 207
 
 
 @pytest.mark.parametrize("dtype", ["longdouble", "complex128", "datetime64[s]", "U3"])

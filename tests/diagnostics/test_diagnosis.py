@@ -84,9 +84,48 @@ def test_short_trainings_have_no_curves_yet() -> None:
 def test_overfitting_is_dated_and_measured() -> None:
     [finding] = curves([0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02], [0.6, 0.5, 0.45, 0.5, 0.6, 0.7, 0.8])
     assert finding.name == "overfitting"
-    assert "since epoch 3" in finding.seen
+    assert "since epoch 3 of 7" in finding.seen
     assert "78%" in finding.seen  # 0.8 / 0.45 − 1
     assert "early_stopping" in finding.change
+
+
+def test_a_lowest_validation_loss_in_an_early_epoch_is_told_though_it_rose_little() -> None:
+    training = np.linspace(0.4, 0.2, 20).tolist()
+    early = [0.35, 0.33, 0.32, *np.linspace(0.321, 0.335, 17)]
+    [finding] = curves(training, early)
+    assert finding.name == "overfitting"
+    assert "since epoch 3 of 20 the validation loss has risen by 5%" in finding.seen
+    assert curves(training, [*np.linspace(0.39, 0.33, 8), *early[1:-7]]) == []
+    assert curves(training, [0.35, 0.33, 0.32, *np.linspace(0.321, 0.322, 17)]) == []
+
+
+def test_a_training_that_stops_early_is_not_told_to() -> None:
+    losses = [0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02], [0.6, 0.5, 0.45, 0.5, 0.6, 0.7, 0.8]
+    assert check_curves(history_of(*losses), 0.69, 0.01, stops=True) == []
+    unlearnt = history_of([0.9, 0.70, 0.685, 0.685, 0.685, 0.685])
+    [finding] = check_curves(unlearnt, 0.69, 0.01, stops=True)
+    assert "epochs" not in finding.change
+
+
+def test_epochs_that_a_cooldown_returned_from_are_not_judged() -> None:
+    """Noise is learnt by heart, then the best weights are trained on: the loss of the last is higher."""
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((300, 20)).astype(np.float32)
+    y = ((X[:, 0] + generator.standard_normal(300)) > 0).astype(np.int32)
+    trainer = Trainer(
+        Network([Dense(64, "relu"), Dense(2)]),
+        "cross_entropy",
+        Adam(3e-3),
+        device="cpu",
+        early_stopping=30,
+        cooldown=1.0,
+    )
+    watch = Diagnosis(features_from(X, np.float32), y)
+    trainer.fit(X, y, epochs=100, batch_size=32, validation=0.3, callbacks=[watch])
+    loss = trainer.history["loss"]
+    assert loss[-1] - loss.min() > 0.25 * math.log(2)
+    assert watch.findings == []
+    assert names(check_curves(trainer.history, math.log(2), 3e-3)) == ["diverging_loss"]
 
 
 def test_validation_that_rises_with_training_is_not_overfitting() -> None:

@@ -130,6 +130,52 @@ def test_a_constant_feature_is_named() -> None:
     assert 'data.drop = ["c"]' in finding.change
 
 
+def outside_a_sample(rows: int) -> int:
+    """Return a row that a check's sample of 2,000 does not have."""
+    return int(np.setdiff1d(np.arange(rows), sample_rows(rows, 2_000))[0])
+
+
+def test_a_feature_that_changes_outside_the_sample_is_neither_constant_nor_a_copy() -> None:
+    X = noise(6_000)
+    X[:, 2], X[:, 3] = 7.0, X[:, 1]
+    found = check_data(Features(X), classes_of(X), names=list("abcd"))
+    assert [finding.seen for finding in found] == [
+        "'c' has one value in 6,000 rows",
+        "'d' repeats 'b' in 6,000 rows",
+    ]
+    X[outside_a_sample(6_000), 2:] = 9.0
+    assert check_data(Features(X), classes_of(X)) == []
+
+
+def test_selected_rows_and_codes_are_confirmed_too() -> None:
+    rows = np.arange(1, 6_001)
+    X = np.concatenate([noise(1), noise(6_000), noise(1)])
+    codes = np.random.default_rng(0).integers(0, 5, (6_000, 1), dtype=np.int32)
+    codes = np.hstack([codes, codes])
+    X[rows, 2] = 7.0
+    features = Features(X, codes=codes, cardinalities=(5, 5), rows=rows)
+    found = check_data(features, classes_of(X[rows]), names=list("abcdef"))
+    assert names(found) == ["constant_features", "duplicated_features"]
+    assert "'f' repeats 'e' in 6,000 rows" in found[1].seen
+    row = outside_a_sample(6_000)
+    X[rows[row], 2], codes[row, 1] = 8.0, 4 - codes[row, 0] if codes[row, 0] != 2 else 0
+    assert check_data(features, classes_of(X[rows]), names=list("abcdef")) == []
+
+
+def test_findings_of_a_sample_say_so(tmp_path: Path) -> None:
+    X = noise(6_000)
+    y = classes_of(X)
+    X[:, 2], X[:, 3] = 7.0, y
+    np.save(tmp_path / "X.npy", X)
+    mapped = Features(np.load(tmp_path / "X.npy", mmap_mode="r"))
+    found = check_data(mapped, y, names=list("abcd"), scaled=False)
+    assert names(found) == ["constant_features", "target_leak"]
+    for finding in found:
+        assert "in a sample of 2,000 of 6,000 rows" in finding.seen
+    mapped = Features(mapped.dense, scale=np.full(4, 1e3))
+    assert "in a sample of 2,000 of 6,000 rows" in check_data(mapped, y, scaled=False)[0].seen
+
+
 @pytest.mark.parametrize("factor", [1.0, -2.54])
 def test_a_feature_in_another_unit_is_a_duplicate(factor: float) -> None:
     X = np.hstack([noise(), factor * noise()[:, 1:2] + 32])
@@ -142,6 +188,24 @@ def test_a_feature_that_is_only_close_to_another_is_no_duplicate() -> None:
     X = noise()
     X[:, 3] = X[:, 1] + 0.01 * X[:, 2]
     assert check_data(Features(X), classes_of(X)) == []
+
+
+def test_flags_of_missing_numbers_are_neither_constants_nor_copies_nor_unscaled() -> None:
+    X = noise()
+    flags = np.zeros((400, 3), np.float32)
+    flags[5, :2] = 1  # missing together, once; the third only in rows outside a sample
+    features, columns = Features(np.hstack([X, flags])), [*"abcd", *"abc"]
+    assert check_data(features, classes_of(X), names=columns, scaled=False, flags=3) == []
+
+
+def test_a_flag_that_decides_the_class_is_named_by_its_column() -> None:
+    X = noise()
+    y = classes_of(X)
+    features = Features(np.hstack([X, y[:, None].astype(np.float32)]))
+    [finding] = check_data(features, y, names=[*"abcd", "c"], flags=1)
+    assert finding.name == "target_leak"
+    assert "whether 'c' is missing alone predicts the target" in finding.seen
+    assert 'data.drop = ["c"]' in finding.change
 
 
 def test_duplicated_categories_are_found_among_codes() -> None:
@@ -206,11 +270,16 @@ def test_class_imbalance_is_named_with_its_figures() -> None:
     [finding] = check_data(Features(noise(1000)), y, classes=["ham", "spam"])
     assert (finding.name, finding.severity) == ("class_imbalance", "notice")
     assert "class spam has 50 of 1,000 rows (5.00%), class ham 19 times as many" in finding.seen
-    assert "class_weight" in finding.change
+    # Weighted classes cost log loss; of two, a threshold decides as well without.
+    assert "threshold" in finding.change
+    assert "log_loss grows" in finding.change
     assert check_data(Features(noise(1000)), y, classes=None) == []
     rare = np.array([0] * 1990 + [1] * 10, np.int32)
     assert check_data(Features(noise(2000)), rare, classes=["a", "b"])[0].severity == "serious"
     assert check_data(Features(noise(1000)), np.arange(1000) % 3, classes=list("abc")) == []
+    [finding] = check_data(Features(noise(1000)), y, classes=["ham", "spam", "other"])
+    assert "threshold" not in finding.change
+    assert "balanced_accuracy" in finding.change
 
 
 def test_rows_in_both_shares_are_named_with_their_share() -> None:

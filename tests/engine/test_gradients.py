@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, product
+from itertools import count, pairwise, product
 
 import numpy as np
 import pytest
 from scipy import special, stats
 
 from nnkit.nn.activations import activation_names
-from nnkit.nn.layers import Activation, Dense, Dropout, Layer, LayerNorm, Residual, Sequential
+from nnkit.nn.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Layer,
+    LayerNorm,
+    Periodic,
+    PiecewiseLinear,
+    Residual,
+    Scale,
+    Sequential,
+)
 from nnkit.nn.losses import loss_names
 from nnkit.nn.network import Network
 
@@ -26,6 +37,8 @@ ACTIVATIONS: dict[str, Callable] = {
     "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
     "gelu": lambda z: z * stats.norm.cdf(z),
     "silu": lambda z: z * special.expit(z),
+    "selu": lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(-abs(z))),
+    "mish": lambda z: z * np.tanh(np.logaddexp(0, z)),
     "softplus": lambda z: np.logaddexp(0, z),
 }
 ROW_LOSSES: dict[str, Callable] = {
@@ -39,6 +52,7 @@ ROW_LOSSES: dict[str, Callable] = {
     "poisson": lambda y, t: (np.exp(y) - t * y).mean(axis=1),
     "poisson_deviance": lambda y, t: (special.xlogy(t, t) - t + np.exp(y) - t * y).mean(axis=1),
 }
+EDGES = ((-1.0, 0.2, 1.5), (), (-2.0, -0.5, 0.0, 0.5))
 ORDERS: dict[str, Sequence[Layer]] = {
     "dropout first": [Dropout(0.5), Dense(4, "tanh"), Dense(OUTPUTS)],
     "activation first": [Activation("tanh"), Dense(4, "relu"), Dense(OUTPUTS)],
@@ -55,12 +69,28 @@ ORDERS: dict[str, Sequence[Layer]] = {
     "layer norm between": [Dense(5), LayerNorm(), Activation("tanh"), Dense(OUTPUTS)],
     "layer norm first": [LayerNorm(1e-3), Dense(4, "silu"), Dense(OUTPUTS)],
     "layer norm last, without a bias": [Dense(4, "tanh"), Dense(OUTPUTS), LayerNorm(bias=False)],
+    "scale first": [Scale(6.0), Dense(4, "mish"), Dense(OUTPUTS)],
+    "scale between and last": [Dense(4, "selu"), Scale(), Dense(OUTPUTS), Scale()],
+    "periodic first": [Periodic(5, 3), Scale(), Dense(4, "tanh"), Dense(OUTPUTS)],
+    "periodic of two columns": [Periodic(4, 4, columns=2), Dense(OUTPUTS)],
+    "periodic between": [Dense(4, "tanh"), Periodic(3, 2, columns=3), Dense(OUTPUTS)],
+    "periodic last": [Dense(2), Periodic(3, 2, columns=2), Dense(OUTPUTS), Periodic(2, 2, columns=0)],
     "residual": [Dense(4, "tanh"), Residual(LayerNorm(), Dense(6, "gelu"), Dense(4)), Dense(OUTPUTS)],
     "residual of one layer first": [Residual(Dense(INPUTS, "tanh")), Dense(OUTPUTS)],
     "residual without weights": [Dense(4), Residual(Activation("silu")), Dense(OUTPUTS)],
     "residuals in each other": [Dense(4), Residual(Residual(Dense(4, "elu")), Dense(4)), Dense(OUTPUTS)],
     "residual last": [Dense(OUTPUTS, "tanh"), Residual(Dense(4, "silu"), Dense(OUTPUTS))],
     "sequences": [Sequential(Dense(4), Sequential(Activation("tanh"), Dense(3))), Dense(OUTPUTS)],
+    "piecewise-linear numbers": [PiecewiseLinear(3, EDGES), Dense(9, "tanh"), Dense(OUTPUTS)],
+    "piecewise-linear numbers, one layer": [PiecewiseLinear(3, EDGES), Dense(OUTPUTS)],
+    "their shares by themselves": [PiecewiseLinear(3, EDGES), LayerNorm(), Dense(OUTPUTS)],
+    "their shares above a layer": [
+        LayerNorm(),
+        PiecewiseLinear(3, EDGES),
+        Activation("silu"),
+        Dense(OUTPUTS),
+    ],
+    "a lookup above a layer": [Dense(3, "tanh"), Sequential(PiecewiseLinear(3, EDGES), Dense(OUTPUTS))],
     "a wide layer below": [Dense(9, "tanh"), Dense(5, "relu"), Dense(2, "silu"), Dense(OUTPUTS)],
 }
 
@@ -100,17 +130,30 @@ def chained(
 ) -> np.ndarray:
     """Return the outputs of layers whose parameters have the next numbers."""
     for layer in layers:
-        if isinstance(layer, Dense | LayerNorm):
+        if layer.does_nothing:
+            continue
+        if isinstance(layer, Dense | LayerNorm | Periodic | Scale):
             number = next(numbers)
             weight, bias = (parameters.get(f"layers.{number}.{name}", 0) for name in ("weight", "bias"))
         if isinstance(layer, Dense):
             X = ACTIVATIONS[layer.activation](X @ weight + bias)
         elif isinstance(layer, Activation):
             X = ACTIVATIONS[layer.name](X)
+        elif isinstance(layer, Scale):
+            X = X * weight
+        elif isinstance(layer, Periodic):
+            frequency, phase = (parameters[f"layers.{number}.{name}"] for name in ("frequency", "phase"))
+            waves = np.cos(2 * np.pi * X[:, : len(frequency), None] * frequency + phase)
+            embedded = np.einsum("ncf,clf->ncl", waves, weight) + bias
+            X = np.hstack([embedded.reshape(len(X), -1), X])
         elif isinstance(layer, LayerNorm):
             centred = X - X.mean(axis=1, keepdims=True)
             variance = (centred**2).mean(axis=1, keepdims=True)
             X = centred / np.sqrt(variance + layer.epsilon) * weight + bias
+        elif isinstance(layer, PiecewiseLinear):
+            X = np.column_stack(
+                [X, *(shares(X[:, column], edges) for column, edges in enumerate(layer.edges))]
+            )
         elif isinstance(layer, Residual):
             X = X + chained(layer.layers, parameters, X, numbers)
         elif isinstance(layer, Sequential):
@@ -118,16 +161,24 @@ def chained(
     return X
 
 
+def shares(numbers: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """Return each bin's share of each number, (rows, bins), interpolated between the bins' edges."""
+    return np.array([np.interp(numbers, bounds, (0, 1)) for bounds in pairwise(edges)]).T.reshape(
+        len(numbers), -1
+    )
+
+
 def check(layers: Sequence[Layer], loss: str) -> None:
     """Compare every element of the gradient with a central difference."""
     X, targets, weights = examples(loss)
     net = network(layers)
     parameters = net.parameters()
+    decaying = {segment.name for segment in net.arena.segments if segment.role == "weight"}
     np.testing.assert_allclose(net.outputs(X), forward(layers, parameters, X), rtol=1e-12, atol=1e-12)
 
     def objective() -> float:
         rows = ROW_LOSSES[loss](forward(layers, parameters, X), targets)
-        matrices = [array for array in parameters.values() if array.ndim == 2]
+        matrices = [array for name, array in parameters.items() if name in decaying]
         penalty = sum(L1 * abs(W).sum() + L2 * (W**2).sum() / 2 for W in matrices)
         return float(weights @ rows / weights.sum() + penalty)
 

@@ -70,7 +70,9 @@ class Wrong(Layer):
 
 def test_outputs_that_the_pass_cannot_find_again_are_refused() -> None:
     network = Network([Dense(3), Wrong()], inputs=2)
-    with pytest.raises(TypeError, match=r"Wrong\.forward must return its inputs or an array of `at\.buffer`"):
+    with pytest.raises(
+        TypeError, match=r"Wrong\.forward must return its inputs or an array from `LayerPass\.buffer`"
+    ):
         network.outputs(np.zeros((4, 2)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 
 from nnkit.backends import numpy as numpy_backend
-from nnkit.backends.compiled import Team, blas_thread_count, can_run_in_parallel, one_blas_thread, plan_team
+from nnkit.backends.compiled import (
+    Team,
+    blas_thread_count,
+    can_run_in_parallel,
+    one_blas_thread,
+    plain_team,
+    plan_team,
+)
 from nnkit.backends.numpy import NumpyBackend
 from nnkit.backends.operations import Copy, Kernel, Product, Reduce
 from nnkit.engine.objective import Penalty
@@ -24,7 +32,7 @@ from nnkit.kernels.formulas import relu
 from nnkit.nn.layers import Activation, Dense, Dropout
 from nnkit.nn.losses import loss_from
 from nnkit.nn.network import Network
-from nnkit.nn.optimizers import Adam, Momentum
+from nnkit.nn.optimizers import Adam, AdamW, Momentum
 
 pytestmark = pytest.mark.skipif(not can_run_in_parallel(), reason="shards need NumPy's own OpenBLAS")
 
@@ -36,6 +44,11 @@ CASES: dict[str, dict[str, Any]] = {
         "layers": [Dense(9, "gelu"), Dropout(0.4), Dense(6, "relu"), Dropout(0.2), Dense(3)]
     },
     "an activation first": {"layers": [Activation("tanh"), Dense(7, "relu"), Dense(3)]},
+    "dropout and decay that change": {
+        "layers": [Dense(9, "gelu"), Dropout(0.4), Dense(6, "relu"), Dropout(0.2), Dense(3)],
+        "optimizer": AdamW(0.01, weight_decay=0.5),
+        "scheduled": ("dropout", "weight_decay"),
+    },
     "penalty and clipping": {"penalty": Penalty(0.01, 0.1), "clip_norm": 0.5},
     "a penalty on the sum, by rows, with weights": {
         "penalty": Penalty(0.0, 0.1, "sum"),
@@ -79,6 +92,7 @@ def step_in(shards: int, monkeypatch: pytest.MonkeyPatch, dtype: str = "float64"
         Rows(backend, dtype, X, y, weights, True, varied, 7),
         case.get("clip_norm"),
         average_rows=case.get("average_rows", False),
+        scheduled=case.get("scheduled", ()),
     )
 
 
@@ -86,7 +100,9 @@ def train(step: Step, epochs: int = 3) -> list[float]:
     """Train in stretches; return what each epoch came to."""
     losses = []
     for epoch in range(epochs):
-        step.begin_epoch(epoch, np.random.default_rng(epoch).permutation(ROWS), np.full(4, 0.01))
+        factors = dict.fromkeys(("dropout", "weight_decay"), np.linspace(1, epoch / 3, 4))
+        order = np.random.default_rng(epoch).permutation(ROWS)
+        step.begin_epoch(epoch, order, np.full(4, 0.01), factors)
         step.run(0, 1)
         step.run(1, 3)
         losses += [step.read().loss, step.read().penalty_sum, step.read().weight, step.weight_norm()]
@@ -108,6 +124,29 @@ def test_a_step_in_shards_is_the_plain_one_to_rounding(
         np.testing.assert_allclose(parted.state[name], state, rtol=1e-8, atol=1e-10)
     if CASES[case].get("clip_norm"):
         assert parted.gradient_norm() == pytest.approx(plain.gradient_norm(), rel=1e-10)
+
+
+@pytest.mark.parametrize("case", ["penalty and clipping", "dropout and an activation that needs z"])
+def test_a_program_too_long_to_compile_gives_the_same_bits(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = step_in(2, monkeypatch, **CASES[case])
+    monkeypatch.setattr(numpy_backend, "_MOST_COMPILED", 3)
+    plain = step_in(2, monkeypatch, **CASES[case])
+    assert isinstance(plain._programs[16], Team)
+    assert isinstance(plain._programs[16]._members[0], partial)
+    assert train(plain) == train(compiled)
+    np.testing.assert_array_equal(plain.arena.values, compiled.arena.values)
+
+
+def test_an_error_in_a_plain_team_ends_all_its_threads() -> None:
+    def fails() -> None:
+        raise MemoryError
+
+    before = threading.active_count()
+    with pytest.raises(MemoryError):
+        plain_team([[[fails]], [[lambda: None]]]).run()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from nnkit.backends.numpy import NumpyBackend
 from nnkit.engine.objective import Objective, Penalty, StepSums
-from nnkit.engine.step import Step
+from nnkit.engine.step import Scheduled, Step
 from nnkit.feed.batch import Rows
 from nnkit.feed.features import Features
 from nnkit.feed.order import epoch_order
@@ -18,7 +19,7 @@ from nnkit.kernels.layout import BATCH, STEP
 from nnkit.nn.layers import Dense, Dropout, Layer
 from nnkit.nn.losses import loss_from
 from nnkit.nn.network import Network
-from nnkit.nn.optimizers import SGD, Optimizer, optimizer_from
+from nnkit.nn.optimizers import SGD, AdamW, Optimizer, optimizer_from
 
 INPUTS, OUTPUTS = 6, 3
 LAYERS = (Dense(8, "tanh"), Dropout(0.3), Dense(OUTPUTS))
@@ -38,6 +39,7 @@ class Training:
         seed: int = 1,
         penalty: Penalty | None = None,
         clip_norm: float | None = None,
+        scheduled: tuple[Scheduled, ...] = (),
     ) -> None:
         random = np.random.default_rng(0)
         backend = NumpyBackend()
@@ -64,11 +66,12 @@ class Training:
             optimizer_from(optimizer),
             placed,
             clip_norm,
+            scheduled=scheduled,
         )
         self.order = epoch_order(rows, seed, 0)
 
-    def begin(self, epoch: int = 0, rate: float = 0.01) -> None:
-        self.step.begin_epoch(epoch, self.order, np.full(self.step.steps_per_epoch, rate))
+    def begin(self, epoch: int = 0, rate: float = 0.01, **factors: np.ndarray) -> None:
+        self.step.begin_epoch(epoch, self.order, np.full(self.step.steps_per_epoch, rate), factors)
 
     def flat(self) -> np.ndarray:
         return np.concatenate([array.ravel() for array in self.net.parameters().values()])
@@ -190,6 +193,53 @@ def test_dropouts_draws_are_a_function_of_seed_epoch_and_batch() -> None:
     first = losses(0, 0)
     assert first == losses(0, 0)
     assert len({first, losses(0, 1), losses(1, 0), losses(0, 0, seed=2), losses(0, 0, seed=1 + 2**32)}) == 5
+
+
+DROPPING = (Dense(8, "gelu"), Dropout(0.4), Dense(7, "tanh"), Dropout(0.4), Dropout(0.4), Dense(OUTPUTS))
+
+
+def same_rate(share: float) -> tuple[Layer, ...]:
+    return tuple(Dropout(0.4 * share) if isinstance(one, Dropout) else one for one in DROPPING)
+
+
+def assert_each_step_is(varied: Training, alone: Callable[[float], Training], factors: list[float]) -> None:
+    """Run batch after batch of a training, and each again in one whose settings are those of the batch."""
+    for batch, factor in enumerate(factors):
+        other = alone(factor)
+        other.net.set_parameters(varied.net.parameters())
+        for name, state in varied.step.state.items():
+            other.step.state[name][...] = state
+        other.begin()
+        other.step.counters[STEP] = batch
+        for training in (varied, other):
+            training.step.run(batch, 1)
+        np.testing.assert_allclose(varied.flat(), other.flat(), rtol=1e-12, atol=1e-13)
+
+
+def test_each_step_drops_at_its_own_rate() -> None:
+    factors = [1.0, 0.5, 0.25]
+    varied = Training(48, layers=DROPPING, scheduled=("dropout",))
+    varied.begin(dropout=np.array(factors))
+    assert_each_step_is(varied, lambda factor: Training(48, layers=same_rate(factor)), factors)
+
+
+def test_each_step_decays_by_its_own_factor() -> None:
+    factors = [1.0, 0.25, 0.0]
+    varied = Training(48, optimizer=AdamW(weight_decay=0.5), scheduled=("weight_decay",))
+    varied.begin(weight_decay=np.array(factors))
+    assert_each_step_is(
+        varied, lambda factor: Training(48, optimizer=AdamW(weight_decay=0.5 * factor)), factors
+    )
+
+
+def test_what_is_scheduled_without_factors_is_as_it_is_set() -> None:
+    """As the learning-rate test runs a training's step."""
+    varied = Training(scheduled=("dropout", "weight_decay"), optimizer=AdamW(weight_decay=0.5))
+    plain = Training(optimizer=AdamW(weight_decay=0.5))
+    for training in (varied, plain):
+        training.begin()
+        training.step.run(0, training.step.steps_per_epoch)
+    np.testing.assert_allclose(varied.flat(), plain.flat(), rtol=1e-12, atol=1e-13)
 
 
 def test_a_batch_without_weight_is_counted_as_a_batch_and_not_as_a_step() -> None:

@@ -21,6 +21,8 @@ ACTIVATIONS: dict[str, Callable[[NDArray], NDArray]] = {
     "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0.0))),
     "gelu": lambda z: z * special.ndtr(z),
     "silu": lambda z: z * special.expit(z),
+    "selu": lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(-abs(z))),
+    "mish": lambda z: z * np.tanh(np.logaddexp(0, z)),
     "softplus": lambda z: np.logaddexp(z, 0.0),
 }
 Weights = tuple[list[NDArray], list[NDArray]]

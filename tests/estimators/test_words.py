@@ -274,7 +274,7 @@ def test_data_that_cannot_be_trained_on_are_refused_in_scikit_learns_words(kind:
 def test_texts_are_refused_in_scikit_learns_words_with_advice(kind: str) -> None:
     theirs, ours = sorted(refusals(kind, *texts(*problem(kind))), key=len)
     assert ours.startswith(theirs)
-    assert ours.endswith("TfidfVectorizer, or train on the table with `nnkit train`")
+    assert ours.endswith('TfidfVectorizer, or give a data frame and preset="tables"')
 
 
 def refusals(kind: str, X: Any, y: Any) -> list[str]:

@@ -51,7 +51,7 @@ def pixels() -> Features:
 
 def table() -> Features:
     random = np.random.default_rng(1)
-    codes = np.stack([random.integers(0, k, ROWS) for k in (4, 3)], axis=1).astype(np.int32)
+    codes = np.stack([random.integers(-1, k, ROWS) for k in (4, 3)], axis=1).astype(np.int32)
     return Features(random.normal(size=(ROWS, 5)), codes=codes, cardinalities=(4, 3))
 
 
@@ -120,7 +120,7 @@ def test_a_training_through_the_ring_has_the_bits_of_one_without(name: str, read
     step = step_over("pinned", case["features"](), case, readers)
     np.testing.assert_array_equal(trained(step), expected)
     ring = step.rows._ring(BATCH)
-    assert (ring._last, ring._slots) == (7, readers + 1)  # the ring was gone round
+    assert (ring._epoch_chunks, ring._slots) == (7, readers + 1)  # so the slots were used more than once
     assert not reader_threads()
 
 
@@ -367,7 +367,7 @@ def test_a_ring_whose_device_has_failed_is_closed_and_leaves_no_thread_behind(re
         with pytest.raises(OSError, match="gone"):
             ring.close()
         assert not reader_threads()
-        assert ring._readers is ring._taken is None
+        assert ring._readers is ring._current is None
 
 
 def test_a_ring_that_is_dropped_in_mid_epoch_leaves_no_thread_behind() -> None:

@@ -8,7 +8,28 @@ import numpy as np
 
 from nnkit import Dense, Network, Residual, Trainer
 from nnkit.feed.features import Features
-from nnkit.feed.statistics import RowStatistics
+from nnkit.feed.statistics import ColumnStatistics, RowStatistics
+
+
+def test_a_columns_statistics_are_those_of_the_rows_with_a_value() -> None:
+    random = np.random.default_rng(2)
+    values = random.integers(0, 9, 40).astype(np.float64) ** 2
+    values[[3, 17]] = np.nan
+    present = values[~np.isnan(values)]
+    statistics = ColumnStatistics(values)
+    assert (statistics.count, statistics.missing) == (40, 2)
+    assert (statistics.low, statistics.high) == (present.min(), present.max())
+    assert statistics.median == np.nanmedian(values)
+    np.testing.assert_allclose(statistics.quantiles((0.1, 0.75)), np.nanquantile(values, (0.1, 0.75)))
+    filled = np.nan_to_num(values, nan=7.0)
+    np.testing.assert_allclose(statistics.moments(7.0), (filled.mean(), filled.std()), rtol=1e-15)
+    found = statistics.distinct(9)
+    assert found is not None
+    assert found.tolist() == sorted(set(present.tolist()))
+    assert statistics.distinct(len(found) - 1) is None
+    lowest, highest = statistics.extremes()
+    assert lowest == (found[0], (present == found[0]).sum(), found[1])
+    assert highest == (found[-1], (present == found[-1]).sum(), found[-2])
 
 
 def test_columns_are_those_of_the_rows_as_the_network_sees_them() -> None:

@@ -95,7 +95,7 @@ def models() -> tuple[Model, ...]:
         (
             NumberColumn("size", "number", 1.5, 1.0, 0.5),
             NumberColumn("when", "time", 0.0, 1e9, 1e-6),
-            CategoryColumn("colour", ("blue", "red")),
+            CategoryColumn("colour", ("blue", "red"), last="missing"),
         )
     )
     pixels = Preprocessor((ArrayColumns(6, True, 0.0, 1 / 255),))
@@ -137,7 +137,7 @@ def models() -> tuple[Model, ...]:
                 (
                     TextColumn("message", 2, (1, 2), ("red", "a red", " <r"), 0, 7, (2, 0, 7, 1)),
                     NumberColumn("size", "number", 1.5, 1.0, 0.5),
-                    CategoryColumn("colour", ("blue", "red"), True),
+                    CategoryColumn("colour", ("blue", "red"), True, "missing"),
                     TextColumn("subject", 1, None, buckets=5),
                 )
             ),

@@ -37,14 +37,16 @@ def rows(seed: int = 0) -> pa.Table:
     )
 
 
-def table_model(hidden: list[Any], dtype: Any = np.float64, embedded: bool = False) -> Model:
+def table_model(
+    hidden: list[Any], dtype: Any = np.float64, embedded: bool = False, flagged: bool = False
+) -> Model:
     """Return a regression of prices with known units; the operations are not in the inputs' order."""
     preprocessor = Preprocessor(
         (
             NumberColumn("age", "number", 40.0, 38.0, 0.1),
-            CategoryColumn("colour", ("blue", "green", "red"), embedded),
-            NumberColumn("pay", "number", 3000.0, 3000.0, 1 / 800),
-            CategoryColumn("town", ("Bonn", "Ulm")),
+            CategoryColumn("colour", ("blue", "green", "red"), embedded, "other"),
+            NumberColumn("pay", "number", 3000.0, 3000.0, 1 / 800, flagged),
+            CategoryColumn("town", ("Bonn", "Ulm"), last="other"),
         ),
         np.dtype(dtype).name,
     )
@@ -87,6 +89,26 @@ def test_on_a_linear_network_it_is_weight_times_input_less_baseline(dtype: Any, 
     np.testing.assert_allclose(found.gap / scale, 0, atol=tolerance)
 
 
+def with_missing(table: pa.Table) -> pa.Table:
+    """Return the rows without the pay of every third."""
+    pay = [None if row % 3 == 0 else value for row, value in enumerate(table["pay"].to_pylist())]
+    return table.set_column(3, "pay", pa.array(pay, pa.float64()))
+
+
+@pytest.mark.parametrize("baseline", ["mean", "zero"])
+def test_a_flag_counts_to_the_column_whose_missing_values_it_tells(baseline: Any) -> None:
+    model, X = table_model([], flagged=True), with_missing(rows())
+    found = integrated_gradients(model, X, baseline=baseline)
+    weight = model.network.parameters()["layers.0.weight"][:, 0]
+    missing = np.isnan(X["pay"].to_numpy())
+    pay = (np.where(missing, 3000, X["pay"].to_numpy()) - 3000) / 800
+    start, start_flag = (pay.mean(), missing.mean()) if baseline == "mean" else (-3000 / 800, 0)
+    expected = 20 * (weight[1] * (pay - start) + weight[2] * (missing - start_flag))
+    assert found.columns == ("age", "colour", "pay", "town")
+    np.testing.assert_allclose(found.contributions[:, 2], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.gap, 0, atol=1e-9)
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "sigmoid", "leaky_relu"])
 @pytest.mark.parametrize("embedded", [False, True])
 @pytest.mark.parametrize("baseline", ["mean", "zero"])
@@ -107,6 +129,15 @@ def test_a_baseline_of_zero_is_zero_in_the_users_unit() -> None:
     inputs = np.zeros((1, 9))
     inputs[0, :2] = -38 * 0.1, -3000 / 800
     assert found.base[0] == pytest.approx(100 + 20 * float(model.network.outputs(inputs)[0, 0]))
+
+
+def test_a_target_whose_logarithm_is_learnt_is_explained_by_its_logarithm() -> None:
+    model = table_model([Dense(8, "tanh")])
+    target = TargetEncoder.fit(np.exp(np.arange(9.0)), "regression", ("price",), transform="log")
+    learnt = Model(model.network, model.preprocessor, target, model.loss)
+    found = integrated_gradients(learnt, rows())
+    assert set(found.names) == {"logarithm of 'price'"}
+    np.testing.assert_allclose(found.outputs, np.log(learnt.predict(rows())), rtol=1e-9)
 
 
 def test_a_column_that_the_output_does_not_depend_on_contributes_nothing() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_attributions import rows, table_model
+from test_attributions import rows, table_model, with_missing
 
 from nnkit.data.operations import CategoryColumn, NumberColumn, TextColumn
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError
 from nnkit.insight.attributions import integrated_gradients
+from nnkit.insight.columns import model_columns, permuted
 from nnkit.insight.perturbations import ColumnMatrix, lime_values, shap_values
 from nnkit.model import Model
 from nnkit.nn.layers import Dense, Embedding
@@ -34,6 +35,25 @@ def test_the_matrix_gives_the_models_outputs(embedded: bool) -> None:
     mixed = matrix.rows.copy()
     mixed[:, 1] = matrix.background[:, 1]
     expected = model.outputs(X.set_column(1, "colour", rows(1)["colour"]))
+    np.testing.assert_allclose(matrix.outputs(mixed), expected, rtol=1e-12)
+
+
+def test_a_number_is_permuted_with_its_flag() -> None:
+    model, X = table_model([], flagged=True), with_missing(rows())
+    order = np.random.default_rng(0).permutation(len(X))
+    pay = next(column for column in model_columns(model) if column.name == "pay")
+    shuffled = permuted(model.preprocessor.transform(X), [pay], order)
+    other = X.set_column(3, "pay", X["pay"].take(pa.array(order)))
+    np.testing.assert_array_equal(shuffled.dense, model.preprocessor.transform(other).dense)
+
+
+def test_a_missing_number_keeps_its_flag_in_the_matrix() -> None:
+    model, X, others = table_model([Dense(8, "tanh")], flagged=True), with_missing(rows()), rows(1)
+    matrix = ColumnMatrix(model, X, others)
+    np.testing.assert_allclose(matrix.outputs(matrix.rows), model.outputs(X), rtol=1e-12)
+    mixed = matrix.background.copy()
+    mixed[:, 2] = matrix.rows[:, 2]
+    expected = model.outputs(others.set_column(3, "pay", X["pay"]))
     np.testing.assert_allclose(matrix.outputs(mixed), expected, rtol=1e-12)
 
 
@@ -86,7 +106,7 @@ def mixed_model() -> Model:
     preprocessor = Preprocessor(
         (
             NumberColumn("hour", "number", 12.0, 12.0, 0.2),
-            CategoryColumn("town", ("Bonn", "Ulm")),
+            CategoryColumn("town", ("Bonn", "Ulm"), last="other"),
             TextColumn("body", 1, None, ("cheap", "good", "pills", "today")),
         ),
         "float64",

@@ -160,7 +160,9 @@ def test_the_importance_of_columns_is_scikit_learns(values: EvaluatedRun) -> Non
         assert rows[name] == pytest.approx(expected, abs=2e-4)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus"])
+@pytest.mark.parametrize(
+    "name", ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "selu", "mish", "softplus"]
+)
 def test_activations_are_drawn_with_their_derivatives(name: str) -> None:
     z = np.linspace(-4, 4, 33) + 0.01
     step = 1e-6
@@ -175,6 +177,8 @@ def test_activations_are_drawn_with_their_derivatives(name: str) -> None:
         "elu": np.where(z > 0, z, np.exp(z) - 1),
         "gelu": [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in z],
         "silu": z / (1 + np.exp(-z)),
+        "selu": 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * (np.exp(z) - 1)),
+        "mish": z * np.tanh(np.log1p(np.exp(z))),
         "softplus": np.log1p(np.exp(z)),
     }[name]
     np.testing.assert_allclose(values, expected, atol=1e-12)

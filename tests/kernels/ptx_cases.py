@@ -18,7 +18,7 @@ from ptxas import ARCHITECTURES, NEWEST, Capability, Usage, assembled, assembled
 
 from nnkit.feed.augmentation import Augmentation
 from nnkit.kernels.catalogue import CATALOGUE
-from nnkit.kernels.layout import COPY_COLUMNS, COUNTERS, SCALARS, SCALING
+from nnkit.kernels.layout import COPY_COLUMNS, COUNTERS, EXP, IDENTITY, SCALARS, SCALING, SIGMOID, SOFTMAX
 from nnkit.nn.activations import activation_function, activation_names
 from nnkit.nn.losses import loss_from, loss_names
 from nnkit.nn.optimizers import optimizer_from, optimizer_names
@@ -38,6 +38,20 @@ IN_16_BITS = {
     "layer_norm": ("x", "out"),
     "layer_norm_sums": ("x", "delta"),
     "layer_norm_gradient": ("x", "delta"),
+    "find_bins": ("x",),
+    "interpolate": ("z",),
+    "sum_places": ("delta",),
+    "expand": ("x", "out"),
+    "expand_gradient": ("delta", "x", "onto"),
+    "scale_members": ("x", "out"),
+    "scale_members_gradient": ("x", "delta"),
+    "sum_members": ("x", "out"),
+    "scale_columns": ("x", "out"),
+    "scale_columns_gradient": ("x", "delta"),
+    "periodic": ("x", "out"),
+    "periodic_gradient": ("x", "delta"),
+    "periodic_lines": ("x", "delta"),
+    "periodic_inputs": ("delta", "onto"),
     "elementwise_loss": ("gradient",),
     "softmax_loss": ("gradient",),
     "embed": ("inputs",),
@@ -45,6 +59,8 @@ IN_16_BITS = {
     "update": ("copy",),
     "copy_parameters": ("copy",),
 }
+# What takes numbers one by one, however they lie.
+NARROW = ("periodic", "periodic_gradient", "periodic_lines", "periodic_inputs")
 # What sorts a batch's tokens reads and writes whole numbers.
 IDS_ALONE = (
     *("unique_rows", "count_tokens", "start_rows", "list_tokens"),
@@ -102,12 +118,16 @@ def layer_cases() -> Iterator[Case]:
             "mask": np.empty((8192, -(-columns // 4) * 4), np.uint8),
             "counters": np.zeros(COUNTERS, np.int64),
             **{"layer": 1, "key0": 1, "key1": 2, "threshold": 3, "kept_scale": 1.25, "keep": 0.8},
+            **{"dropout": np.float64(0.2), "dropout_factors": np.ones(9)},
         }
         flags = {"BIAS": True, "DROPOUT": dropout, "KEEP_Z": function.needs_z, "FROM_Z": function.needs_z}
         formulas = {"activation": function.value, "activation_derivative": function.derivative}
         for kernel in ("forward", "backward"):
             label = f"{kernel}-{name}-{'dropout-' if dropout else ''}{dtype}"
             yield Case(label, kernel, dtype, formulas, flags, arguments, columns == 512)
+            if dropout:
+                varied, label = {**flags, "DROPOUT_VARIES": True}, f"varied-{label}"
+                yield Case(label, kernel, dtype, formulas, varied, arguments, columns == 512)
 
 
 def norm_cases() -> Iterator[Case]:
@@ -126,6 +146,72 @@ def norm_cases() -> Iterator[Case]:
             if columns <= 512 or kernel in ("layer_norm", "layer_norm_gradient"):
                 label = f"{kernel}-{columns}-{dtype}"
                 yield Case(label, kernel, dtype, {}, flags, arguments, columns % 4 == 0)
+
+
+def number_cases() -> Iterator[Case]:
+    """The lookup of piecewise-linear numbers for 256 units (wide) and 250; all their shares."""
+    for units, dtype in ((256, "float32"), (250, "float32"), (256, "float64")):
+        bins, knots, features = 300, 320, 20
+        x, onto = np.empty((2, 128, 24), dtype)
+        arguments = {
+            **{"x": x, "onto": onto, "out": np.empty((128, 24 + bins), dtype)},
+            **{"columns": np.zeros(bins, np.int32), "starts": np.zeros(features + 1, np.int32)},
+            **{"lows": np.empty(bins, dtype), "inverses": np.empty(bins, dtype)},
+            **{"owners": np.zeros(knots, np.int32), "places": np.zeros((128, features), np.int32)},
+            "fractions": np.empty((128, features), dtype),
+            **{"weight": np.empty((bins, units), dtype), "gradient": np.empty((bins, units), dtype)},
+            **{"knots": np.empty((knots, units), dtype), "slopes": np.empty((knots, units), dtype)},
+            **{"z": np.empty((128, units), dtype), "delta": np.empty((128, units), dtype)},
+        }
+        for kernel in ("sum_knots", "interpolate", "sum_places", "interpolate_gradient"):
+            yield Case(f"{kernel}-{units}-{dtype}", kernel, dtype, {}, {}, arguments, units == 256)
+        shares = {**arguments, "delta": np.empty((128, bins), dtype)}
+        for kernel in ("find_bins", "expand", "expand_gradient") if units == 256 else ():
+            yield Case(f"{kernel}-{dtype}", kernel, dtype, {}, {}, shares, False)
+
+
+def member_cases() -> Iterator[Case]:
+    """Members' rows of 512 (wide) and 510; joined outputs of each link."""
+    for columns, dtype in ((512, "float32"), (510, "float32"), (512, "float64")):
+        x, out, delta = np.empty((3, 8192, columns), dtype)
+        scale, bias, *gradients = np.empty((4, 32, columns), dtype)
+        arguments = {
+            **{"x": x, "out": out, "delta": delta, "scale": scale, "bias": bias},
+            **dict(zip(("scale_gradient", "bias_gradient"), gradients, strict=True)),
+        }
+        for kernel in ("scale_members", "scale_members_gradient"):
+            label = f"{kernel}-{columns}-{dtype}"
+            yield Case(label, kernel, dtype, {}, {"BIAS": True}, arguments, columns == 512)
+        summed = {"x": x, "out": out[:256]}
+        yield Case(f"sum_members-{columns}-{dtype}", "sum_members", dtype, {}, {}, summed, columns == 512)
+    for dtype, link in product(DTYPES, (IDENTITY, SIGMOID, SOFTMAX, EXP)):
+        z, z_gradient = np.empty((2, 8192, 320), dtype)
+        outputs, delta = np.empty((2, 8192, 10), dtype)
+        arguments = {"z": z, "outputs": outputs, "delta": delta, "z_gradient": z_gradient}
+        for kernel in ("join_members", "join_gradient"):
+            yield Case(f"{kernel}-{link}-{dtype}", kernel, dtype, {}, {"LINK": link}, arguments, False)
+
+
+def input_cases() -> Iterator[Case]:
+    """The scale of 512 (wide) and 510 inputs, and the periodic embedding of 30 of them."""
+    for columns, dtype in ((512, "float32"), (510, "float32"), (512, "float64")):
+        x, out, delta = np.empty((3, 8192, columns), dtype)
+        weight, gradient = np.empty((2, columns), dtype)
+        arguments = {"x": x, "out": out, "delta": delta, "weight": weight, "weight_gradient": gradient}
+        for kernel in ("scale_columns", "scale_columns_gradient"):
+            yield Case(f"{kernel}-{columns}-{dtype}", kernel, dtype, {}, {}, arguments, columns == 512)
+    for dtype in DTYPES:
+        frequency, phase, *gradients = np.empty((4, 30 * 16), dtype)
+        weight, weight_gradient = np.empty((2, 30 * 3 * 16), dtype)
+        arguments = {
+            **{"x": np.empty((256, 40), dtype), "onto": np.empty((256, 40), dtype)},
+            **{"out": np.empty((256, 130), dtype), "delta": np.empty((256, 130), dtype)},
+            **{"frequency": frequency, "phase": phase, "weight": weight, "bias": np.empty(90, dtype)},
+            **dict(zip(("frequency_gradient", "phase_gradient"), gradients, strict=True)),
+            **{"weight_gradient": weight_gradient, "columns": 30, "first": 0},
+        }
+        for kernel in NARROW:
+            yield Case(f"{kernel}-{dtype}", kernel, dtype, {}, {}, arguments, False)
 
 
 def loss_cases() -> Iterator[Case]:
@@ -220,7 +306,7 @@ def arena_cases() -> Iterator[Case]:
             "rate_factors": np.ones(3),
             "counters": np.zeros(COUNTERS, np.int64),
             "scalars": np.zeros(SCALARS),
-            "rates": np.zeros(9),
+            **{"rates": np.zeros(9), "decay_factors": np.ones(9)},
             **{"batch_size": 128, "l1": 0.1, "l2": 0.1, "weight_decay": 0.1, "clip_norm": np.float64(1.0)},
             **{"copy": np.empty(size, dtype), "copies": np.zeros((3, COPY_COLUMNS), np.int64)},
         }
@@ -235,7 +321,7 @@ def arena_cases() -> Iterator[Case]:
             label = f"update-{name}-{blocks}-{dtype}"
             yield Case(label, "update", dtype, optimizer.formulas, constants, arguments, True)
             if name == "adamw":
-                groups = {**constants, "GROUPED": True}
+                groups = {**constants, "GROUPED": True, "DECAY_VARIES": True}
                 label = f"update-{name}-grouped-{dtype}"
                 yield Case(label, "update", dtype, optimizer.formulas, groups, arguments, True)
         if size > 128:
@@ -268,7 +354,13 @@ def embedding_cases() -> Iterator[Case]:
             **{"run_starts": np.zeros(6401, np.int32), "passes": 3, "sort_pass": 0},
             **{"rows_seen": np.zeros(6400, np.int32), "seen": np.zeros(1, np.int64)},
             **{"last_seen": np.zeros(20_000, np.int64), "counters": np.zeros(COUNTERS, np.int64)},
-            **{"scalars": np.zeros(SCALARS), "rates": np.zeros(9), "column": 4, "batch_size": 128},
+            **{
+                "scalars": np.zeros(SCALARS),
+                "rates": np.zeros(9),
+                "decay_factors": np.ones(9),
+                "column": 4,
+                "batch_size": 128,
+            },
             "rate_factor": 0.1,
             **{"l1": 0.1, "l2": 0.1, "weight_decay": 0.1, "clip_norm": np.float64(1.0)},
         }
@@ -290,7 +382,7 @@ def embedding_cases() -> Iterator[Case]:
             label = f"update_rows-{name}-{width}-{dtype}"
             yield Case(label, "update_rows", dtype, formulas, constants, arguments, width == 64)
             if name == "adam" and width == 64:
-                groups = {**constants, "GROUPED": True}
+                groups = {**constants, "GROUPED": True, "DECAY_VARIES": True}
                 label = f"update_rows-{name}-grouped-{width}-{dtype}"
                 yield Case(label, "update_rows", dtype, formulas, groups, arguments, True)
 
@@ -305,7 +397,7 @@ def half_cases(others: list[Case]) -> Iterator[Case]:
         halves = {key: np.empty(case.arguments[key].shape, dtype) for key in IN_16_BITS.get(case.kernel, ())}
         flags = CATALOGUE[case.kernel].flags if case.kernel in CATALOGUE else ()
         rescaled = storage == "float16" and "RESCALED" in flags
-        if not (halves or rescaled) or not (case.wide or storage == "float16"):
+        if not (halves or rescaled) or not (case.wide or storage == "float16" or case.kernel in NARROW):
             continue
         yield replace(
             case,
@@ -322,6 +414,9 @@ def cases() -> dict[str, Case]:
     found = [
         *layer_cases(),
         *norm_cases(),
+        *number_cases(),
+        *member_cases(),
+        *input_cases(),
         *loss_cases(),
         *gather_cases(),
         *arena_cases(),

@@ -23,7 +23,9 @@ PHASES = {
         *("count_digits", "sort_digit", "count_runs", "find_runs"),
     ),
     "embed_gradient": ("embed_gradient", "add_partials"),
+    "periodic_gradient": ("periodic_gradient", "periodic_lines"),
     "layer_norm_gradient": ("layer_norm_sums", "layer_norm_gradient"),
+    "interpolate_gradient": ("sum_places", "interpolate_gradient"),
 }
 # What `cuda_geometry` decides, so that every branch over several blocks is there.
 GEOMETRY = {
@@ -215,7 +217,7 @@ def test_a_kernel_takes_reads_and_writes_what_is_declared(name: str, device: str
                 "in": [(True, False)],
                 "out": [(False, True), (True, True)],
                 "inout": [(True, True)],
-                "figures": [(True, False), (False, True), (True, True)],
+                "small": [(True, False), (False, True), (True, True)],
                 "scratch": [(False, True), (True, True), (True, False)],
                 "shape": [(False, False)],
                 "number": [(True, False)],

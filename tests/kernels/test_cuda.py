@@ -229,7 +229,7 @@ def test_the_softmax_takes_logits_of_any_size() -> None:
 def test_gather_over_several_blocks(source: str, columns: int, cardinalities: tuple, threads: int) -> None:
     random = np.random.default_rng(columns)
     width, samples, capacity = columns + sum(cardinalities), 23, 9
-    codes = [random.integers(0, cardinality, samples) for cardinality in cardinalities]
+    codes = [random.integers(-1, cardinality, samples) for cardinality in cardinalities]
     counters = np.zeros(COUNTERS, np.int64)
     counters[BATCH] = 2
     arguments = {

@@ -33,6 +33,8 @@ LIMITS = {
     "elu": (-1, HUGE, 0, 1),
     "gelu": (0, HUGE, 0, 1),
     "silu": (0, HUGE, 0, 1),
+    "selu": (-1.0507009873554805 * 1.6732632423543772, 1.0507009873554805 * HUGE, 0, 1.0507009873554805),
+    "mish": (0, HUGE, 0, 1),
     "softplus": (0, HUGE, 0, 1),
 }
 # The value and the derivative at output y and target t, where they are not those of the text.

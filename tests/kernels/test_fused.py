@@ -39,6 +39,8 @@ VALUES = {
     "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
     "gelu": lambda z: z * stats.norm.cdf(z),
     "silu": lambda z: z * special.expit(z),
+    "selu": lambda z: 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(-abs(z))),
+    "mish": lambda z: z * np.tanh(np.logaddexp(0, z)),
     "softplus": lambda z: np.logaddexp(0, z),
 }
 SLOPES = {
@@ -50,6 +52,8 @@ SLOPES = {
     "elu": lambda z: np.where(z > 0, 1, np.exp(z)),
     "gelu": lambda z: stats.norm.cdf(z) + z * stats.norm.pdf(z),
     "silu": lambda z: special.expit(z) * (1 + z * special.expit(-z)),
+    "selu": lambda z: 1.0507009873554805 * np.where(z > 0, 1, 1.6732632423543772 * np.exp(z)),
+    "mish": lambda z: np.tanh(np.logaddexp(0, z)) + z * special.expit(z) / np.cosh(np.logaddexp(0, z)) ** 2,
     "softplus": special.expit,
 }
 # Dropout's draws are the same code in every kernel: one activation of each kind in float64, all in float32.
@@ -128,7 +132,7 @@ def gathered(
 def test_gather_scales_bytes_writes_one_hot_blocks_and_follows_the_order(device, dtype: str) -> None:
     random = np.random.default_rng(0)
     dense = random.integers(0, 256, (11, 3), dtype=np.uint8)
-    codes = np.stack([random.integers(0, 2, 11), random.integers(0, 4, 11)], axis=1).astype(np.int32)
+    codes = np.stack([random.integers(-1, 2, 11), random.integers(-1, 4, 11)], axis=1).astype(np.int32)
     features = Features(dense, np.array([0.0, 100.0, 1.5]), np.array([1 / 255, 0.1, 2.0]), codes, (2, 4))
     order = random.permutation(11)
     labels, weights = random.integers(0, 9, 11).astype(np.int32), random.random(11).astype(dtype)
@@ -138,7 +142,8 @@ def test_gather_scales_bytes_writes_one_hot_blocks_and_follows_the_order(device,
             device, dtype, features, rows, batch, 4, targets=labels, weights=weights, order=order.copy()
         )
         numbers = (dense[taken] - features.shift) * features.scale
-        expected = np.hstack([numbers, np.eye(2)[codes[taken, 0]], np.eye(4)[codes[taken, 1]]])
+        # The code -1 is the last row, which has its 1 in the column that is cut off.
+        expected = np.hstack([numbers, np.eye(3)[codes[taken, 0], :2], np.eye(5)[codes[taken, 1], :4]])
         close(result["inputs"], expected, dtype)
         np.testing.assert_array_equal(result["labels"], labels[taken])
         np.testing.assert_array_equal(result["batch_weights"], weights[taken])

@@ -16,6 +16,7 @@ import pytest
 from ptx_cases import (
     IDS_ALONE,
     IN_16_BITS,
+    NARROW,
     Case,
     Compiled,
     cases,
@@ -54,10 +55,16 @@ CASES = cases()
 PLAIN = {name: case for name, case in CASES.items() if not case.storage}
 HALVES = {name: case for name, case in CASES.items() if case.storage}
 FLOAT32 = [case for case in PLAIN.values() if case.dtype == "float32"]
-# These hold no loss and no figure of a step: nothing in them is meant to be a float64.
+SCALING = ("scale_columns", "scale_columns_gradient")
+# These hold no loss and no figure of a step, but for a rate of dropout that varies: nothing in them is meant
+# to be a float64.
 NORMALISING = ("layer_norm", "layer_norm_sums", "layer_norm_gradient")
+OF_MEMBERS = ("scale_members", "scale_members_gradient", "sum_members")
 WITHOUT_FLOAT64 = [
-    case for case in FLOAT32 if case.kernel in ("forward", "backward", "gather", "add", *NORMALISING)
+    case
+    for case in FLOAT32
+    if case.kernel in ("forward", "backward", "gather", "add", *NORMALISING, *OF_MEMBERS, *SCALING, *NARROW)
+    and "DROPOUT_VARIES" not in case.constants
 ]
 # One kernel in each dtype.
 ANEW = [
@@ -313,11 +320,14 @@ def test_16_bits_are_read_and_written_four_at_a_time_and_converted_by_one_instru
         "float16": ("cvt.f32.f16", "cvt.rn.f16.f32"),
         "bfloat16": ("mov.b32", "cvt.rn.bf16.f32"),
     }[case.storage]
-    both = case.kernel in ("forward", "backward", "add", *NORMALISING) or (
+    both = case.kernel in ("forward", "backward", "add", *NORMALISING, *OF_MEMBERS, *SCALING, *NARROW) or (
         case.kernel == "softmax_loss" and "BIAS" in case.constants
     )
     assert (reads in text) or not both
-    only_read = case.kernel in ("embed_gradient", "layer_norm_sums")
+    only_read = case.kernel in (
+        *("embed_gradient", "layer_norm_sums", "sum_places", "find_bins"),
+        *("periodic_gradient", "periodic_lines"),
+    )
     assert (writes in text) != only_read
     loads, stores = (len(re.findall(rf"{way}\.global\.v4\.[bu]16", text)) for way in ("ld", "st"))
     if not case.wide:

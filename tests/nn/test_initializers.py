@@ -75,10 +75,11 @@ def test_weights_are_a_function_of_seed_layer_and_element() -> None:
 
 
 def test_defaults_follow_the_activation() -> None:
-    for activation in ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus"):
+    for activation in ("relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus"):
         assert default_initializer(activation) == "he_normal"
     for activation in ("identity", "sigmoid", "tanh", "a_users_own"):
         assert default_initializer(activation) == "glorot_uniform"
+    assert default_initializer("selu") == "lecun_normal"
 
 
 def test_a_table_sets_the_parameter() -> None:

@@ -9,15 +9,20 @@ import pickle
 import numpy as np
 import pytest
 
-from nnkit import Network, load
+from nnkit import Features, Network, Trainer, load
 from nnkit.errors import ConfigError, ModelFileError
 from nnkit.nn.layers import (
     Activation,
+    BatchEnsemble,
     Dense,
     Dropout,
     Embedding,
+    Ensemble,
     LayerNorm,
+    Periodic,
+    PiecewiseLinear,
     Residual,
+    Scale,
     Sequential,
     layer_from_json,
     place_layers,
@@ -25,7 +30,11 @@ from nnkit.nn.layers import (
 
 LAYERS = [Dense(5), Dense(3, "relu", "he_uniform", bias=False), Dropout(0.25), Activation("gelu")]
 LAYERS += [LayerNorm(), LayerNorm(1e-3, bias=False), Embedding(9, 3, "max")]
+LAYERS += [PiecewiseLinear(), PiecewiseLinear(4, [[0.5, 1.5, 2], []])]
+LAYERS += [Scale(6.0), Periodic(8, 3, 0.5), Periodic(columns=4)]
 LAYERS += [Residual(LayerNorm(), Sequential(Dense(4, "relu"), Dropout(0.1)), Dense(4))]
+LAYERS += [Ensemble(Dense(4, "relu"), Residual(Dense(4)), members=3, link="softmax")]
+LAYERS += [BatchEnsemble(5, "tanh", "he_normal", bias=False, members=4)]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -45,6 +54,17 @@ def test_a_layer_survives_json(layer) -> None:
         {"kind": "Dense", "units": 3, "activation": "relo"},
         {"kind": ["Dense"], "units": 3},
         {"kind": "Dropout", "rate": 1.5},
+        {"kind": "PiecewiseLinear", "bins": 0},
+        {"kind": "PiecewiseLinear", "bins": 2, "edges": [[0, 1, 1]]},
+        {"kind": "PiecewiseLinear", "bins": 2, "edges": [[0]]},
+        {"kind": "PiecewiseLinear", "bins": 2, "edges": [[0, float("nan")]]},
+        {"kind": "PiecewiseLinear", "bins": 2, "edges": 3},
+        {"kind": "BatchEnsemble", "units": 3},
+        {"kind": "BatchEnsemble", "units": 3, "members": 1},
+        {"kind": "Ensemble", "layers": [{"kind": "Dense", "units": 3}], "members": 3},
+        {"kind": "Ensemble", "layers": [{"kind": "Dense", "units": 3}], "members": 10**9, "link": "exp"},
+        {"kind": "Ensemble", "layers": [{"kind": "Dense", "units": 3}], "members": 3, "link": "log"},
+        {"kind": "Ensemble", "layers": [], "members": 3, "link": "exp"},
         "Dense",
         None,
     ],
@@ -155,6 +175,15 @@ def test_containers_take_layers_that_read_rows_alone(container, layers) -> None:
         container(*layers)
 
 
+def test_members_of_an_ensemble_are_numbered_one_after_the_other() -> None:
+    (ensemble,) = place_layers([Ensemble(Dense(4, "relu"), Dense(2), members=3, link="exp")], 5)
+    assert [[one.name for one in member] for member in ensemble.branches] == [
+        *(["layers.0", "layers.1"], ["layers.2", "layers.3"], ["layers.4", "layers.5"]),
+    ]
+    assert [child.inputs for child in ensemble.children] == [(5,), (4,)] * 3
+    assert ensemble.outputs == (2,)
+
+
 def test_a_residual_whose_layers_change_the_width_says_so() -> None:
     with pytest.raises(ConfigError, match="as many outputs as the inputs"):
         place_layers([Residual(Dense(5)), Dense(2)], 4)
@@ -172,6 +201,50 @@ def test_a_container_is_kept_in_a_model_file_and_shown(tmp_path) -> None:
     names = [line[:18].rstrip() for line in network.summary().splitlines()]
     assert names[2:7] == ["Residual", "  LayerNorm", "  Sequential", "    Dense, gelu", "    Dropout, 0.2"]
     assert network.summary().splitlines()[-1].split()[-1] == "208"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Scale(0), "Scale: rate = 0 must be a finite number greater than 0"),
+        (lambda: Periodic(0), "Periodic: frequencies = 0 must be a whole number of at least 1"),
+        (lambda: Periodic(width=1), "Periodic: width = 1 must be a whole number of at least 2"),
+        (lambda: Periodic(std=-1), "Periodic: std = -1 must be a finite number greater than 0"),
+        (lambda: Periodic(columns=-1), "Periodic: columns = -1 must be a whole number of at least 0"),
+        (
+            lambda: Network([Periodic(columns=5), Dense(1)], inputs=4),
+            "5 numbers, and a row has 4 inputs",
+        ),
+    ],
+)
+def test_what_a_layer_in_front_cannot_be_is_named(make, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_periodic_embeds_the_numbers_of_the_training_rows_and_begins_as_it_says() -> None:
+    """Of three numbers and a one-hot block of two; the file keeps how many were numbers."""
+    random = np.random.default_rng(3)
+    codes = random.integers(0, 2, (40, 1)).astype(np.int32)
+    rows = Features(random.normal(size=(40, 3)), codes=codes, cardinalities=(2,))
+    network = Network([Periodic(256, 9, std=0.5), Dense(1)])
+    Trainer(network, "mse", device="cpu").fit(rows, rows.dense[:, 0], epochs=1)
+    assert network.layers[0] == Periodic(256, 9, std=0.5, columns=3)
+    fresh = Network([Periodic(256, 9, std=0.5, columns=3), Dense(1)], inputs=5, seed=2).parameters()
+    assert fresh["layers.1.weight"].shape == (3 * 8 + 5, 1)
+    assert fresh["layers.0.frequency"].std() == pytest.approx(0.5, rel=0.1)
+    for name, bound in (("phase", np.pi), ("weight", 1 / 16), ("bias", 1 / 16)):
+        values = fresh[f"layers.0.{name}"]
+        assert bound * 0.7 < abs(values).max() <= bound
+        assert abs(values.mean()) < bound / 3
+
+
+def test_scale_begins_at_one_and_takes_its_factor_of_the_rate() -> None:
+    network = Network([Scale(6.0), Dense(1)], inputs=4)
+    assert (network.parameters()["layers.0.weight"] == 1).all()
+    assert network.arena.segment("layers.0.weight").rate == 6
+    grouped = network.arena.grouped({"layers.0": {"rate": 2.0}})
+    assert grouped.segment("layers.0.weight").rate == 2
 
 
 def test_a_text_is_no_layer() -> None:

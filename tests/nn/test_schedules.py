@@ -13,7 +13,9 @@ from nnkit.nn.schedules import (
     SCHEDULES,
     Constant,
     Cosine,
+    CosLog4,
     Exponential,
+    FlatCosine,
     InverseTime,
     OneCycle,
     PlateauState,
@@ -48,6 +50,8 @@ CLOSED_FORMS = [
     (InverseTime(decay=0.25), lambda t: 12 / (12 + 0.25 * t)),
     (Cosine(), lambda t: math.cos(math.pi * t / 240) ** 2),
     (Cosine(minimum=0.2), lambda t: 0.2 + 0.8 * math.cos(math.pi * t / 240) ** 2),
+    (FlatCosine(), lambda t: 1.0 if t <= 60 else math.cos(math.pi * (t - 60) / 120) ** 2),
+    (CosLog4(), lambda t: math.sin(math.pi * math.log(1 + t / 8, 2)) ** 2),
     (OneCycle(), lambda t: one_cycle(t, 120, OneCycle())),
     (OneCycle(0.5, 10, 100), lambda t: one_cycle(t, 120, OneCycle(0.5, 10, 100))),
     (ReduceOnPlateau(), lambda t: 1.0),
@@ -59,7 +63,7 @@ def test_factors_follow_the_closed_form(schedule: Schedule, form) -> None:
     result = schedule.factors(0, TOTAL, TOTAL, PER_EPOCH)
     assert result.shape == (TOTAL,)
     assert result.dtype == np.float64
-    np.testing.assert_allclose(result, [form(step) for step in range(TOTAL)], rtol=1e-12)
+    np.testing.assert_allclose(result, [form(step) for step in range(TOTAL)], rtol=1e-12, atol=1e-15)
 
 
 def test_one_cycle_begins_peaks_and_ends_where_pytorchs_does() -> None:

@@ -473,7 +473,7 @@ def test_what_the_trainer_has_too_is_taken_over_from_it() -> None:
     trained, written = settings_of(TrainingSettings), settings_of(TrainingConfig)
     shared = {name for name in trained if name in written}
     own = set(written) - set(trained)
-    assert own == {"learning_rate", "weight_decay", "warmup"}
+    assert own == {"learning_rate", "weight_decay", "warmup", "preset"}
     for name in shared - {"loss", "early_stopping", "metrics"}:  # "auto", 0 and [] are the file's own words
         assert written[name].help == trained[name].help, name
     for name in ("batch_size", "l1", "l2", "clip_norm"):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnkit import Dense, Dropout, load
+from nnkit import BatchEnsemble, Dense, Dropout, Ensemble, PiecewiseLinear, load
 from nnkit.errors import ConfigError, DataError, DivergenceError, FileError
 from nnkit.nn.schedules import schedule_from
 from nnkit.runs.config import Config, DataConfig, load_config
@@ -38,6 +38,7 @@ def test_hidden_layers_are_those_of_the_config() -> None:
     model = ["model.hidden=[8, 6]", "model.activation=tanh", "model.initializer=he_normal"]
     run = run_of("iris", *model, "model.dropout=0.25")
     assert run.model.network.layers == (
+        PiecewiseLinear(16),
         Dense(8, "tanh", "he_normal"),
         Dropout(0.25),
         Dense(6, "tanh", "he_normal"),
@@ -49,12 +50,28 @@ def test_hidden_layers_are_those_of_the_config() -> None:
 def test_each_hidden_layer_may_have_its_dropout() -> None:
     run = run_of("iris", "model.hidden=[8, 6, 4]", "model.dropout=[0.5, 0, 0.1]")
     assert run.model.network.layers == (
-        Dense(8, "relu"),
+        PiecewiseLinear(16),
+        Dense(8, "silu"),
         Dropout(0.5),
-        Dense(6, "relu"),
-        Dense(4, "relu"),
+        Dense(6, "silu"),
+        Dense(4, "silu"),
         Dropout(0.1),
         Dense(3),
+    )
+
+
+def test_an_ensemble_is_one_network() -> None:
+    model = ["model.hidden=[8, 6]", "model.dropout=[0.25, 0]", "model.ensemble=3"]
+    seeds = run_of("iris", *model)
+    numbers, hidden = PiecewiseLinear(16), [Dense(8, "silu"), Dropout(0.25), Dense(6, "silu")]
+    assert seeds.model.network.layers == (Ensemble(numbers, hidden, Dense(3), members=3, link="softmax"),)
+    tabm = run_of("iris", *model, "model.ensemble_kind=tabm")
+    assert tabm.model.network.layers == (
+        numbers,
+        BatchEnsemble(8, "silu", members=3),
+        Dropout(0.25),
+        BatchEnsemble(6, "silu", members=3),
+        Ensemble(Dense(3, "identity", "fan_in_uniform"), members=3, link="softmax"),
     )
 
 
@@ -115,8 +132,10 @@ def test_settings_of_the_training_reach_the_trainer() -> None:
 
 
 def test_early_stopping_of_nought_is_never() -> None:
-    assert run_of("iris").trainer.settings.early_stopping is None
-    assert run_of("iris").trainer.settings.restore_best
+    assert run_of("iris").trainer.settings.early_stopping == 20
+    settings = run_of("iris", "training.early_stopping=0").trainer.settings
+    assert settings.early_stopping is None
+    assert settings.restore_best
 
 
 def test_class_weights_are_given_by_the_labels_text(tmp_path: Path) -> None:
@@ -138,6 +157,8 @@ def test_a_class_weight_moves_the_answers(tmp_path: Path) -> None:
         settings = [
             "training.epochs=20",
             "training.learning_rate=0.05",
+            "training.weight_decay=0",
+            "training.batch_size=32",
             "model.hidden=[]",
             "data.validation=0",
         ]
@@ -306,7 +327,7 @@ def test_the_resolved_config_fills_in_what_was_left_open(tmp_path: Path) -> None
     run.train()
     written = load_config(run.folder / "config.toml")
     assert written.training.loss == {"name": "huber", "delta": 0.5}
-    assert written.training.learning_rate == 1e-3
+    assert written.training.learning_rate == 2e-3
     assert written.data.validation == 0.1
     assert written.run.out == str(tmp_path / "run")
     assert written == run.resolved()
@@ -336,8 +357,8 @@ def test_few_updates_are_remarked_on(tmp_path: Path) -> None:
     run = run_of("iris", "training.epochs=3", "model.hidden=[4]", f"run.out={tmp_path / 'run'}")
     assert run.hint == ""
     run.train()
-    assert run.hint.startswith("only 6 updates were made")  # 135 rows in batches of 128
-    run = run_of("iris", "training.epochs=100", "model.hidden=[4]", f"run.out={tmp_path / 'longer'}")
+    assert run.hint.startswith("only 3 updates were made")  # 135 rows in batches of 256
+    run = run_of("iris", "training.batch_size=32", "model.hidden=[4]", f"run.out={tmp_path / 'longer'}")
     run.train()
     assert run.hint == ""
 

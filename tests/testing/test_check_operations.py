@@ -22,7 +22,7 @@ from nnkit.feed.augmentation import Augmentation
 from nnkit.feed.batch import Rows
 from nnkit.feed.features import Bags, Features, SparseRows
 from nnkit.kernels.formulas import relu
-from nnkit.nn.layers import Activation, Dense, Dropout, Embedding, LayerNorm, Residual
+from nnkit.nn.layers import Activation, Dense, Dropout, Embedding, LayerNorm, PiecewiseLinear, Residual
 from nnkit.nn.losses import loss_from
 from nnkit.nn.network import Network
 from nnkit.nn.optimizers import optimizer_from
@@ -104,6 +104,10 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "residual blocks with norms": {
         "layers": [Dense(6, "relu"), Residual([LayerNorm(), Dense(6, "gelu"), Dropout(0.2)]), Dense(3)]
     },
+    "piecewise-linear numbers": {
+        "layers": [PiecewiseLinear(2, [(-1, 0, 1), (), (0, 1)]), Dense(8, "silu"), Dropout(0.2), Dense(3)]
+    },
+    "their shares by themselves": {"layers": [PiecewiseLinear(2, [(-1, 0, 1)]), LayerNorm(), Dense(3)]},
     "L1, L2 and clipping": {"penalty": Penalty(0.01, 0.1), "clip_norm": 0.5, "optimizer": "momentum"},
     "a penalty on the sum, by rows": {
         "penalty": Penalty(0.0, 0.1, "sum"),

@@ -30,6 +30,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "schedule": {"name": "reduce_on_plateau", "patience": 1},
         "early_stopping": 2,
     },
+    "a cooldown after early stopping": {
+        "optimizer": {"name": "adam", "learning_rate": 0.3},
+        "early_stopping": 1,
+        "cooldown": 1.0,
+    },
+    "dropout and decay that change": {
+        "optimizer": {"name": "adamw", "weight_decay": 0.5},
+        "dropout_schedule": "cosine",
+        "weight_decay_schedule": {"name": "flat_cos", "warmup": 3},
+    },
     "float64": {"precision": "fp64", "optimizer": "rmsprop"},
 }
 

@@ -15,12 +15,12 @@ from scipy import special
 from simulated import rounding
 from sklearn import datasets
 
-from nnkit import Activation, Adam, Callback, Dense, Dropout, Network, Trainer
+from nnkit import Activation, Adam, BatchEnsemble, Callback, Dense, Dropout, Ensemble, Network, Trainer
 from nnkit.diagnostics.diagnosis import Diagnosis
 from nnkit.diagnostics.network import Probe
 from nnkit.engine.objective import Penalty
 from nnkit.engine.step import Step
-from nnkit.errors import DivergenceError, ModelFileError
+from nnkit.errors import ConfigError, DivergenceError, ModelFileError
 from nnkit.feed.batch import Rows
 from nnkit.feed.features import Bags, Features
 from nnkit.kernels.layout import LOSS_SCALE, SKIPPED_STEPS, STEP
@@ -164,6 +164,34 @@ def test_losses_stay_close_to_fp32_and_dropout_drops_the_same() -> None:
     np.testing.assert_allclose(losses["fp16"], losses["fp32"], rtol=2e-3)
     np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=2e-2)
     assert np.any(losses["bf16"] != losses["fp32"])
+
+
+@pytest.mark.parametrize("precision", FORMATS)
+@pytest.mark.parametrize("kind", ["seeds", "tabm"])
+def test_the_members_of_an_ensemble_are_trained_like_those_of_fp32(kind: str, precision: str) -> None:
+    """Widths of seeds and numbers of outputs are none of 8; TabM's are, but not its inputs."""
+    X, y = problem(400)
+
+    def net() -> Network:
+        if kind == "seeds":
+            layers = [Dense(21, "relu"), Dropout(0.2), Dense(13, "gelu"), Dense(3)]
+            return Network([Ensemble(layers, members=3, link="softmax")])
+        shared = [BatchEnsemble(24, "relu", members=3), Dropout(0.2), BatchEnsemble(16, "gelu", members=3)]
+        return Network([*shared, Ensemble(Dense(3), members=3, link="softmax")])
+
+    plain, mixed = (trainer(net(), one) for one in ("fp32", precision))
+    for one in (plain, mixed):
+        one.fit(X, y, epochs=20, batch_size=48, validation=(X[:100], y[:100]))
+    for column in ("loss", "validation_loss"):
+        np.testing.assert_allclose(mixed.history[column], plain.history[column], rtol=0.05, atol=0.02)
+    assert mixed.history["loss"][-1] < 0.6 * mixed.history["loss"][0]
+
+
+def test_tabm_with_odd_widths_needs_32_bits() -> None:
+    X, y = problem(40)
+    net = Network([BatchEnsemble(21, members=2), Ensemble(Dense(3), members=2, link="softmax")])
+    with pytest.raises(ConfigError, match="units = 21 must be a multiple of 8 in 16 bits"):
+        trainer(net).fit(X, y, epochs=1)
 
 
 def test_draws_are_of_the_logical_element() -> None:

@@ -26,6 +26,8 @@ OTHERS: dict[str, Any] = {
     "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
     "optimizer": Adam(beta1=0.8),
     "schedule": "cosine",
+    "dropout_schedule": "flat_cos",
+    "weight_decay_schedule": {"name": "exponential", "rate": 0.9},
     "l1": 0.1,
     "l2": 0.2,
     "penalty_on": "sum",
@@ -93,6 +95,14 @@ def test_a_trainer_keeps_what_it_is_given() -> None:
     ("given", "message"),
     [
         ({"l1": -1}, "l1 = -1 must be a finite number of at least 0"),
+        (
+            {"dropout_schedule": "reduce_on_plateau"},
+            "dropout_schedule = 'reduce_on_plateau' must be a schedule other than",
+        ),
+        (
+            {"weight_decay_schedule": {"name": "step", "factor": 2.0}},
+            "weight_decay_schedule = {'name': 'step'",
+        ),
         ({"clip_norm": 0}, "clip_norm = 0 must be a finite number greater than 0"),
         ({"seed": -1}, "seed = -1 must be a whole number of at least 0"),
         ({"early_stopping": 0}, "early_stopping = 0 must be a whole number of at least 1"),

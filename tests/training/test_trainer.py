@@ -149,14 +149,14 @@ def test_each_epoch_takes_an_order_of_its_own_unless_told_otherwise() -> None:
 # Which weights are kept.
 
 
-def overfit(**options: Any) -> tuple[Network, Trainer, Capture, History]:
+def overfit(epochs: int = 30, **options: Any) -> tuple[Network, Trainer, Capture, History]:
     """Train on labels without meaning: the validation loss rises soon."""
     generator = np.random.default_rng(0)
     X, y = generator.normal(size=(40, 4)), generator.integers(0, 3, 40)
     network, capture = classifier(), Capture()
     trainer = trainer_for(network, optimizer=Adam(0.05), **options)
     history = trainer.fit(
-        X[:20], y[:20], epochs=30, batch_size=5, validation=(X[20:], y[20:]), callbacks=[capture]
+        X[:20], y[:20], epochs=epochs, batch_size=5, validation=(X[20:], y[20:]), callbacks=[capture]
     )
     return network, trainer, capture, history
 
@@ -170,6 +170,45 @@ def test_early_stopping_waits_for_its_patience_and_returns_to_the_best_epoch() -
     assert not np.array_equal(
         capture.weights[best - 1]["layers.0.bias"], capture.weights[-1]["layers.0.bias"]
     )
+
+
+def test_a_cooldown_trains_the_best_weights_on_while_the_rate_falls_to_zero() -> None:
+    plain = overfit(early_stopping=3)[3]
+    _network, trainer, _capture, history = overfit(early_stopping=3, cooldown=0.5)
+    stopped, best = len(plain), plain.best_epoch
+    assert best is not None
+    assert figures_of(history)[:stopped] == figures_of(plain)
+    epochs = len(history) - stopped
+    assert epochs == -(-best // 2)
+    assert trainer.state.stopped_early
+    # The history has the rate of an epoch's last step.
+    steps = int(history["step"][0])
+    falling = history["learning_rate"][best - 1] * (
+        1 - (np.arange(1, epochs + 1) * steps - 1) / (epochs * steps)
+    )
+    np.testing.assert_allclose(history["learning_rate"][stopped:], falling, rtol=1e-12)
+    # The first epoch of the cooldown goes on from the best weights, not from the last.
+    assert history["loss"][stopped] < plain["loss"][best - 1]
+    assert history["validation_loss"][stopped] < plain["validation_loss"][-1]
+
+
+def figures_of(history: History) -> list[tuple[float, ...]]:
+    return [(row["loss"], row["validation_loss"], row["learning_rate"]) for row in history]
+
+
+def test_a_cooldown_ends_with_the_training() -> None:
+    history = overfit(early_stopping=3, cooldown=1.0, epochs=len(overfit(early_stopping=3)[3]) + 1)[3]
+    assert len(history) == len(overfit(early_stopping=3)[3]) + 1
+
+
+def test_the_monitored_metric_tells_the_best_epoch_and_the_last_of_equals_counts() -> None:
+    _network, trainer, _capture, history = overfit(
+        monitor="accuracy", restore_best=True, metrics=["log_loss"]
+    )
+    accuracy = history["validation_accuracy"]
+    assert trainer.state.best_epoch == np.flatnonzero(accuracy == accuracy.max())[-1] + 1
+    assert history.best_epoch == trainer.state.best_epoch
+    assert trainer.state.best_epoch != np.argmin(history["validation_loss"]) + 1
 
 
 def test_without_early_stopping_the_last_weights_stay() -> None:
@@ -434,6 +473,22 @@ def test_weight_decay_shrinks_weights_and_not_biases() -> None:
         for name, value in before.items()
     }
     assert_close(network.parameters(), expected)
+
+
+def test_a_schedule_of_the_weight_decay_multiplies_that_of_the_learning_rate() -> None:
+    """Rows that are all zeros move no weight of the first layer but by its decay."""
+    X, y = np.zeros((12, 4)), np.arange(12) % 3
+    network = classifier()
+    network.initialize(4, dtype=np.float64)
+    before = network.parameters()["layers.0.weight"].copy()
+    options = {"schedule": "cosine", "weight_decay_schedule": "flat_cos", "dropout_schedule": "flat_cos"}
+    trainer = trainer_for(network, optimizer=SGD(0.1, weight_decay=0.3), **options)
+    trainer.fit(X, y, epochs=4, batch_size=6)
+    times = np.arange(8) / 8
+    rates = 0.1 * np.cos(np.pi / 2 * times) ** 2
+    decays = 0.3 * np.where(times < 0.5, 1, np.sin(np.pi * times) ** 2)
+    expected = before * np.prod(1 - rates * decays)
+    np.testing.assert_allclose(network.parameters()["layers.0.weight"], expected, rtol=1e-12)
 
 
 # Losses and optimizers.

@@ -32,7 +32,9 @@ class PictureOptions:
     """How a source of pictures is read."""
 
     settings: PictureSettings = field(default_factory=PictureSettings)
-    on_bad: Literal["error", "skip"] = "error"  # for a picture, or a text of a folder, that cannot be read
+    on_bad: Literal["error", "skip"] = (
+        "error"  # for a file that cannot be read: a picture, or in a folder of texts a text
+    )
     column: str | int | None = None  # of a table, with paths; None recognises it
     # Whether the model is one of pictures; None for data to train on: their greatest value, and not the
     # settings, then decides the depth of pictures with 16 bits.

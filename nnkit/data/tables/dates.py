@@ -21,10 +21,10 @@ TIME = "%H:%M:%S"
 """A time of day; the seconds may be missing."""
 _ISO = "%Y-%m-%d"
 AMBIGUOUS = {"%m/%d/": "%d/%m/", "%m-%d-": "%d-%m-", "%d.%m.": "%m.%d."}
-"""Beginnings of patterns, each with another that the same digits may have."""
+"""Beginnings of patterns, each with the same one with day and month exchanged: 03/04/ fits both."""
 
 _MONTHS = "january february march april may june july august september october november december".split()
-# The known codes of strftime, and the regular expressions that they match.
+# The supported strftime codes, each with a regular expression of the texts that it stands for.
 _CODES = {
     "Y": r"(?P<Y>[0-9]{4})",
     "y": r"(?P<y>[0-9]{2})",
@@ -52,12 +52,13 @@ _ISO_TIME = rf"(?:[T ]{_CODES['H']}:{_CODES['M']}(?::{_CODES['S']})?)?"
 _MICROSECONDS = {"H": 3_600_000_000, "M": 60_000_000, "S": 1_000_000}
 _LONGEST = 80
 _MOST_SHAPES_KEPT = 1 << 14
-_LAST = {"m": 12, "d": 31, "H": 23, "I": 12, "M": 59, "S": 59}
+# The maximum value of each code.
+_MAXIMA = {"m": 12, "d": 31, "H": 23, "I": 12, "M": 59, "S": 59}
 
 
 @cache
 def _pattern(pattern: str) -> str:
-    """Return the regular expression of a pattern of strftime's codes."""
+    """Return the regular expression of a pattern."""
     if pattern in (TIME, TIME + "%z"):
         body = f"{_CODES['H']}:{_CODES['M']}(?::{_CODES['S']})?"
         return body + (_CODES["z"] if pattern.endswith("%z") else "")
@@ -69,7 +70,7 @@ def _pattern(pattern: str) -> str:
 
 
 def is_pattern(pattern: str) -> bool:
-    """Tell whether a pattern has known codes, each at most once, for a date or a time of day."""
+    """Tell whether a pattern has supported codes, each at most once, that make a date or a time of day."""
     if pattern in (ISO, ISO + "%z", TIME, TIME + "%z"):
         return True
     codes = re.findall("%(.)", pattern, re.DOTALL)
@@ -97,7 +98,7 @@ def _candidates() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 @lru_cache(_MOST_SHAPES_KEPT)
 def date_patterns(shape: str) -> tuple[str, ...]:
-    """Return the patterns that may fit a text of this shape, as `shapes_of` returns it."""
+    """Return the patterns that may fit texts of a shape: a text whose digits `shapes_of` has replaced."""
     if len(shape) > _LONGEST:
         return ()
     return tuple(pattern for pattern, regex in _candidates() if regex.fullmatch(shape))
@@ -106,8 +107,8 @@ def date_patterns(shape: str) -> tuple[str, ...]:
 def parse_dates(texts: pa.Array, pattern: str) -> pa.Array:
     """Return texts as timestamps in microseconds (in UTC where they have a zone), or as times of day.
 
-    A pattern has codes of strftime, or is `ISO` or `TIME`, and may end with %z. Null stands where a text does
-    not fit, or is no day of the calendar, such as the 30th of February.
+    A pattern has codes of strftime, or is `ISO` or `TIME`, and may end with %z. The result is null where
+    a text does not fit, or the date does not exist, such as the 30th of February.
     """
     parts = pc.extract_regex(pc.utf8_trim_whitespace(texts), f"^{_pattern(pattern)}$")
     if isinstance(parts, pa.ChunkedArray):
@@ -115,9 +116,9 @@ def parse_dates(texts: pa.Array, pattern: str) -> pa.Array:
     text = dict(zip((field.name for field in parts.type), parts.flatten(), strict=True))
     fits = numpy_array(pc.is_valid(parts))
     number = {code: _whole(text[code]) for code in ("Y", "y", "m", "d", "H", "I", "M", "S") if code in text}
-    for code, last in _LAST.items():
+    for code, maximum in _MAXIMA.items():
         if code in number:
-            fits &= (number[code] <= last) & (number[code] >= (1 if code in "mdI" else 0))
+            fits &= (number[code] <= maximum) & (number[code] >= (1 if code in "mdI" else 0))
     for code in ("b", "B"):
         if code in text:
             number["m"] = _months(text[code])
@@ -170,7 +171,7 @@ def _mapped(texts: pa.Array, missing: str, number: Callable[[str], int]) -> NDAr
 
 
 def _offset(zone: str) -> int:
-    """Return how far a zone is ahead of UTC, in microseconds."""
+    """Return the offset of a time zone from UTC, in microseconds."""
     if not zone or zone[0] not in "+-":
         return 0
     digits = zone[1:].replace(":", "")

@@ -1,4 +1,4 @@
-"""Encode tables: numbers are filled in and standardised, categories become codes, texts bags of ids.
+"""Encode tables: numbers are filled in, scaled and flagged, categories become codes, texts bags of ids.
 
 Order: operations from the training rows, rows encoded, categories matched, tables as arrays.
 """
@@ -15,9 +15,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nnkit.data.messages import listed
-from nnkit.data.operations import CategoryColumn, ColumnOperation, NumberColumn, Rows, TextColumn
+from nnkit.data.operations import (
+    CategoryColumn,
+    ColumnOperation,
+    NumberColumn,
+    Rows,
+    TextColumn,
+    flagged_columns,
+)
 from nnkit.data.tables.arrow import arrow_array, numpy_array
-from nnkit.data.tables.columns import ColumnKind, each_column, numbers, texts
+from nnkit.data.tables.columns import each_column, numbers, texts
 from nnkit.data.tables.numerals import PLAIN_NUMBER
 from nnkit.data.tables.reading import Misfits
 from nnkit.data.tables.schema import Column, Schema
@@ -25,13 +32,20 @@ from nnkit.data.text.encoding import encode_texts, fit_texts
 from nnkit.data.text.options import TextOptions
 from nnkit.errors import DataError
 from nnkit.feed.features import Bags, Features
+from nnkit.feed.statistics import ColumnStatistics
 
-__all__ = ["check_present", "encode_table", "fit_table", "table_as_array"]
+__all__ = ["MOST_ONE_HOT", "check_present", "encode_table", "fit_table", "table_as_array"]
 
 # A column of text with more values than this, or with a value of its own in nearly each row, is free text
 # or an identifier: each one-hot place would see too few rows to learn from.
 _MOST_CATEGORIES = 1000
 _UNIQUE_SHARE = 0.9
+# Of more places, missing values included, a category has a vector. One-hot places give the first layer a
+# vector of its own width for each value, which learnt better for 14 values and as well for 28; RealMLP's
+# bound is 9 (Holzmüller et al. 2024, arXiv:2407.04491).
+MOST_ONE_HOT = 50
+# With "auto", a column of more than `_MOST_CATEGORIES` values is dropped if it has fewer rows a value.
+_ROWS_OF_MANY = 10
 # Numbers that programs write for a missing value, if they are this many times the range of all others away.
 _CODES_OF_MISSING, _FAR = (99.0, 999.0, 9999.0, 99999.0, 999999.0), 2.0
 _UNIQUE_ROWS = 20
@@ -59,20 +73,22 @@ def fit_table(
     rows: Rows,
     scaling: str,
     text: TextOptions | None = None,
-    embedded: bool = False,
+    categories: str = "onehot",
+    missing_flags: bool = True,
 ) -> tuple[tuple[ColumnOperation, ...], tuple[str, ...], tuple[str, ...]]:
     """Return operations for the columns to learn from, notes on the others, and the constant columns.
 
-    The table was read by the schema. Without `text` no column is encoded as text; with `embedded`,
-    categories are rows of an embedding.
+    The table was read by the schema. Without `text` no column is encoded as text. The other arguments are
+    those of `Preprocessor.fit`.
     """
     fitted = _Fitted()
     named_texts = () if text is None or text.columns is None else text.columns
 
     def fit_number(name: str) -> _Fitted:
-        kind: ColumnKind = "time" if schema.by_name[name].kind == "date" else "number"
+        kind = "time" if schema.by_name[name].kind == "date" else "number"
         found, values = _Fitted(), numbers(name, table[name], kind)
-        _fit_number(name, values if rows is None else values[rows], kind, scaling, found)
+        statistics = ColumnStatistics(values if rows is None else values[rows])
+        _fit_number(name, statistics, kind, scaling, missing_flags, found)
         return found
 
     counted = [
@@ -89,7 +105,7 @@ def fit_table(
             fitted.add(of_numbers[name])
         elif entry.kind in ("category", "boolean", "text"):
             taken = column if rows is None else column.take(arrow_array(rows))
-            _fit_category(name, taken, embedded, fitted)
+            _fit_category(name, taken, categories, fitted)
         else:
             fitted.drop(name, entry.why_left_out)
     if not fitted.operations:
@@ -103,7 +119,7 @@ def _fit_text(
     name: str, column: pa.ChunkedArray, rows: Rows, options: TextOptions | None, fitted: _Fitted
 ) -> None:
     if options is None:
-        fitted.drop(name, "it is text, and not learnt from here")
+        fitted.drop(name, "it is free text: give `text` to learn from it")
         return
     operation, note = fit_texts(name, column, rows, options)
     fitted.notes.append(note)
@@ -112,76 +128,95 @@ def _fit_text(
 
 
 def _fit_number(
-    name: str, values: NDArray[np.float64], kind: ColumnKind, scaling: str, fitted: _Fitted
+    name: str,
+    statistics: ColumnStatistics,
+    kind: str,
+    scaling: str,
+    missing_flags: bool,
+    fitted: _Fitted,
 ) -> None:
-    missing = np.isnan(values)
-    absent = int(missing.sum())
-    if absent == len(values):
+    absent = statistics.missing
+    if absent == statistics.count:
         fitted.drop(name, "every value is missing")
         return
-    present = values[~missing] if absent else values
-    low, high = float(present.min()), float(present.max())
+    low, high, fill = statistics.low, statistics.high, statistics.median
     if low == high:
         fitted.drop(name, f"every value is the same, {low:g}")
         fitted.constant.append(name)
         return
-    fill = float(np.median(present))
     if kind == "number":
-        fitted.notes += _codes_of_missing(name, present, low, high)
+        fitted.notes += _codes_of_missing(name, statistics)
     if kind == "time":
         fitted.notes.append(f"column {name!r} holds dates or times: they become numbers, in seconds")
     if absent:
         words = "value in {!r} becomes" if absent == 1 else "values in {!r} become"
-        fitted.notes.append(f"{absent} missing {words.format(name)} the median {fill:g}")
-        values = np.where(missing, fill, values)
-    shift, scale = 0.0, 1.0
-    if scaling == "unit":
-        shift, scale = low, 1.0 / (high - low)
-    elif scaling != "none":
-        with np.errstate(over="ignore", invalid="ignore"):
-            shift, spread = float(values.mean()), float(values.std())
-        scale = 1.0 / spread if spread > 0 else 0.0
+        beside = ", beside a flag" if missing_flags else ""
+        fitted.notes.append(f"{absent} missing {words.format(name)} the median {fill:g}{beside}")
+    shift, spread = _shift_and_spread(statistics, scaling)
+    scale = 1.0 / spread if spread > 0 else 0.0
     if not (np.isfinite(shift) and np.isfinite(scale) and scale > 0):
         raise DataError(
             f"column {name!r} cannot be scaled, with values from {low:g} to {high:g}: rescale or drop it"
         )
-    fitted.operations.append(NumberColumn(name, "time" if kind == "time" else "number", fill, shift, scale))
+    flagged = missing_flags and absent > 0
+    clipped = scaling == "robust"
+    fitted.operations.append(NumberColumn(name, kind, fill, shift, scale, flagged, clipped))
 
 
-def _codes_of_missing(name: str, values: NDArray[np.float64], low: float, high: float) -> list[str]:
+def _shift_and_spread(statistics: ColumnStatistics, scaling: str) -> tuple[float, float]:
+    """Return what is subtracted from a column, and what it is then divided by."""
+    if scaling == "none":
+        return 0.0, 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = statistics.high - statistics.low
+        if scaling == "unit":
+            return statistics.low, width
+        if scaling == "robust":
+            lower, upper = statistics.quantiles((0.25, 0.75)).tolist()
+            return statistics.median, upper - lower or width / 2
+        return statistics.moments(statistics.median)
+
+
+def _codes_of_missing(name: str, statistics: ColumnStatistics) -> list[str]:
     """Return a note where the least or the greatest value looks like a code for a missing one: -999, 9999."""
     notes = []
-    for value in (low, high):
-        if abs(value) not in _CODES_OF_MISSING:
+    lowest, highest = statistics.extremes()
+    for one, other in ((lowest, highest), (highest, lowest)):
+        if abs(one.value) not in _CODES_OF_MISSING:
             continue
-        others = values[values != value]
-        count, nearest = len(values) - len(others), float(others.max() if value == high else others.min())
-        if count > 1 and abs(value - nearest) > _FAR * (float(np.ptp(others)) or 1.0):
+        # A column of two values has one other.
+        reach = abs(other.value - one.nearest) or 1.0
+        if one.rows > 1 and abs(one.value - one.nearest) > _FAR * reach:
             notes.append(
-                f"column {name!r}: {value:g} stands in {count:,} rows, far from all other values; if it "
-                f'means a missing one, set `missing` = ["{value:g}"]'
+                f"column {name!r}: {one.value:g} stands in {one.rows:,} rows, far from all other values; if "
+                f'it means a missing one, set `missing` = ["{one.value:g}"]'
             )
     return notes
 
 
-def _fit_category(name: str, column: pa.ChunkedArray, embedded: bool, fitted: _Fitted) -> None:
+def _fit_category(name: str, column: pa.ChunkedArray, categories: str, fitted: _Fitted) -> None:
     counts = pc.value_counts(texts(name, column).dictionary_decode())
     found = dict(zip(*(part.to_pylist() for part in counts.flatten()), strict=True))
     absent = found.pop(None, 0)
     present = len(column) - absent
+    many = len(found) + (absent > 0) > MOST_ONE_HOT
+    embedded = categories == "embed" or (categories == "auto" and many)
+    learnable = len(found) <= _MOST_CATEGORIES or (embedded and present >= _ROWS_OF_MANY * len(found))
     unique = present > _UNIQUE_ROWS and len(found) > _UNIQUE_SHARE * present
     if present == 0:
         fitted.drop(name, "every value is missing")
     elif len(found) == 1 and not absent:
         fitted.drop(name, f"every value is the same, {next(iter(found))[:40]!r}")
         fitted.constant.append(name)
-    elif unique or (not embedded and len(found) > _MOST_CATEGORIES):
+    elif unique or not (categories == "embed" or learnable):
         fitted.drop(name, f"{len(found)} different texts in {present} rows (free text or identifiers)")
     else:
         if absent:
             plural = "value" if absent == 1 else "values"
-            fitted.notes.append(f"{absent} missing {plural} in {name!r} share the place of values never seen")
-        fitted.operations.append(CategoryColumn(name, tuple(sorted(found)), embedded))
+            fitted.notes.append(f"{absent} missing {plural} in {name!r} are a category of their own")
+        fitted.operations.append(
+            CategoryColumn(name, tuple(sorted(found)), embedded, "missing" if absent else "none")
+        )
 
 
 def encode_table(
@@ -195,11 +230,17 @@ def encode_table(
     number_columns = [operation for operation in operations if isinstance(operation, NumberColumn)]
     categories = [operation for operation in operations if isinstance(operation, CategoryColumn)]
     count = len(table) if rows is None else len(rows)
-    dense = np.empty((count, len(number_columns)), dtype=dtype)
+    flagged = flagged_columns(operations)
+    flags = {number.column: place for place, number in enumerate(flagged, len(number_columns))}
+    dense = np.empty((count, len(number_columns) + len(flags)), dtype=dtype)
 
     def encode(place: int) -> None:
         number = number_columns[place]
-        dense[:, place] = _encode_number(number, table[number.column], rows, dtype)
+        values = numbers(number.column, table[number.column], number.kind)
+        values = values if rows is None else values[rows]
+        dense[:, place] = _encode_number(number, values, rows, dtype)
+        if number.flagged:
+            dense[:, flags[number.column]] = np.isnan(values)
 
     each_column(encode, range(len(number_columns)), count)
     coded = {
@@ -210,7 +251,7 @@ def encode_table(
         if isinstance(operation, TextColumn):
             bags.append(encode_texts(operation, table[operation.column], rows, dtype))
         elif isinstance(operation, CategoryColumn) and operation.embedded:
-            bags.append(Bags(coded[operation.column][0], np.arange(count + 1), operation.places))
+            bags.append(_bags(coded[operation.column][0], operation.places))
     unseen = [found for _, found in coded.values() if found is not None]
     one_hot = [category for category in categories if not category.embedded]
     if not one_hot:
@@ -220,6 +261,12 @@ def encode_table(
         codes[:, place] = coded[category.column][0]
     cardinalities = tuple(category.places for category in one_hot)
     return Features(dense, codes=codes, cardinalities=cardinalities, bags=tuple(bags)), unseen
+
+
+def _bags(codes: NDArray[np.int32], places: int) -> Bags:
+    """Return a bag of one id for each row, and an empty one for the code -1."""
+    placed = codes >= 0
+    return Bags(codes[placed], np.concatenate([[0], np.cumsum(placed)]), places)
 
 
 def check_present(names: Sequence[str], wanted: Sequence[str]) -> None:
@@ -234,12 +281,11 @@ def check_present(names: Sequence[str], wanted: Sequence[str]) -> None:
         )
 
 
-def _encode_number(operation: NumberColumn, column: pa.ChunkedArray, rows: Rows, dtype: np.dtype) -> NDArray:
-    values = numbers(operation.column, column, operation.kind)
-    values = values if rows is None else values[rows]
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = (np.where(np.isnan(values), operation.fill, values) - operation.shift) * operation.scale
-        stored = values.astype(dtype)
+def _encode_number(
+    operation: NumberColumn, values: NDArray[np.float64], rows: Rows, dtype: np.dtype
+) -> NDArray:
+    with np.errstate(over="ignore"):
+        stored = operation.encoded(values).astype(dtype)
     if not np.isfinite(stored).all():
         place = int(np.argmin(np.isfinite(stored)))
         row = place if rows is None else int(rows[place])
@@ -254,12 +300,14 @@ def _encode_category(
 ) -> tuple[NDArray[np.int32], Misfits | None]:
     """Return each row's code, and the values that the training data lack."""
     encoded = texts(operation.column, column)
-    names, other = encoded.dictionary.to_pylist(), len(operation.values)
+    names = encoded.dictionary.to_pylist()
     found = _codes(operation.values, names)
     indices = numpy_array(encoded.indices)
     taken = indices if rows is None else indices[rows]
-    codes = np.array(found, dtype=np.int32)[taken]
-    unseen = [place for place, name in enumerate(names) if found[place] == other and name is not None]
+    unseen = [place for place, name in enumerate(names) if found[place] < 0 and name is not None]
+    without = {place: operation.missing_code for place, name in enumerate(names) if name is None}
+    without |= dict.fromkeys(unseen, operation.unseen_code)
+    codes = np.array([without.get(place, code) for place, code in enumerate(found)], np.int32)[taken]
     places = np.flatnonzero(np.isin(taken, unseen))
     if not len(places):
         return codes, None
@@ -271,21 +319,20 @@ def _encode_category(
 
 
 def _codes(values: Sequence[str], texts: Sequence[str | None]) -> list[int]:
-    """Return the code of each text: of the value it equals, else of the only value that means the same.
+    """Return the code of each text, or -1: of the value it equals, else of the only one that means the same.
 
     Another file may hold 1.0 or True as a number or a boolean: 1.0 is also 1, and True is true.
     """
     places = {value: code for code, value in enumerate(values)}
-    other = len(values)
-    found = [other if text is None else places.get(text, other) for text in texts]
-    if any(code == other and text is not None for code, text in zip(found, texts, strict=True)):
+    found = [-1 if text is None else places.get(text, -1) for text in texts]
+    if any(code < 0 and text is not None for code, text in zip(found, texts, strict=True)):
         for same in (_value_key, _number_key):
             keys: dict[str, list[int]] = {}
             for code, value in enumerate(values):
                 keys.setdefault(same(value), []).append(code)
             alike = {key: codes[0] for key, codes in keys.items() if key and len(codes) == 1}
             found = [
-                alike.get(same(text), other) if code == other and text is not None else code
+                alike.get(same(text), -1) if code < 0 and text is not None else code
                 for code, text in zip(found, texts, strict=True)
             ]
     return found

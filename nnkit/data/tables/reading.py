@@ -54,11 +54,12 @@ class Misfits:
 
     def __str__(self) -> str:
         text = shortened(self.text, _LONGEST_SHOWN)
-        what = "were not in the training" if self.unseen else f"do not fit ({self.column})"
+        unfit = f"do not fit ({self.column}) and are taken as missing"
+        what = "were not in the training" if self.unseen else unfit
         alike = f", where the training had {self.alike!r}" if self.alike else ""
         return (
-            f"{self.count:,} of {self.rows:,} values of column {self.column.name!r} {what} and are taken as "
-            f"missing: the first is {text!r} in row {self.row} (counting from 0){alike}"
+            f"{self.count:,} of {self.rows:,} values of column {self.column.name!r} {what}: the first is "
+            f"{text!r} in row {self.row} (counting from 0){alike}"
         )
 
     @property

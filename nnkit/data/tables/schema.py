@@ -41,10 +41,10 @@ class Column:
 
     name: str
     kind: ColumnKind
-    style: Style = PLAIN  # of numbers
-    pattern: str = ""  # of dates, see `nnkit.data.tables.dates`; "duration" for Arrow's type of this name
-    missing: tuple[str, ...] | None = None  # its words for missing values, in place of the usual ones
-    note: str = ""  # for the user: why it is read in this way, and which option changes it
+    style: Style = PLAIN  # how numbers are written
+    pattern: str = ""  # how dates are written (see `nnkit.data.tables.dates`); "duration" for Arrow's type
+    missing: tuple[str, ...] | None = None  # the words for missing values; None for the usual ones
+    note: str = ""  # tells the user why the column is read in this way, and which option changes it
 
     def __str__(self) -> str:
         written = {"number": str(self.style), "date": self.pattern}.get(self.kind, "")
@@ -72,13 +72,14 @@ class Column:
         name, kind = json_fields.text(data, "name"), json_fields.choice(data, "kind", KINDS)
         style = PLAIN
         if "style" in data:
-            signs = json_fields.texts(data, "style")
-            known = len(signs) == 4 and signs[0] in (".", ",") and signs[1] in THOUSANDS
-            require(known and max(map(len, signs)) <= LONGEST_UNIT, "a column's numbers have no signs")
-            style = Style(*signs)
+            parts = json_fields.texts(data, "style")
+            known = len(parts) == 4 and parts[0] in (".", ",") and parts[1] in THOUSANDS
+            known = known and max(map(len, parts)) <= LONGEST_UNIT
+            require(known, f"column {name!r} has no valid number style")
+            style = Style(*parts)
         pattern = json_fields.text(data, "pattern") if "pattern" in data else ""
         known = pattern == "duration" or (bool(pattern) and is_pattern(pattern))
-        require(kind != "date" or known, "a column's dates have no pattern")
+        require(kind != "date" or known, f"column {name!r} has no valid date pattern")
         missing = json_fields.texts(data, "missing") if "missing" in data else None
         return cls(name, kind, style, pattern, missing)  # type: ignore[arg-type]
 
@@ -127,12 +128,13 @@ class Schema:
         """Read what `to_json` wrote; anything else is a ModelFileError."""
         data = json_fields.mapping(data, "schema")
         columns = tuple(Column.from_json(item) for item in json_fields.sequence(data, "columns"))
-        require(len({column.name for column in columns}) == len(columns), "its schema names a column twice")
+        distinct = len({column.name for column in columns}) == len(columns)
+        require(distinct, "two columns of its schema have the same name")
         given = json_fields.mapping(data.get("options"), "options")
         if "missing" in given:
             given = given | {"missing": json_fields.texts(given, "missing")}
         try:
             options = TableOptions(**given)
         except (TypeError, AttributeError, ConfigError) as error:
-            raise ModelFileError(f"the model file is damaged: its options of tables: {error}") from None
+            raise ModelFileError(f"the model file is damaged: invalid table options: {error}") from None
         return cls(columns, json_fields.flag(data, "named"), options)

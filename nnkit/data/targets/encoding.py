@@ -13,6 +13,7 @@ from nnkit.checks import Choice
 from nnkit.data import json_fields
 from nnkit.data.json_fields import require
 from nnkit.data.targets.guess import MULTILABEL, guess_task, notes_on_labels, notes_on_values
+from nnkit.data.targets.transforms import TRANSFORMS, TargetTransform, TransformName
 from nnkit.data.targets.values import (
     as_numbers,
     called,
@@ -53,7 +54,7 @@ class TargetEncoder:
     # The labels in their own type, ascending, except that binary has the positive class second, shape (K,);
     # for multilabel, no and yes in the target's type; None for a regression.
     classes: NDArray | None = None
-    # A regression's value is ``output * scale + mean``; of shape (outputs,).
+    # A regression's value is ``output * scale + mean``, of shape (outputs,), before `warp` is inverted.
     mean: NDArray[np.float64] | None = None
     scale: NDArray[np.float64] | None = None
     flat: bool = True  # whether the target has one dimension, so that predictions have one too
@@ -61,10 +62,20 @@ class TargetEncoder:
     notes: tuple[str, ...] = ()  # for the user, such as on a close guess
     labels: tuple[str, ...] = ()  # of each output, for a multilabel target of one column of lists
     separator: str = ""  # between the labels of such a list
+    warp: TargetTransform | None = None  # of a regression's values, before they are standardised
+    # The least and the greatest training value of a regression, shape (2, outputs), to which predictions are
+    # clamped; None if they are not.
+    bounds: NDArray[np.float64] | None = None
 
     @classmethod
     def fit(
-        cls, target: ArrayLike, task: str = "auto", names: Sequence[str] = (), positive: Any = None
+        cls,
+        target: ArrayLike,
+        task: str = "auto",
+        names: Sequence[str] = (),
+        positive: Any = None,
+        transform: TransformName = "none",
+        clamp: bool = False,
     ) -> TargetEncoder:
         """Read the task, the classes or the units from the training rows.
 
@@ -83,15 +94,32 @@ class TargetEncoder:
         positive : str, number or bool, optional
             The class of a binary target for which precision, recall and F1 are measured; without it, the
             second of the sorted two.
+        transform : {"none", "log", "quantile"}
+            For a regression: learn the logarithm of the target, which must be positive, or its normal score
+            by the quantiles of the training rows. Predictions are in the target's own units.
+        clamp : bool
+            For a regression: whether predictions are clamped to the range of the training rows.
 
         Raises
         ------
         DataError
-            Where the target is missing in a row, has one class only, or does not suit the task.
+            Where the target is missing in a row, has one class only, does not suit the task, or has no
+            logarithm.
         """
         Choice(("auto", *TASKS))("task", task)
-        names = tuple(names)
-        encoder = _fit(check_target(target, names), task, names)
+        Choice(TRANSFORMS)("target_transform", transform)
+        names, values = tuple(names), check_target(target, names)
+        encoder = _fit(values, task, names, transform)
+        if encoder.task == "regression":
+            numbers = encoder.truth(values)
+            bounds = np.stack([numbers.min(axis=0), numbers.max(axis=0)]) if clamp else None
+            encoder = replace(encoder, bounds=bounds)
+        elif transform != "none" or clamp:
+            key = "clamp_predictions" if transform == "none" else "target_transform"
+            raise ConfigError(
+                f"{called(names)}`{key}` is for a regression, and this is a {encoder.task} target: leave "
+                "it out"
+            )
         return encoder if positive is None else encoder._with_positive(positive)
 
     def _with_positive(self, positive: Any) -> TargetEncoder:
@@ -168,15 +196,14 @@ class TargetEncoder:
         if self.labels and values.ndim == 1:
             return encode_lists(values, self.labels, self.separator, self.names).astype(dtype)
         values = values if values.ndim == 2 else values[:, None]
-        if values.shape[1] != self.outputs:
-            raise DataError(
-                f"{called(self.names)}the target has {values.shape[1]} columns, in training {self.outputs}"
-            )
+        self._check_columns(values)
         if self.task == "multilabel":
             if not is_zeros_and_ones(values):
                 raise DataError(f"{called(self.names)}a multilabel target holds only 0 and 1")
             return values.astype(dtype)
         numbers = as_numbers(values, self.names)
+        if self.warp is not None:
+            numbers = self.warp.forward(numbers, self.names)
         with np.errstate(over="ignore", invalid="ignore"):
             encoded = ((numbers - cast(NDArray, self.mean)) / cast(NDArray, self.scale)).astype(dtype)
         if not np.isfinite(encoded).all():
@@ -186,6 +213,25 @@ class TargetEncoder:
                 "of the training: correct it or leave the row out"
             )
         return np.ascontiguousarray(encoded)
+
+    def truth(self, target: ArrayLike) -> NDArray:
+        """Return what metrics compare predictions with.
+
+        These are the values of a regression in their own units, shape (samples, outputs), float64; for other
+        tasks what `transform` returns.
+        """
+        if self.task != "regression":
+            return self.transform(target, np.float64)
+        values = check_target(target, self.names)
+        values = as_numbers(values if values.ndim == 2 else values[:, None], self.names)
+        self._check_columns(values)
+        return values
+
+    def _check_columns(self, values: NDArray) -> None:
+        if values.shape[1] != self.outputs:
+            raise DataError(
+                f"{called(self.names)}the target has {values.shape[1]} columns, in training {self.outputs}"
+            )
 
     def probabilities(self, outputs: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class from the network's outputs (logits), shape (samples, outputs).
@@ -219,7 +265,9 @@ class TargetEncoder:
             column of lists, texts such as ``a;c``.
         """
         if self.task == "regression":
-            values = self._checked(outputs) * cast(NDArray, self.scale) + cast(NDArray, self.mean)
+            values = self.values(outputs)
+            if self.bounds is not None:
+                values = np.clip(values, *self.bounds)
             return values[:, 0] if self.flat else values
         classes = cast(NDArray, self.classes)
         if self.task == "multiclass":
@@ -229,6 +277,11 @@ class TargetEncoder:
         if self.labels:
             return join_labels(yes > threshold, self.labels, self.separator)
         return classes[(yes > threshold).astype(np.intp)]
+
+    def values(self, outputs: ArrayLike) -> NDArray[np.float64]:
+        """Return a regression's outputs in its own units, shape (samples, outputs), not clamped."""
+        values = self._checked(outputs) * cast(NDArray, self.scale) + cast(NDArray, self.mean)
+        return values if self.warp is None else self.warp.inverse(values)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -271,6 +324,8 @@ class TargetEncoder:
             "names": list(self.names),
             "notes": list(self.notes),
             **({"labels": list(self.labels), "separator": self.separator} if self.labels else {}),
+            **({} if self.warp is None else {"transform": self.warp.to_json()}),
+            **({} if self.bounds is None else {"bounds": self.bounds.tolist()}),
         }
 
     @classmethod
@@ -279,8 +334,10 @@ class TargetEncoder:
         data = json_fields.mapping(data, "target")
         task = cast(Task, json_fields.choice(data, "task", TASKS))
         outputs = json_fields.whole(data, "outputs", 1, 2**31 - 1)
-        classes = mean = scale = None
+        classes = mean = scale = warp = bounds = None
         if task == "regression":
+            warp = TargetTransform.from_json(data["transform"], outputs) if "transform" in data else None
+            bounds = _bounds_from_json(data, outputs) if "bounds" in data else None
             mean = np.array(json_fields.numbers(data, "mean"), dtype=np.float64)
             scale = np.array(json_fields.numbers(data, "scale"), dtype=np.float64)
             agree = len(mean) == len(scale) == outputs and bool(np.all(scale > 0))
@@ -296,7 +353,8 @@ class TargetEncoder:
         separator = json_fields.text(data, "separator") if labels else ""
         agree = task == "multilabel" and len(set(labels)) == outputs and len(separator) == 1
         require(not labels or agree, "its labels do not agree with its outputs")
-        return cls(task, outputs, classes, mean, scale, flat, names, notes, labels, separator)
+        described = (classes, mean, scale, flat, names, notes, labels, separator, warp, bounds)
+        return cls(task, outputs, *described)
 
 
 def _is_same(label: Any, given: Any) -> bool:
@@ -305,9 +363,9 @@ def _is_same(label: Any, given: Any) -> bool:
     return str(label) == str(given) or (numbers and float(label) == float(given))
 
 
-def _fit(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
+def _fit(values: NDArray, task: str, names: tuple[str, ...], transform: TransformName) -> TargetEncoder:
     if values.ndim == 2:
-        return _fit_columns(values, task, names)
+        return _fit_columns(values, task, names, transform)
     if task == "multilabel":
         return _fit_lists(values, names)
     if isinstance(values[0], tuple):
@@ -317,7 +375,7 @@ def _fit(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
     if task == "auto":
         task, notes = guess_task(values, distinct, names)
     if task == "regression":
-        return _fit_regression(values[:, None], True, names, notes)
+        return _fit_regression(values[:, None], True, names, notes, transform)
     return _fit_classes(values, distinct, cast(Task, task), names, notes)
 
 
@@ -371,7 +429,9 @@ def _fit_classes(
     return TargetEncoder(task, 1 if task == "binary" else len(distinct), distinct, names=names, notes=notes)
 
 
-def _fit_columns(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEncoder:
+def _fit_columns(
+    values: NDArray, task: str, names: tuple[str, ...], transform: TransformName
+) -> TargetEncoder:
     if task == "auto":
         task = "multilabel" if is_zeros_and_ones(values) else "regression"
         if values.dtype.kind in "UO" and not all(is_number(value) for value in values.ravel().tolist()):
@@ -380,7 +440,7 @@ def _fit_columns(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEn
                 "train one model for each"
             )
     if task == "regression":
-        return _fit_regression(values, False, names, ())
+        return _fit_regression(values, False, names, (), transform)
     if task != "multilabel":
         raise DataError(f"{called(names)}a {task} target has one column, this one has {values.shape[1]}")
     if not is_zeros_and_ones(values):
@@ -390,22 +450,33 @@ def _fit_columns(values: NDArray, task: str, names: tuple[str, ...]) -> TargetEn
 
 
 def _fit_regression(
-    values: NDArray, flat: bool, names: tuple[str, ...], notes: tuple[str, ...]
+    values: NDArray, flat: bool, names: tuple[str, ...], notes: tuple[str, ...], transform: TransformName
 ) -> TargetEncoder:
     numbers = as_numbers(values, names)
+    notes += notes_on_values(numbers, names) if transform == "none" else ()
+    warp = None if transform == "none" else TargetTransform.fit(transform, numbers)
+    numbers = numbers if warp is None else warp.forward(numbers, names)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, scale = numbers.mean(axis=0), numbers.std(axis=0)
     if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
         raise DataError(
             f"{called(names)}the values are too large to be standardised: divide them by a power of ten"
         )
-    notes += notes_on_values(numbers, names)
     constant = numbers.min(axis=0) == numbers.max(axis=0)
     for column in np.flatnonzero(constant):
-        same = f"every training row has the same value, {numbers[0, column]:g}"
+        same = f"every training row has the same value, {float(values[0, column]):g}"
         notes += (f"{called(names[column : column + 1])}{same}: there is nothing to learn",)
     scale = np.where(constant | (scale == 0), 1.0, scale)
-    return TargetEncoder("regression", numbers.shape[1], None, mean, scale, flat, names, notes)
+    return TargetEncoder("regression", numbers.shape[1], None, mean, scale, flat, names, notes, warp=warp)
+
+
+def _bounds_from_json(data: dict[str, Any], outputs: int) -> NDArray[np.float64]:
+    rows = json_fields.sequence(data, "bounds")
+    bounds = [json_fields.numbers({"bounds": row}, "bounds") for row in rows]
+    fits = [len(row) for row in bounds] == [outputs, outputs]
+    fits = fits and all(low <= high for low, high in zip(*bounds, strict=True))
+    require(fits, f"the bounds of its predictions do not agree with {outputs} outputs")
+    return np.array(bounds, dtype=np.float64)
 
 
 def _classes_from_json(data: dict[str, Any], task: Task) -> NDArray:

@@ -99,8 +99,8 @@ def notes_on_values(values: NDArray[np.float64], names: Sequence[str]) -> tuple[
         if skewness > _SKEWED and abs(log_skewness) < _EVEN:
             notes.append(
                 f"{called(names[place : place + 1])}a few values are far larger than the others (skewness "
-                f"{skewness:.1f}, that of their logarithms {log_skewness:.1f}): a logarithm of the target "
-                "might be learnt better"
+                f"{skewness:.1f}, that of their logarithms {log_skewness:.1f}): its logarithm might be "
+                'learnt better, as with `target_transform` = "log"'
             )
     return tuple(notes)
 

@@ -27,12 +27,13 @@ __all__ = ["as_texts", "encode_texts", "fit_texts", "fnv1a", "is_free_text", "te
 
 _SAMPLED_ROWS = 2000
 _SEVERAL_WORDS = 3
-# With character n-grams a document has about six times as many terms; many words teach the same.
+# By default, character n-grams are used up to this number of tokens. They make about six times as many terms
+# of a document, and with many documents the words alone are as good.
 _FEW_TOKENS = 2_000_000
 _AUTOMATIC_LENGTHS = (3, 5)
 _ROWS_AT_ONCE = 4096
-_BEGINNING = 1000  # characters of a text in which words are looked for
-# The distinct terms to count before the rarest are forgotten: about a gigabyte.
+_BEGINNING = 1000  # the characters of a text whose words are counted
+# The maximum number of distinct terms that are counted, about a gigabyte; beyond it, the rarest are dropped.
 _MOST_COUNTED = 5_000_000
 _OFFSET_BASIS, _PRIME = 2166136261, 16777619
 # Longer texts are hashed one by one: in one array, all would be as wide as the longest.
@@ -48,9 +49,9 @@ def is_free_text(sample: Iterable[str]) -> bool:
     distinct = set(texts)
     if 2 * len(distinct) <= len(texts):
         return False
-    # An address such as 10.0.0.1 or a URL has no blank; Chinese and Japanese have none either.
-    apart = [text for text in distinct if " " in text.strip() or not text.isascii()]
-    words = (sum(token[0].isalnum() for token in tokenise(text[:_BEGINNING])) for text in apart)
+    # Without a space, a text is an identifier such as 10.0.0.1 or a URL, unless it is Chinese or Japanese.
+    candidates = [text for text in distinct if " " in text.strip() or not text.isascii()]
+    words = (sum(token[0].isalnum() for token in tokenise(text[:_BEGINNING])) for text in candidates)
     several = sum(count >= _SEVERAL_WORDS for count in words)
     return 2 * several >= len(distinct)
 
@@ -71,11 +72,11 @@ def fit_texts(
         kept = tuple(term for _, term in sorted(frequent)[: options.vocabulary_size])
         if not kept:
             return None, (
-                f"dropped column {name!r}: it is text, and no word comes {options.min_count} times or more"
+                f"dropped column {name!r}: it is text, and no word occurs {options.min_count} times or more"
             )
         operation = replace(operation, terms=kept)
     if options.tfidf:
-        operation = _weighted(operation, texts, rows, count)
+        operation = _with_document_counts(operation, texts, rows, count)
     empty = f", {missing:,} of them missing and taken as empty" if missing else ""
     return operation, f"text     {operation}; {tokens:,} tokens in {count:,} rows{empty}"
 
@@ -106,15 +107,16 @@ def _count(texts: pa.ChunkedArray, rows: Rows, operation: TextColumn) -> tuple[C
     return counts, tokens, missing
 
 
-def _weighted(operation: TextColumn, texts: pa.ChunkedArray, rows: Rows, count: int) -> TextColumn:
+def _with_document_counts(
+    operation: TextColumn, texts: pa.ChunkedArray, rows: Rows, count: int
+) -> TextColumn:
     """Return the operation with the number of training documents that contain each term."""
-    holding = np.zeros(operation.size, np.int64)
+    document_counts = np.zeros(operation.size, np.int64)
     for documents in _documents(texts, rows, "weighting terms"):
         ids = _ids(operation, find_terms([text or "" for text in documents], *operation.grams))
-        holding += np.bincount(
-            np.unique(_pairs(ids, operation.size)) % operation.size, minlength=len(holding)
-        )
-    return replace(operation, documents=count, counts=tuple(holding.tolist()))
+        distinct = np.unique(_row_id_keys(ids, operation.size)) % operation.size
+        document_counts += np.bincount(distinct, minlength=len(document_counts))
+    return replace(operation, documents=count, counts=tuple(document_counts.tolist()))
 
 
 def as_texts(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -143,9 +145,9 @@ def _documents(texts: pa.ChunkedArray, rows: Rows, what: str) -> Iterator[list[s
 def encode_texts(operation: TextColumn, column: pa.ChunkedArray, rows: Rows, dtype: np.dtype) -> Bags:
     """Return a bag of ids for each row.
 
-    A word outside the vocabulary has the id 0; such an n-gram is left out. With TF-IDF an id comes once in a
-    bag, with a weight: its count times ``ln((1 + n) / (1 + d)) + 1``, where d of the n training documents
-    hold it. A bag's weights are scaled to length 1, as scikit-learn's are.
+    A word outside the vocabulary gets the id 0; a character n-gram outside it gets none. With TF-IDF, each
+    distinct id occurs once in a bag, with a weight: its count times ``ln((1 + n) / (1 + d)) + 1``, where d of
+    the n training documents contain it. As in scikit-learn, a bag's weights have a Euclidean norm of 1.
     """
     ids, lengths, weights = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [np.empty(0, dtype)]
     for documents in _documents(as_texts(operation.column, column), rows, "encoding texts"):
@@ -161,7 +163,7 @@ def encode_texts(operation: TextColumn, column: pa.ChunkedArray, rows: Rows, dty
 
 
 def _ids(operation: TextColumn, terms: Terms) -> Ragged:
-    """Return each document's rows of the table."""
+    """Return the ids of each document's terms, without those of n-grams outside the vocabulary."""
     places = term_rows(operation, terms.names, terms.words)
     ids = Ragged(places[terms.documents.values], terms.documents.starts)
     return ids.only(ids.values >= 0)
@@ -180,8 +182,8 @@ def term_rows(operation: TextColumn, names: Sequence[str], words: int) -> NDArra
     return np.array(rows + [found.get(name, -1) for name in names[words:]], np.int64)
 
 
-def _pairs(ids: Ragged, size: int) -> NDArray[np.int64]:
-    """Return a number for each row and id."""
+def _row_id_keys(ids: Ragged, size: int) -> NDArray[np.int64]:
+    """Return a key for each entry, equal for equal pairs of row and id: row · size + id."""
     return ids.rows * size + ids.values
 
 
@@ -189,7 +191,7 @@ def _tfidf(
     ids: Ragged, size: int, inverse_frequencies: NDArray[np.float64]
 ) -> tuple[Ragged, NDArray[np.float64]]:
     """Return the distinct ids of each row, ascending, and their weights."""
-    distinct, times = np.unique(_pairs(ids, size), return_counts=True)
+    distinct, times = np.unique(_row_id_keys(ids, size), return_counts=True)
     rows, values = np.divmod(distinct, size)
     weights = times * inverse_frequencies[values]
     count = len(ids.starts) - 1
@@ -210,22 +212,22 @@ def fnv1a(texts: Sequence[str]) -> NDArray[np.uint32]:
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] <= _LONGEST_TOGETHER]
     for place in np.flatnonzero(lengths > _LONGEST_TOGETHER).tolist():
-        hashes[place] = _one(encoded[place])
+        hashes[place] = _hash_of(encoded[place])
     if len(order) == 0:
         return hashes
     widest = int(lengths[order[0]])
     together = b"".join(encoded[place].ljust(widest, b"\0") for place in order.tolist())
     columns = np.frombuffer(together, np.uint8).reshape(len(order), widest)
     found, prime = hashes[order], np.uint32(_PRIME)
-    # From the longest to the shortest: those that have a byte in this column come first.
-    having = np.searchsorted(-lengths[order], -np.arange(widest), side="left")
-    for column, count in enumerate(having.tolist()):
+    # The texts are in order from the longest to the shortest: the first `count` have a byte in a column.
+    counts = np.searchsorted(-lengths[order], -np.arange(widest), side="left")
+    for column, count in enumerate(counts.tolist()):
         found[:count] = (found[:count] ^ columns[:count, column]) * prime
     hashes[order] = found
     return hashes
 
 
-def _one(data: bytes) -> int:
+def _hash_of(data: bytes) -> int:
     value = _OFFSET_BASIS
     for byte in data:
         value = (value ^ byte) * _PRIME & 0xFFFFFFFF

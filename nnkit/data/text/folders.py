@@ -59,7 +59,7 @@ def _read(
             bad.append(str(error).partition("\n")[0])
             continue
         size += length
-        check_size(2 * size, files.name)
+        check_size(2 * size, files.name)  # as Python's texts and in the Arrow array made of them
         texts[row] = text
     if not texts:
         raise DataError(f"none of the {len(bad):,} texts can be read, first {bad[0]}")

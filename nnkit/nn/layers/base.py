@@ -54,6 +54,15 @@ class Layer:
         """For a container: the layers in it."""
         return ()
 
+    @property
+    def copies(self) -> int:
+        """For a container: how many copies of its layers, each with its own parameters, run side by side."""
+        return 1
+
+    def inner_shape(self, shape: Shape) -> Shape:
+        """For a container: return the shape of the rows that its first layer reads."""
+        return shape
+
     def parameters(self, shape: Shape) -> Mapping[str, Parameter]:
         """Return its parameters by name, for rows of a shape.
 
@@ -71,6 +80,9 @@ class Layer:
     def check_bags(self, number: int, bags: Bags) -> None:
         """Raise `DataError` unless the layer can read the data's bags with this number."""
 
+    def check_link(self, link: str) -> None:
+        """Raise `ConfigError` unless its outputs, the network's, are for a loss with this link."""
+
     def draw(self, shape: Shape, seed: int, number: int, dtype: DTypeLike) -> Iterator[Drawn]:
         """Yield the initial values of its parameters, by default zeros, for rows of a shape.
 
@@ -87,6 +99,10 @@ class Layer:
 
     def fused(self, after: Layer) -> Layer | None:
         """Return one layer that computes this one and the next, or None if there is none."""
+        return None
+
+    def reading_numbers(self, numbers: Any) -> Layer | None:
+        """Return this layer with the `PiecewiseLinear` before it as part of it, or None if it has no way."""
         return None
 
     def forward(self, at: LayerPass, x: Array) -> tuple[list[Operation], Array]:

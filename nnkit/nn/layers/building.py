@@ -9,20 +9,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nnkit.engine.places import Place, Shape, width_of
-from nnkit.errors import ModelFileError, shown
+from nnkit.errors import ConfigError, ModelFileError, shown
 from nnkit.nn.activations import ActivationFunction, activation_function
 from nnkit.nn.layers.activation import Activation
 from nnkit.nn.layers.base import Layer
+from nnkit.nn.layers.batch_ensemble import BatchEnsemble
 from nnkit.nn.layers.containers import Residual, Sequential
 from nnkit.nn.layers.dense import Dense
 from nnkit.nn.layers.dropout import Dropout
 from nnkit.nn.layers.embedding import Embedding
+from nnkit.nn.layers.ensemble import Ensemble
 from nnkit.nn.layers.norm import LayerNorm
+from nnkit.nn.layers.periodic import Periodic
+from nnkit.nn.layers.piecewise import PiecewiseLinear
+from nnkit.nn.layers.scale import Scale
 
 __all__ = ["activations_of", "all_layers", "known_width", "layer_from_json", "place_layers"]
 
 _KINDS: dict[str, type[Layer]] = {
-    kind.__name__: kind for kind in (Embedding, Dense, Dropout, Activation, LayerNorm, Sequential, Residual)
+    kind.__name__: kind
+    for kind in (
+        *(Embedding, PiecewiseLinear, Periodic, Scale, Dense, Dropout, Activation, LayerNorm),
+        *(Sequential, Residual, Ensemble, BatchEnsemble),
+    )
 }
 
 
@@ -71,11 +80,17 @@ def place_layers(
     functions = activations_of(layers) if activations is None else activations
     with_parameters = others = bags = 0  # the layers so far, in execution order, and the bags that they read
 
-    def placed(layers: Sequence[Layer], shape: Shape) -> tuple[Place, ...]:
+    def placed(layers: Sequence[Layer], shape: Shape, outermost: bool = False) -> tuple[Place, ...]:
         nonlocal with_parameters, others, bags
         found: list[Place] = []
-        for layer in _fused(layers):
-            children = placed(layer.layers, shape)
+        fused = _fused(layers)
+        for layer in fused:
+            if layer.copies > 1 and not (outermost and layer is fused[-1]):
+                raise ConfigError(
+                    "an Ensemble must be the last layer of a network, outside of other containers"
+                )
+            inner = layer.inner_shape(shape)
+            children = tuple(one for _ in range(layer.copies) for one in placed(layer.layers, inner))
             index, outputs = -1 - bags if layer.bags else others, layer.output_shape(shape)
             found.append(Place(layer, with_parameters, index, shape, outputs, functions, bags, children))
             with_parameters += bool(layer.parameters(shape))
@@ -84,7 +99,7 @@ def place_layers(
             shape = outputs
         return tuple(found)
 
-    return placed(layers, (inputs,))
+    return placed(layers, (inputs,), outermost=True)
 
 
 def _fused(layers: Sequence[Layer]) -> list[Layer]:

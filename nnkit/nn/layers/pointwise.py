@@ -5,6 +5,8 @@ The draws of dropout are a function of the seed, the epoch, the batch, the layer
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -40,8 +42,8 @@ def pointwise_forward(
     a = at.buffer("a", width, dtype) if separate else z
     constants = {
         "BIAS": bias is not None,
-        "DROPOUT": drops,
         "KEEP_Z": separate,
+        **_dropout_flags(at, drops),
         "SHARD": at.inputs.row_offset is not None,
     }
     arguments = {
@@ -49,12 +51,11 @@ def pointwise_forward(
         "a": at.cut(a),
         "bias": None if bias is None else at.summand(bias, dtype),
         "mask": _mask(at, width) if drops else None,
-        "counters": at.inputs.counters,
         "layer": at.place.index,
         "key0": at.inputs.seed & 0xFFFFFFFF,
         "key1": at.inputs.seed >> 32,
         "threshold": min(round(dropout * 2**32), 2**32 - 1),
-        "kept_scale": 1.0 / (1.0 - dropout),
+        **_dropout_arguments(at, dropout),
         "row_offset": at.inputs.row_offset or 0,
     }
     return [*operations, at.kernel("forward", {"activation": function.value}, constants, arguments)], a
@@ -71,17 +72,30 @@ def pointwise_backward(
     function = at.place.functions[activation]
     z = at.buffer("z", width)
     a = at.buffer("a", width) if function.needs_z else z
-    constants = {"BIAS": bias is not None, "DROPOUT": drops, "FROM_Z": function.needs_z}
+    constants = {"BIAS": bias is not None, "FROM_Z": function.needs_z, **_dropout_flags(at, drops)}
     arguments = {
         "delta": at.cut(delta),
         "z": at.cut(z),
         "a": at.cut(a),
         "mask": _mask(at, width) if drops else None,
         "bias_gradient": None if bias is None else at.gradient(bias),
-        "kept_scale": 1.0 / (1.0 - dropout),
         "keep": 1.0 - dropout,
+        **_dropout_arguments(at, dropout),
     }
     return [at.kernel("backward", {"activation_derivative": function.derivative}, constants, arguments)]
+
+
+def _dropout_flags(at: LayerPass, drops: bool) -> dict[str, bool]:
+    return {"DROPOUT": drops, "DROPOUT_VARIES": drops and at.inputs.dropout_factors is not None}
+
+
+def _dropout_arguments(at: LayerPass, rate: float) -> dict[str, Any]:
+    return {
+        "counters": at.inputs.counters,
+        "kept_scale": 1.0 / (1.0 - rate),
+        "dropout": np.float64(rate),
+        "dropout_factors": at.inputs.dropout_factors,
+    }
 
 
 def _mask(at: LayerPass, width: int) -> Array:

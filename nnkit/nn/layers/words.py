@@ -28,14 +28,15 @@ def layers_table(layers: Sequence[Layer], inputs: int | None, dtype: str) -> str
     shape: Shape | None = None if inputs is None else (inputs,)
     total = 0
     lines = [("layer", "shape", "parameters")]
-    for depth, layer in _indented(layers):
+    for depth, copies, layer in _indented(layers):
         if layer.layers:
             lines.append(("  " * depth + layer.title(), _in_words(shape), ""))
+            shape = None if shape is None else layer.inner_shape(shape)
             continue
         count = _known(layer, shape, _parameter_count)
         after = _known(layer, shape, lambda one, given: one.output_shape(given))
-        total += count or 0
-        known = "?" if count is None else f"{count:,}"
+        total += copies * (count or 0)
+        known = "?" if count is None else f"{copies * count:,}"
         title = "  " * depth + layer.title()
         lines.append((title, layer.shape_in_words(_in_words(shape), _in_words(after)), known))
         shape = after
@@ -44,11 +45,11 @@ def layers_table(layers: Sequence[Layer], inputs: int | None, dtype: str) -> str
     return "\n".join(f"{name:<{first}}  {shape:<{second}}  {count:>{third}}" for name, shape, count in lines)
 
 
-def _indented(layers: Sequence[Layer], depth: int = 0) -> Iterator[tuple[int, Layer]]:
-    """Yield each layer with its depth in containers; a container comes before its layers."""
+def _indented(layers: Sequence[Layer], depth: int = 0, copies: int = 1) -> Iterator[tuple[int, int, Layer]]:
+    """Yield each layer with its depth in containers and its copies; a container comes before its layers."""
     for layer in layers:
-        yield depth, layer
-        yield from _indented(layer.layers, depth + 1)
+        yield depth, copies, layer
+        yield from _indented(layer.layers, depth + 1, copies * layer.copies)
 
 
 def _parameter_count(layer: Layer, shape: Shape) -> int:

@@ -58,7 +58,7 @@ def test_a_schema_keeps_the_options(options: TableOptions) -> None:
 
 @pytest.mark.parametrize("given", [{"header": "x"}, {"index": True}, {"weight": []}, {"encoding": 5}])
 def test_options_that_no_model_has_are_a_damaged_file(given: dict[str, Any]) -> None:
-    with pytest.raises(ModelFileError, match="its options of tables"):
+    with pytest.raises(ModelFileError, match="invalid table options"):
         Schema.from_json({"columns": [], "named": True, "options": given})
 
 

@@ -270,7 +270,7 @@ def test_without_options_text_is_dropped_and_said() -> None:
     table = pa.table({"message": messages, "x": [7 * row % 50 for row in range(50)]})
     preprocessor = Preprocessor.fit(table)
     assert preprocessor.input_names == ("x",)
-    assert "dropped column 'message': it is text" in preprocessor.notes[0]
+    assert "dropped column 'message': it is free text" in preprocessor.notes[0]
 
 
 def test_columns_named_are_text_and_others_are_not() -> None:
@@ -293,7 +293,7 @@ def test_a_column_without_frequent_words_is_dropped(texts: list[str | None]) -> 
     table = pa.table({"message": pa.array(texts, pa.string()), "x": [1, 2]})
     preprocessor = Preprocessor.fit(table, text=TextOptions(("message",), min_count=2))
     assert preprocessor.text_columns == ()
-    assert "no word comes 2 times" in preprocessor.notes[0]
+    assert "no word occurs 2 times" in preprocessor.notes[0]
     with pytest.raises(DataError, match="no column is left"):
         Preprocessor.fit(table.select(["message"]), text=TextOptions(("message",), min_count=2))
 
@@ -350,7 +350,10 @@ def test_embedded_categories_may_be_more_than_one_hot_ones() -> None:
     values = [f"c{row % 1500}" for row in range(6000)]
     table = pa.table({"c": values, "x": [7 * row % 6000 for row in range(6000)]})
     assert "dropped column 'c'" in Preprocessor.fit(table).notes[0]
-    assert Preprocessor.fit(table, categories="embed").embedding_sizes == (1501,)
+    assert Preprocessor.fit(table, categories="embed").embedding_sizes == (1500,)
+    assert "dropped column 'c'" in Preprocessor.fit(table, categories="auto").notes[0]
+    often = pa.table({"c": [f"c{row % 1500}" for row in range(15_000)], "x": np.arange(15_000) ** 2 % 777})
+    assert Preprocessor.fit(often, categories="auto").embedding_sizes == (1500,)
 
 
 # --- JSON ---

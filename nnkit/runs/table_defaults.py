@@ -1,0 +1,92 @@
+"""The settings of a training on a table, where the user sets none: they follow from its rows and its task.
+
+The rules were chosen on tables of 300 to 20,000 rows; bench/LEARNT.md says how, and what each one gains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from nnkit.runs.config import Config
+
+__all__ = ["table_defaults", "with_table_defaults"]
+
+# A classifier's probabilities gain from strong decay and larger batches, a regression's outputs lose by both.
+_CLASSIFIER: Mapping[str, Any] = {"batch_size": 256, "optimizer": "adamw"}
+_REGRESSION: Mapping[str, Any] = {"batch_size": 128, "optimizer": "adam"}
+# Decay acts in each step, so that fewer steps need more of it; fewer rows need more in all.
+_DECAY, _STEPS, _MOST_DECAY = 1.0, 1500, 4.0
+_ROWS_SEEN = 3000 * 128  # by a training on a small table, which passes over its rows many times
+_FEWEST_EPOCHS, _MOST_EPOCHS = 20, 400
+_PATIENCE = 20
+# By preset: the factor of the epochs and of the patience, and the members of an ensemble.
+_PRESETS = {"fast": (0.25, 0.5, 1), "default": (1.0, 1.0, 1), "best": (1.0, 1.5, 5)}
+_MOST_BINS, _FEWEST_BINS, _BINS_OF_ALL = 16, 4, 8192
+
+
+def table_defaults(
+    rows: int, columns: int, task: str, preset: str, held_out: bool
+) -> dict[str, dict[str, Any]]:
+    """Return values of [model] and [training] for a table.
+
+    Parameters
+    ----------
+    rows, columns : int
+        The number of training rows, and of columns of numbers.
+    task : str
+        Such as ``binary``.
+    preset : {"fast", "default", "best"}
+        How much time they may take.
+    held_out : bool
+        Whether rows are held out, on which a training stops early.
+    """
+    length, patience, members = _PRESETS[preset]
+    epochs = round(length * min(max(_ROWS_SEEN / rows, _FEWEST_EPOCHS), _MOST_EPOCHS))
+    bins = min(max(_BINS_OF_ALL // max(1, columns), _FEWEST_BINS), _MOST_BINS)
+    stopping = {"early_stopping": round(patience * _PATIENCE), "cooldown": 1.0} if held_out else {}
+    training: dict[str, Any] = {"learning_rate": 2e-3, "epochs": epochs, **stopping}
+    if task == "regression":
+        training |= _REGRESSION
+    else:
+        few = _STEPS / (epochs / length * -(-rows // _CLASSIFIER["batch_size"]))
+        decay = min(_DECAY * few * max(1.0, few), _MOST_DECAY)
+        training |= {**_CLASSIFIER, "weight_decay": float(f"{decay:.2g}")}
+    return {
+        "model": {
+            "numbers": "piecewise",
+            "bins": bins,
+            "activation": "silu",
+            "dropout": 0.1,
+            **({"ensemble": members} if members > 1 else {}),
+        },
+        "training": training,
+    }
+
+
+def with_table_defaults(
+    config: Config, rows: int, columns: int, task: str, held_out: bool, notes: list[str]
+) -> Config:
+    """Return the config of a training on a table: keys that are not set get the defaults for tables."""
+    changed: list[str] = []
+    found = table_defaults(rows, columns, task, config.training.preset, held_out)
+    training, given = found["training"], config.training.given
+    if "optimizer" in given:  # its rate and its decay are its own
+        training = {
+            key: value for key, value in training.items() if key not in ("learning_rate", "weight_decay")
+        }
+    elif "learning_rate" in given and "weight_decay" in training:  # a step decays by their product
+        decay = training["weight_decay"] * training["learning_rate"] / config.training.learning_rate
+        training["weight_decay"] = float(f"{min(decay, _MOST_DECAY):.2g}")
+    found["training"] = training
+    if not config.model.hidden:  # a linear model was asked for
+        del found["model"]["numbers"], found["model"]["bins"]
+    for name, values in found.items():
+        section = getattr(config, name)
+        free = {key: value for key, value in values.items() if key not in section.given}
+        config = replace(config, **{name: section.changed(**free)})
+        changed += [f"{key} = {value}" for key, value in free.items()]
+    if changed:
+        notes.append(f"for a table of {rows:,} training rows, unless set otherwise: {', '.join(changed)}")
+    return config
