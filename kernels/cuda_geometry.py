@@ -97,7 +97,7 @@ def geometry(
     if name in ("join_members", "join_gradient"):  # a thread for each row
         return _over_arena(4 * arguments["outputs"].shape[0], wide, threads)
     if name.startswith("periodic"):
-        return _over_waves(name, arguments, dtype, wide and name == "periodic_gradient", threads)
+        return _over_waves(name, arguments, dtype, threads)
     rows, *columns = arguments[_SIZED_BY[name]].shape
     if not columns:
         return _over_arena(rows, wide, threads)
@@ -220,16 +220,14 @@ def _over_rows(rows: int, columns: int, dtype: np.dtype, wide: bool, threads: in
     return Geometry((blocks, 1), (x, y), constants, scratch)
 
 
-def _over_waves(
-    name: str, arguments: Mapping[str, Any], dtype: np.dtype, wide: bool, threads: int
-) -> Geometry:
+def _over_waves(name: str, arguments: Mapping[str, Any], dtype: np.dtype, threads: int) -> Geometry:
     """A thread for each output or input, or for four parameters, whose gradient is summed over the rows."""
     rows = arguments["x"].shape[0]
     if name in ("periodic", "periodic_inputs"):
         result = arguments["out" if name == "periodic" else "onto"]
         return _streaming(rows, result.shape[1], False, threads)
     size = arguments["weight_gradient" if name == "periodic_lines" else "frequency"].shape[0]
-    return _summing(rows, size, dtype, wide, threads)
+    return _summing(rows, size, dtype, False, threads)
 
 
 def _normalising(rows: int, columns: int, wide: bool, threads: int) -> Geometry:

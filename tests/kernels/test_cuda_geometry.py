@@ -122,7 +122,12 @@ def test_accesses_are_wide_only_where_every_four_elements_are_aligned(given, exp
     assert constants["WIDE"] == expected
 
 
-WITH_FOURS = [name for name in CATALOGUE if any(one.fours for one in CATALOGUE[name].arguments)]
+# A periodic embedding's gradients are of any length: its kernel never accesses four at once.
+WITH_FOURS = [
+    name
+    for name in CATALOGUE
+    if name != "periodic_gradient" and any(one.fours for one in CATALOGUE[name].arguments)
+]
 
 
 @pytest.mark.parametrize("kernel", WITH_FOURS)
