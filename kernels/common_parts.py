@@ -285,6 +285,19 @@ def join_row_gradient(z, outputs, delta, z_gradient, columns):
 
 
 # ---------------------------------------------------------------------------------------------------------
+# Piecewise-linear numbers.
+# ---------------------------------------------------------------------------------------------------------
+
+
+def bin_of(number, lows, first, stop):
+    """The bin of a number among those of its column, ``first .. stop - 1``, by the bins' lower ends."""
+    found = first
+    for r in range(first + 1, stop):
+        found += 1 if number >= lows[r] else 0
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------
 # Periodic embeddings.
 # ---------------------------------------------------------------------------------------------------------
 

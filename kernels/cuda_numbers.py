@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from numba import cuda
 
-from nnkit.kernels.common_parts import real
+from nnkit.kernels.common_parts import bin_of, real
 from nnkit.kernels.cuda_parts import BLOCK_X, BLOCK_Y, THREADS, read4, write4
 from nnkit.kernels.formulas import piecewise_share, piecewise_slope
 from nnkit.kernels.wide import load1, store1
@@ -22,9 +22,7 @@ def find_bins(x, columns, starts, lows, inverses, places, fractions):
         i = n // features
         k = n - i * features
         number = real(load1(x[i], columns[starts[k]]))
-        found = starts[k]
-        for r in range(starts[k] + 1, starts[k + 1]):
-            found += 1 if number >= lows[r] else 0
+        found = bin_of(number, lows, starts[k], starts[k + 1])
         fractions[i, k] = piecewise_share(number, lows[found], inverses[found])
         places[i, k] = found + k
 

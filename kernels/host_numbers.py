@@ -7,7 +7,7 @@ interpolates. Column k has one knot more than bins, so that bin r's knots are ro
 
 from __future__ import annotations
 
-from nnkit.kernels.common_parts import real
+from nnkit.kernels.common_parts import bin_of, real
 from nnkit.kernels.formulas import piecewise_share, piecewise_slope
 
 
@@ -17,9 +17,7 @@ def find_bins(x, columns, starts, lows, inverses, places, fractions):
         row = x[i]
         for k in range(places.shape[1]):
             number = row[columns[starts[k]]]
-            found = starts[k]
-            for r in range(starts[k] + 1, starts[k + 1]):
-                found += 1 if number >= lows[r] else 0
+            found = bin_of(number, lows, starts[k], starts[k + 1])
             fractions[i, k] = piecewise_share(number, lows[found], inverses[found])
             places[i, k] = found + k
 

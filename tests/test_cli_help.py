@@ -19,6 +19,7 @@ from test_cli import SMALL, nnkit, same_weights, succeed, write_csv
 from nnkit import MLPClassifier, cli
 from nnkit.checks import settings_of
 from nnkit.cli import choices
+from nnkit.cli.options import BY_TABLE
 from nnkit.cli.train import Precision
 from nnkit.cli.words import with_option_names
 from nnkit.insight.gallery import PLOTS
@@ -28,6 +29,7 @@ from nnkit.nn.optimizers import optimizer_names
 from nnkit.nn.schedules import SCHEDULES
 from nnkit.runs.config import Config, ModelConfig, load_config
 from nnkit.runs.sections import SECTIONS
+from nnkit.runs.table_defaults import FOLLOW_TABLE
 from nnkit.training import settings
 
 COMMANDS: Any = typer.main.get_command(cli.app)
@@ -91,6 +93,9 @@ def test_options_show_the_help_and_default_of_their_key() -> None:
                 continue
             default = "256,128" if name == "hidden" else "runs/NAME-TIME" if name == "out" else known.default
             told = shown[name].show_default
+            if f"{section}.{name}" in FOLLOW_TABLE:
+                assert told.endswith(BY_TABLE)
+                told = told.removesuffix(BY_TABLE)
             assert told == (f"{default:g}" if isinstance(default, float) else default) or told == str(default)
             if name not in ("hidden", "dropout", "out"):  # which an option writes in another way
                 assert shown[name].help.startswith(known.help), (section, name)

@@ -11,7 +11,10 @@ import typer
 from nnkit.checks import settings_of
 from nnkit.cli.choices import completed, listed
 from nnkit.runs.sections import SECTIONS
+from nnkit.runs.table_defaults import FOLLOW_TABLE
 from nnkit.working import stop_listening
+
+BY_TABLE = "; a table has its own"
 
 
 def quieten(is_quiet: bool) -> bool:
@@ -35,11 +38,13 @@ def of_key(key: str, panel: str, names: tuple[str, ...] = ()) -> Any:
     """
     section, _, name = key.partition(".")
     known = settings_of(SECTIONS[section])[name]
-    default = known.default
+    shown = f"{known.default:g}" if isinstance(known.default, float) else str(known.default)
+    if key in FOLLOW_TABLE:
+        shown += BY_TABLE
     return typer.Option(
         metavar="NAME" if names else None,
         help=f"{known.help} One of {listed(names)}." if names else known.help,
-        show_default=f"{default:g}" if isinstance(default, float) else str(default),
+        show_default=shown,
         rich_help_panel=panel,
         autocompletion=completed(names) if names else None,
     )

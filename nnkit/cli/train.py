@@ -12,7 +12,7 @@ import typer
 
 from nnkit.cli.choices import ACTIVATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from nnkit.cli.loading import config_from
-from nnkit.cli.options import Assignments, Quiet, Source, Target, of_key, option
+from nnkit.cli.options import BY_TABLE, Assignments, Quiet, Source, Target, of_key, option
 from nnkit.cli.printing import print_findings, print_metrics, print_plan
 from nnkit.cli.processor import take_the_processors_blas
 from nnkit.cli.words import printed_notes
@@ -55,7 +55,8 @@ def train(
     ] = None,
     activation: Annotated[str | None, of_key("model.activation", "Network", ACTIVATIONS)] = None,
     dropout: Annotated[
-        float | None, option("The share of hidden units to drop in each step.", default="0", panel="Network")
+        float | None,
+        option("The share of hidden units to drop in each step.", default="0" + BY_TABLE, panel="Network"),
     ] = None,
     preset: Annotated[str | None, of_key("training.preset", "Training", ("fast", "default", "best"))] = None,
     epochs: Annotated[int | None, of_key("training.epochs", "Training")] = None,

@@ -25,6 +25,7 @@ from nnkit.runs.sections import (
     TextConfig,
     TrainingConfig,
 )
+from nnkit.runs.table_defaults import FOLLOW_TABLE
 from nnkit.runs.toml import lines_of_keys, parsed_file, shown_value, toml_value, value_from
 
 __all__ = ["Config", "DataConfig", "ModelConfig", "RunConfig", "TextConfig", "TrainingConfig", "load_config"]
@@ -105,7 +106,10 @@ class Config:
             lines, section = [f"[{name}]"], getattr(self, name)
             values = section.values()
             for key, known in settings_of(kind).items():
-                lines += textwrap.wrap(described(known), 98, initial_indent="# ", subsequent_indent="#   ")
+                help = described(known)
+                if f"{name}.{key}" in FOLLOW_TABLE:
+                    help += " Of a table, unless set here, it follows from the rows."
+                lines += textwrap.wrap(help, 98, initial_indent="# ", subsequent_indent="#   ")
                 value = known.example if values[key] is None else values[key]
                 is_set = key in section.given and values[key] is not None
                 lines.append(f"{'' if is_set else '# '}{key} = {toml_value(value)}")

@@ -17,9 +17,10 @@ from nnkit.nn.losses import Link, Loss, loss_for_task, loss_from
 from nnkit.nn.network import Network
 from nnkit.nn.optimizers import optimizer_from
 from nnkit.runs.config import Config
+from nnkit.runs.table_defaults import MOST_DECAY, table_defaults
 from nnkit.training.trainer import Trainer
 
-__all__ = ["layers_of", "loss_of", "resolved", "trainer_of"]
+__all__ = ["layers_of", "loss_of", "resolved", "trainer_of", "with_table_defaults"]
 
 # The keys of [training] that the trainer takes as they are.
 _AS_THEY_ARE = (
@@ -73,6 +74,33 @@ def layers_of(config: Config, outputs: int, link: Link) -> list[Layer]:
         return [*numbers, *hidden, last]
     ensemble = partial(Ensemble, members=members, link=link)
     return [*numbers, *hidden, ensemble(last)] if shares else [ensemble(numbers, hidden, last)]
+
+
+def with_table_defaults(
+    config: Config, rows: int, columns: int, task: str, held_out: bool, notes: list[str]
+) -> Config:
+    """Return the config of a training on a table: keys that are not set get the defaults for tables."""
+    changed: list[str] = []
+    found = table_defaults(rows, columns, task, config.training.preset, held_out)
+    training, given = found["training"], config.training.given
+    if "optimizer" in given:  # its rate and its decay are its own
+        training = {
+            key: value for key, value in training.items() if key not in ("learning_rate", "weight_decay")
+        }
+    elif "learning_rate" in given and "weight_decay" in training:  # a step decays by their product
+        decay = training["weight_decay"] * training["learning_rate"] / config.training.learning_rate
+        training["weight_decay"] = float(f"{min(decay, MOST_DECAY):.2g}")
+    found["training"] = training
+    if not config.model.hidden:  # a linear model was asked for
+        del found["model"]["numbers"], found["model"]["bins"]
+    for name, values in found.items():
+        section = getattr(config, name)
+        free = {key: value for key, value in values.items() if key not in section.given}
+        config = replace(config, **{name: section.changed(**free)})
+        changed += [f"{key} = {value}" for key, value in free.items()]
+    if changed:
+        notes.append(f"for a table of {rows:,} training rows, unless set otherwise: {', '.join(changed)}")
+    return config
 
 
 def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEncoder) -> Trainer:

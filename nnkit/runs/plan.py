@@ -20,8 +20,7 @@ from nnkit.nn.network import Network
 from nnkit.runs.config import Config
 from nnkit.runs.data import EncodedRows, RunData
 from nnkit.runs.embeddings import plan_embeddings, text_options, with_text_defaults
-from nnkit.runs.from_config import layers_of, loss_of, trainer_of
-from nnkit.runs.table_defaults import with_table_defaults
+from nnkit.runs.from_config import layers_of, loss_of, trainer_of, with_table_defaults
 
 __all__ = ["TrainingPlan"]
 

@@ -6,18 +6,15 @@ The rules were chosen on tables of 300 to 20,000 rows; bench/LEARNT.md says how,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from nnkit.runs.config import Config
-
-__all__ = ["table_defaults", "with_table_defaults"]
+__all__ = ["FOLLOW_TABLE", "MOST_DECAY", "table_defaults"]
 
 # A classifier's probabilities gain from strong decay and larger batches, a regression's outputs lose by both.
 _CLASSIFIER: Mapping[str, Any] = {"batch_size": 256, "optimizer": "adamw"}
 _REGRESSION: Mapping[str, Any] = {"batch_size": 128, "optimizer": "adam"}
 # Decay acts in each step, so that fewer steps need more of it; fewer rows need more in all.
-_DECAY, _STEPS, _MOST_DECAY = 1.0, 1500, 4.0
+_DECAY, _STEPS, MOST_DECAY = 1.0, 1500, 4.0
 _ROWS_SEEN = 3000 * 128  # by a training on a small table, which passes over its rows many times
 _FEWEST_EPOCHS, _MOST_EPOCHS = 20, 400
 _PATIENCE = 20
@@ -51,7 +48,7 @@ def table_defaults(
         training |= _REGRESSION
     else:
         few = _STEPS / (epochs / length * -(-rows // _CLASSIFIER["batch_size"]))
-        decay = min(_DECAY * few * max(1.0, few), _MOST_DECAY)
+        decay = min(_DECAY * few * max(1.0, few), MOST_DECAY)
         training |= {**_CLASSIFIER, "weight_decay": float(f"{decay:.2g}")}
     return {
         "model": {
@@ -65,28 +62,9 @@ def table_defaults(
     }
 
 
-def with_table_defaults(
-    config: Config, rows: int, columns: int, task: str, held_out: bool, notes: list[str]
-) -> Config:
-    """Return the config of a training on a table: keys that are not set get the defaults for tables."""
-    changed: list[str] = []
-    found = table_defaults(rows, columns, task, config.training.preset, held_out)
-    training, given = found["training"], config.training.given
-    if "optimizer" in given:  # its rate and its decay are its own
-        training = {
-            key: value for key, value in training.items() if key not in ("learning_rate", "weight_decay")
-        }
-    elif "learning_rate" in given and "weight_decay" in training:  # a step decays by their product
-        decay = training["weight_decay"] * training["learning_rate"] / config.training.learning_rate
-        training["weight_decay"] = float(f"{min(decay, _MOST_DECAY):.2g}")
-    found["training"] = training
-    if not config.model.hidden:  # a linear model was asked for
-        del found["model"]["numbers"], found["model"]["bins"]
-    for name, values in found.items():
-        section = getattr(config, name)
-        free = {key: value for key, value in values.items() if key not in section.given}
-        config = replace(config, **{name: section.changed(**free)})
-        changed += [f"{key} = {value}" for key, value in free.items()]
-    if changed:
-        notes.append(f"for a table of {rows:,} training rows, unless set otherwise: {', '.join(changed)}")
-    return config
+FOLLOW_TABLE = frozenset(
+    f"{section}.{key}"
+    for section, values in table_defaults(1, 1, "binary", "best", held_out=True).items()
+    for key in values
+)
+"""The keys of a config whose defaults follow from a table."""

@@ -24,7 +24,7 @@ from nnkit import (
 )
 from nnkit.engine.input_gradient import InputGradient
 from nnkit.errors import ConfigError
-from nnkit.nn.layers import Layer
+from nnkit.nn.layers import Layer, LayerNorm
 
 MEMBERS, ROWS, INPUTS, OUTPUTS = 4, 9, 5, 3
 ACTIVATIONS = {"tanh": np.tanh, "silu": lambda z: z * special.expit(z), "identity": lambda z: z}
@@ -237,3 +237,9 @@ def test_it_is_the_tabm_packages() -> None:
             expected = getattr(theirs.output, kind).grad[member].numpy()
             found = gradients[f"layers.{2 + member}.{kind}"]
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_a_norm_over_members_is_refused() -> None:
+    layers = [BatchEnsemble(8, members=3), LayerNorm(), Ensemble(Dense(1), members=3, link="identity")]
+    with pytest.raises(ConfigError, match="it would mix the members"):
+        Network(layers, inputs=2)

@@ -151,3 +151,9 @@ def test_each_member_of_an_ensemble_looks_its_numbers_up() -> None:
     plain = Network([Ensemble(Dense(5, "silu"), Dense(1), members=2, link="identity")])
     plain.initialize(4 + layer.bin_count, 5, np.float64, values=network.parameters())
     np.testing.assert_allclose(network.outputs(COLUMNS), plain.outputs(expanded(layer, COLUMNS)), rtol=1e-12)
+
+
+def test_without_edges_nothing_is_computed() -> None:
+    network = Network([PiecewiseLinear(4), Dense(1)], inputs=2)
+    with pytest.raises(ConfigError, match="has no edges yet: give them, or leave out the network's `inputs`"):
+        network.outputs([[0.5, 1.0]])

@@ -102,7 +102,7 @@ class Layer:
         return None
 
     def reading_numbers(self, numbers: Any) -> Layer | None:
-        """Return this layer with the `PiecewiseLinear` before it as part of it, or None if it has no way."""
+        """Return this layer with the `PiecewiseLinear` before it fused into it, or None if it cannot be."""
         return None
 
     def forward(self, at: LayerPass, x: Array) -> tuple[list[Operation], Array]:

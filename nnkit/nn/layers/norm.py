@@ -12,6 +12,7 @@ from nnkit.backends.operations import Array, Operation
 from nnkit.checks import Flag, Number
 from nnkit.engine.layer_pass import LayerPass
 from nnkit.engine.places import Parameter, Shape, width_of
+from nnkit.errors import ConfigError
 from nnkit.nn.layers.base import Drawn, Layer
 
 __all__ = ["LayerNorm"]
@@ -39,6 +40,11 @@ class LayerNorm(Layer):
         Flag()("LayerNorm: bias", self.bias)
 
     def parameters(self, shape: Shape) -> Mapping[str, Parameter]:
+        if len(shape) > 1:
+            raise ConfigError(
+                f"LayerNorm takes rows of one dimension, not of shape {shape}: it would mix the members of "
+                "an ensemble; put it inside the Ensemble"
+            )
         weight, bias = (Parameter((width_of(shape),), role, decays=False) for role in ("scale", "bias"))
         return {"weight": weight, "bias": bias} if self.bias else {"weight": weight}
 

@@ -99,10 +99,13 @@ class PiecewiseLinear(Layer):
     def arrays(self, at: LayerPass) -> dict[str, Array]:
         """Return the column, the lower end and the inverse width of each bin, and where a column's begin."""
         inputs = width_of(at.place.inputs)
-        if len(self.edges or ()) > inputs:
+        if self.edges is None:
             raise ConfigError(
-                f"PiecewiseLinear has edges of {len(self.edges or ())} columns, and {inputs} inputs"
+                "PiecewiseLinear has no edges yet: give them, or leave out the network's `inputs`, so that a "
+                "training chooses them by its rows"
             )
+        if len(self.edges) > inputs:
+            raise ConfigError(f"PiecewiseLinear has edges of {len(self.edges)} columns, and {inputs} inputs")
         counts = [len(edges) - 1 for _, edges in self._binned]
         columns = np.repeat([column for column, _ in self._binned], counts)
         lows = np.concatenate([edges[:-1] for _, edges in self._binned])
