@@ -28,8 +28,8 @@ class Periodic(Layer):
     """``cos(2πx · frequency + phase) · weight + bias`` for each number x of a row, then the row as it is.
 
     RealMLP's numeric embedding PBLD (periodic, bias, linear, DenseNet): Holzmüller et al. 2024
-    (arXiv:2407.04491). Its outputs are `width` − 1 sums of waves of the first number, of the second, ...,
-    then all inputs, of which other ones than numbers come after these.
+    (arXiv:2407.04491). The outputs are, for each number in turn, its `width` − 1 sums of waves, and then all
+    inputs. Inputs that are not numbers come after the numbers.
 
     Parameters
     ----------
