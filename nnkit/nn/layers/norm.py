@@ -40,13 +40,16 @@ class LayerNorm(Layer):
         Flag()("LayerNorm: bias", self.bias)
 
     def parameters(self, shape: Shape) -> Mapping[str, Parameter]:
+        weight, bias = (Parameter((width_of(shape),), role, decays=False) for role in ("scale", "bias"))
+        return {"weight": weight, "bias": bias} if self.bias else {"weight": weight}
+
+    def output_shape(self, shape: Shape) -> Shape:
         if len(shape) > 1:
             raise ConfigError(
                 f"LayerNorm takes rows of one dimension, not of shape {shape}: it would mix the members of "
                 "an ensemble; put it inside the Ensemble"
             )
-        weight, bias = (Parameter((width_of(shape),), role, decays=False) for role in ("scale", "bias"))
-        return {"weight": weight, "bias": bias} if self.bias else {"weight": weight}
+        return shape
 
     def draw(self, shape: Shape, seed: int, number: int, dtype: DTypeLike) -> Iterator[Drawn]:
         yield "weight", 0, np.ones(width_of(shape), dtype)
