@@ -239,7 +239,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], Any, Any, dict[str, Any]]] = {
         [
             BatchEnsemble(8, "gelu", members=3),
             Dropout(0.2),
-            BatchEnsemble(5, "tanh", members=3),
+            BatchEnsemble(16, "tanh", members=3),
             Ensemble(Dense(2), members=3, link="identity"),
         ],
         {"loss": "mse", "optimizer": "adam", "clip_norm": 0.5},
@@ -274,7 +274,7 @@ def test_a_training_is_the_same_as_on_the_cpu(case: str, precision: str) -> None
     assert there.backend.name == "cuda:0"
     assert there.network.arena.backend.name == "cuda:0"
     np.testing.assert_allclose(same_losses, losses, rtol=tolerance)
-    initial = Network(CASES[case][0], inputs=here.network.inputs, seed=7).parameters()
+    initial = Network(here.network.layers, inputs=here.network.inputs, seed=7).parameters()
     groups = CASES[case][1].get("groups", {})
     frozen = {name for name, group in groups.items() if not group.get("trains", True)}
     for name, value in here.network.parameters().items():
@@ -325,6 +325,10 @@ def test_rows_that_come_through_pinned_buffers_give_the_same_bits(
         ("everything at once, adamw", "fp16"),
         ("an activation of its own, rmsprop", "fp16"),
         ("embeddings, penalties, clipping, rmsprop", "fp16"),
+        ("piecewise-linear numbers, adamw", "fp16"),
+        ("their shares by themselves, sgd", "bf16"),
+        ("an ensemble over embeddings, dropout, adam", "fp16"),
+        ("tabm, dropout, adam", "fp16"),
     ],
 )
 def test_mixed_precision_is_that_of_the_cpu_with_16_bits_stood_in_for(case: str, precision: str) -> None:

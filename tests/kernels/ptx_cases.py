@@ -60,7 +60,8 @@ IN_16_BITS = {
     "copy_parameters": ("copy",),
 }
 # What takes numbers one by one, however they lie.
-NARROW = ("periodic", "periodic_gradient", "periodic_lines", "periodic_inputs")
+PERIODIC = ("periodic", "periodic_gradient", "periodic_lines", "periodic_inputs")
+NARROW = (*PERIODIC, "find_bins", "expand", "expand_gradient")
 # What sorts a batch's tokens reads and writes whole numbers.
 IDS_ALONE = (
     *("unique_rows", "count_tokens", "start_rows", "list_tokens"),
@@ -210,7 +211,7 @@ def input_cases() -> Iterator[Case]:
             **dict(zip(("frequency_gradient", "phase_gradient"), gradients, strict=True)),
             **{"weight_gradient": weight_gradient, "columns": 30, "first": 0},
         }
-        for kernel in NARROW:
+        for kernel in PERIODIC:
             yield Case(f"{kernel}-{dtype}", kernel, dtype, {}, {}, arguments, False)
 
 

@@ -300,8 +300,9 @@ def test_each_optimizers_and_each_losss_hyperparameters_are_among_the_cases() ->
 
 
 def test_every_kernel_is_compiled_in_every_type() -> None:
-    # The partials are sums, of the type of the arithmetic.
-    without_16_bits = {*IDS_ALONE, "add_partials"}
+    # Sums, parameters and an ensemble's outputs are of the type of the arithmetic.
+    of_sums, of_members = {"add_partials", "interpolate_gradient"}, {"join_members", "join_gradient"}
+    without_16_bits = {*IDS_ALONE, *of_sums, *of_members, "sum_knots"}
     for storage, kernels in (("float16", set(TEMPLATES) - without_16_bits), ("bfloat16", set(IN_16_BITS))):
         assert {case.kernel for case in HALVES.values() if case.storage == storage} == kernels
     assert {case.kernel for case in PLAIN.values() if case.dtype == "float64"} == set(TEMPLATES)
