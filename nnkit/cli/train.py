@@ -51,7 +51,11 @@ def train(
     validation: Annotated[str | None, of_key("data.validation", "Data")] = None,
     hidden: Annotated[
         str | None,
-        option("The widths of the hidden layers, with commas, or none.", default="256,128", panel="Network"),
+        option(
+            "The widths of the hidden layers, with commas, or none.",
+            default="256,128" + BY_TABLE,
+            panel="Network",
+        ),
     ] = None,
     activation: Annotated[str | None, of_key("model.activation", "Network", ACTIVATIONS)] = None,
     dropout: Annotated[

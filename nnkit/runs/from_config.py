@@ -77,11 +77,11 @@ def layers_of(config: Config, outputs: int, link: Link) -> list[Layer]:
 
 
 def with_table_defaults(
-    config: Config, rows: int, columns: int, task: str, held_out: bool, notes: list[str]
+    config: Config, rows: int, columns: int, encoder: TargetEncoder, held_out: bool, notes: list[str]
 ) -> Config:
     """Return the config of a training on a table: keys that are not set get the defaults for tables."""
     changed: list[str] = []
-    found = table_defaults(rows, columns, task, config.training.preset, held_out)
+    found = table_defaults(rows, columns, encoder.task, encoder.outputs, config.training.preset, held_out)
     training, given = found["training"], config.training.given
     if "optimizer" in given:  # its rate and its decay are its own
         training = {
@@ -93,6 +93,10 @@ def with_table_defaults(
     found["training"] = training
     if not config.model.hidden:  # a linear model was asked for
         del found["model"]["numbers"], found["model"]["bins"]
+    if "hidden" in config.model.given:  # these are the widths of one network
+        found["model"].pop("ensemble", None)
+    elif config.model.ensemble == 1 and "ensemble" in config.model.given:
+        found["model"].pop("hidden", None)
     for name, values in found.items():
         section = getattr(config, name)
         free = {key: value for key, value in values.items() if key not in section.given}

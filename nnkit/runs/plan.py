@@ -80,7 +80,7 @@ class TrainingPlan:
         elif not isinstance(self.dataset.train.features, np.ndarray | Pictures):
             columns = sum(isinstance(operation, NumberColumn) for operation in preprocessor.operations)
             self.config = with_table_defaults(
-                config, self.training_rows, columns, encoder.task, self.data.holds_out, notes
+                config, self.training_rows, columns, encoder, self.data.holds_out, notes
             )
         embeddings = plan_embeddings(self.config, preprocessor, notes)
         self._word_vectors = embeddings.values

@@ -315,7 +315,8 @@ class TrainingConfig(Section):
     preset: Preset = setting(
         "default",
         Choice(get_args(Preset)),
-        "For a table: how long the settings that are not given may take; best trains an ensemble of five.",
+        "For a table: how long the settings that are not given may take. fast trains one network, default an "
+        "ensemble of four, best one of eight.",
     )
     epochs: int = _like("epochs", check=Whole(1, _MOST))
     batch_size: int = _like("batch_size")

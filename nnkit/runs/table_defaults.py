@@ -14,17 +14,20 @@ __all__ = ["FOLLOW_TABLE", "MOST_DECAY", "table_defaults"]
 _CLASSIFIER: Mapping[str, Any] = {"batch_size": 256, "optimizer": "adamw"}
 _REGRESSION: Mapping[str, Any] = {"batch_size": 128, "optimizer": "adam"}
 # Decay acts in each step, so that fewer steps need more of it; fewer rows need more in all.
+# More classes take larger weights, and so less of it.
 _DECAY, _STEPS, MOST_DECAY = 1.0, 1500, 4.0
 _ROWS_SEEN = 3000 * 128  # by a training on a small table, which passes over its rows many times
 _FEWEST_EPOCHS, _MOST_EPOCHS = 20, 400
 _PATIENCE = 20
-# By preset: the factor of the epochs and of the patience, and the members of an ensemble.
-_PRESETS = {"fast": (0.25, 0.5, 1), "default": (1.0, 1.0, 1), "best": (1.0, 1.5, 5)}
+# By preset: the factors of the epochs and of the patience, and the members of an ensemble. Four networks
+# of half the widths take as long as one.
+_PRESETS = {"fast": (0.25, 0.5, 1), "default": (1.0, 1.0, 4), "best": (2.0, 1.5, 8)}
+_HIDDEN_OF_MEMBER = [128, 64]
 _MOST_BINS, _FEWEST_BINS, _BINS_OF_ALL = 16, 4, 8192
 
 
 def table_defaults(
-    rows: int, columns: int, task: str, preset: str, held_out: bool
+    rows: int, columns: int, task: str, outputs: int, preset: str, held_out: bool
 ) -> dict[str, dict[str, Any]]:
     """Return values of [model] and [training] for a table.
 
@@ -34,6 +37,8 @@ def table_defaults(
         The number of training rows, and of columns of numbers.
     task : str
         Such as ``binary``.
+    outputs : int
+        The number of the network's outputs: of a multiclass task, of the classes.
     preset : {"fast", "default", "best"}
         How much time they may take.
     held_out : bool
@@ -49,6 +54,8 @@ def table_defaults(
     else:
         few = _STEPS / (epochs / length * -(-rows // _CLASSIFIER["batch_size"]))
         decay = min(_DECAY * few * max(1.0, few), MOST_DECAY)
+        if task == "multiclass":
+            decay *= 2 / outputs
         training |= {**_CLASSIFIER, "weight_decay": float(f"{decay:.2g}")}
     return {
         "model": {
@@ -56,7 +63,7 @@ def table_defaults(
             "bins": bins,
             "activation": "silu",
             "dropout": 0.1,
-            **({"ensemble": members} if members > 1 else {}),
+            **({"hidden": _HIDDEN_OF_MEMBER, "ensemble": members} if members > 1 else {}),
         },
         "training": training,
     }
@@ -64,7 +71,7 @@ def table_defaults(
 
 FOLLOW_TABLE = frozenset(
     f"{section}.{key}"
-    for section, values in table_defaults(1, 1, "binary", "best", held_out=True).items()
+    for section, values in table_defaults(1, 1, "binary", 1, "best", held_out=True).items()
     for key in values
 )
 """The keys of a config whose defaults follow from a table."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.runs.config import Config
 from nnkit.runs.from_config import with_table_defaults
 from nnkit.runs.table_defaults import FOLLOW_TABLE, table_defaults
 
 
 def defaults(rows: int, task: str = "binary", preset: str = "default", **options: Any) -> dict[str, Any]:
-    found = table_defaults(rows, options.pop("columns", 9), task, preset, options.pop("held_out", True))
+    given: dict[str, Any] = {"columns": 9, "outputs": 1, "held_out": True, **options}
+    found = table_defaults(rows, task=task, preset=preset, **given)
     return {**found["model"], **found["training"]}
 
 
-def chosen(*settings: str, rows: int = 2000, task: str = "binary") -> tuple[Config, list[str]]:
+def chosen(*settings: str, rows: int = 2000) -> tuple[Config, list[str]]:
     notes: list[str] = []
-    config = with_table_defaults(Config().with_overrides(settings), rows, 9, task, True, notes)
+    encoder = TargetEncoder.fit(np.array([0, 1]), task="binary")
+    config = with_table_defaults(Config().with_overrides(settings), rows, 9, encoder, True, notes)
     return config, notes
 
 
@@ -37,6 +41,12 @@ def test_classifications_decay_and_regressions_do_not() -> None:
     assert "weight_decay" not in defaults(500, "regression")
 
 
+def test_a_classification_decays_the_less_the_more_classes_it_has() -> None:
+    decays = [defaults(100, "multiclass", outputs=count)["weight_decay"] for count in (2, 4, 40)]
+    assert decays == [4.0, 2.0, 0.2]
+    assert defaults(100, "multilabel", outputs=40)["weight_decay"] == 4.0
+
+
 def test_without_held_out_rows_a_training_does_not_stop_early() -> None:
     assert not {"early_stopping", "cooldown"} & defaults(500, held_out=False).keys()
     assert defaults(500)["early_stopping"] == 20
@@ -48,10 +58,30 @@ def test_many_columns_have_fewer_bins() -> None:
 
 def test_presets_take_less_time_and_more() -> None:
     fast, plain, best = (defaults(500, preset=preset) for preset in ("fast", "default", "best"))
-    assert (fast["epochs"], plain["epochs"], best["epochs"]) == (100, 400, 400)
-    assert fast["weight_decay"] == plain["weight_decay"]
-    assert best["ensemble"] == 5
-    assert "ensemble" not in plain
+    assert (fast["epochs"], plain["epochs"], best["epochs"]) == (100, 400, 800)
+    assert fast["weight_decay"] == plain["weight_decay"] == best["weight_decay"]
+    assert (plain["ensemble"], best["ensemble"]) == (4, 8)
+    assert not {"ensemble", "hidden"} & fast.keys()
+
+
+def test_widths_of_ones_own_are_those_of_one_network() -> None:
+    models = [
+        chosen(*settings)[0].model
+        for settings in (
+            [],
+            ["model.hidden=[50]"],
+            ["model.ensemble=1"],
+            ["model.ensemble=3"],
+            ["model.hidden=[50]", "model.ensemble=3"],
+        )
+    ]
+    assert [(model.ensemble, model.hidden) for model in models] == [
+        (4, [128, 64]),
+        (1, [50]),
+        (1, [256, 128]),
+        (3, [128, 64]),
+        (3, [50]),
+    ]
 
 
 def test_what_is_given_counts_and_the_rest_is_told_in_one_line() -> None:
