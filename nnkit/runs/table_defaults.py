@@ -18,7 +18,8 @@ _REGRESSION: Mapping[str, Any] = {"batch_size": 128, "optimizer": "adam"}
 _DECAY, _STEPS, MOST_DECAY = 1.0, 1500, 4.0
 _ROWS_SEEN = 3000 * 128  # by a training on a small table, which passes over its rows many times
 _FEWEST_EPOCHS, _MOST_EPOCHS = 20, 400
-_PATIENCE = 20
+# Epochs without improvement, after which a training stops: 20 steps are too few to judge.
+_PATIENCE, _FEWEST_STEPS = 20, 100
 # By preset: the factors of the epochs and of the patience, and the members of an ensemble. Four networks
 # of half the widths take as long as one.
 _PRESETS = {"fast": (0.25, 0.5, 1), "default": (1.0, 1.0, 4), "best": (2.0, 1.5, 8)}
@@ -47,16 +48,18 @@ def table_defaults(
     length, patience, members = _PRESETS[preset]
     epochs = round(length * min(max(_ROWS_SEEN / rows, _FEWEST_EPOCHS), _MOST_EPOCHS))
     bins = min(max(_BINS_OF_ALL // max(1, columns), _FEWEST_BINS), _MOST_BINS)
-    stopping = {"early_stopping": round(patience * _PATIENCE), "cooldown": 1.0} if held_out else {}
-    training: dict[str, Any] = {"learning_rate": 2e-3, "epochs": epochs, **stopping}
-    if task == "regression":
-        training |= _REGRESSION
-    else:
-        few = _STEPS / (epochs / length * -(-rows // _CLASSIFIER["batch_size"]))
+    kind = _REGRESSION if task == "regression" else _CLASSIFIER
+    steps = -(-rows // kind["batch_size"])  # of an epoch
+    training: dict[str, Any] = {**kind, "learning_rate": 2e-3, "epochs": epochs}
+    if held_out:
+        waiting = max(_PATIENCE, -(-_FEWEST_STEPS // steps))
+        training |= {"early_stopping": round(patience * waiting), "cooldown": 1.0}
+    if task != "regression":
+        few = _STEPS / (epochs / length * steps)
         decay = min(_DECAY * few * max(1.0, few), MOST_DECAY)
         if task == "multiclass":
             decay *= 2 / outputs
-        training |= {**_CLASSIFIER, "weight_decay": float(f"{decay:.2g}")}
+        training["weight_decay"] = float(f"{decay:.2g}")
     return {
         "model": {
             "numbers": "piecewise",

@@ -49,7 +49,13 @@ def test_a_classification_decays_the_less_the_more_classes_it_has() -> None:
 
 def test_without_held_out_rows_a_training_does_not_stop_early() -> None:
     assert not {"early_stopping", "cooldown"} & defaults(500, held_out=False).keys()
-    assert defaults(500)["early_stopping"] == 20
+    assert defaults(5000)["early_stopping"] == 20
+
+
+def test_a_training_waits_for_at_least_a_hundred_steps() -> None:
+    assert [defaults(rows)["early_stopping"] for rows in (100, 300, 1280, 1281)] == [100, 50, 20, 20]
+    assert [defaults(rows, "regression")["early_stopping"] for rows in (100, 300)] == [100, 34]
+    assert defaults(100, preset="fast")["early_stopping"] == 50
 
 
 def test_many_columns_have_fewer_bins() -> None:
