@@ -127,7 +127,7 @@ def race(
         Turns that count, and turns before them that do not.
     deadline, finish : float
         Values of `time.monotonic`: contenders that are not ready by `deadline` are left out; after `finish`
-        no turn begins but the first that counts.
+        no turn begins, except those that do not count and the first that does.
     """
     outcome, seconds = Outcome(), {}
     processes = {name: _Process(name, problem, device, precision) for name in names}

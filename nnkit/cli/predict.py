@@ -69,6 +69,7 @@ def predict(
         features = loaded.preprocessor.table_of_texts(texts or [])
     else:
         dataset = load_rows(loaded, data[0] if len(data) == 1 else data, on_bad, False, quiet)
+        # Of a built-in that comes with test rows, such as mnist, these are predicted.
         examples = dataset.train if dataset.test is None else dataset.test
         features = examples.features
         kept = _kept(dataset, examples, keep or [], out)

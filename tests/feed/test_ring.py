@@ -209,7 +209,7 @@ def eventually(what: Callable[[], bool]) -> bool:
 
 
 class Watched(NumpyBackend):
-    """Tells which slots were filled, in whose order."""
+    """Notes the first number of each slot that is sent, in the order of sending."""
 
     def __init__(self) -> None:
         self.sent: list[int] = []
@@ -395,7 +395,7 @@ def test_readers_end_when_one_of_them_collects_their_ring() -> None:
 
 
 def test_a_gradient_over_all_rows_sees_those_that_come_through_a_ring(tmp_path: Path) -> None:
-    """Columns of a file that do not lie side by side are not copied, but read through a ring of one slot."""
+    """A file's rows of which some columns are left out are not copied, but read through a ring."""
     features = mapped(tmp_path)
     network = Network([Dense(4, "tanh"), Dense(3)])
     network.initialize(7, 1, "float64", NumpyBackend())

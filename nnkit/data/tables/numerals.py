@@ -91,7 +91,7 @@ _NORMAL = str.maketrans(dict.fromkeys(_SPACES, " ") | dict.fromkeys(_MINUS, "-")
 
 
 def _unit_words(text: str | None) -> str:
-    """Return a unit in one spelling: "km" for km, KM and km."""
+    """Return a unit in small letters, without a point at its end or a plural's s: "km" for "KM" and "km."."""
     unit = " ".join((text or "").lower().split())
     unit = unit[:-1] if unit[-1:] == "." and unit[-2:-1].isalpha() else unit
     return unit[:-1] if len(unit) > 3 and unit.endswith("s") and unit.isalpha() else unit

@@ -89,7 +89,7 @@ def test_what_stands_in_the_place_of_a_missing_text_is_not_followed(offset: int)
 
 
 def write_feather(frame: pd.DataFrame, path: Path) -> None:
-    """Write an Arrow file with pandas' metadata, which `to_feather` would refuse to."""
+    """Write an Arrow file with pandas' metadata; `to_feather` refuses a frame with an index of its own."""
     table = pa.Table.from_pandas(frame)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
