@@ -132,7 +132,7 @@ def test_settings_of_the_training_reach_the_trainer() -> None:
 
 
 def test_early_stopping_of_nought_is_never() -> None:
-    assert run_of("iris").trainer.settings.early_stopping == 20
+    assert run_of("iris").trainer.settings.early_stopping == 100  # steps, of which an epoch has one
     settings = run_of("iris", "training.early_stopping=0").trainer.settings
     assert settings.early_stopping is None
     assert settings.restore_best
