@@ -162,7 +162,7 @@ class Workspace:
             self._free.append(flat)
 
     def release_all(self) -> None:
-        """Release all arrays: another program begins."""
+        """Release all arrays: none of them is needed by the operations that follow."""
         for view, _ in list(self._taken.values()):
             self.release(view)
 

@@ -46,7 +46,8 @@ def epoch_order(
     from nnkit.kernels import host
 
     key = (epoch, seed & 0xFFFFFFFF, seed >> 32)
-    block_rows = None if block_rows is None else min(block_rows, count)  # it may come from a checkpoint
+    # A small file has less than a block, and a damaged checkpoint may hold any number.
+    block_rows = None if block_rows is None else min(block_rows, count)
     blocks = np.arange(count if block_rows is None else -(-count // block_rows))
     host.kernel("shuffle", np.dtype(np.float64)).entry(blocks, *key)
     if block_rows is None:

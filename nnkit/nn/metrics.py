@@ -139,7 +139,8 @@ def best_f1_threshold(
     """Return the threshold on the probability that maximises the F1 of class 1, and that F1.
 
     It lies midway between two neighbouring probabilities (or one and 0). Of equally good thresholds, the
-    nearest to 0.5 is returned. NaN and NaN if class 1 has no samples, or a probability is not finite.
+    nearest to 0.5 is returned. NaN and NaN if class 1 has no samples, a probability is not finite, or all of
+    them are 0.
 
     Parameters
     ----------

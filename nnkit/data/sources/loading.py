@@ -121,7 +121,9 @@ def load_dataset(
         multilabel,
         tuple(target_like),
     )
-    if not isinstance(source, str | Path) and (not source or any(map(PICTURES.matches, source))):
+    if not source:
+        raise DataError("there is nothing to read: give a file, a folder or a list of pictures")
+    if not isinstance(source, str | Path) and any(map(PICTURES.matches, source)):
         files = ExampleFiles(PICTURES, "pictures", [Path(path).expanduser() for path in source])
         return load_pictures(files, request.pictures, keep=False)
     with working(f"reading {_shown(source)}"):

@@ -326,3 +326,9 @@ def test_headerless_tsv_of_messages(shared_data: Path) -> None:
     lines = path.read_text().splitlines()
     assert dataset.train.features["1"].to_pylist() == [line.split("\t")[1] for line in lines]
     assert set(dataset.train.target) == {"ham", "spam"}
+
+
+@pytest.mark.parametrize("source", ["", []])
+def test_no_source_is_named(source: str | list[str]) -> None:
+    with pytest.raises(DataError, match="there is nothing to read: give a file"):
+        load_dataset(source)
