@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnkit.adapting import adapt as adapt
     from nnkit.data.sources.loading import load_dataset as load_dataset
     from nnkit.data.sources.loading import read_table as read_table
     from nnkit.errors import ConfigError as ConfigError
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from nnkit.training.trainer import Trainer as Trainer
 
 _HOMES = {
+    "nnkit.adapting": "adapt",
     "nnkit.data.sources.loading": "load_dataset read_table",
     "nnkit.errors": "ConfigError DataError DeviceError DeviceMemoryError "
     "DivergenceError FileError ModelFileError NnkitError",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from nnkit.extras import install_command
+from nnkit.extras import EXTRAS, install_command
 
 # On a machine that does other things too, how long something takes says nothing about whether it is right.
 settings.register_profile("nnkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,7 +51,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what lacks something: here, so that one line of the summary counts all that lack the same."""
     for mark in item.iter_markers("extra"):
         if find_spec(mark.args[0]) is None:
-            pytest.skip(f"{mark.args[0]} is not installed: {install_command(mark.args[0])}")
+            known = any(mark.args[0] in packages for packages in EXTRAS.values())
+            how = install_command(mark.args[0]) if known else f"pip install {mark.args[0]}"
+            pytest.skip(f"{mark.args[0]} is not installed: {how}")
     if item.get_closest_marker("gpu") and why_no_gpu():
         pytest.skip(why_no_gpu())
     if "shared_data" in getattr(item, "fixturenames", ()) and not SHARED_DATA.is_dir():

@@ -96,7 +96,10 @@ def test_options_show_the_help_and_default_of_their_key() -> None:
             if f"{section}.{name}" in FOLLOW_TABLE:
                 assert told.endswith(BY_TABLE)
                 told = told.removesuffix(BY_TABLE)
-            assert told == (f"{default:g}" if isinstance(default, float) else default) or told == str(default)
+            if default is None or default is False or default == []:
+                assert not told or told == str(default), name
+            else:
+                assert told == (f"{default:g}" if isinstance(default, float) else str(default)), name
             if name not in ("hidden", "dropout", "out"):  # which an option writes in another way
                 assert shown[name].help.startswith(known.help), (section, name)
     assert ModelConfig().hidden == [256, 128]

@@ -33,6 +33,7 @@ LAYERS = (
     "runs",
     "diagnostics",
     "training",
+    "adapting",
     "model",
     "machine",
     "data",

@@ -36,7 +36,7 @@ PURPOSES = {
     "shared": "errors, checks, files, cache",
 }
 # The boxes of modules that are no packages, all others being "shared"; `machine` describes the backends.
-MODULES = {"model": "model", "machine": "backends"}
+MODULES = {"adapting": "model", "model": "model", "machine": "backends"}
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 270, 42, 40, 26, 16
 
 

@@ -31,18 +31,22 @@ def option(help: str, *flags: str, default: str = "", metavar: str | None = None
     )
 
 
-def of_key(key: str, panel: str, names: tuple[str, ...] = ()) -> Any:
+def of_key(key: str, panel: str, names: tuple[str, ...] = (), *flags: str, metavar: str | None = None) -> Any:
     """Return the option for a config key such as ``training.epochs``, with the key's help and default.
 
-    `names` are the names that it may be: they are listed in the help, and completed in the shell.
+    `names` are the names that it may be: they are listed in the help, and completed in the shell. `flags` are
+    the option's names, if it is not called as the key is.
     """
     section, _, name = key.partition(".")
     known = settings_of(SECTIONS[section])[name]
-    shown = f"{known.default:g}" if isinstance(known.default, float) else str(known.default)
+    shown: str | bool = f"{known.default:g}" if isinstance(known.default, float) else str(known.default)
     if key in FOLLOW_TABLE:
-        shown += BY_TABLE
+        shown = f"{shown}{BY_TABLE}"
+    if known.default is None or known.default is False or known.default == []:
+        shown = False
     return typer.Option(
-        metavar="NAME" if names else None,
+        *flags,
+        metavar="NAME" if names else metavar,
         help=f"{known.help} One of {listed(names)}." if names else known.help,
         show_default=shown,
         rich_help_panel=panel,

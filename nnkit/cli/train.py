@@ -30,7 +30,15 @@ Precision = StrEnum("Precision", ["fp32", "fp64", "tf32", "fp16", "bf16"])
 
 # The keys of the config that have an option, which is called as the key is.
 _KEYS = (
-    *("data.target", "data.validation", "model.hidden", "model.activation", "model.dropout"),
+    *(
+        "data.target",
+        "data.validation",
+        "model.pretrained",
+        "model.replace_head",
+        "model.hidden",
+        "model.activation",
+        "model.dropout",
+    ),
     *(
         "training.preset",
         "training.epochs",
@@ -38,7 +46,14 @@ _KEYS = (
         "training.optimizer",
         "training.learning_rate",
     ),
-    *("training.schedule", "training.loss", "training.weight_decay", "training.l1", "training.l2"),
+    *(
+        "training.freeze",
+        "training.schedule",
+        "training.loss",
+        "training.weight_decay",
+        "training.l1",
+        "training.l2",
+    ),
     *("training.early_stopping", "run.device", "run.precision", "run.seed", "run.out"),
 )
 
@@ -49,6 +64,12 @@ def train(
     source: Source = None,
     target: Target = None,
     validation: Annotated[str | None, of_key("data.validation", "Data")] = None,
+    pretrained: Annotated[
+        Path | None, of_key("model.pretrained", "Network", (), "--from", metavar="MODEL")
+    ] = None,
+    replace_head: Annotated[
+        bool | None, of_key("model.replace_head", "Network", (), "--replace-head")
+    ] = None,
     hidden: Annotated[
         str | None,
         option(
@@ -66,7 +87,8 @@ def train(
     epochs: Annotated[int | None, of_key("training.epochs", "Training")] = None,
     batch_size: Annotated[int | None, of_key("training.batch_size", "Training")] = None,
     optimizer: Annotated[str | None, of_key("training.optimizer", "Training", OPTIMIZERS)] = None,
-    learning_rate: Annotated[float | None, of_key("training.learning_rate", "Training")] = None,
+    learning_rate: Annotated[str | None, of_key("training.learning_rate", "Training", metavar="RATE")] = None,
+    freeze: Annotated[str | None, of_key("training.freeze", "Training", metavar="LAYERS")] = None,
     schedule: Annotated[str | None, of_key("training.schedule", "Training", SCHEDULES)] = None,
     loss: Annotated[str | None, of_key("training.loss", "Training", ("auto", *LOSSES))] = None,
     weight_decay: Annotated[float | None, of_key("training.weight_decay", "Training")] = None,
@@ -179,17 +201,19 @@ def _prepared(
 
 def _option_of(key: str) -> str:
     """Return the option for a setting: ``--batch-size`` for ``training.batch_size``."""
-    return "--" + key.partition(".")[2].replace("_", "-")
+    return "--from" if key == "model.pretrained" else "--" + key.partition(".")[2].replace("_", "-")
 
 
 def _value(key: str, value: Any) -> Any:
     """Return the value of an option as a config has it."""
     if key == "model.hidden":
         return _widths(value)
+    if key == "training.freeze":
+        return [name.strip() for name in value.split(",") if name.strip()]
     if isinstance(value, Path | StrEnum):
         return str(value)
-    parsed = ("data.target", "data.validation", "training.loss", "training.optimizer", "training.schedule")
-    if key not in parsed:
+    parsed = ("data.target", "data.validation", "training.learning_rate")
+    if key not in (*parsed, "training.loss", "training.optimizer", "training.schedule"):
         return value
     from nnkit.runs.toml import value_from
 

@@ -193,23 +193,32 @@ class Preprocessor:
     def _transform_table(
         self, features: Any, rows: Rows, dtype: np.dtype, strict: bool, quiet: bool
     ) -> Features:
-        from nnkit.data.tables.encoding import check_present, encode_table, table_as_array
+        from nnkit.data.tables.encoding import encode_table, table_as_array
         from nnkit.data.tables.frames import as_table
-        from nnkit.data.tables.reading import read_columns, report_misfits, was_read
+        from nnkit.data.tables.reading import report_misfits
 
-        table: pa.Table = as_table(features)
         array = self._array
         if array is not None:
-            return encode_array(table_as_array(table, array.count, array.names), array, rows, dtype)
-        schema = self.schema or _schema_of(self.operations)
-        misfits: list[Misfits] = []
-        if not was_read(table, schema):
-            check_present(table.column_names, self.input_names or ())
-            table, misfits = read_columns(table, schema, self.input_names or ())
+            numbers = table_as_array(as_table(features), array.count, array.names)
+            return encode_array(numbers, array, rows, dtype)
+        table, misfits = self.read_table(features)
         encoded, unseen = encode_table(table, cast("Sequence[ColumnOperation]", self.operations), rows, dtype)
         if not quiet:
             report_misfits([*misfits, *unseen], strict)
         return encoded
+
+    def read_table(self, features: Any) -> tuple[pa.Table, list[Misfits]]:
+        """Return a table's columns as the schema reads them, and the cells that do not fit."""
+        from nnkit.data.tables.encoding import check_present
+        from nnkit.data.tables.frames import as_table
+        from nnkit.data.tables.reading import read_columns, was_read
+
+        table: pa.Table = as_table(features)
+        schema = self.schema or _schema_of(self.operations)
+        if was_read(table, schema):
+            return table, []
+        check_present(table.column_names, self.input_names or ())
+        return read_columns(table, schema, self.input_names or ())
 
     @property
     def _array(self) -> ArrayColumns | None:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
 
-__all__ = ["Parameter", "Place", "Role", "Shape", "leaves", "parameter_name", "width_of"]
+__all__ = [
+    "Parameter",
+    "Place",
+    "Role",
+    "Shape",
+    "head_places",
+    "leaves",
+    "named_groups",
+    "parameter_name",
+    "width_of",
+]
 
 Shape = tuple[int, ...]
 """A row's shape: (features,), (channels, height, width) or (steps, width); in memory a row is flat."""
@@ -107,6 +117,37 @@ def leaves(places: Sequence[Place]) -> Iterator[Place]:
     for place in places:
         yield from leaves(place.children)
         yield place
+
+
+def head_places(places: Sequence[Place]) -> list[Place]:
+    """Return the head: the last layer with parameters; in an ensemble, that of each member."""
+    for place in reversed(places):
+        if place.children:
+            return [head for branch in place.branches for head in head_places(branch)]
+        if place.parameters:
+            return [place]
+    return []
+
+
+def named_groups(
+    groups: Mapping[str, Mapping[str, Any]], places: Sequence[Place]
+) -> dict[str, dict[str, Any]]:
+    """Return parameter groups with layers' names in place of ``head`` and ``rest``.
+
+    The head is that of `head_places`, the rest are all other layers; other names take precedence.
+    """
+    heads = {place.name for place in head_places(places)}
+    rest = {place.name for place in leaves(places) if place.parameters} - heads
+    named = [
+        (name, groups[key])
+        for key, names in (("rest", rest), ("head", heads))
+        if key in groups
+        for name in names
+    ]
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in [*named, *((key, groups[key]) for key in groups if key not in ("head", "rest"))]:
+        found[name] = {**found.get(name, {}), **values}
+    return found
 
 
 def width_of(shape: Shape) -> int:

@@ -34,7 +34,14 @@ _LARGEST_FILE = 2**20  # bytes; a config is read by people
 _MOST_MISTAKES = 100  # that are put into words; two are shown
 _LONGEST_MISTAKE = 600  # characters
 # The keys that may hold a path.
-_PATHS = (("data", "train"), ("data", "validation"), ("data", "test"), ("text", "vectors"), ("run", "out"))
+_PATHS = (
+    ("data", "train"),
+    ("data", "validation"),
+    ("data", "test"),
+    ("text", "vectors"),
+    ("model", "pretrained"),
+    ("run", "out"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

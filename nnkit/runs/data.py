@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnkit.data.extending import with_new_labels
 from nnkit.data.limits import memory_limit
 from nnkit.data.pictures.columns import Pictures
 from nnkit.data.preprocessing import Preprocessor
@@ -17,6 +18,7 @@ from nnkit.data.splitting import split_rows
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError, DataError
 from nnkit.feed.features import Features, is_mapped
+from nnkit.model import Model
 from nnkit.runs.config import Config
 
 if TYPE_CHECKING:
@@ -68,6 +70,9 @@ class RunData:
         The data, in place of those that the config names.
     held_out : Examples, optional
         The rows to validate on, in place of those that the config names.
+    pretrained : Model, optional
+        The model that the training starts from: rows are read as it reads them, and without
+        ``model.replace_head`` the target is its own, with new labels added.
 
     Attributes
     ----------
@@ -85,13 +90,17 @@ class RunData:
         mapped: bool = False,
         dataset: Dataset | None = None,
         held_out: Examples | None = None,
+        pretrained: Model | None = None,
     ) -> None:
         self._config = config
+        self._pretrained = pretrained
         self._own_held_out = held_out
         self._mapped = mapped or config.run.data_placement == "mmap"
         self.training: NDArray[np.int64] | None = None
         self.validation: NDArray[np.int64] | None = None
         self._pictures = config.data.pictures()
+        if pretrained is not None and pretrained.preprocessor.pictures is not None:
+            self._pictures = replace(self._pictures, settings=pretrained.preprocessor.pictures)
         self.dataset = dataset or self._load(config.data.train or "digits", test=config.data.test)
         self._pictures = self._pictures.like(self.dataset.train.features)
         for note in self.dataset.notes:
@@ -101,7 +110,7 @@ class RunData:
         self.training, self.validation = self._split(encoder)
         for note in encoder.notes:
             logger.info(note)
-        if self.training is not None:
+        if self.training is not None and not self._keeps_target:
             encoder = self._fitted(encoder.task, encoder)
         self.encoder = encoder
 
@@ -111,9 +120,15 @@ class RunData:
         data = self._config.data
         # The columns of a later table are found by name: their order may differ.
         by_name = schema is not None
+        names = list(self.dataset.target_names) if by_name else data.target
+        if not by_name and self._pretrained is not None:
+            schema = self._pretrained.schema
+            names = (
+                names or ([] if self._config.model.replace_head else [*self._pretrained.target.names]) or None
+            )
         return load_dataset(
             source,
-            target=list(self.dataset.target_names) if by_name else data.target,
+            target=names,
             features=None if by_name else _listed(data.features),
             drop=None if by_name else _listed(data.drop),
             test=test,
@@ -139,12 +154,35 @@ class RunData:
 
     def _encoder(self) -> TargetEncoder:
         """Return the encoder of the targets of all rows."""
+        if self._pretrained is not None and self._keeps_target:
+            self._check_target_settings(self._pretrained.task)
+            encoder, added = with_new_labels(self._pretrained.target, self._target())
+            if added:
+                logger.info(f"classes that the pretrained model does not know: {', '.join(map(str, added))}")
+            return encoder
         task = self._config.data.task
         if task != "classification":
             return self._fitted(task)
         names, target = self.dataset.target_names, self._target()
         regression = TargetEncoder.fit(target, "auto", names).task == "regression"
         return self._fitted("multiclass" if regression else "auto")
+
+    def _check_target_settings(self, task: str) -> None:
+        """Raise if a key says what the target is, which follows from the model to start from."""
+        data = self._config.data
+        given = {"positive": data.positive is not None, "target_transform": data.target_transform != "none"}
+        given |= {"clamp_predictions": data.clamp_predictions, "task": data.task not in ("auto", task)}
+        for key, is_given in given.items():
+            if is_given:
+                raise ConfigError(
+                    f"data.{key} is for a new target, and this one, {task}, is that of model.pretrained: "
+                    "leave it out, or set model.replace_head"
+                )
+
+    @property
+    def _keeps_target(self) -> bool:
+        """Whether the target is that of the model that the training starts from."""
+        return self._pretrained is not None and not self._config.model.replace_head
 
     def _fitted(self, task: str, of_all: TargetEncoder | None = None) -> TargetEncoder:
         """Return the encoder of the training rows; `of_all` is kept if it has the labels of lists."""

@@ -16,17 +16,19 @@ from nnkit.nn.layers import BatchEnsemble, Dense, Dropout, Ensemble, Layer, Peri
 from nnkit.nn.losses import Link, Loss, loss_for_task, loss_from
 from nnkit.nn.network import Network
 from nnkit.nn.optimizers import optimizer_from
+from nnkit.run_folder import model_file
 from nnkit.runs.config import Config
 from nnkit.runs.table_defaults import MOST_DECAY, table_defaults
 from nnkit.training.trainer import Trainer
 
-__all__ = ["layers_of", "loss_of", "resolved", "trainer_of", "with_table_defaults"]
+__all__ = ["layers_of", "loss_of", "resolved", "trainer_of", "with_fine_tuning_rate", "with_table_defaults"]
 
 # The keys of [training] that the trainer takes as they are.
 _AS_THEY_ARE = (
     *("dropout_schedule", "weight_decay_schedule", "cooldown", "monitor"),
-    *("l1", "l2", "clip_norm", "groups", "restore_best"),
+    *("l1", "l2", "clip_norm", "restore_best"),
 )
+_FINE_TUNING = 0.1  # of the default learning rate, for weights that are trained already
 _TABM_INITIALIZER = "fan_in_uniform"  # of its outputs, as of its hidden layers
 
 
@@ -88,15 +90,11 @@ def with_table_defaults(
             key: value for key, value in training.items() if key not in ("learning_rate", "weight_decay")
         }
     elif "learning_rate" in given and "weight_decay" in training:  # a step decays by their product
-        decay = training["weight_decay"] * training["learning_rate"] / config.training.learning_rate
+        decay = training["weight_decay"] * training["learning_rate"] / config.training.base_rate
         training["weight_decay"] = float(f"{min(decay, MOST_DECAY):.2g}")
-    found["training"] = training
-    if not config.model.hidden:  # a linear model was asked for
-        del found["model"]["numbers"], found["model"]["bins"]
-    if "hidden" in config.model.given:  # these are the widths of one network
-        found["model"].pop("ensemble", None)
-    elif config.model.ensemble == 1 and "ensemble" in config.model.given:
-        found["model"].pop("hidden", None)
+    if config.model.pretrained is not None and "learning_rate" in training:
+        training["learning_rate"] *= _FINE_TUNING
+    found = {"model": _of_network(config, found["model"]), "training": training}
     for name, values in found.items():
         section = getattr(config, name)
         free = {key: value for key, value in values.items() if key not in section.given}
@@ -107,12 +105,37 @@ def with_table_defaults(
     return config
 
 
+def _of_network(config: Config, found: dict[str, Any]) -> dict[str, Any]:
+    """Return those of a table's defaults for [model] that suit the config."""
+    unwanted: tuple[str, ...] = ()
+    if config.model.pretrained is not None:
+        unwanted = tuple(found)
+    elif not config.model.hidden:  # a linear model was asked for
+        unwanted = ("numbers", "bins", "ensemble")
+    elif "hidden" in config.model.given:  # these are the widths of one network
+        unwanted = ("ensemble",)
+    elif config.model.ensemble == 1 and "ensemble" in config.model.given:
+        unwanted = ("hidden",)
+    return {key: value for key, value in found.items() if key not in unwanted}
+
+
+def with_fine_tuning_rate(config: Config, notes: list[str]) -> Config:
+    """Return the config of a training on no table that may start from a model, which takes a lower rate."""
+    if config.model.pretrained is None or not config.training.given.isdisjoint(
+        ("learning_rate", "optimizer")
+    ):
+        return config
+    rate = config.training.base_rate * _FINE_TUNING
+    notes.append(f"to start from a trained model, unless set otherwise: learning_rate = {rate:g}")
+    return replace(config, training=config.training.changed(learning_rate=rate))
+
+
 def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEncoder) -> Trainer:
     """Return the trainer; `encoder` knows the classes that class weights are for."""
     training, run = config.training, config.run
     optimizer = optimizer_from(
         training.optimizer,
-        learning_rate=training.learning_rate if "learning_rate" in training.given else None,
+        learning_rate=training.base_rate if "learning_rate" in training.given else None,
         weight_decay=training.weight_decay if "weight_decay" in training.given else None,
     )
     return Trainer(
@@ -126,6 +149,7 @@ def trainer_of(config: Config, network: Network, loss: Loss, encoder: TargetEnco
         class_weight=_class_weight(training.class_weight, encoder),
         early_stopping=training.early_stopping or None,
         metrics=training.metrics or None,
+        groups=training.parameter_groups,
         **{name: getattr(training, name) for name in _AS_THEY_ARE},
         augment=config.data.augment,
         data_placement=run.data_placement,
@@ -148,8 +172,9 @@ def resolved(config: Config, trainer: Trainer, model: Model, held_out: bool, fol
 
     `trainer` and `model` were made from `config`; `held_out` tells whether rows are held out for validation.
     """
+    rates = config.training.learning_rate
     training = config.training.changed(
-        learning_rate=trainer.optimizer.learning_rate,
+        learning_rate=rates if isinstance(rates, dict) else trainer.optimizer.learning_rate,
         weight_decay=trainer.optimizer.weight_decay,
         loss=trainer.loss.to_json(),
     )
@@ -167,7 +192,10 @@ def resolved(config: Config, trainer: Trainer, model: Model, held_out: bool, fol
         filled["image_size"] = [pictures.height, pictures.width]
     data = given.changed(**(filled if held_out else {**filled, "validation": 0.0}))
     run = config.run.changed(out=str(folder.absolute()))
-    return replace(config, training=training, data=data, text=text, run=run)
+    network = config.model
+    if network.pretrained is not None:
+        network = network.changed(pretrained=str(model_file(Path(network.pretrained)).absolute()))
+    return replace(config, training=training, data=data, text=text, model=network, run=run)
 
 
 def _found_anywhere(source: str) -> str:

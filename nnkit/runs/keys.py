@@ -164,6 +164,19 @@ def _class_weight(value: Any) -> str | dict[str, float]:
     return {name: float(weight) for name, weight in value.items()}
 
 
+def _rate(value: Any) -> float | dict[str, float]:
+    rate = Number(above=0, most=100)
+    if not isinstance(value, dict) or not value:
+        return rate.plain(value)
+    for name, one in value.items():
+        if not _is(rate, one):
+            raise Refused(rate.words, one, f".{name}")
+    return {name: float(one) for name, one in value.items()}
+
+
+RATE = By(
+    _rate, "a finite number greater than 0 and at most 100, or a table such as {head = 1e-3, rest = 1e-4}"
+)
 PERIOD = By(parse_period, 'a number and a unit, such as "10 minutes"')
 WARMUP = By(_warmup, 'a number of steps, or such as "2 epochs"')
 AUGMENT = By(_augment, "a table such as {shift = 0.1, flip = true}")

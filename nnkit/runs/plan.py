@@ -8,19 +8,30 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.adapting import adapted_preprocessor, adapted_to
 from nnkit.data.examples import Dataset, Examples
+from nnkit.data.messages import listed
 from nnkit.data.operations import NumberColumn
 from nnkit.data.pictures.columns import Pictures
 from nnkit.data.preprocessing import Preprocessor
+from nnkit.data.targets.encoding import TargetEncoder
+from nnkit.data.text.word_vectors import WordVectors
 from nnkit.diagnostics.data import check_data
 from nnkit.diagnostics.findings import Finding, check_settings
 from nnkit.diagnostics.rate_test import RateCurve, find_rate
-from nnkit.model import Model
+from nnkit.model import Model, load
+from nnkit.nn.losses import Loss
 from nnkit.nn.network import Network
 from nnkit.runs.config import Config
 from nnkit.runs.data import EncodedRows, RunData
 from nnkit.runs.embeddings import plan_embeddings, text_options, with_text_defaults
-from nnkit.runs.from_config import layers_of, loss_of, trainer_of, with_table_defaults
+from nnkit.runs.from_config import (
+    layers_of,
+    loss_of,
+    trainer_of,
+    with_fine_tuning_rate,
+    with_table_defaults,
+)
 
 __all__ = ["TrainingPlan"]
 
@@ -59,36 +70,78 @@ class TrainingPlan:
         held_out: Examples | None = None,
     ) -> None:
         self.config = config
-        self.data = RunData(config, mapped, dataset, held_out)
+        self._pretrained = None if config.model.pretrained is None else load(config.model.pretrained)
+        self.data = RunData(config, mapped, dataset, held_out, self._pretrained)
         self.dataset = self.data.dataset
         encoder = self.data.encoder
         loss = loss_of(config, encoder)
+        if self._pretrained is not None and config.training.loss == "auto" and not config.model.replace_head:
+            loss = self._pretrained.loss
         if loss.link == "exp":
             # The network's output is the logarithm of the rate: these targets must not be standardised.
             encoder = replace(encoder, mean=np.zeros(encoder.outputs), scale=np.ones(encoder.outputs))
-        preprocessor = Preprocessor.fit(
-            self.dataset.train.features,
-            rows=self.data.training,
-            scaling=config.data.scaling,
-            text=text_options(config, self.dataset),
-            categories=config.data.categories,
-            missing_flags=config.data.missing_flags,
-        )
-        notes = list(preprocessor.notes)
-        if len(preprocessor.text_columns) == len(preprocessor.operations):
-            self.config = with_text_defaults(config, notes)
-        elif not isinstance(self.dataset.train.features, np.ndarray | Pictures):
-            columns = sum(isinstance(operation, NumberColumn) for operation in preprocessor.operations)
-            self.config = with_table_defaults(
-                config, self.training_rows, columns, encoder, self.data.holds_out, notes
+        self._word_vectors: dict[str, WordVectors] = {}
+        notes: list[str] = []
+        preprocessor = self._preprocessor(notes)
+        self.config = self._with_defaults(preprocessor, encoder, notes)
+        self.model = self._new_model(preprocessor, encoder, loss, notes)
+        self.trainer = trainer_of(self.config, self.model.network, loss, encoder)
+        self.model.preprocessor = replace(preprocessor, dtype=self.trainer.dtype.name)
+        for note in notes:
+            logger.info(note)
+
+    def _preprocessor(self, notes: list[str]) -> Preprocessor:
+        """Return the preprocessing of the training rows, or that of the model to start from."""
+        data, features, rows = self.config.data, self.dataset.train.features, self.data.training
+        if self._pretrained is None:
+            preprocessor = Preprocessor.fit(
+                features,
+                rows=rows,
+                scaling=data.scaling,
+                text=text_options(self.config, self.dataset),
+                categories=data.categories,
+                missing_flags=data.missing_flags,
+            )
+            notes += preprocessor.notes
+            return preprocessor
+        refit = self.config.model.refit_scaling
+        preprocessor, added = adapted_preprocessor(self._pretrained, features, rows, refit, data.scaling)
+        for column, names in added.items():
+            notes.append(
+                f"column {column!r} has categories that the pretrained model does not know: {listed(names)}"
+            )
+        known = preprocessor.input_names or ()
+        others = [name for name in getattr(features, "column_names", ()) if known and name not in known]
+        if others:
+            notes.append(f"columns that the pretrained model does not take are left out: {listed(others)}")
+        return preprocessor
+
+    def _with_defaults(self, preprocessor: Preprocessor, encoder: TargetEncoder, notes: list[str]) -> Config:
+        """Return the config with the defaults that follow from the data."""
+        config, features = self.config, self.dataset.train.features
+        if len(preprocessor.text_columns) == len(preprocessor.operations) and self._pretrained is None:
+            return with_text_defaults(config, notes)
+        if (
+            isinstance(features, np.ndarray | Pictures)
+            or preprocessor.text_columns == preprocessor.operations
+        ):
+            return with_fine_tuning_rate(config, notes)
+        columns = sum(isinstance(operation, NumberColumn) for operation in preprocessor.operations)
+        return with_table_defaults(config, self.training_rows, columns, encoder, self.data.holds_out, notes)
+
+    def _new_model(
+        self, preprocessor: Preprocessor, encoder: TargetEncoder, loss: Loss, notes: list[str]
+    ) -> Model:
+        """Return the untrained model, or the one to start from with what is new in these rows."""
+        if self._pretrained is not None:
+            config = self.config
+            return adapted_to(
+                self._pretrained, preprocessor, encoder, loss, config.model.replace_head, config.run.seed
             )
         embeddings = plan_embeddings(self.config, preprocessor, notes)
         self._word_vectors = embeddings.values
-        network = Network([*embeddings.layers, *layers_of(self.config, encoder.outputs, loss.link)])
-        self.trainer = trainer_of(self.config, network, loss, encoder)
-        for note in notes:
-            logger.info(note)
-        self.model = Model(network, replace(preprocessor, dtype=self.trainer.dtype.name), encoder, loss)
+        layers = [*embeddings.layers, *layers_of(self.config, encoder.outputs, loss.link)]
+        return Model(Network(layers), preprocessor, encoder, loss)
 
     @property
     def training_rows(self) -> int:

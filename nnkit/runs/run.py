@@ -18,6 +18,7 @@ from nnkit.diagnostics.diagnosis import Diagnosis
 from nnkit.diagnostics.findings import Finding, write_findings
 from nnkit.errors import ConfigError, DivergenceError, FileError, FirstError
 from nnkit.files import locked
+from nnkit.nn.layers import all_layers
 from nnkit.run_folder import CHECKPOINTS, FINDINGS_FILE, MODEL_FILE, claim_folder, find_run, timed_name
 from nnkit.runs.config import Config
 from nnkit.runs.data import EncodedRows
@@ -328,6 +329,7 @@ class Run(TrainingPlan):
             "image_shape": None if shape is None else list(shape),
             "trained_rows": self.training_rows,
             "ended": ended,
+            **({} if self.config.model.pretrained is None else {"pretrained": self.config.model.pretrained}),
             **self.trainer.details,
             "metrics": {} if outcome is None else {outcome.rows: _finite(outcome.metrics)},
             "best_threshold": {} if outcome is None else _finite(outcome.best_threshold),
@@ -352,7 +354,10 @@ def fastest_numerics(plan: TrainingPlan) -> dict[str, str]:
     batch_size, network = plan.config.training.batch_size, plan.model.network
     embedded = sum(layer.width for layer in network.embeddings)
     inputs = plan.model.preprocessor.width + embedded
-    widths = [inputs, *plan.config.model.hidden, network.output_width]
+    hidden = plan.config.model.hidden
+    if plan.config.model.pretrained is not None:
+        hidden = [layer.units for layer in all_layers(network.layers) if hasattr(layer, "units")][:-1]
+    widths = [inputs, *hidden, network.output_width]
     work = 6.0 * batch_size * sum(fan_in * units for fan_in, units in pairwise(widths))
     if trainer.backend.shards(batch_size, work) > 1:
         return {}

@@ -297,7 +297,28 @@ class ModelConfig(Section):
         "Whether members have all weights of their own, or as in TabM share those of the hidden layers.",
     )
 
+    pretrained: str | None = setting(
+        None,
+        keys.TEXT,
+        "A model file or run to start from. Its network and preprocessing are kept; categories and classes "
+        "that it does not know are added.",
+        "runs/old",
+    )
+    replace_head: bool = setting(
+        False, Flag(), "Whether the last layer of the model to start from is new, for any target."
+    )
+    refit_scaling: bool = setting(
+        False, Flag(), "Whether the numbers are scaled as they are in these rows, not as that model does."
+    )
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        for name in ("replace_head", "refit_scaling"):
+            if getattr(self, name) and self.pretrained is None:
+                yield name, "is for a model to start from: set model.pretrained"
+        for name in settings_of(ModelConfig) if self.pretrained is not None else ():
+            own = ("pretrained", "replace_head", "refit_scaling")
+            if name not in own and getattr(self, name) != settings_of(ModelConfig)[name].default:
+                yield name, "follows from model.pretrained: leave it out"
         if isinstance(self.dropout, list) and len(self.dropout) != len(self.hidden):
             yield "dropout", f"has {len(self.dropout)} rates for {len(self.hidden)} hidden layers"
 
@@ -321,7 +342,12 @@ class TrainingConfig(Section):
     epochs: int = _like("epochs", check=Whole(1, _MOST))
     batch_size: int = _like("batch_size")
     optimizer: str | dict[str, Any] = _like("optimizer", check=keys.OPTIMIZER)
-    learning_rate: float = setting(1e-3, Number(above=0, most=100), "The base learning rate.")
+    learning_rate: float | dict[str, float] = setting(
+        1e-3,
+        keys.RATE,
+        "The base learning rate, or a table of rates: of the head (the last layer), the rest, or layers by "
+        "name.",
+    )
     schedule: str | dict[str, Any] = _like("schedule", default="cosine", check=keys.SCHEDULE)
     dropout_schedule: str | dict[str, Any] = _like("dropout_schedule", check=keys.SCHEDULE)
     weight_decay_schedule: str | dict[str, Any] = _like("weight_decay_schedule", check=keys.SCHEDULE)
@@ -339,6 +365,12 @@ class TrainingConfig(Section):
     l2: float = _like("l2")
     clip_norm: float | None = _like("clip_norm")
     groups: dict[str, dict[str, Any]] | None = _like("groups")
+    freeze: list[str] = setting(
+        [],
+        ListOf(keys.TEXT, most=1000),
+        "What is not trained: rest for all but the last layer, head for that one, or layers by name.",
+        ["rest"],
+    )
     early_stopping: int = _like(
         "early_stopping",
         default=0,
@@ -360,6 +392,23 @@ class TrainingConfig(Section):
         table = self.schedule if isinstance(self.schedule, dict) else {}
         if self.warmup and not {"warmup", "warmup_epochs"}.isdisjoint(table):
             yield "warmup", "has been given in the schedule's table too; keep one of them"
+
+    @property
+    def base_rate(self) -> float:
+        """The learning rate of what `parameter_groups` gives no other."""
+        rates = self.learning_rate
+        return rates.get("rest", max(rates.values())) if isinstance(rates, dict) else rates
+
+    @property
+    def parameter_groups(self) -> dict[str, dict[str, Any]] | None:
+        """`groups`, with those of a table of learning rates and of `freeze`."""
+        found = {name: dict(group) for name, group in (self.groups or {}).items()}
+        rates = self.learning_rate if isinstance(self.learning_rate, dict) else {}
+        for name, rate in rates.items():
+            found.setdefault(name, {})["rate"] = rate / self.base_rate
+        for name in self.freeze:
+            found.setdefault(name, {})["trains"] = False
+        return found or None
 
     def schedule_with_warmup(self) -> Schedule:
         """Return the schedule with its warm-up, as the trainer takes it."""

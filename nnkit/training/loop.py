@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnkit.backends.operations import Array, Copy
 from nnkit.backends.protocol import Backend, Program
 from nnkit.engine.objective import Penalty, StepSums
+from nnkit.engine.places import named_groups
 from nnkit.engine.precision import HalfPrecision, is_scaling
 from nnkit.engine.step import Step
 from nnkit.errors import AtEnd, DivergenceError, FirstError, ModelFileError
@@ -100,7 +101,7 @@ class Loop:
         self.block_rows = block_rows
         self.step = Step(
             network.places,
-            network.arena.grouped(settings.groups or {}),
+            network.arena.grouped(named_groups(settings.groups or {}, network.places)),
             settings.loss,
             trainer.penalty,
             settings.batch_size,

@@ -126,8 +126,9 @@ class Trainer:
     groups : mapping of str to mapping, optional
         Settings for some parameters: rate, a factor of the learning rate; decays; trains. The keys are names
         of parameters or layers, as in ``{"layers.0": {"rate": 0.1}, "layers.1.weight": {"trains": False}}``;
-        the longest name that fits counts. `decays` tells whether weight decay and penalties apply; parameters
-        with `trains` False are frozen: they keep their values and count neither in penalties nor in norms.
+        the longest name that fits counts. ``head`` is the last layer with parameters, ``rest`` is all others.
+        `decays` tells whether weight decay and penalties apply; parameters with `trains` False are frozen:
+        they keep their values and count neither in penalties nor in norms.
     class_weight : "balanced" or mapping of int to float, optional
         The weight of each class: "balanced", or a mapping of classes to weights. Classes are given by their
         index; sample weights are multiplied by the weight of their class.

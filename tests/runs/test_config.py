@@ -238,15 +238,18 @@ MISTAKES = [
     ),
     (
         "[training]\nlearning_rate = 0",
-        "line 2: training.learning_rate must be a finite number greater than 0 and at most 100, not 0",
+        "line 2: training.learning_rate must be a finite number greater than 0 and at most 100, or "
+        "a table such as {head = 1e-3, rest = 1e-4}, not 0",
     ),
     (
         "[training]\nlearning_rate = 101",
-        "line 2: training.learning_rate must be a finite number greater than 0 and at most 100, not 101",
+        "line 2: training.learning_rate must be a finite number greater than 0 and at most 100, or "
+        "a table such as {head = 1e-3, rest = 1e-4}, not 101",
     ),
     (
         "[training]\nlearning_rate = nan",
-        "line 2: training.learning_rate must be a finite number greater than 0 and at most 100, not nan",
+        "line 2: training.learning_rate must be a finite number greater than 0 and at most 100, or "
+        "a table such as {head = 1e-3, rest = 1e-4}, not nan",
     ),
     ("[training]\nl1 = -1", "line 2: training.l1 must be a finite number of at least 0, not -1"),
     (
@@ -473,7 +476,7 @@ def test_what_the_trainer_has_too_is_taken_over_from_it() -> None:
     trained, written = settings_of(TrainingSettings), settings_of(TrainingConfig)
     shared = {name for name in trained if name in written}
     own = set(written) - set(trained)
-    assert own == {"learning_rate", "weight_decay", "warmup", "preset"}
+    assert own == {"learning_rate", "weight_decay", "warmup", "preset", "freeze"}
     for name in shared - {"loss", "early_stopping", "metrics"}:  # "auto", 0 and [] are the file's own words
         assert written[name].help == trained[name].help, name
     for name in ("batch_size", "l1", "l2", "clip_norm"):

@@ -223,7 +223,8 @@ def _target_schema(targets: Sequence[str], inferred: Schema, request: LoadReques
     """Return the schema of the target: the model's, under the names that the columns have here."""
     if request.schema is None:
         return inferred
-    known = request.schema.by_name
+    # A model for another target may have left this column out.
+    known = {name: one for name, one in request.schema.by_name.items() if one.kind in (*LEARNT, "identifier")}
     like = request.target_like if len(request.target_like) == len(targets) else targets
     return Schema(
         tuple(

@@ -34,7 +34,7 @@ from nnkit.errors import DataError
 from nnkit.feed.features import Bags, Features
 from nnkit.feed.statistics import ColumnStatistics
 
-__all__ = ["MOST_ONE_HOT", "check_present", "encode_table", "fit_table", "table_as_array"]
+__all__ = ["MOST_ONE_HOT", "categories_of", "check_present", "encode_table", "fit_table", "table_as_array"]
 
 # A column of text with more values than this, or with a value of its own in nearly each row, is free text
 # or an identifier: each one-hot place would see too few rows to learn from.
@@ -316,6 +316,16 @@ def _encode_category(
     alike = next((value for value in operation.values if value.lower() == text.lower()), "")
     entry = Column(operation.column, "category")
     return codes, Misfits(entry, len(places), len(codes), row, text, unseen=True, alike=alike)
+
+
+def categories_of(operation: CategoryColumn, column: pa.ChunkedArray, rows: Rows) -> tuple[list[str], bool]:
+    """Return the values that have no place yet, sorted, and whether values are missing."""
+    encoded = texts(operation.column, column)
+    indices = numpy_array(encoded.indices)
+    used = set(np.unique(indices if rows is None else indices[rows]).tolist())
+    names = [name for place, name in enumerate(encoded.dictionary.to_pylist()) if place in used]
+    found = zip(names, _codes(operation.values, names), strict=True)
+    return sorted(name for name, code in found if name is not None and code < 0), None in names
 
 
 def _codes(values: Sequence[str], texts: Sequence[str | None]) -> list[int]:

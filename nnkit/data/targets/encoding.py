@@ -153,22 +153,26 @@ class TargetEncoder:
         if values.ndim == 2:
             raise DataError(f"{called(self.names)}the target has {values.shape[1]} columns, the model one")
         distinct, rows, inverse = distinct_values(values, self.names)
-        places = {label: code for code, label in enumerate(self.classes.tolist())}
+        places = self._places()
         pairs = zip(distinct.tolist(), rows.tolist(), strict=True)
         return np.array([self._code(label, places, row) for label, row in pairs], np.int32)[inverse]
 
+    def unknown_labels(self, target: ArrayLike) -> list[Any]:
+        """Return the labels of another target that are not among this one's, in their own type, sorted."""
+        values = check_target(target, self.names)
+        if self.labels:
+            return sorted({*find_labels(set(values.tolist()), self.separator)} - {*self.labels})
+        distinct, _, _ = distinct_values(values, self.names)
+        places = self._places()
+        return [label for label in distinct.tolist() if _place(label, places) is None]
+
+    def _places(self) -> dict[Any, int]:
+        return {label: code for code, label in enumerate(cast(NDArray, self.classes).tolist())}
+
     def _code(self, label: Any, places: dict[Any, int], row: int) -> int:
-        """Return a label's code; a file may hold numbers where another holds texts."""
-        if label in places:
-            return places[label]
-        other: Any = str(label)
-        if isinstance(label, str):
-            try:
-                other = float(label)
-            except ValueError:
-                other = None
-        if other in places:
-            return places[other]
+        place = _place(label, places)
+        if place is not None:
+            return place
         raise DataError(
             f"{called(self.names)}label {shown(label)} is not among the classes that the model knows, first "
             f"in row {row} (counting from 0): they are {listed(list(places))}"
@@ -355,6 +359,19 @@ class TargetEncoder:
         require(not labels or agree, "its labels do not agree with its outputs")
         described = (classes, mean, scale, flat, names, notes, labels, separator, warp, bounds)
         return cls(task, outputs, *described)
+
+
+def _place(label: Any, places: dict[Any, int]) -> int | None:
+    """Return a label's code; a file may hold numbers where another holds texts."""
+    if label in places:
+        return places[label]
+    other: Any = str(label)
+    if isinstance(label, str):
+        try:
+            other = float(label)
+        except ValueError:
+            other = None
+    return places.get(other)
 
 
 def _is_same(label: Any, given: Any) -> bool:

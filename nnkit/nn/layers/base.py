@@ -77,6 +77,14 @@ class Layer:
         """Return the shape of its outputs, for rows of a shape."""
         return shape
 
+    def first_copied(self, shape: Shape) -> int | None:
+        """Return the output at which those begin that depend on one input each, in the inputs' order.
+
+        None if there are none. Other outputs may stand before and after them.
+        """
+        mixes = any(parameter.role == "weight" for parameter in self.parameters(shape).values())
+        return None if mixes or self.layers else 0
+
     def check_bags(self, number: int, bags: Bags) -> None:
         """Raise `DataError` unless the layer can read the data's bags with this number."""
 

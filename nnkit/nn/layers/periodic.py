@@ -72,6 +72,9 @@ class Periodic(Layer):
             "bias": Parameter((columns, lines), "bias", decays=False),
         }
 
+    def first_copied(self, shape: Shape) -> int | None:
+        return self._columns(shape) * (self.width - 1)
+
     def output_shape(self, shape: Shape) -> Shape:
         return (self._columns(shape) * (self.width - 1) + width_of(shape),)
 
