@@ -98,7 +98,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "total_rooms": rooms,
     }
     write_csv(folder / "new_houses.csv", houses)
-    write_csv(folder / "houses.csv", {**houses, "price": price})
+    for name in ("houses.csv", "sold_in_may.csv"):
+        write_csv(folder / name, {**houses, "price": price})
     texts, labels = messages(120)
     halves = {
         "subject": texts,
