@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -17,6 +18,10 @@ from nnkit.extras import EXTRAS, install_command
 # On a machine that does other things too, how long something takes says nothing about whether it is right.
 settings.register_profile("nnkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nnkit")
+
+# A shell starts a command in the background with Ctrl-C ignored, which the processes of tests would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Numba makes objects by the million: looking for garbage less often takes an eighth off a test's time.
 gc.set_threshold(50_000, 20, 50)

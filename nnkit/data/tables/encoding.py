@@ -212,8 +212,12 @@ def _fit_category(name: str, column: pa.ChunkedArray, categories: str, fitted: _
         fitted.drop(name, f"{len(found)} different texts in {present} rows (free text or identifiers)")
     else:
         if absent:
-            plural = "value" if absent == 1 else "values"
-            fitted.notes.append(f"{absent} missing {plural} in {name!r} are a category of their own")
+            words = (
+                "value in {!r} is a category of its"
+                if absent == 1
+                else "values in {!r} are a category of their"
+            )
+            fitted.notes.append(f"{absent} missing {words.format(name)} own")
         fitted.operations.append(
             CategoryColumn(name, tuple(sorted(found)), embedded, "missing" if absent else "none")
         )
