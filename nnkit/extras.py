@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     },
     "excel": {"python_calamine": "python-calamine"},
     "plots": {"matplotlib": "matplotlib"},
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "skl2onnx": "skl2onnx"},
     "explain": {"shap": "shap", "lime": "lime"},
     "tensorboard": {"tensorboard": "tensorboard"},
     "mlflow": {"mlflow": "mlflow"},

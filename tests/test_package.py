@@ -28,6 +28,7 @@ LAYERS = (
     "cli",
     "bench",
     "testing",
+    "export",
     "estimators",
     "insight",
     "runs",

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ SKIPPED = {
     "pytest": "it is this",
     "nnkit train --device cuda": "it needs a GPU",
     "nnkit bench": "it takes minutes",
+    "nnkit export": "it needs the extra onnx: tests/export has it",
     "nnkit train houses.csv --target price --track": "it needs the extras mlflow and tensorboard",
 }
 
@@ -194,6 +196,10 @@ def test_every_block_of_python_runs_as_it_stands(folder: Path, forgotten_activat
         if not (folder / "runs/houses").exists():
             assert nnkit("train", "config.toml").code == 0
         for block in blocks("python"):
+            if "onnxruntime" in block:
+                if find_spec("onnxruntime") is None or find_spec("onnx") is None:
+                    continue
+                assert nnkit("export", "runs/houses").code == 0
             given = {**names, "y": np.arange(100) % 2} if "Bags" in block else dict(names)
             names |= {name: value for name, value in run(block, given).items() if name not in names}
 

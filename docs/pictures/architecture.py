@@ -21,6 +21,7 @@ PURPOSES = {
     "cli": "commands",
     "bench": "nnkit bench",
     "testing": "tests for a new backend",
+    "export": "ONNX",
     "estimators": "scikit-learn's interface",
     "insight": "reports, explanations, audits",
     "runs": "the TOML file, the run folder",

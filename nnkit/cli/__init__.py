@@ -14,6 +14,7 @@ from nnkit.cli import (
     check,
     evaluate,
     explain,
+    export,
     info,
     init,
     plot,
@@ -58,6 +59,10 @@ COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
             predict.predict,
             "nnkit predict runs/houses new_houses.csv --keep id --out prices.csv\n"
             'nnkit predict runs/sms_spam --text "You have won £1000!"',
+        ),
+        (
+            export.export,
+            "nnkit export runs/houses --to onnx\nnnkit export runs/houses --out houses.onnx --check new.csv",
         ),
     ),
     "Look at a model": (

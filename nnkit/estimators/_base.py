@@ -31,6 +31,7 @@ from nnkit.estimators._convergence import Convergence, Progress
 from nnkit.estimators._lbfgs import minimise
 from nnkit.feed.batch import Rows
 from nnkit.feed.features import features_from
+from nnkit.model import Model
 from nnkit.nn.activations import ActivationFunction, activation_names
 from nnkit.nn.layers import Dense, Dropout, Layer
 from nnkit.nn.losses import Loss, loss_names
@@ -606,10 +607,20 @@ class _BaseMLP(BaseEstimator):
         DataError
             If a label is of a type that the file cannot hold.
         """
-        from nnkit.estimators._file import save
+        self.as_model().save(path)
+
+    def as_model(self) -> Model:
+        """Return the fitted network as a `Model`, such as `save` writes.
+
+        Raises
+        ------
+        DataError
+            If a label is of a type that a model cannot hold.
+        """
+        from nnkit.estimators._file import as_model
 
         check_is_fitted(self)
-        save(self, path)
+        return as_model(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Any:

@@ -22,7 +22,7 @@ from nnkit.nn.optimizers import Optimizer
 from nnkit.nn.schedules import Schedule
 from nnkit.versions import recorded_versions
 
-__all__ = ["load", "save"]
+__all__ = ["as_model", "load"]
 
 
 def _is_number(value: Any) -> bool:
@@ -54,8 +54,8 @@ _FITTED: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def save(estimator: Any, path: str | os.PathLike[str]) -> None:
-    """Write a fitted estimator; see `nnkit.estimators._base._BaseMLP.save`.
+def as_model(estimator: Any) -> Model:
+    """Return a fitted estimator as a model; see `_BaseMLP.as_model` in `nnkit.estimators._base`.
 
     It leaves out parameters that are no data (callbacks, a RandomState) and the optimizer's state.
     """
@@ -67,8 +67,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     parameters = {name: _to_json(value) for name, value in estimator.get_params(deep=False).items()}
     described = {"class": type(estimator).__name__, "parameters": parameters, "fitted": fitted}
     if hasattr(estimator, "model_"):
-        replace(estimator.model_, estimator=described).save(path)
-        return
+        return replace(estimator.model_, estimator=described)
     dtype = estimator.coefs_[0].dtype
     names = tuple(getattr(estimator, "feature_names_in_", ()))
     if len(set(names)) < len(names):  # before scikit-learn 1.9, two columns may have one name
@@ -76,7 +75,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     columns = ArrayColumns(estimator.n_features_in_, False, 0.0, 1.0, names)
     network, loss = estimator._ready(), estimator._loss(dtype)
     preprocessor, target = Preprocessor((columns,), dtype.name), _target(estimator)
-    Model(network, preprocessor, target, loss, recorded_versions(), described).save(path)
+    return Model(network, preprocessor, target, loss, recorded_versions(), described)
 
 
 def _target(estimator: Any) -> TargetEncoder:

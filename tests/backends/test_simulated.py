@@ -10,7 +10,8 @@ pytestmark = [
     pytest.mark.skipif(compiler() is None, reason="there is no C compiler, for a stand-in of CUDA's driver"),
 ]
 
-# Of the cases with kernels of their own one in so many, in one order of the threads; bench/simulation.py runs all.
+# One in so many of the cases with kernels of their own, in one order of the threads; all are in
+# bench/simulation.py.
 SAMPLE = 32
 
 

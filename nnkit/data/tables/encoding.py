@@ -34,7 +34,15 @@ from nnkit.errors import DataError
 from nnkit.feed.features import Bags, Features
 from nnkit.feed.statistics import ColumnStatistics
 
-__all__ = ["MOST_ONE_HOT", "categories_of", "check_present", "encode_table", "fit_table", "table_as_array"]
+__all__ = [
+    "MOST_ONE_HOT",
+    "categories_of",
+    "check_present",
+    "codes_of",
+    "encode_table",
+    "fit_table",
+    "table_as_array",
+]
 
 # A column of text with more values than this, or with a value of its own in nearly each row, is free text
 # or an identifier: each one-hot place would see too few rows to learn from.
@@ -305,7 +313,7 @@ def _encode_category(
     """Return each row's code, and the values that the training data lack."""
     encoded = texts(operation.column, column)
     names = encoded.dictionary.to_pylist()
-    found = _codes(operation.values, names)
+    found = codes_of(operation.values, names)
     indices = numpy_array(encoded.indices)
     taken = indices if rows is None else indices[rows]
     unseen = [place for place, name in enumerate(names) if found[place] < 0 and name is not None]
@@ -328,11 +336,11 @@ def categories_of(operation: CategoryColumn, column: pa.ChunkedArray, rows: Rows
     indices = numpy_array(encoded.indices)
     used = set(np.unique(indices if rows is None else indices[rows]).tolist())
     names = [name for place, name in enumerate(encoded.dictionary.to_pylist()) if place in used]
-    found = zip(names, _codes(operation.values, names), strict=True)
+    found = zip(names, codes_of(operation.values, names), strict=True)
     return sorted(name for name, code in found if name is not None and code < 0), None in names
 
 
-def _codes(values: Sequence[str], texts: Sequence[str | None]) -> list[int]:
+def codes_of(values: Sequence[str], texts: Sequence[str | None]) -> list[int]:
     """Return the code of each text, or -1: of the value it equals, else of the only one that means the same.
 
     Another file may hold 1.0 or True as a number or a boolean: 1.0 is also 1, and True is true.
