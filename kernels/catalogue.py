@@ -160,7 +160,7 @@ _SCALED = f"""
     small {_SCALARS}
     small scaling[{SCALING}] if RESCALED"""
 _LOSS = f"""
-    # A batch's rows, or where there are MEMBERS so many predictions of each.
+    # `predictions` are the batch's rows; where there are MEMBERS, each row has one of each member.
     in outputs[predictions,columns] @fours
     in labels[rows,...] @fours
     in bias[columns] @fours if BIAS

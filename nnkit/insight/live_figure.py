@@ -13,7 +13,7 @@ from nnkit.training.callbacks import Callback, TrainingStatus
 
 __all__ = ["LiveFigure"]
 
-_INCH = 96  # pixels of a style sheet
+_INCH = 96  # CSS pixels
 
 
 class LiveFigure(Callback):

@@ -56,7 +56,7 @@ def place_rows(
     targets: NDArray | None = None,
     weights: NDArray | None = None,
     shuffled: bool = False,
-    before: int = 0,
+    placed_bytes: int = 0,
 ) -> Placed:
     """Decide where rows are kept.
 
@@ -82,7 +82,7 @@ def place_rows(
         Sample weights, in the device's types.
     shuffled : bool
         Whether the rows are shuffled in each epoch.
-    before : int
+    placed_bytes : int
         The `device_bytes` of rows placed earlier for the same training.
 
     Raises
@@ -110,7 +110,7 @@ def place_rows(
         placed = _on_host(wanted, backend, automatic, features, large)
     else:
         count = device_bytes(features, targets, weights, shuffled)
-        placed = _on_gpu(wanted, backend, features, large, count, before)
+        placed = _on_gpu(wanted, backend, features, large, count, placed_bytes)
     return replace(placed, block_rows=block_rows)
 
 
@@ -137,11 +137,11 @@ def _on_host(wanted: str, backend: Backend, automatic: bool, features: Features,
 
 
 def _on_gpu(
-    wanted: str, backend: Backend, features: Features, large: bool, count: int, before: int
+    wanted: str, backend: Backend, features: Features, large: bool, count: int, placed_bytes: int
 ) -> Placed:
     free = backend.free_memory() or 0
     size, room = readable(count), f"{readable(free)} free"
-    fits = before + count <= _MOST_OF_FREE * (before + free)
+    fits = placed_bytes + count <= _MOST_OF_FREE * (placed_bytes + free)
     if wanted == "device" or (wanted == "auto" and (fits or not streams(features))):
         note = f"data: {size} on {backend.name}, {room}"
         return Placed(features, "device", note=note, device_bytes=count)

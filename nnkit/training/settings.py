@@ -172,8 +172,8 @@ class TrainingSettings(Settings):
     cooldown: float = setting(
         0.0,
         Number(0, 1),
-        "After early stopping: for what share of the best epoch's number its weights are trained on, while "
-        "the learning rate falls to 0.",
+        "After early stopping: how long training goes on from the best weights while the learning rate falls "
+        "to 0, as a share of the epochs that led to them.",
     )
     monitor: str | None = setting(
         None,

@@ -136,8 +136,8 @@ class Trainer:
         The number of epochs without improvement after which to stop. The validation loss has to improve or,
         without validation, the training loss.
     cooldown : float
-        After early stopping: for what share of the best epoch's number its weights are trained on, while the
-        learning rate falls to 0. In [0, 1]; with 0 the training ends at once.
+        After early stopping: how long training goes on from the best weights while the learning rate falls to
+        0, as a share of the epochs that led to them. In [0, 1]; with 0 the training ends at once.
     monitor : str, optional
         The metric on the validation rows that tells which epoch is best; by default the validation loss. Of
         equally good epochs the last counts.
@@ -652,14 +652,16 @@ class Trainer:
         return features, targets, weights
 
     def _evaluation(
-        self, held: tuple[Features, NDArray, NDArray | None], decode: Decode | None, before: int
+        self, held: tuple[Features, NDArray, NDArray | None], decode: Decode | None, placed_bytes: int
     ) -> Evaluation:
         features, targets, weights = held
         task = self.loss.task(self.network.output_width)
         # The note on the placement of the training rows holds for these, too.
         wanted = self.settings.data_placement
         wanted = "auto" if wanted == "mmap" and not features.mapped else wanted
-        placed = place_rows(wanted, self.backend, self._automatic, features, targets, weights, before=before)
+        placed = place_rows(
+            wanted, self.backend, self._automatic, features, targets, weights, placed_bytes=placed_bytes
+        )
         rows = Rows(self.backend, self.dtype, placed.features, targets, weights, placement=placed.placement)
         inference = Inference(self.network.places, self.network.arena, rows, self.loss, self.half)
         metrics, monitor = self.settings.metrics or (), self.settings.monitor

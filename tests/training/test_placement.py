@@ -269,7 +269,9 @@ def test_targets_weights_order_and_rows_before_count_in_what_a_gpu_takes(
     """150 rows of 6 bytes alone would fit four times over."""
     features = Features(np.zeros((ROWS, 6), np.uint8))
     targets, weights = np.zeros(ROWS, np.int32), np.zeros(ROWS)
-    placed = place_rows("auto", Card(free), True, features, targets, weights, shuffled=True, before=before)
+    placed = place_rows(
+        "auto", Card(free), True, features, targets, weights, shuffled=True, placed_bytes=before
+    )
     assert placed.placement == expected
     assert placed.device_bytes == (ROWS * (6 + 4 + 8 + 8) if expected == "device" else 0)
 

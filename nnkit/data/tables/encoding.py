@@ -48,11 +48,12 @@ __all__ = [
 # or an identifier: each one-hot place would see too few rows to learn from.
 _MOST_CATEGORIES = 1000
 _UNIQUE_SHARE = 0.9
-# Of more places, missing values included, a category has a vector. One-hot places give the first layer a
-# vector of its own width for each value, which learnt better for 14 values and as well for 28; RealMLP's
+# With "auto", a category of more values than this, missing ones included, is embedded. With one-hot inputs, each
+# value has a row of the first layer's weights, which learnt better for 14 values and as well for 28; RealMLP's
 # bound is 9 (Holzmüller et al. 2024, arXiv:2407.04491).
 MOST_ONE_HOT = 50
-# With "auto", a column of more than `_MOST_CATEGORIES` values is dropped if it has fewer rows a value.
+# With "auto", a column of more than `_MOST_CATEGORIES` values is dropped if it has fewer rows than this for each
+# value, on average.
 _ROWS_OF_MANY = 10
 # Numbers that programs write for a missing value, if they are this many times the range of all others away.
 _CODES_OF_MISSING, _FAR = (99.0, 999.0, 9999.0, 99999.0, 999999.0), 2.0
@@ -192,7 +193,7 @@ def _codes_of_missing(name: str, statistics: ColumnStatistics) -> list[str]:
     for one, other in ((lowest, highest), (highest, lowest)):
         if abs(one.value) not in _CODES_OF_MISSING:
             continue
-        # A column of two values has one other.
+        # With two values in all, the other one is the nearest, and the range of all others is 0.
         reach = abs(other.value - one.nearest) or 1.0
         if one.rows > 1 and abs(one.value - one.nearest) > _FAR * reach:
             notes.append(
