@@ -48,12 +48,12 @@ __all__ = [
 # or an identifier: each one-hot place would see too few rows to learn from.
 _MOST_CATEGORIES = 1000
 _UNIQUE_SHARE = 0.9
-# With "auto", a category of more values than this, missing ones included, is embedded. With one-hot inputs, each
-# value has a row of the first layer's weights, which learnt better for 14 values and as well for 28; RealMLP's
-# bound is 9 (Holzmüller et al. 2024, arXiv:2407.04491).
+# With "auto", a category of more values than this, missing ones included, is embedded. With one-hot inputs,
+# each value has a row of the first layer's weights, which learnt better for 14 values and as well for 28;
+# RealMLP's bound is 9 (Holzmüller et al. 2024, arXiv:2407.04491).
 MOST_ONE_HOT = 50
-# With "auto", a column of more than `_MOST_CATEGORIES` values is dropped if it has fewer rows than this for each
-# value, on average.
+# With "auto", a column of more than `_MOST_CATEGORIES` values is dropped if it has fewer rows than this for
+# each value, on average.
 _ROWS_OF_MANY = 10
 # Numbers that programs write for a missing value, if they are this many times the range of all others away.
 _CODES_OF_MISSING, _FAR = (99.0, 999.0, 9999.0, 99999.0, 999999.0), 2.0
