@@ -22,6 +22,8 @@ PURPOSES = {
     "bench": "nnkit bench",
     "testing": "tests for a new backend",
     "estimators": "scikit-learn's interface",
+    "export": "files for other programs",
+    "interop": "PyTorch, Keras",
     "insight": "reports, explanations, audits",
     "runs": "the TOML file, the run folder",
     "diagnostics": "why it does not learn",

@@ -14,6 +14,7 @@ from nnkit.cli import (
     check,
     evaluate,
     explain,
+    export,
     info,
     init,
     plot,
@@ -59,6 +60,7 @@ COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
             "nnkit predict runs/houses new_houses.csv --keep id --out prices.csv\n"
             'nnkit predict runs/sms_spam --text "You have won £1000!"',
         ),
+        (export.export, "nnkit export runs/houses --to torch"),
     ),
     "Look at a model": (
         (runs.runs, "nnkit runs\nnnkit runs experiments --json"),
