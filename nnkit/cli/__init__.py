@@ -60,7 +60,10 @@ COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
             "nnkit predict runs/houses new_houses.csv --keep id --out prices.csv\n"
             'nnkit predict runs/sms_spam --text "You have won £1000!"',
         ),
-        (export.export, "nnkit export runs/houses --to torch"),
+        (
+            export.export,
+            "nnkit export runs/houses --to torch\nnnkit export runs/houses --to c --out houses.c",
+        ),
     ),
     "Look at a model": (
         (runs.runs, "nnkit runs\nnnkit runs experiments --json"),

@@ -17,6 +17,7 @@ class Format(StrEnum):
     """The format of an exported model."""
 
     torch = "torch"
+    c = "c"
 
 
 def export(
@@ -27,12 +28,18 @@ def export(
 ) -> None:
     """Write a model in the format of another library or language.
 
-    torch is a module for PyTorch: a .safetensors file, and a .py file that builds the module.
+    torch is a module for PyTorch: a .safetensors file, and a .py file that builds the module; c is one C99
+    file without dependencies, for small networks on numbers.
     """
     loaded = load_model(model, quiet)
     folder = model_file(model).parent
-    from nnkit.export.torch import write_torch
+    if to is Format.torch:
+        from nnkit.export.torch import write_torch
 
-    paths = write_torch(loaded, out or folder / "torch_model")
+        paths = write_torch(loaded, out or folder / "torch_model")
+    else:
+        from nnkit.export.c import write_c
+
+        paths = write_c(loaded, out or folder / "model.c")
     for path in [] if quiet else paths:
         typer.echo(f"{to.value:<8} {path}")
