@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from nnkit.engine.places import Shape, parameter_name, width_of
 from nnkit.errors import ConfigError
+from nnkit.model import Model
 from nnkit.nn.layers import Layer
 from nnkit.nn.network import Network
 
-__all__ = ["Part", "Parts", "assembled"]
+__all__ = ["Part", "Parts", "assembled", "model_like"]
+
+_OF_TRAINING = ("metrics", "best_threshold")  # details that another network's training makes wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,3 +103,25 @@ def assembled(parts: Parts, inputs: int | None, dtype: DTypeLike) -> Network:
         raise ConfigError("the number of inputs is unknown: no layer tells how many it takes")
     network.initialize(inputs, dtype=dtype, values=named)
     return network
+
+
+def model_like(like: Model, network: Network) -> Model:
+    """Return a model with a network that was trained elsewhere: without its metrics.
+
+    Raises
+    ------
+    ConfigError
+        If its inputs, embeddings or outputs are not those of the model.
+    """
+    wanted = (like.preprocessor.width, like.preprocessor.embedding_sizes, like.target.outputs)
+    found = (network.inputs, tuple(layer.size for layer in network.embeddings), network.output_width)
+    if found != wanted:
+        sizes = "{} inputs, tables of {} rows and {} outputs"
+        raise ConfigError(
+            f"the network has {sizes.format(*found)}; the model of `like` has {sizes.format(*wanted)}"
+        )
+    for layer in network.layers:
+        layer.check_link(like.loss.link)
+    network.place(network.arena.backend, np.dtype(like.preprocessor.dtype))
+    details = {name: value for name, value in like.details.items() if name not in _OF_TRAINING}
+    return replace(like, network=network, details=details, estimator=None, others=())

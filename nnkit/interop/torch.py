@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from nnkit.errors import ConfigError, FileError, ModelFileError
 from nnkit.extras import extra_module
 from nnkit.feed.features import Features, features_from
+from nnkit.interop.assembly import model_like
 from nnkit.interop.rows import dense_rows
 from nnkit.interop.torch_pieces import Piece, piece_of
 from nnkit.interop.torch_reading import network_of
@@ -136,7 +136,7 @@ def from_module(
     if weights is not None:
         module = _with_weights(module, Path(weights), torch)
     network = network_of(module)
-    return network if like is None else _model_like(like, network)
+    return network if like is None else model_like(like, network)
 
 
 def _with_weights(module: Any, path: Path, torch: Any) -> Any:
@@ -174,22 +174,3 @@ def _read(path: Path, torch: Any) -> Any:
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + "…"
-
-
-def _model_like(like: Model, network: Network) -> Model:
-    """Return a model with another network, which was trained elsewhere: without its metrics."""
-    wanted = (like.preprocessor.width, like.preprocessor.embedding_sizes, like.target.outputs)
-    found = (network.inputs, tuple(layer.size for layer in network.embeddings), network.output_width)
-    if found != wanted:
-        sizes = "{} inputs, tables of {} rows and {} outputs"
-        raise ConfigError(
-            f"the module has {sizes.format(*found)}; the model of `like` has {sizes.format(*wanted)}"
-        )
-    for layer in network.layers:
-        layer.check_link(like.loss.link)
-    network.place(network.arena.backend, np.dtype(like.preprocessor.dtype))
-    details = {name: value for name, value in like.details.items() if name not in _OF_TRAINING}
-    return replace(like, network=network, details=details, estimator=None, others=())
-
-
-_OF_TRAINING = ("metrics", "best_threshold")
