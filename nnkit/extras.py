@@ -35,6 +35,8 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "tensorboard": {"tensorboard": "tensorboard"},
     "mlflow": {"mlflow": "mlflow"},
     "wandb": {"wandb": "wandb"},
+    "torch": {"torch": "torch"},
+    "keras": {"keras": "keras"},
     "bench": {"torch": "torch", "jax": "jax"},
 }
 

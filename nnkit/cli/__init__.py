@@ -62,7 +62,8 @@ COMMANDS: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
         ),
         (
             export.export,
-            "nnkit export runs/houses --to onnx\nnnkit export runs/houses --out houses.onnx --check new.csv",
+            "nnkit export runs/houses --to onnx --check new.csv\nnnkit export runs/houses --to torch\n"
+            "nnkit export runs/houses --to c --out houses.c",
         ),
     ),
     "Look at a model": (

@@ -637,6 +637,47 @@ class _BaseMLP(BaseEstimator):
 
         return load(cls, path)
 
+    @classmethod
+    def from_sklearn(cls, fitted: Any) -> Any:
+        """Return the estimator for scikit-learn's own of the same name: same parameters, same predictions.
+
+        Parameters
+        ----------
+        fitted : sklearn.neural_network.MLPClassifier or MLPRegressor
+            Fitted; it stays unchanged. `fit` with ``warm_start`` and `partial_fit` continue from its weights,
+            with a new optimizer.
+
+        Raises
+        ------
+        ConfigError
+            If it is an estimator of another class.
+        NotFittedError
+            If it is not fitted.
+        """
+        from nnkit.estimators._sklearn import from_sklearn
+
+        estimator = from_sklearn(cls, fitted)
+        estimator._trained = _Trained()
+        estimator._adopt(estimator._ready())
+        return estimator
+
+    def to_sklearn(self) -> Any:
+        """Return scikit-learn's own fitted estimator of the same name, with the same predictions.
+
+        Parameters that scikit-learn lacks, such as `dropout` and `optimizer`, are left out, and a loss that
+        it lacks becomes the squared error: these affect only further training. The optimizer is new.
+
+        Raises
+        ------
+        ConfigError
+            If scikit-learn lacks the activation, or with ``preset="tables"``.
+        NotFittedError
+            If this estimator is not fitted.
+        """
+        from nnkit.estimators._sklearn import to_sklearn
+
+        return to_sklearn(self)
+
 
 def _values(name: str, given: Any) -> list[Any]:
     """Return a parameter that is one value or a sequence as a list."""

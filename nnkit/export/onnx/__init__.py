@@ -25,7 +25,7 @@ from nnkit.model import Model, load
 from nnkit.run_folder import model_file
 from nnkit.versions import nnkit_version
 
-__all__ = ["Exported", "register_skl2onnx", "to_onnx", "write_onnx"]
+__all__ = ["DEFAULT_OPSET", "Exported", "register_skl2onnx", "to_onnx", "write_onnx"]
 
 
 @dataclass(frozen=True)

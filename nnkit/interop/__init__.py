@@ -1,0 +1,1 @@
+"""Networks exchanged with other libraries, each of which is imported when it is used."""
