@@ -131,7 +131,7 @@ def _torch(problem: Problem, device: str, precision: str, mode: str = "") -> Con
     # The fused Adam is not traced; the other one becomes generated kernels, which a CUDA graph can hold. With
     # mixed precision the update stays outside: a loss scaler asks the device whether to update.
     whole = bool(mode) and half is None
-    adam = {"foreach": True, "capturable": kind != "cpu"} if whole else {"fused": True}
+    adam: dict[str, Any] = {"foreach": True, "capturable": kind != "cpu"} if whole else {"fused": True}
     optimizer = torch.optim.Adam(network.parameters(), lr=problem.learning_rate, **adam)
     order = torch.from_numpy(problem.order).to(device)
     losses: list[Any] = [None]
