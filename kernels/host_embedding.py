@@ -158,7 +158,7 @@ def squared_norm_rows(gradient, seen, scalars, scaling):
 
 
 def update_rows(given):
-    """Do for the rows seen what `update` does for all, which then counts the batch and the step.
+    """Do for the rows seen what `update` does for all rows. `update` runs later, and counts batch and step.
 
     DECAYS_UNSEEN: a row's state decays here for all steps since the row was last seen; `mark_rows` then
     stores the step. GROUPED multiplies the learning rate by the table's factor.

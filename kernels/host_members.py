@@ -52,7 +52,7 @@ def scale_members_gradient(delta, x, scale, scale_gradient, bias_gradient):
 
 
 def sum_members(x, out):
-    """Sum the members' rows of each row."""
+    """For each row of the batch, sum the rows that its members hold."""
     members = x.shape[0] // out.shape[0]
     for i in range(out.shape[0]):
         to_row = out[i]

@@ -1,7 +1,8 @@
 """The CPU's loops of periodic embeddings, forward and backward: templates, as those of `host`.
 
-Column c's frequencies and phases are a stretch of theirs, as are the weights of each of its outputs, a line:
-outputs 0, 1, ... of column c are lines c · width, c · width + 1, ...
+The frequencies of a column are a contiguous stretch of the array of all frequencies; so are its phases. The
+weights of one output are a line of `weight`: the outputs 0, 1, ... of column c have lines c · width, c · width
++ 1, ...
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from nnkit.engine.places import Shape, parameter_name, width_of
 from nnkit.errors import ConfigError
+from nnkit.interop.torch_pieces import piece_of
 from nnkit.model import Model
 from nnkit.nn.layers import Layer
 from nnkit.nn.network import Network
@@ -122,6 +123,11 @@ def model_like(like: Model, network: Network) -> Model:
         )
     for layer in network.layers:
         layer.check_link(like.loss.link)
-    network.place(network.arena.backend, np.dtype(like.preprocessor.dtype))
+    dtype = np.dtype(like.preprocessor.dtype)
+    network.place(network.arena.backend, dtype)
+    if not like.others and piece_of(network).outline() == piece_of(like.network).outline():
+        # The same layers, described as they were: with initializers and factors of the learning rate.
+        given, network = network, Network(like.network.layers)
+        network.initialize(given.inputs or 0, dtype=dtype, values=given.parameters())
     details = {name: value for name, value in like.details.items() if name not in _OF_TRAINING}
     return replace(like, network=network, details=details, estimator=None, others=())

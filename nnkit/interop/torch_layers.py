@@ -159,8 +159,9 @@ class WithBags(nn.Sequential):
 def encode(table: Any, numbers: list[Any], categories: list[Any], dtype: torch.dtype) -> tuple[Any, ...]:
     """Return the network's arguments for a dict of columns: sequences of numbers, or of texts.
 
-    A missing value is None, or NaN among numbers. The inputs are the numbers, the flags of missing values and
-    the one-hot categories; each embedded category is a bag of its id, or of none.
+    A missing value is None, or NaN among numbers; texts have no spaces around them. The inputs are the
+    numbers, the flags of missing values and the one-hot categories; each embedded category is a bag of its
+    id, or of none.
     """
     inputs, flags, one_hot, bags = [], [], [], []
     for name, fill, shift, scale, flagged, clipped in numbers:

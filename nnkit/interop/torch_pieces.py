@@ -79,6 +79,11 @@ class Piece:
         for number, piece in enumerate(self.pieces):
             yield from piece.named_tensors(f"{prefix}{number}.")
 
+    def outline(self) -> tuple[Any, ...]:
+        """Return all but the tensors, to compare."""
+        inner = tuple(piece.outline() for piece in self.pieces)
+        return self.kind, self.arguments, dict(self.options), inner
+
     def kinds(self) -> set[str]:
         """Return the names of nnkit's classes that it needs."""
         inner = set().union(*(piece.kinds() for piece in self.pieces))

@@ -12,7 +12,18 @@ import pyarrow as pa
 import pytest
 from networks import BAGS, INPUTS, LAYERS, X, agree, moved
 
-from nnkit import Dense, Embedding, Model, Network, PiecewiseLinear, Trainer, load, register_activation
+from nnkit import (
+    Dense,
+    Dropout,
+    Embedding,
+    Model,
+    Network,
+    PiecewiseLinear,
+    Scale,
+    Trainer,
+    load,
+    register_activation,
+)
 from nnkit.data.operations import PlainRows
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets.encoding import TargetEncoder
@@ -277,6 +288,18 @@ def test_a_model_of_a_table_is_trained_on_in_torch(torch: Any, trained: Path, ta
     assert "metrics" not in after.details
     with pytest.raises(ConfigError, match=r"has 6 inputs.* the model of `like` has"):
         from_module(to_module(moved([Dense(3)])), like=model)
+
+
+def test_a_model_keeps_what_a_module_has_no_place_for() -> None:
+    network = moved([Scale(6.0), Dense(5, "relu", {"name": "normal", "std": 0.1}), Dropout(0.2), Dense(3)])
+    target, loss = TargetEncoder.plain("regression", 3), loss_from("mse")
+    model = Model(network, Preprocessor((PlainRows(INPUTS),)), target, loss)
+    module = to_module(model)
+    assert from_module(module).layers[0] == Scale(1.0)
+    module[0].weight.data.fill_(2.0)
+    back = from_module(module, like=model)
+    assert back.network.layers == network.layers
+    agree(answers(module, back), back.network)
 
 
 def test_importing_the_module_does_not_import_torch() -> None:
