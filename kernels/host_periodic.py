@@ -1,7 +1,7 @@
 """The CPU's loops of periodic embeddings, forward and backward: templates, as those of `host`.
 
 The frequencies of a column are a contiguous stretch of the array of all frequencies; so are its phases. The
-weights of one output are a line of `weight`: the outputs 0, 1, ... of column c have lines c · width, c · width
+weights of one output are a line of `weight`: outputs 0, 1, ... of column c have lines c · width, c · width
 + 1, ...
 """
 
