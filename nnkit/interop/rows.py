@@ -21,9 +21,10 @@ def dense_rows(rows: Features, dtype: DTypeLike) -> NDArray:
         out = np.zeros((len(rows), sparse.width), dtype)
         out[np.repeat(np.arange(len(rows)), np.diff(sparse.starts)), sparse.columns] = sparse.values
         return out
-    shift = 0.0 if plain.shift is None else plain.shift
-    scale = 1.0 if plain.scale is None else plain.scale
-    blocks = [((plain.dense.astype(np.float64) - shift) * scale).astype(dtype)]
+    # In the network's type, as a batch is filled.
+    x = plain.dense.astype(dtype)
+    x = x if plain.shift is None else x - plain.shift.astype(dtype)
+    blocks = [x if plain.scale is None else x * plain.scale.astype(dtype)]
     for column, width in enumerate(plain.cardinalities):
         codes = plain.codes[:, column]  # type: ignore[index]
         blocks.append((codes[:, None] == np.arange(width)).astype(dtype))

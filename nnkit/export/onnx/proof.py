@@ -26,6 +26,7 @@ from nnkit.errors import ConfigError
 from nnkit.export.onnx.inputs import MISSING_DATE, category_words, missing_numbers
 from nnkit.extras import extra_module
 from nnkit.feed.features import Bags, Features
+from nnkit.interop.rows import dense_rows
 from nnkit.model import Model
 from nnkit.nn.network import Network
 
@@ -119,7 +120,7 @@ def _compared(so_far: Proof, model: Model, features: Any, names: list[str], answ
     encoded = model.preprocessor.transform(features, quiet=True)
     told = so_far.inputs
     if len(answers) > len(names):
-        ours = _dense(encoded, np.dtype(model.preprocessor.dtype))
+        ours = dense_rows(encoded, model.preprocessor.dtype)
         told = _inputs_compared(told, model.preprocessor, ours, np.asarray(answers[-1]))
     outputs, exact = model.encoded_outputs(encoded), _in_float64(model, features)
     if model.task == "regression":
@@ -185,15 +186,6 @@ def _in_float64(model: Model, features: Any) -> NDArray[np.float64]:
     )
     preprocessor = replace(model.preprocessor, dtype="float64")
     return replace(model, network=wide[0], others=wide[1:], preprocessor=preprocessor).outputs(features)
-
-
-def _dense(rows: Features, dtype: np.dtype) -> NDArray[Any]:
-    """Return the network's inputs, shape (samples, width), as a batch is filled."""
-    x = np.asarray(rows.dense).astype(dtype)
-    x = x if rows.shift is None else x - rows.shift.astype(dtype)
-    x = x if rows.scale is None else x * rows.scale.astype(dtype)
-    codes = () if rows.codes is None else zip(rows.codes.T, rows.cardinalities, strict=True)
-    return np.hstack([x, *((np.arange(count) == code[:, None]).astype(dtype) for code, count in codes)])
 
 
 def _first(features: Any, count: int) -> Any:
