@@ -232,11 +232,13 @@ class Model:
         names = self._metrics() if metrics is None else metrics
         return evaluate_metrics(names, self.target.task, truth, values, sample_weight, threshold)
 
-    def undefined_metrics(self, metrics: Mapping[str, float], y: ArrayLike) -> dict[str, str]:
+    def undefined_metrics(
+        self, metrics: Mapping[str, float], y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> dict[str, str]:
         """Return why metrics, as of `evaluate`, are undefined for these labels or values, by name."""
         classes = None if self.task == "multilabel" else self.target.classes
         labels = self.target.output_names if classes is None else tuple(map(str, classes.tolist()))
-        return undefined_metrics(metrics, self.target.task, self.target.truth(y), labels)
+        return undefined_metrics(metrics, self.target.task, self.target.truth(y), labels, sample_weight)
 
     @_QUIET
     def best_threshold(self, X: Any, y: ArrayLike) -> dict[str, float]:

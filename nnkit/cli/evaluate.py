@@ -33,7 +33,7 @@ def evaluate(
         )
     schema = loaded.preprocessor.schema
     weighing = None if examples.weight is None or schema is None else schema.options.weight
-    undefined = loaded.undefined_metrics(metrics, examples.target)
+    undefined = loaded.undefined_metrics(metrics, examples.target, examples.weight)
     if as_json:
         extra: dict[str, object] = {"undefined": undefined} if undefined else {}
         if weighing is not None:

@@ -439,7 +439,11 @@ def evaluate_metrics(
 
 
 def undefined_metrics(
-    measured: Mapping[str, float], task: Task, y_true: ArrayLike, labels: Sequence[str] = ()
+    measured: Mapping[str, float],
+    task: Task,
+    y_true: ArrayLike,
+    labels: Sequence[str] = (),
+    sample_weight: ArrayLike | None = None,
 ) -> dict[str, str]:
     """Return why metrics are undefined on these rows, by name: those that are NaN, or 0 or 1 by convention.
 
@@ -451,8 +455,11 @@ def undefined_metrics(
         As for `evaluate_metrics`.
     labels : sequence of str
         The names of the classes, of the labels, or of a regression's outputs.
+    sample_weight : array_like of shape (samples,), optional
+        Rows without weight do not count.
     """
     truth = np.asarray(y_true)
+    truth = truth if sample_weight is None else truth[np.asarray(sample_weight) > 0]
     if len(truth) == 0:
         return dict.fromkeys(measured, "there are no rows")
     missing = _missing_kinds(task, truth, labels)

@@ -314,7 +314,7 @@ class Run(TrainingPlan):
         threshold: dict[str, float] = {}
         if model.task == "binary" and held is not None and held_targets is not None:
             threshold = model.measured_threshold(held, held_targets, rows.held_weights)
-        undefined = model.undefined_metrics(metrics, target)
+        undefined = model.undefined_metrics(metrics, target, weights)
         return Outcome(metrics, kind, len(target), self._model_path, undefined, threshold)
 
     @property

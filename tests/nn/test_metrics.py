@@ -348,6 +348,15 @@ def test_what_these_rows_do_not_define_has_a_reason(task, truth, outputs, labels
     assert {name for name, value in measured.items() if np.isnan(value)} <= set(reasons)
 
 
+def test_rows_without_weight_do_not_count_where_a_metric_is_undefined() -> None:
+    truth, weight = np.array([0, 0, 1]), np.array([1.0, 2.0, 0.0])
+    measured = evaluate_metrics(["roc_auc"], "binary", truth, np.array([0.2, 0.3, 0.9]), weight)
+    assert np.isnan(measured["roc_auc"])
+    assert undefined_metrics(measured, "binary", truth, ("no", "yes"), weight) == {
+        "roc_auc": "no row here is of class 'yes'"
+    }
+
+
 def test_without_rows_and_with_outputs_that_are_not_finite_every_metric_has_a_reason() -> None:
     assert undefined_metrics({"accuracy": np.nan}, "binary", []) == {"accuracy": "there are no rows"}
     nan = {"rmse": np.nan, "mae": 1.0}
