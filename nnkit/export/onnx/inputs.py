@@ -124,7 +124,9 @@ def _number(
         missing = graph.add("Equal", whole, graph.constant(MISSING_DATE, np.int64))
         raw = graph.cast(whole, np.float64)
     else:
-        raw = graph.input(operation.column, np.float64, ("N", 1), "a number; NaN means a missing one")
+        unit = "" if entry is None else entry.style.before or entry.style.after
+        words = f"a number{f' in {unit}' if unit else ''}; NaN means a missing one"
+        raw = graph.input(operation.column, np.float64, ("N", 1), words)
         missing = graph.add("Or", graph.add("IsNaN", raw), graph.add("IsInf", raw))
         for number in missing_numbers(entry, given):
             missing = graph.add("Or", missing, graph.add("Equal", raw, graph.constant(number, np.float64)))
