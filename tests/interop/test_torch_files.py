@@ -193,6 +193,8 @@ def test_the_models_own_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(FileError, match="it is a folder"):
         write_torch(load(path), tmp_path / "folder")
+    with pytest.raises(FileError, match="it is a folder"):
+        write_torch(load(path), tmp_path)
 
 
 def test_wrong_arguments_of_the_command_are_named(tmp_path: Path) -> None:
