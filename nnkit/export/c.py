@@ -247,7 +247,7 @@ class _Source:
         key = (kind, array.tobytes())
         if key not in self.constants:
             self.constants[key] = f"{name}_{len(self.constants)}"
-            numbers = [_literal(value, kind) for value in array]
+            numbers = _literals(array)
             rows = [", ".join(numbers[first : first + 10]) for first in range(0, len(numbers), 10)]
             content = ",\n    ".join(rows)
             self.definitions.append(
@@ -368,15 +368,12 @@ def _indented(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
-def _literal(value: Any, kind: str) -> str:
-    """Return a number as C writes it, exact to the last bit."""
-    if kind == "int":
-        return str(int(value))
-    if not np.isfinite(value):
+def _literals(array: NDArray) -> list[str]:
+    """Return numbers as C writes them, exact to the last bit."""
+    if not np.isfinite(array).all():
         raise ConfigError("the network has a weight that is not a finite number: train it again")
-    text = str(value) if kind == "float" else repr(float(value))
-    text = text if any(sign in text for sign in ".e") else f"{text}.0"
-    return f"{text}f" if kind == "float" else text
+    suffix = "f" if array.dtype == np.float32 else ""
+    return [f"{number}{suffix}" for number in array.astype(str).tolist()]
 
 
 def _comment(text: str) -> str:

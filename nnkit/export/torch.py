@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.data.operations import ArrayColumns, CategoryColumn, NumberColumn, PictureColumns
-from nnkit.errors import ConfigError, NnkitError
+from nnkit.errors import ConfigError, FileError, NnkitError
 from nnkit.files import write_whole
 from nnkit.interop.torch_pieces import Piece, piece_of
 from nnkit.model import MODEL_KIND, Model
@@ -51,6 +51,8 @@ def write_torch(model: Model, out: str | os.PathLike[str]) -> list[Path]:
     from safetensors.numpy import save
 
     path = Path(out)
+    if path.is_dir():
+        raise FileError(f"{path}: it is a folder; give the name of the files in it")
     path = path.with_suffix("") if path.suffix in (".py", ".safetensors") else path
     weights, program = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".py"))
     _check_unused(weights)

@@ -69,10 +69,17 @@ def network_of(module: Any) -> Network:
 
 
 def kind_of(module: Any) -> str | None:
-    """Return the name of a class of torch's or nnkit's own; None for any other, whatever its name."""
-    kind = type(module)
-    is_known = kind.__module__.startswith("torch.nn.modules.") or vars(kind).get("library") == "nnkit"
-    return kind.__name__ if is_known else None
+    """Return the name of a module's class, if it is torch's or nnkit's own, or computes as one of these.
+
+    None for any other, whatever its name.
+    """
+    kind: Any = type(module)
+    for base in kind.__mro__:
+        if base.__module__.startswith("torch.nn.modules.") or vars(base).get("library") == "nnkit":
+            # A parametrised module computes its weights at each call.
+            is_plain = kind.forward is base.forward and "parametrizations" not in module._modules
+            return str(base.__name__) if is_plain else None
+    return None
 
 
 Named = tuple[str, Any]
@@ -87,7 +94,7 @@ def _listed(module: Any, name: str) -> list[Named]:
 
 
 def _inside(name: str, module: Any) -> list[Named]:
-    inner = module.named_children()
+    inner = module._modules.items()  # named_children leaves out a module that stands there twice
     return [one for place, child in inner for one in _listed(child, f"{name}.{place}".lstrip("."))]
 
 
@@ -96,8 +103,10 @@ def _words(name: str, module: Any) -> str:
 
 
 def _check_hooks(module: Any, name: str) -> None:
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise ConfigError(f"{_words(name, module)} has forward hooks, which nnkit cannot import: remove them")
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        raise ConfigError(
+            f"{_words(name, module)} has hooks or a forward of its own: remove them to import it"
+        )
 
 
 def _read(modules: Sequence[Named], parts: Parts) -> None:
@@ -215,7 +224,7 @@ def _residual(name: str, module: Any, shape: Shape | None) -> Part:
 
 def _ensemble(name: str, module: Any, shape: Shape | None) -> Part:
     members = []
-    for one in module.named_children():
+    for one in module._modules.items():
         members.append(Parts(shape[1:] if module.own and shape is not None else shape))
         _read(_listed(one[1], f"{name}.{one[0]}".lstrip(".")), members[-1])
     if any(member.layers != members[0].layers for member in members):

@@ -169,6 +169,24 @@ def test_an_embedding_of_torch_reads_an_id_a_row(torch: Any) -> None:
         )
 
 
+def test_modules_that_stand_twice_and_plain_subclasses(torch: Any) -> None:
+    nn = torch.nn
+
+    class Net(nn.Sequential):
+        def __init__(self) -> None:
+            act, inner = nn.Tanh(), nn.Linear(4, 4)
+            super().__init__(nn.Linear(INPUTS, 4), act, inner, act, inner, act, nn.Linear(4, 2))
+
+    module = Net()
+    network = from_module(module)
+    assert sum(layer.activation == "tanh" for layer in network.layers) == 3
+    with torch.no_grad():
+        agree(module(torch.from_numpy(X)).numpy(), network)
+    with torch.no_grad():
+        one = nn.Linear(INPUTS, 2).bfloat16()
+        agree(one.float()(torch.from_numpy(X)).numpy(), from_module(one))
+
+
 def refused(nn: Any, torch: Any) -> dict[str, Any]:
     """Return modules that cannot be imported, by a part of the message."""
 
@@ -176,11 +194,14 @@ def refused(nn: Any, torch: Any) -> dict[str, Any]:
         pass
 
     class Scale(nn.Linear):
-        pass
+        def forward(self, x: Any) -> Any:
+            return 2 * super().forward(x)
 
     hooked = nn.Sequential(nn.Linear(3, 2))
     hooked[0].register_forward_hook(lambda *_: None)
+    normed = torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     return {
+        r"module 0, ParametrizedLinear, cannot be imported": nn.Sequential(normed),
         r"module 1, BatchNorm1d, cannot be imported: nnkit has no batch": nn.Sequential(
             nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)
         ),
@@ -196,7 +217,7 @@ def refused(nn: Any, torch: Any) -> dict[str, Any]:
         r"module 1, LayerNorm, takes 5 inputs, and 4 come": nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(5)),
         r"module \(the whole\), Mine, cannot be imported": Mine(),
         r"module 0, Scale, cannot be imported": nn.Sequential(Scale(3, 4)),
-        r"module 0, Linear, has forward hooks": hooked,
+        r"module 0, Linear, has hooks or a forward of its own": hooked,
         r"module 1, LeakyReLU, has negative_slope = 0\.2, and nnkit's has 0\.01": nn.Sequential(
             nn.Linear(3, 4), nn.LeakyReLU(0.2)
         ),

@@ -20,6 +20,7 @@ from test_cli import nnkit
 from nnkit import Dense, MLPClassifier, MLPRegressor, Model, load
 from nnkit.errors import ConfigError, FileError
 from nnkit.export.torch import write_torch
+from nnkit.interop.torch import from_module
 from nnkit.runs.config import Config
 from nnkit.runs.run import Run
 
@@ -36,15 +37,20 @@ json.dump(exported.predict(rows).tolist(), sys.stdout)
 """
 
 
-def predicted(folder: Path, rows: Any) -> np.ndarray:
-    """Return what an exported file predicts."""
-    torch = pytest.importorskip("torch")
+def exported(folder: Path) -> Any:
+    """Return the module of an exported file."""
     spec = importlib.util.spec_from_file_location("exported", folder / "exported.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.predict(rows if isinstance(rows, dict) else torch.tensor(rows)).numpy()
+    return module
+
+
+def predicted(folder: Path, rows: Any) -> np.ndarray:
+    """Return what an exported file predicts."""
+    torch = pytest.importorskip("torch")
+    return exported(folder).predict(rows if isinstance(rows, dict) else torch.tensor(rows)).numpy()
 
 
 def predicted_alone(folder: Path, rows: Any) -> np.ndarray:
@@ -154,6 +160,7 @@ def test_the_file_builds_every_kind_of_layer(name: str, tmp_path: Path) -> None:
     network.save(tmp_path / "m.safetensors", loss="cross_entropy" if network.output_width > 1 else "mse")
     model = load(tmp_path / "m.safetensors")
     write_torch(model, tmp_path / "exported")
+    assert np.array_equal(from_module(exported(tmp_path).load()).outputs(X), network.outputs(X))
     found = predicted(tmp_path, X.tolist())
     expected = model.predict_proba(X) if model.task == "multiclass" else model.predict(X)[:, None]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
@@ -186,6 +193,8 @@ def test_the_models_own_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises(FileError, match="it is a folder"):
         write_torch(load(path), tmp_path / "folder")
+    with pytest.raises(FileError, match="it is a folder"):
+        write_torch(load(path), tmp_path)
 
 
 def test_wrong_arguments_of_the_command_are_named(tmp_path: Path) -> None:
