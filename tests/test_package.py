@@ -338,7 +338,8 @@ def test_no_files_import_each_other() -> None:
 def test_full_names_in_docstrings_are_those_of_something() -> None:
     for path in modules().values():
         for name in re.findall(r"(?<!`)`(nnkit(?:\.\w+)+)`(?!`)", path.read_text()):
-            assert pkgutil.resolve_name(name) is not None, path
+            # A module may need a package that is not installed.
+            assert name in modules() or pkgutil.resolve_name(name) is not None, path
 
 
 def test_nothing_unpickles() -> None:
