@@ -16,8 +16,9 @@ from nnkit.backends.operations import Product
 from nnkit.data.preprocessing import Preprocessor
 from nnkit.data.targets.encoding import TargetEncoder
 from nnkit.errors import ConfigError
+from nnkit.insight.report import write_report
 from nnkit.nn.losses import loss_from
-from nnkit.runs.config import Config
+from nnkit.runs.config import Config, load_config
 from nnkit.runs.run import Run
 
 COLOURS, ROWS = ["red", "green", "blue", "grey"], 400
@@ -79,6 +80,28 @@ def test_a_new_class_takes_its_share_from_all_others_alike(name: str, tmp_path: 
     others = after.predict_proba(known)[:, [0, 2, 3]]
     others /= others.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(others, before.predict_proba(known), atol=1e-6)
+
+
+def test_a_run_that_started_from_a_model_is_reported_and_trained_again(tmp_path: Path) -> None:
+    run(tmp_path, "old", table())
+    table(classes=4, colours=4, seed=2).to_csv(tmp_path / "new.csv", index=False)
+    given = [f"data.train={tmp_path / 'new.csv'}", f"run.out={tmp_path / 'new'}", "training.epochs=2"]
+    first = Run(Config().with_overrides([*given, f"model.pretrained={tmp_path / 'old'}"]))
+    first.train()  # the target's name is the old model's
+    assert write_report(tmp_path / "new").stat().st_size > 10_000
+    again = Run(
+        load_config(tmp_path / "new" / "config.toml").with_overrides([f"run.out={tmp_path / 'again'}"])
+    )
+    again.train()
+    for name, values in first.model.network.parameters().items():
+        assert np.array_equal(values, again.model.network.parameters()[name]), name
+
+
+def test_a_column_that_the_model_reads_is_no_target(tmp_path: Path) -> None:
+    run(tmp_path, "old", table())
+    start = [f"model.pretrained={tmp_path / 'old'}", "model.replace_head=true", "data.target=colour"]
+    with pytest.raises(DataError, match="column 'colour' missing: the model was trained on them"):
+        Run(Config().with_overrides([f"data.train={tmp_path / 'old.csv'}", *start]))
 
 
 def test_labels_of_lists_are_added_to_those_of_a_multilabel_model(tmp_path: Path) -> None:
@@ -245,7 +268,7 @@ def test_pictures_and_texts_start_from_a_model_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["--hidden", "8"], "--hidden: follows from model.pretrained: leave it out"),
+        (["--hidden", "8"], "--hidden: follows from the model to start from: leave it out"),
         (["--set", "data.task=regression"], "data.task is for a new target"),
         (["--freeze", "layers.99"], "unknown parameter or layer 'layers.99' in groups"),
         (["--freeze", "head,rest"], "leave no parameter to train"),

@@ -35,9 +35,10 @@ def with_new_categories(
     added: dict[str, Sequence[str]] = {}
     if preprocessor.schema is None or isinstance(features, np.ndarray):
         return preprocessor, added
-    from nnkit.data.tables.encoding import categories_of
+    from nnkit.data.tables.encoding import categories_of, check_present
 
     table, _ = preprocessor.read_table(features)
+    check_present(table.column_names, preprocessor.input_names or ())
 
     def extended(operation: Operation) -> Operation:
         if not isinstance(operation, CategoryColumn):

@@ -201,7 +201,8 @@ def evaluated_run(folder: Path) -> EvaluatedRun:
     config = config_of_run(folder)
     model = load(folder)
     history = History.from_jsonl(folder / HISTORY_FILE)
-    data = RunData(config)
+    # Rows are read as the model to start from reads them, which is as this one does.
+    data = RunData(config, pretrained=None if config.model.pretrained is None else model)
     rows = data.measured_rows()
     findings = read_findings(folder / FINDINGS_FILE)[0] if (folder / FINDINGS_FILE).is_file() else []
     findings.sort(key=lambda finding: finding.severity != "serious")

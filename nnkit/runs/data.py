@@ -123,9 +123,7 @@ class RunData:
         names = list(self.dataset.target_names) if by_name else data.target
         if not by_name and self._pretrained is not None:
             schema = self._pretrained.schema
-            names = (
-                names or ([] if self._config.model.replace_head else [*self._pretrained.target.names]) or None
-            )
+            names = names or [*self._pretrained.target.names] or None
         return load_dataset(
             source,
             target=names,

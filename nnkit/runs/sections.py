@@ -314,11 +314,11 @@ class ModelConfig(Section):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         for name in ("replace_head", "refit_scaling"):
             if getattr(self, name) and self.pretrained is None:
-                yield name, "is for a model to start from: set model.pretrained"
+                yield name, "is for a model to start from: give one as `pretrained`"
         for name in settings_of(ModelConfig) if self.pretrained is not None else ():
             own = ("pretrained", "replace_head", "refit_scaling")
             if name not in own and getattr(self, name) != settings_of(ModelConfig)[name].default:
-                yield name, "follows from model.pretrained: leave it out"
+                yield name, "follows from the model to start from: leave it out"
         if isinstance(self.dropout, list) and len(self.dropout) != len(self.hidden):
             yield "dropout", f"has {len(self.dropout)} rates for {len(self.hidden)} hidden layers"
 
