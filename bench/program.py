@@ -85,7 +85,7 @@ def save(
 
 
 def describe_machine(packages: Sequence[str] = ()) -> dict[str, str]:
-    """Describe the machine in a process of its own, for that loads libraries and starts threads."""
+    """Describe the machine in a process of its own, because that loads libraries and starts threads."""
     rows = in_a_process(machine.describe_machine)
     rows.pop("cache", None)  # a folder of whoever measures
     return rows | {package: version(package) for package in packages if is_installed(package)}
@@ -145,7 +145,7 @@ def run_python(arguments: Sequence[str], cache: Path, python: str = "") -> Ended
     The peak is at least this process's own memory when the child starts: load few libraries here.
     """
     environment = {**os.environ, "NNKIT_CACHE": str(cache)}
-    # An installed package has its bytecode; one that runs from its sources keeps it from the first turn.
+    # An installed package has its bytecode; one that runs from its sources writes it in the first turn.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()

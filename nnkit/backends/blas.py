@@ -39,7 +39,7 @@ def blas_threads(count: str) -> Iterator[None]:
     """Multiply with `count` threads inside the context; a text that is no such number changes nothing."""
     from threadpoolctl import threadpool_limits
 
-    # It may come from a file: no training had thousands of threads, or a number of thousands of digits.
+    # The text may come from a damaged file: at most three digits are taken as a number of threads.
     given = re.fullmatch("[1-9][0-9]{0,2}", count) is not None
     with threadpool_limits(int(count) if given else None, user_api="blas"):
         yield

@@ -50,7 +50,7 @@ _FALLING = "a schedule other than reduce_on_plateau whose factors do not rise ab
 
 
 def _falling(value: Any) -> Schedule:
-    """Return a schedule of what must not exceed its setting: a rate of dropout has to stay below 1."""
+    """Return a schedule whose factors never exceed 1: a rate of dropout has to stay below 1."""
     from nnkit.nn.schedules import ReduceOnPlateau
 
     made = _schedule(value)
